@@ -1,0 +1,418 @@
+"""The schema: every option, its type, default, range and meaning, in one place.
+
+Frozen dataclasses are the truth. `default()` gives the same tree as a locked `ConfigDict`, which
+config files fill and `--config.…` flags override; `parse()` checks it and turns it into a `Config`.
+The rest of the code sees only `Config`.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+from ml_collections import ConfigDict, config_dict
+
+from mlcls_jax.errors import ConfigError
+
+
+def option(default: Any, help: str, *, min: float | None = None, max: float | None = None) -> Any:
+    """A field with one line of help and, for numbers, the range of its values (ends included)."""
+    return field(default=default, metadata={"help": help, "min": min, "max": max})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Backbone and head."""
+
+    name: str = option(
+        "PP-LCNet_x1_0_ML", "architecture; *_ML has the ML-Decoder head, else mean pooling"
+    )
+    num_classes: int | None = option(None, "number of labels; None: as many as the data has", min=1)
+    image_size: tuple[int, ...] = option(
+        (448, 448), "height and width, or one number for both", min=8, max=8192
+    )
+    weights: str | None = option(
+        None, "initial weights: .pdparams, .safetensors or a run's best_model folder"
+    )
+    weights_strict: bool = option(True, "fail if weights lack anything but the head")
+    query_num: int = option(80, "ML-Decoder: queries, at most one a label", min=0)
+    embed_dim: int = option(768, "ML-Decoder: width", min=1)
+    hidden_dim: int = option(2048, "ML-Decoder: width of the feed-forward part", min=1)
+    num_heads: int = option(8, "ML-Decoder: attention heads; must divide embed_dim", min=1)
+    decoder_depth: int = option(1, "ML-Decoder: layers", min=1)
+    head_dropout: float = option(0.1, "dropout rate of the head", min=0.0, max=0.99)
+    backbone_dropout: float | None = option(
+        None, "dropout rate of the backbone; None: the architecture's", min=0.0, max=0.99
+    )
+    strides: tuple[int, ...] | None = option(
+        None, "stride of stem and stages; None: the architecture's", min=1, max=2
+    )
+    dtype: Literal["float32", "bfloat16"] = option(
+        "float32", "compute type; parameters and logits stay float32"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where images and labels come from and how they are read."""
+
+    source: str = option("mlcls", "kind of data set: mlcls (own images) or digits (embedded)")
+    dir: str | None = option(None, "mlcls: folder that holds images/, label.txt and the lists")
+    train_list: str = option("train.txt", "mlcls: list of training images, in dir")
+    val_list: str = option("val.txt", "mlcls: list of validation images, in dir")
+    label_file: str = option("label.txt", "mlcls: label names, in dir")
+    epoch_size: int | None = option(
+        None, "images that count as one epoch; None: all training images", min=1
+    )
+    val_size: int = option(1000, "digits: number of validation images", min=1)
+    on_error: Literal["raise", "skip"] = option(
+        "raise", "an unreadable image stops the run, or is left out and counted"
+    )
+    threads: int = option(4, "threads that read and decode", min=1, max=1024)
+    prefetch: int = option(4, "batches read ahead", min=1, max=1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Length and rhythm of training."""
+
+    epochs: int = option(40, "passes over the training images", min=1)
+    batch_size: int = option(64, "images a step, over all devices", min=1)
+    ema_decay: float = option(
+        0.9997, "decay of the averaged weights; 0: no average is kept", min=0.0, max=0.999999
+    )
+    ema_warmup: bool = option(True, "let the decay of step t be at most (1 + t) / (10 + t)")
+    resume: bool = option(True, "go on from the checkpoint in the workdir, if there is one")
+    eval_epochs: int = option(1, "epochs between evaluations", min=1)
+    save_epochs: int = option(1, "epochs between checkpoints", min=1)
+    save_steps: int | None = option(
+        None, "steps between further checkpoints inside an epoch", min=1
+    )
+    keep_checkpoints: int = option(2, "latest checkpoints to keep", min=1)
+    log_steps: int = option(10, "steps between log entries", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW and its learning rate."""
+
+    learning_rate: float = option(1e-4, "peak learning rate", min=0.0)
+    weight_decay: float = option(1e-4, "decay of parameters with two or more axes", min=0.0)
+    beta1: float = option(0.9, "AdamW: decay of the first moment", min=0.0, max=0.999999)
+    beta2: float = option(0.999, "AdamW: decay of the second moment", min=0.0, max=0.999999999)
+    epsilon: float = option(1e-8, "AdamW: added to the root of the second moment", min=0.0)
+    schedule: Literal["cosine", "onecycle", "constant"] = option(
+        "cosine", "learning rate over the steps"
+    )
+    warmup_epochs: float = option(5.0, "cosine, constant: epochs of linear warm-up", min=0.0)
+    warmup_start: float = option(1e-6, "cosine, constant: learning rate of the first step", min=0.0)
+    end_learning_rate: float = option(1e-10, "learning rate at the end", min=0.0)
+    peak_fraction: float = option(
+        0.2, "onecycle: share of the steps before the peak", min=0.001, max=0.999
+    )
+    divide_factor: float = option(
+        25.0, "onecycle: peak divided by the first learning rate", min=1.0
+    )
+    lr_multipliers: tuple[str, ...] = option(
+        (), "regex=factor: scale the rate of parameters whose path matches; first match wins"
+    )
+    clip_norm: float | None = option(
+        None, "largest global norm of the gradient; None: no limit", min=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Training loss."""
+
+    name: str = option("asymmetric", "asymmetric (ASL) or multilabel (binary cross-entropy)")
+    gamma_pos: float = option(0.0, "asymmetric: focusing of positives", min=0.0)
+    gamma_neg: float = option(4.0, "asymmetric: focusing of negatives", min=0.0)
+    clip: float = option(
+        0.05, "asymmetric: probability below which a negative costs nothing", min=0.0, max=0.999
+    )
+    stop_focal_gradient: bool = option(True, "asymmetric: take the focusing weight as constant")
+    reduction: Literal["sum", "mean"] = option("sum", "asymmetric: over all images and labels")
+    label_smoothing: float | None = option(
+        None, "multilabel: smoothing of the targets", min=0.0, max=0.999
+    )
+    size_sum: bool = option(False, "multilabel: sum over labels instead of mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluation, during training and in mode=evaluate."""
+
+    batch_size: int = option(64, "images a batch", min=1)
+    map_type: Literal["integral", "11point"] = option(
+        "integral", "average precision: all points, or eleven"
+    )
+    threshold: float = option(
+        0.5, "score above which a label counts as predicted", min=0.0, max=1.0
+    )
+    model_dir: str | None = option(None, "bundle to evaluate; None: best_model in the workdir")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """mode=predict."""
+
+    input: str | None = option(None, "an image, or a folder of images")
+    model_dir: str | None = option(None, "bundle to use; None: best_model in the workdir")
+    batch_size: int = option(16, "images a batch", min=1)
+    threshold: float | None = option(
+        None, "score above which a label is reported; None: the bundle's", min=0.0, max=1.0
+    )
+    output: str | None = option(None, "folder for the results; None: predictions in the workdir")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """What is written down while training."""
+
+    tensorboard: bool = option(True, "write TensorBoard events to the workdir")
+    pictures: int = option(
+        16, "validation images drawn with their predictions at the end", min=0, max=256
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run."""
+
+    mode: Literal["train", "evaluate", "predict"] = option("train", "what to do")
+    seed: int = option(
+        0, "fixes initial weights, dropout and the order of the data", min=0, max=2**31 - 1
+    )
+    model: Model = Model()
+    data: Data = Data()
+    train: Train = Train()
+    optimizer: Optimizer = Optimizer()
+    loss: Loss = Loss()
+    evaluate: Evaluate = Evaluate()
+    predict: Predict = Predict()
+    log: Log = Log()
+
+
+def default() -> ConfigDict:
+    """The schema's defaults as a locked `ConfigDict`, for config files to fill."""
+    return _to_config_dict(Config).lock()
+
+
+def parse(values: ConfigDict) -> Config:
+    """A checked `Config`.
+
+    Raises:
+      ConfigError: lists every fault: unknown key (with the nearest right one), wrong type, value
+        out of range, impossible combination.
+    """
+    faults: list[str] = []
+    config = _parse_section(Config, values.to_dict(), "", faults)
+    if not faults:
+        faults += _contradictions(config)
+    if faults:
+        raise ConfigError("\n".join(faults), "--helpconfig lists every key with its range.")
+    return config
+
+
+def options(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Field]:
+    """Every option by its dotted name, `train.epochs` for instance."""
+    found = {}
+    for f in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(f.type):
+            found |= options(f.type, f"{prefix}{f.name}.")
+        else:
+            found[prefix + f.name] = f
+    return found
+
+
+def nearest(key: str) -> str | None:
+    """The existing option that `key` was most likely meant to be."""
+    names = {known: known.rpartition(".")[2] for known in options()}
+    name = key.rpartition(".")[2]
+    if same_name := [k for k, n in names.items() if n == name]:
+        return difflib.get_close_matches(key, same_name, n=1, cutoff=0.0)[0]
+    if close := difflib.get_close_matches(key, names, n=1):
+        return close[0]
+    close = difflib.get_close_matches(name, names.values(), n=1)
+    return next((k for k, n in names.items() if n in close), None)
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that the schema does not have."""
+    inside = [known for known in options() if known.startswith(f"{key}.")]
+    if inside:
+        return f"{key}: is a section; it has {', '.join(inside)}"
+    suggestion = nearest(key)
+    hint = f"did you mean {suggestion}?" if suggestion else "--helpconfig lists the keys."
+    return f"{key}: there is no such key; {hint}"
+
+
+def describe() -> str:
+    """The schema as text: key, type, default, range and help, a section a paragraph."""
+    rows, previous = [], ""
+    for key, f in options().items():
+        name = key.rpartition(".")[0]
+        if name != previous:
+            rows.append("")
+            previous = name
+        rows.append(f"  --config.{key}={f.default}  ({_kind_text(f)})\n      {f.metadata['help']}")
+    return "\n".join(rows)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dicts, lists and scalars, ready for JSON or YAML."""
+    return {
+        f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for f in dataclasses.fields(config)
+        for value in [getattr(config, f.name)]
+    }
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML, in the order of the schema."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def model_from_dict(values: dict[str, Any]) -> Model:
+    """The `Model` section from plain values, as stored in a bundle.
+
+    Raises:
+      ConfigError: like `parse`.
+    """
+    faults: list[str] = []
+    model = _parse_section(Model, dict(values), "model.", faults)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return model
+
+
+def _to_config_dict(kind: type) -> ConfigDict:
+    values = ConfigDict()
+    for f in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(f.type):
+            values[f.name] = _to_config_dict(f.type)
+        elif f.default is None:  # a plain None could not be overridden by a flag
+            values[f.name] = config_dict.placeholder(_base_type(f))
+        else:
+            values[f.name] = f.default
+    return values
+
+
+def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list[str]) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    faults += [unknown_key(prefix + name) for name in values if name not in fields]
+    parsed = {}
+    for name, f in fields.items():
+        if name not in values:
+            continue
+        if dataclasses.is_dataclass(f.type) and isinstance(values[name], dict):
+            parsed[name] = _parse_section(f.type, values[name], f"{prefix}{name}.", faults)
+        elif dataclasses.is_dataclass(f.type):
+            faults.append(unknown_key(prefix + name))
+        else:
+            value, fault = _parse_value(f, values[name])
+            parsed[name] = value
+            if fault:
+                faults.append(f"{prefix}{name}={values[name]!r}: {fault}")
+    return kind(**parsed)
+
+
+def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
+    """The value in the field's type, and what is wrong with it (None: nothing)."""
+    if value is None:
+        return None, None if _is_optional(f) else f"must be {_kind_text(f)}"
+    base, choices = _base_type(f), _choices(f)
+    if base is tuple:
+        value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        item = typing.get_args(_bare(f))[0]
+        if not all(isinstance(v, item) and not isinstance(v, bool) for v in value):
+            return value, f"must be {_kind_text(f)}"
+    elif base is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
+        return value, f"must be {_kind_text(f)}"
+    if choices and value not in choices:
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        return value, f"must be one of {', '.join(choices)}" + (
+            f"; did you mean {close[0]}?" if close else ""
+        )
+    low, high = f.metadata["min"], f.metadata["max"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if (low is not None and not number >= low) or (high is not None and not number <= high):
+            return value, f"must be {_kind_text(f)}"
+        if isinstance(number, float) and not math.isfinite(number):
+            return value, "must be finite"
+    return value, None
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Values that are possible alone but not together."""
+    model, faults = config.model, []
+    if len(model.image_size) not in (1, 2):
+        faults.append(f"model.image_size={model.image_size}: must be one number or (height, width)")
+    if model.embed_dim % model.num_heads:
+        faults.append(
+            f"model.num_heads={model.num_heads}: must divide model.embed_dim={model.embed_dim}"
+        )
+    if config.data.source == "mlcls" and config.data.dir is None and config.mode != "predict":
+        faults.append("data.dir=None: data.source=mlcls needs the folder of the data set")
+    if config.mode == "predict" and config.predict.input is None:
+        faults.append("predict.input=None: mode=predict needs an image or a folder")
+    for text in config.optimizer.lr_multipliers:
+        pattern, _, factor = text.rpartition("=")
+        try:
+            re.compile(pattern)
+            valid = bool(pattern) and 0 <= float(factor) < math.inf
+        except (ValueError, re.error):
+            valid = False
+        if not valid:
+            faults.append(
+                f"optimizer.lr_multipliers has {text!r}: must be regex=factor,"
+                " backbone/conv1=0.1 for instance"
+            )
+    return faults
+
+
+def _bare(f: dataclasses.Field) -> Any:
+    """The field's type without None."""
+    args = [a for a in typing.get_args(f.type) if a is not types.NoneType]
+    return args[0] if _is_optional(f) else f.type
+
+
+def _is_optional(f: dataclasses.Field) -> bool:
+    return isinstance(f.type, types.UnionType)
+
+
+def _base_type(f: dataclasses.Field) -> type:
+    bare = _bare(f)
+    origin = typing.get_origin(bare)
+    return str if origin is Literal else origin or bare
+
+
+def _choices(f: dataclasses.Field) -> tuple[str, ...]:
+    bare = _bare(f)
+    return typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
+
+
+def _kind_text(f: dataclasses.Field) -> str:
+    """What a value must be, in words: `int, at least 1` or `one of cosine, constant`."""
+    base, choices = _base_type(f), _choices(f)
+    if choices:
+        return f"one of {', '.join(choices)}"
+    name = f"tuple of {typing.get_args(_bare(f))[0].__name__}" if base is tuple else base.__name__
+    low, high = f.metadata["min"], f.metadata["max"]
+    if low is not None and high is not None:
+        name += f", {low} to {high}"
+    elif low is not None:
+        name += f", at least {low}"
+    return name + (" or None" if _is_optional(f) else "")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
