@@ -1,0 +1,152 @@
+"""PP-LCNet (Cui et al., 2021) as in PaddleClas, all scales: depthwise-separable, no residuals."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.initial import kaiming_normal
+from mlcls_jax.models.layers import Conv, ConvNorm, dropout, hardsigmoid, hardswish
+from mlcls_jax.models.weights.names import NameTable, norm_names
+
+# stage → blocks of (kernel size, base width, squeeze-excite); a stage's stride is its first block's
+STAGES = {
+    "blocks2": ((3, 32, False),),
+    "blocks3": ((3, 64, False), (3, 64, False)),
+    "blocks4": ((3, 128, False), (3, 128, False)),
+    "blocks5": ((3, 256, False), *((5, 256, False),) * 5),
+    "blocks6": ((5, 512, True), (5, 512, True)),
+}
+SCALES = (0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPLCNetConfig:
+    """Width and strides; the strides belong to conv1 and blocks 3 to 6."""
+
+    scale: float = 1.0
+    strides: tuple[int, ...] = (2, 2, 2, 2, 2)
+    out_channels: int = 1280  # not scaled
+    dropout: float = 0.2
+    pool: bool = False  # mean over the map before last_conv, as the plain classifier does
+
+
+VARIANTS = {f"PP-LCNet_x{scale}".replace(".", "_"): PPLCNetConfig(scale=scale) for scale in SCALES}
+PADDLE_HEAD = "fc."
+
+
+def build(config: PPLCNetConfig, *, dtype: jnp.dtype | None) -> "PPLCNet":
+    """The backbone, untrained."""
+    return PPLCNet(config, dtype=dtype)
+
+
+def scaled(width: int, scale: float) -> int:
+    """`width * scale` rounded to a multiple of 8, never by more than a tenth down."""
+    value = width * scale
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+class PPLCNet(nnx.Module):
+    """images [B, H, W, 3] → features [B, H / 32, W / 32, 1280], for the default strides."""
+
+    def __init__(self, config: PPLCNetConfig, *, dtype: jnp.dtype | None = None) -> None:
+        conv1_stride, *stage_strides = config.strides
+        width = scaled(16, config.scale)
+        self.conv1 = ConvNorm(3, width, 3, stride=conv1_stride, activation=hardswish, dtype=dtype)
+        for stride, (stage, blocks) in zip((1, *stage_strides), STAGES.items(), strict=False):
+            for index, (kernel_size, base_width, squeeze) in enumerate(blocks):
+                block = SeparableBlock(
+                    width,
+                    scaled(base_width, config.scale),
+                    kernel_size,
+                    stride=stride if index == 0 else 1,
+                    squeeze=squeeze,
+                    dtype=dtype,
+                )
+                setattr(self, f"{stage}_{index}", block)
+                width = scaled(base_width, config.scale)
+        self.last_conv = Conv(
+            width, config.out_channels, 1, initial=kaiming_normal(1, width), dtype=dtype
+        )
+        self.channels = config.out_channels
+        self.dropout, self.pool = config.dropout, config.pool
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "B h w C"]:
+        x = self.conv1(images, train=train)
+        for stage, blocks in STAGES.items():
+            for index in range(len(blocks)):
+                x = getattr(self, f"{stage}_{index}")(x, train=train)
+        if self.pool:
+            x = x.mean((1, 2), keepdims=True)
+        x = hardswish(self.last_conv(x))
+        # Paddle's downscale_in_infer: training drops without rescaling, evaluation scales down.
+        keep = float(np.float32(1.0 - self.dropout))
+        if train:
+            return dropout(x, self.dropout, rngs) * (1.0 if rngs is None else keep)
+        return x * keep
+
+
+class SeparableBlock(nnx.Module):
+    """Depthwise convolution, optional squeeze-excite, pointwise convolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int,
+        squeeze: bool,
+        dtype: jnp.dtype | None,
+    ) -> None:
+        self.dw_conv = ConvNorm(
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride=stride,
+            groups=in_channels,
+            activation=hardswish,
+            dtype=dtype,
+        )
+        self.se = SqueezeExcite(in_channels, dtype=dtype) if squeeze else None
+        self.pw_conv = ConvNorm(in_channels, out_channels, 1, activation=hardswish, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
+        x = self.dw_conv(x, train=train)
+        if self.se is not None:
+            x = self.se(x)
+        return self.pw_conv(x, train=train)
+
+
+class SqueezeExcite(nnx.Module):
+    """Channel attention from the mean over the map, reduced to a quarter of the channels."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype | None) -> None:
+        self.conv1 = Conv(channels, channels // 4, 1, bias=True, dtype=dtype)
+        self.conv2 = Conv(channels // 4, channels, 1, bias=True, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        pooled = x.mean((1, 2), keepdims=True)
+        return x * hardsigmoid(self.conv2(nnx.relu(self.conv1(pooled))))
+
+
+def paddle_names(backbone: PPLCNet) -> NameTable:
+    """Our path → (Paddle key, layout) for every parameter and statistic of the backbone."""
+    names: NameTable = {"last_conv/kernel": ("last_conv.weight", "conv")}
+    units = [("conv1", "conv1")]
+    for stage, blocks in STAGES.items():
+        for index, (_, _, squeeze) in enumerate(blocks):
+            ours, theirs = f"{stage}_{index}", f"{stage}.{index}"
+            units += [(f"{ours}/{u}", f"{theirs}.{u}") for u in ("dw_conv", "pw_conv")]
+            for conv in ("conv1", "conv2") if squeeze else ():
+                names[f"{ours}/se/{conv}/kernel"] = (f"{theirs}.se.{conv}.weight", "conv")
+                names[f"{ours}/se/{conv}/bias"] = (f"{theirs}.se.{conv}.bias", "same")
+    for ours, theirs in units:
+        names[f"{ours}/conv/kernel"] = (f"{theirs}.conv.weight", "conv")
+        names |= norm_names(f"{ours}/norm", f"{theirs}.bn")
+    return names

@@ -1,0 +1,55 @@
+"""Backbone and head as one module: images in, logits out."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from mlcls_jax.models.layers import Linear
+
+# ImageNet statistics of RGB in 0…1, with which all published weights were trained.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class Classifier(nnx.Module):
+    """images [B, H, W, 3], uint8 or already normalised float → logits [B, K]."""
+
+    def __init__(self, backbone: nnx.Module, head: nnx.Module) -> None:
+        self.backbone = backbone
+        self.head = head
+
+    def __call__(
+        self,
+        images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"],
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B K"]:
+        if images.dtype == jnp.uint8:
+            images = normalize(images)
+        return self.head(self.backbone(images, train=train, rngs=rngs), rngs=rngs)
+
+
+def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    """uint8 RGB to float32, with the ImageNet mean and standard deviation."""
+    scaled = images.astype(jnp.float32) * (1.0 / 255.0)
+    return (scaled - jnp.array(MEAN, jnp.float32)) / jnp.array(STD, jnp.float32)
+
+
+class PoolingHead(nnx.Module):
+    """Mean over the map, then one linear layer: features [B, h, w, C] → logits [B, K]."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        self.fc = Linear(in_channels, num_classes)
+
+    def __call__(
+        self, features: Float[Array, "B h w C"], *, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "B K"]:
+        dtype = jnp.promote_types(features.dtype, jnp.float32)
+        return self.fc(jnp.mean(features, (1, 2), dtype=dtype))
+
+
+def probabilities(logits: Float[Array, "B K"]) -> Float[Array, "B K"]:
+    """Scores of independent labels, float32 as the originals' metrics expect."""
+    return jax.nn.sigmoid(logits).astype(jnp.float32)

@@ -1,0 +1,73 @@
+"""Initial values: each parameter declares its distribution, NumPy draws it by seed and path.
+
+Drawing on the host takes milliseconds where compiling a graph of random generators takes seconds,
+and gives the same numbers on every platform. A parameter's draw depends on nothing but the seed
+and its path, so that two models share the weights of what they share.
+"""
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Mean 0 and standard deviation `std`."""
+
+    std: float
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Between -limit and +limit."""
+
+    limit: float
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value everywhere."""
+
+    value: float
+
+
+Initial = Normal | Uniform | Constant
+ZEROS, ONES = Constant(0.0), Constant(1.0)
+
+
+class FrozenParam(nnx.Param):
+    """A stored parameter that is averaged and saved like others but neither trained nor decayed."""
+
+
+def param(shape: tuple[int, ...], initial: Initial, kind: type = nnx.Param) -> nnx.Variable:
+    """A float32 parameter that will be drawn from `initial`; it holds zeros until then."""
+    return kind(jnp.zeros(shape, jnp.float32), initial=initial)
+
+
+def conv_normal(kernel_size: int, in_channels: int) -> Normal:
+    """Paddle's default for convolutions; fan-in of the whole input, groups ignored."""
+    return Normal(math.sqrt(2.0 / (kernel_size**2 * in_channels)))
+
+
+def kaiming_normal(kernel_size: int, in_channels: int, groups: int = 1) -> Normal:
+    """Paddle's KaimingNormal: fan-in of one group."""
+    return Normal(math.sqrt(2.0 / (kernel_size**2 * (in_channels // groups))))
+
+
+def xavier_uniform(rows: int, columns: int) -> Uniform:
+    """Paddle's default for Linear and Embedding."""
+    return Uniform(math.sqrt(6.0 / (rows + columns)))
+
+
+def draw(path: str, shape: tuple[int, ...], initial: Initial, *, seed: int) -> np.ndarray:
+    """The initial value of the parameter at `path`: float32 of `shape`."""
+    if isinstance(initial, Constant):
+        return np.full(shape, initial.value, np.float32)
+    generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(path.encode())]))
+    if isinstance(initial, Normal):
+        return generator.standard_normal(shape, np.float32) * np.float32(initial.std)
+    return generator.uniform(-initial.limit, initial.limit, shape).astype(np.float32)

@@ -1,0 +1,200 @@
+"""Building blocks that backbones and heads share: convolutions, norm, dropout, attention.
+
+Images and feature maps are [B, H, W, C]; convolution kernels are [kh, kw, in / groups, out].
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.depthwise import depthwise_shifted
+from mlcls_jax.models.initial import (
+    ONES,
+    ZEROS,
+    Initial,
+    conv_normal,
+    kaiming_normal,
+    param,
+    xavier_uniform,
+)
+
+# The Paddle kernel's float32 attribute, not 1/6: the difference is visible in parity tests.
+HARDSIGMOID_SLOPE = 0.16666670143604279
+
+
+def hardswish(x: Array) -> Array:
+    """x * clip(x + 3, 0, 6) / 6."""
+    return x * jnp.clip(x + 3.0, 0.0, 6.0) / 6.0
+
+
+def hardsigmoid(x: Array) -> Array:
+    """Paddle's hard sigmoid: clip(slope * x + 0.5, 0, 1) with its float32 slope."""
+    return jnp.clip(HARDSIGMOID_SLOPE * x + 0.5, 0.0, 1.0)
+
+
+def gelu(x: Array) -> Array:
+    """The exact (erf) GELU, not its tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def dropout(x: Array, rate: float, rngs: nnx.Rngs | None) -> Array:
+    """Drop elements with probability `rate` and rescale the rest; without `rngs`, return x."""
+    if rngs is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(rngs.dropout(), 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def cast(x: Array, dtype: jnp.dtype | None) -> Array:
+    """`x` in the compute dtype; None leaves it alone."""
+    return x if dtype is None else x.astype(dtype)
+
+
+class Conv(nnx.Module):
+    """Square convolution with Paddle's integer padding (k - 1) // 2 on every side.
+
+    `dtype` is that of the computation (None: that of the arguments); parameters are float32.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        initial: Initial | None = None,
+        dtype: jnp.dtype | None = None,
+    ) -> None:
+        shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
+        self.kernel = param(shape, initial or conv_normal(kernel_size, in_channels))
+        self.bias = param((out_channels,), ZEROS) if bias else None
+        self.stride, self.groups, self.dtype = stride, groups, dtype
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        kernel = cast(self.kernel[...], self.dtype)
+        x = conv2d(cast(x, self.dtype), kernel, stride=self.stride, groups=self.groups)
+        return x if self.bias is None else x + cast(self.bias[...], self.dtype)
+
+
+def conv2d(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k k i D"],
+    *,
+    stride: int = 1,
+    groups: int = 1,
+) -> Float[Array, "B h w D"]:
+    """Convolution with padding (k - 1) // 2, in the form that is fastest on this platform."""
+    size = kernel.shape[0]
+    if size == 1 and stride == 1 and groups == 1:
+        return x @ kernel[0, 0]  # XLA's CPU matrix product beats its 1x1 convolution
+    if groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
+        return depthwise_shifted(x, kernel[:, :, 0, :], stride)
+    pad = (size - 1) // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        feature_group_count=groups,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, batch normalisation, activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Callable[[Array], Array] | None = None,
+        dtype: jnp.dtype | None = None,
+    ) -> None:
+        self.conv = Conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            groups=groups,
+            initial=kaiming_normal(kernel_size, in_channels, groups),
+            dtype=dtype,
+        )
+        self.norm = BatchNorm(out_channels)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
+        x = self.norm(self.conv(x), train=train)
+        return x if self.activation is None else self.activation(x)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation as in Paddle: eps 1e-5, running = 0.9 running + 0.1 (biased) batch.
+
+    Statistics are taken over the whole batch, on all devices, in float32 or better.
+    """
+
+    def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5) -> None:
+        self.scale, self.bias = param((channels,), ONES), param((channels,), ZEROS)
+        self.mean = param((channels,), ZEROS, nnx.BatchStat)
+        self.var = param((channels,), ONES, nnx.BatchStat)
+        self.momentum, self.epsilon = momentum, epsilon
+
+    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W C"]:
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(x, axes, dtype=dtype)
+            var = jnp.mean(jnp.square(x.astype(dtype) - mean), axes)
+            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+        else:
+            mean, var = self.mean[...], self.var[...]
+        # One multiply and one add a pixel; folded in float32, applied in the compute dtype.
+        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        return x * scale.astype(x.dtype) + (self.bias[...] - mean * scale).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis, computed in float32 or better; eps 1e-5."""
+
+    def __init__(self, dim: int, *, epsilon: float = 1e-5) -> None:
+        self.scale, self.bias = param((dim,), ONES), param((dim,), ZEROS)
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - wide.mean(-1, keepdims=True)
+        var = jnp.square(centred).mean(-1, keepdims=True)
+        wide = centred * jax.lax.rsqrt(var + self.epsilon) * self.scale[...] + self.bias[...]
+        return wide.astype(x.dtype)
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias, kernel [in, out], drawn XavierUniform (Paddle's default) unless told."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        initial: Initial | None = None,
+        dtype: jnp.dtype | None = None,
+    ) -> None:
+        self.kernel = param((in_dim, out_dim), initial or xavier_uniform(in_dim, out_dim))
+        self.bias = param((out_dim,), ZEROS)
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        return cast(x, self.dtype) @ cast(self.kernel[...], self.dtype) + cast(
+            self.bias[...], self.dtype
+        )

@@ -1,0 +1,173 @@
+"""ML-Decoder: one query a group of labels attends to the feature map (Ridnik et al., 2021).
+
+Matches PaddleClas' implementation; see `paddle_names` for the correspondence of weights.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.initial import (
+    ZEROS,
+    FrozenParam,
+    Normal,
+    conv_normal,
+    param,
+    xavier_uniform,
+)
+from mlcls_jax.models.layers import LayerNorm, Linear, dropout, gelu
+from mlcls_jax.models.weights.names import NameTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLDecoderConfig:
+    """Sizes of the head. The defaults are the originals'."""
+
+    query_num: int = 80  # labels are shared out among min(query_num, num_classes) queries
+    embed_dim: int = 768
+    hidden_dim: int = 2048
+    num_heads: int = 8
+    depth: int = 1
+    dropout: float = 0.1
+    gelu: bool = False  # the activation of the feed-forward part; ReLU otherwise
+    self_attention: bool = False  # in the first layer; the original keeps it in all others
+
+
+class MLDecoder(nnx.Module):
+    """features [B, h, w, C] → logits [B, K]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        config: MLDecoderConfig,
+        *,
+        dtype: jnp.dtype | None = None,
+    ) -> None:
+        dim = config.embed_dim
+        self.num_classes = num_classes
+        self.num_queries = min(max(config.query_num, 1), num_classes)
+        self.group_size = -(-num_classes // self.num_queries)
+        self.depth = config.depth
+        self.input_proj = Linear(in_channels, dim, initial=conv_normal(1, in_channels), dtype=dtype)
+        queries = (self.num_queries, dim)
+        self.query_embed = param(queries, xavier_uniform(*queries), FrozenParam)
+        for index in range(config.depth):
+            has_self_attention = config.self_attention or index > 0
+            layer = DecoderLayer(config, self_attention=has_self_attention, dtype=dtype)
+            setattr(self, f"layer{index}", layer)
+        outputs = self.num_queries * self.group_size
+        group = (self.num_queries, dim, self.group_size)
+        self.group_kernel = param(group, Normal(math.sqrt(2.0 / (dim + outputs))))
+        self.group_bias = param((outputs,), ZEROS)
+
+    def __call__(
+        self,
+        features: Float[Array, "B h w C"],
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B K"]:
+        batch, _, _, channels = features.shape
+        memory = jax.nn.relu(self.input_proj(features.reshape(batch, -1, channels)))  # [B, N, D]
+        queries = jax.lax.stop_gradient(self.query_embed[...])
+        x = queries.astype(memory.dtype)[None]  # [1, Q, D]
+        if rngs is not None:  # dropout differs by image; without it they share the first steps
+            x = jnp.broadcast_to(x, (batch, *x.shape[1:]))
+        for index in range(self.depth):
+            x = getattr(self, f"layer{index}")(x, memory, rngs=rngs)
+        return self.classify(x)
+
+    def classify(self, x: Float[Array, "B Q D"]) -> Float[Array, "B K"]:
+        """Group fully-connected: query i scores labels i * g … i * g + g - 1."""
+        # Logits are float32 or better, whatever the compute dtype: mAP ranks them.
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        logits = jnp.einsum("bqd,qdg->bqg", x.astype(dtype), self.group_kernel[...].astype(dtype))
+        logits = logits.reshape(x.shape[0], -1) + self.group_bias[...]
+        return logits[:, : self.num_classes]
+
+
+class DecoderLayer(nnx.Module):
+    """Post-norm transformer decoder layer; without self-attention its step one is norm(2 x)."""
+
+    def __init__(
+        self,
+        config: MLDecoderConfig,
+        *,
+        self_attention: bool,
+        dtype: jnp.dtype | None,
+    ) -> None:
+        dim = config.embed_dim
+        if self_attention:
+            self.self_attn = Attention(dim, config.num_heads, config.dropout, dtype=dtype)
+        self.cross_attn = Attention(dim, config.num_heads, config.dropout, dtype=dtype)
+        self.linear1 = Linear(dim, config.hidden_dim, dtype=dtype)
+        self.linear2 = Linear(config.hidden_dim, dim, dtype=dtype)
+        self.norm1, self.norm2, self.norm3 = LayerNorm(dim), LayerNorm(dim), LayerNorm(dim)
+        self.has_self_attention = self_attention
+        self.dropout = config.dropout
+        self.activation = gelu if config.gelu else jax.nn.relu
+
+    def __call__(
+        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, rngs: nnx.Rngs | None
+    ) -> Float[Array, "B Q D"]:
+        own = self.self_attn(x, x, rngs=rngs) if self.has_self_attention else x
+        x = self.norm1(x + dropout(own, self.dropout, rngs))
+        x = self.norm2(x + dropout(self.cross_attn(x, memory, rngs=rngs), self.dropout, rngs))
+        hidden = dropout(self.activation(self.linear1(x)), self.dropout, rngs)
+        return self.norm3(x + dropout(self.linear2(hidden), self.dropout, rngs))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention. Queries with a batch of one serve every image."""
+
+    def __init__(self, dim: int, num_heads: int, rate: float, *, dtype: jnp.dtype | None) -> None:
+        self.q_proj = Linear(dim, dim, dtype=dtype)
+        self.k_proj = Linear(dim, dim, dtype=dtype)
+        self.v_proj = Linear(dim, dim, dtype=dtype)
+        self.out_proj = Linear(dim, dim, dtype=dtype)
+        self.num_heads, self.dropout = num_heads, rate
+
+    def __call__(
+        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, rngs: nnx.Rngs | None
+    ) -> Float[Array, "B Q D"]:
+        batch, _, dim = memory.shape
+        head_dim = dim // self.num_heads
+        q = self.q_proj(x) * head_dim**-0.5
+        q = jnp.broadcast_to(q, (batch, *q.shape[1:])).reshape(batch, -1, self.num_heads, head_dim)
+        k = self.k_proj(memory).reshape(batch, -1, self.num_heads, head_dim)
+        v = self.v_proj(memory).reshape(batch, -1, self.num_heads, head_dim)
+        scores = jnp.einsum("bqhd,bnhd->bhqn", q, k)
+        dtype = jnp.promote_types(scores.dtype, jnp.float32)
+        attention = jax.nn.softmax(scores.astype(dtype), axis=-1).astype(v.dtype)
+        attention = dropout(attention, self.dropout, rngs)  # [B, heads, Q, N]
+        out = jnp.einsum("bhqn,bnhd->bqhd", attention, v)
+        return self.out_proj(out.reshape(batch, -1, dim))
+
+
+def paddle_names(head: MLDecoder) -> NameTable:
+    """Our path → (Paddle key, layout) for every parameter of the head."""
+    names: NameTable = {
+        "input_proj/kernel": ("input_proj.weight", "conv1x1"),
+        "input_proj/bias": ("input_proj.bias", "same"),
+        "query_embed": ("query_pos_embed.weight", "same"),
+        "group_kernel": ("group_conv.weight", "group"),
+        "group_bias": ("group_conv.bias", "same"),
+    }
+    for index in range(head.depth):
+        ours, theirs = f"layer{index}", f"decoder.layers.{index}"
+        has_self_attention = getattr(head, ours).has_self_attention
+        attentions = ("self_attn", "cross_attn") if has_self_attention else ("cross_attn",)
+        projections = [f"{a}/{p}_proj" for a in attentions for p in ("q", "k", "v", "out")]
+        for linear in (*projections, "linear1", "linear2"):
+            key = linear.replace("/", ".")
+            names[f"{ours}/{linear}/kernel"] = (f"{theirs}.{key}.weight", "same")
+            names[f"{ours}/{linear}/bias"] = (f"{theirs}.{key}.bias", "same")
+        for norm in ("norm1", "norm2", "norm3"):
+            names[f"{ours}/{norm}/scale"] = (f"{theirs}.{norm}.weight", "same")
+            names[f"{ours}/{norm}/bias"] = (f"{theirs}.{norm}.bias", "same")
+    return names

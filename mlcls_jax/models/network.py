@@ -1,0 +1,136 @@
+"""The border between Flax NNX and the rest, which knows only nested dicts of arrays.
+
+Nothing else in the project splits or merges modules.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+from jaxtyping import Array, Float
+
+from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.models import registry
+from mlcls_jax.models.classifier import Classifier
+from mlcls_jax.models.initial import FrozenParam, Initial, draw
+from mlcls_jax.models.weights.names import NameTable
+
+
+class Variables(NamedTuple):
+    """All numbers of a model: nested dicts whose paths read backbone/conv1/conv/kernel."""
+
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model without its numbers: pure functions of `Variables`."""
+
+    config: ModelConfig
+    graphdef: nnx.GraphDef
+    abstract: Variables  # shapes and dtypes
+    initial: dict[str, Initial]  # by path: what each array is drawn from
+    frozen: frozenset[str]  # paths of parameters that are not trained
+    paddle_names: NameTable
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "Network":
+        """The network that `config` describes; allocates no weights.
+
+        Raises:
+          ConfigError: unknown name, or an option that the architecture does not have.
+        """
+        module = nnx.eval_shape(lambda: registry.build(config))
+        graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+        flat = [*nnx.to_flat_state(params), *nnx.to_flat_state(stats)]
+        declared = [("/".join(path), variable) for path, variable in flat]
+        return cls(
+            config=config,
+            graphdef=graphdef,
+            abstract=Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats)),
+            initial={path: v.initial for path, v in declared},
+            frozen=frozenset(path for path, v in declared if isinstance(v, FrozenParam)),
+            paddle_names=registry.paddle_names(config, module),
+        )
+
+    def init(self, seed: int) -> Variables:
+        """Initial variables as NumPy arrays, fixed by the seed."""
+        shapes = {path: leaf.shape for path, leaf in flatten(self.abstract).items()}
+        arrays = {p: draw(p, shapes[p], initial, seed=seed) for p, initial in self.initial.items()}
+        return unflatten(arrays, self.abstract)
+
+    def apply(
+        self,
+        variables: Variables,
+        images: Array,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B K"], dict[str, Any]]:
+        """Logits, and the batch statistics after this batch (unchanged unless `train`).
+
+        Args:
+          variables: the model's numbers.
+          images: [B, H, W, 3], uint8, or float that is already normalised.
+          train: normalise by the batch and update the running statistics.
+          key: randomness of dropout; None turns dropout off.
+        """
+        module = self.module(variables)
+        logits = module(images, train=train, rngs=None if key is None else self.rngs(key))
+        return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+    def module(self, variables: Variables) -> Classifier:
+        """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
+        return nnx.merge(self.graphdef, variables.params, variables.batch_stats)
+
+    @staticmethod
+    def rngs(key: Array) -> nnx.Rngs:
+        """Randomness for dropout; a bare key would give every layer the same mask."""
+        return nnx.Rngs(dropout=key)
+
+
+class Model:
+    """A network with its numbers: the handle that users hold."""
+
+    def __init__(self, network: Network, variables: Variables) -> None:
+        self.network = network
+        self.variables = variables
+        self._apply = jax.jit(network.apply, static_argnames="train")
+
+    def __call__(
+        self, images: Array, train: bool = False, *, key: Array | None = None
+    ) -> Float[Array, "B K"]:
+        """Logits of `images` [B, H, W, 3], uint8, or float that is already normalised.
+
+        With `train`, batch statistics are used and updated; dropout needs a `key`.
+
+        Raises:
+          ValueError: the images have another rank, channel count or type.
+        """
+        images = jnp.asarray(images)
+        kind = images.dtype
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"images must be [batch, height, width, 3], not {images.shape}")
+        if kind != jnp.uint8 and not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(f"images must be uint8, or float already normalised, not {kind}")
+        logits, stats = self._apply(self.variables, images, train=train, key=key)
+        if train:
+            self.variables = Variables(self.variables.params, stats)
+        return logits
+
+
+def flatten(variables: Variables) -> dict[str, Array]:
+    """Every array by its path; parameters and statistics never share one."""
+    params = traverse_util.flatten_dict(variables.params, sep="/")
+    return params | traverse_util.flatten_dict(variables.batch_stats, sep="/")
+
+
+def unflatten(arrays: dict[str, Array], like: Variables) -> Variables:
+    """The inverse of `flatten`, for a model shaped as `like`."""
+    trees = (
+        {path: arrays[path] for path in traverse_util.flatten_dict(tree, sep="/")} for tree in like
+    )
+    return Variables(*(traverse_util.unflatten_dict(tree, sep="/") for tree in trees))

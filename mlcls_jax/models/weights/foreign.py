@@ -1,0 +1,142 @@
+"""Fills a model from foreign or own weights and reports what fitted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from mlcls_jax.errors import WeightsError
+from mlcls_jax.models.weights.names import NameTable, to_ours
+from mlcls_jax.models.weights.pickles import read_pdparams
+
+if TYPE_CHECKING:
+    from mlcls_jax.models.network import Model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor."""
+
+    origin: str  # "paddle" or "mlcls_jax"
+    loaded: tuple[str, ...]  # our paths
+    initial: tuple[str, ...]  # our paths that kept their initial value
+    reshaped: tuple[str, ...]  # of those, the ones present in the source with another shape
+    ignored: tuple[str, ...]  # foreign keys without a place in the model
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} tensors loaded ({self.origin} names)"]
+        if self.initial:
+            lines.append(f"{len(self.initial)} kept their initial value: {_some(self.initial)}")
+        if self.reshaped:
+            lines.append(f"of those, with another shape in the source: {_some(self.reshaped)}")
+        if self.ignored:
+            lines.append(f"{len(self.ignored)} of the source not used: {_some(self.ignored)}")
+        return "; ".join(lines)
+
+
+def load(
+    model: Model,
+    source: str | Path | Mapping[str, np.ndarray],
+    *,
+    strict: bool = True,
+) -> LoadReport:
+    """Replace the model's variables by those of `source`, where they fit.
+
+    Args:
+      model: the model to fill; it is left alone if anything is wrong.
+      source: a `.pdparams` or `.safetensors` file, a folder with `weights.safetensors`, or a
+        mapping from Paddle's (or our own) names to arrays.
+      strict: fail if any tensor outside the head is missing or of another shape.
+
+    Raises:
+      WeightsError: unreadable, nothing fits, or (strict) the backbone is incomplete.
+    """
+    arrays = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
+    where = "the given mapping" if isinstance(source, Mapping) else str(source)
+    from mlcls_jax.models.network import flatten, unflatten
+
+    current = flatten(model.variables)
+    origin, table = _matching_table(arrays, model.network.paddle_names)
+    loaded, initial, reshaped = {}, [], []
+    for path, value in current.items():
+        key, layout = table[path]
+        if key not in arrays:
+            initial.append(path)
+            continue
+        array = to_ours(np.asarray(arrays[key]), layout, value.shape)
+        if array.shape == value.shape:
+            loaded[path] = jnp.asarray(array, value.dtype)
+        else:
+            initial.append(path)
+            reshaped.append(f"{path} {array.shape}, here {value.shape}")
+    used = {table[path][0] for path in loaded}
+    used |= {table[line.split()[0]][0] for line in reshaped}
+    ignored = [key for key in arrays if key not in used]
+    report = LoadReport(origin, tuple(loaded), tuple(initial), tuple(reshaped), tuple(ignored))
+    _check(report, where, strict=strict)
+    model.variables = unflatten(current | loaded, model.variables)
+    return report
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a weight file by their own names.
+
+    Raises:
+      WeightsError: missing, damaged, or of an unknown kind.
+    """
+    if path.is_dir():
+        path = path / "weights.safetensors"
+    if not path.exists():
+        raise WeightsError(f"{path}: there is no such file", "Check model.weights.")
+    if path.suffix == ".pdparams":
+        return read_pdparams(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
+    raise WeightsError(
+        f"{path}: unknown kind of weight file {path.suffix!r}",
+        "Weights come as .pdparams, .safetensors, or a run's best_model folder.",
+    )
+
+
+def _matching_table(arrays: dict, paddle: NameTable) -> tuple[str, NameTable]:
+    """The name table under which most of the arrays are known."""
+    own: NameTable = {path: (path, "same") for path in paddle}
+    tables = {"paddle": paddle, "mlcls_jax": own}
+    hits = {origin: sum(key in arrays for key, _ in t.values()) for origin, t in tables.items()}
+    origin = max(hits, key=hits.get)
+    return origin, tables[origin]
+
+
+def _check(report: LoadReport, where: str, *, strict: bool) -> None:
+    if not report.loaded:
+        raise WeightsError(
+            f"{where}: nothing fits this model; the source has {_some(report.ignored)}",
+            "Check that model.name is the architecture of these weights.",
+        )
+    lacking = [path for path in report.initial if not path.startswith("head/")]
+    if strict and lacking:
+        wrong = [line for line in report.reshaped if not line.startswith("head/")]
+        raise WeightsError(
+            f"{where}: {len(lacking)} tensors of the backbone are missing or have another shape: "
+            + _some(wrong + [path for path in lacking if not any(path in w for w in wrong)]),
+            "Check model.name and its options, or set model.weights_strict=false.",
+        )
+
+
+def _some(names: tuple[str, ...] | list[str], limit: int = 5) -> str:
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
