@@ -1,0 +1,221 @@
+"""Losses on logits: asymmetric loss, binary cross-entropy, softmax cross-entropy.
+
+All compute in float32 or wider and match the values of PaddleClas (`ppcls/loss/`).
+
+All take `mask` [B], bool or float. False or 0 is a padding row: whatever it holds, NaN included,
+it changes neither value nor gradient, and means are over the other rows. Other floats weigh their
+row. When every row is padding the loss is 0.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+REDUCTIONS = ("sum", "mean", "none")
+
+
+def asymmetric_loss(
+    logits: Float[Array, "B K"],
+    targets: Shaped[Array, "B K"],
+    *,
+    gamma_pos: float = 0.0,
+    gamma_neg: float = 4.0,
+    clip: float | None = 0.05,
+    stop_focal_gradient: bool = True,
+    reduction: str = "sum",
+    epsilon: float = 1e-8,
+    mask: Shaped[Array, " B"] | None = None,
+) -> Float[Array, ""] | Float[Array, "B K"]:
+    """Asymmetric loss (Ridnik et al., 2021): negatives are focused harder, easy ones cost nothing.
+
+    With p = sigmoid(logit) a positive costs -log(p) · (1-p)^gamma_pos. A negative costs
+    -log(1-q) · q^gamma_neg, where q = max(p - clip, 0). Logarithms are cut off at log(epsilon);
+    beyond that the gradient is zero. PaddleClas: `MultiLabelAsymmetricLoss`, whose own default of
+    gamma_pos is 1 and whose recipes use 0, as here.
+
+    Args:
+        logits: [B, K], any float type.
+        targets: [B, K], 1 present, 0 absent, of any type. Values in between, as mixup makes them,
+            mix the costs of a positive and a negative (the original has no rule for them).
+        gamma_pos: focusing exponent of positives, >= 0; 0 is none.
+        gamma_neg: focusing exponent of negatives, >= 0; 0 is none.
+        clip: probability in [0, 1) up to which a negative is free; 0 or None is none.
+        stop_focal_gradient: take the focusing factor as constant in the gradient.
+        reduction: "sum" or "mean" over rows and classes, or "none".
+        epsilon: least argument of the logarithm, in (0, 1).
+        mask: [B], bool or float; see the module.
+
+    Returns:
+        A scalar, or [B, K] for "none"; float32, or float64 for float64 logits.
+
+    Raises:
+        ValueError: unknown reduction, or shapes that do not fit.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
+    _check_shapes(logits, targets, logits.shape)
+    weights = _row_weights(logits, mask)
+    logits = _drop_padding(_promote(logits), weights)
+    targets = targets.astype(logits.dtype)
+
+    margin = clip or 0.0
+    # 1 - sigmoid(x) would lose all digits of a confident prediction; sigmoid(-x) keeps them.
+    present, absent = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    excess = jnp.maximum(present - margin, 0.0)
+    spared = jnp.where(excess > 0, absent + margin, 1.0)
+    focus_pos, focus_neg = _power(absent, gamma_pos), _power(excess, gamma_neg)
+    if stop_focal_gradient:
+        focus_pos, focus_neg = jax.lax.stop_gradient((focus_pos, focus_neg))
+    positive = -jnp.log(jnp.maximum(present, epsilon)) * focus_pos
+    negative = -jnp.log(jnp.maximum(spared, epsilon)) * focus_neg
+    loss = targets * positive + (1 - targets) * negative
+
+    if reduction == "mean":
+        return _mean_over_rows(loss.mean(axis=-1), weights)
+    loss = _drop_padding(loss, weights) * weights[:, None]
+    return loss.sum() if reduction == "sum" else loss
+
+
+def multilabel_loss(
+    logits: Float[Array, "B K"],
+    targets: Shaped[Array, "B K"],
+    *,
+    epsilon: float | None = None,
+    size_sum: bool = False,
+    positive_ratio: Float[Array, " K"] | Float[Array, "B K"] | None = None,
+    mask: Shaped[Array, " B"] | None = None,
+) -> Float[Array, ""]:
+    """Binary cross-entropy with logits, with label smoothing and weights for rare labels.
+
+    PaddleClas: `MultiLabelLoss`; its gradient at a logit of exactly 0 is wrong (0.5 - t less 1),
+    ours is right. `positive_ratio` is its `weight_ratio`: with r the share of positives, an entry
+    weighs exp(1-r) if its target is above 0.5, exp(r) if not, and 0 (ignored) if it is <= -1.
+    As in the original the weights look at the *smoothed* target, so -1 together with an `epsilon`
+    is not ignored.
+
+    Args:
+        logits: [B, K], any float type.
+        targets: [B, K], 1 present, 0 absent, of any type; values in between are soft labels.
+        epsilon: label smoothing t → (1-epsilon)·t + epsilon/K, in (0, 1); 0 or None is none.
+        size_sum: sum over the classes and mean over the rows; else mean over both.
+        positive_ratio: [K] or [B, K], in [0, 1].
+        mask: [B], bool or float; see the module.
+
+    Returns:
+        A scalar; float32, or float64 for float64 logits.
+
+    Raises:
+        ValueError: epsilon outside [0, 1), or shapes that do not fit.
+    """
+    _check_shapes(logits, targets, logits.shape)
+    weights = _row_weights(logits, mask)
+    logits = _drop_padding(_promote(logits), weights)
+    targets = _smooth(targets.astype(logits.dtype), epsilon)
+
+    loss = -targets * jax.nn.log_sigmoid(logits) - (1 - targets) * jax.nn.log_sigmoid(-logits)
+    if positive_ratio is not None:
+        loss = loss * _ratio_weights(targets, positive_ratio.astype(loss.dtype))
+    return _mean_over_rows(loss.sum(axis=-1) if size_sum else loss.mean(axis=-1), weights)
+
+
+def cross_entropy(
+    logits: Float[Array, "B K"],
+    targets: Shaped[Array, " B"] | Shaped[Array, "B K"],
+    *,
+    epsilon: float | None = None,
+    mask: Shaped[Array, " B"] | None = None,
+) -> Float[Array, ""]:
+    """Softmax cross-entropy for one label an image, mean over the rows.
+
+    PaddleClas: `CELoss`, without its softmax over soft targets.
+
+    Args:
+        logits: [B, K], any float type.
+        targets: [B] class numbers in 0..K-1 (a number outside has no class and costs nothing
+            without `epsilon`), or [B, K] shares of the classes. The rank tells them apart.
+        epsilon: label smoothing as in `multilabel_loss`.
+        mask: [B], bool or float; see the module.
+
+    Returns:
+        A scalar; float32, or float64 for float64 logits.
+
+    Raises:
+        ValueError: epsilon outside [0, 1), or shapes that do not fit.
+    """
+    is_hard = targets.ndim == logits.ndim - 1
+    _check_shapes(logits, targets, logits.shape[:-1] if is_hard else logits.shape)
+    weights = _row_weights(logits, mask)
+    logits = _drop_padding(_promote(logits), weights)
+    if is_hard:
+        targets = jax.nn.one_hot(targets, logits.shape[-1])
+    targets = _smooth(targets.astype(logits.dtype), epsilon)
+    return _mean_over_rows(-jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1), weights)
+
+
+LOSSES: dict[str, Callable[..., Array]] = {
+    "asymmetric": asymmetric_loss,
+    "multilabel": multilabel_loss,
+}
+
+
+def _check_shapes(logits: Array, targets: Array, expected: tuple[int, ...]) -> None:
+    """Broadcasting would turn a wrong shape into a wrong number."""
+    if logits.ndim != 2 or targets.shape != expected:
+        raise ValueError(
+            f"logits {logits.shape} and targets {targets.shape} do not fit: expected logits of "
+            "[batch, classes] and one target for each"
+        )
+
+
+def _promote(logits: Array) -> Array:
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def _row_weights(logits: Array, mask: Array | None) -> Float[Array, " B"]:
+    """What each row counts: 1, or the mask."""
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    if mask is None:
+        return jnp.ones(logits.shape[0], dtype)
+    if mask.shape != logits.shape[:1]:
+        raise ValueError(f"mask {mask.shape} does not fit logits {logits.shape}: expected [batch]")
+    return mask.astype(dtype)
+
+
+def _drop_padding(rows: Float[Array, "B ..."], weights: Array) -> Float[Array, "B ..."]:
+    """Zero in padding rows. Needed before the arithmetic too: a NaN there would pass through the
+    gradient, since 0 · NaN is NaN, if only its result were dropped.
+    """
+    return jnp.where(weights.reshape(-1, *[1] * (rows.ndim - 1)) != 0, rows, 0)
+
+
+def _mean_over_rows(rows: Float[Array, " B"], weights: Float[Array, " B"]) -> Float[Array, ""]:
+    total = weights.sum()
+    return jnp.sum(_drop_padding(rows, weights) * weights) / jnp.where(total != 0, total, 1)
+
+
+def _power(base: Array, exponent: float) -> Array:
+    """base^exponent for base >= 0, with a finite gradient at 0 for exponents below 1 as well."""
+    if exponent == 0:
+        return jnp.ones_like(base)
+    is_positive = base > 0
+    return jnp.where(is_positive, jnp.where(is_positive, base, 1.0) ** exponent, 0.0)
+
+
+def _smooth(targets: Float[Array, "B K"], epsilon: float | None) -> Float[Array, "B K"]:
+    if not epsilon:
+        return targets
+    if not 0 < epsilon < 1:
+        raise ValueError(f"epsilon is {epsilon}; label smoothing lies in [0, 1)")
+    return (1 - epsilon) * targets + epsilon / targets.shape[-1]
+
+
+def _ratio_weights(targets: Float[Array, "B K"], ratio: Array) -> Float[Array, "B K"]:
+    if ratio.shape not in (targets.shape, targets.shape[1:]):
+        raise ValueError(
+            f"positive_ratio {ratio.shape} does not fit targets {targets.shape}: expected "
+            "[classes] or [batch, classes]"
+        )
+    weights = jnp.exp(jnp.where(targets > 0.5, 1 - ratio, ratio))
+    return jnp.where(targets > -1, weights, 0)

@@ -1,0 +1,201 @@
+"""Multi-label metrics on scores, exact, in NumPy.
+
+`scores` are probabilities [N, K] in [0, 1] (after the sigmoid), `targets` are [N, K] with 1 for a
+label that is present; as in PaddleClas any other integer part counts as absent. All functions
+raise ValueError for arrays that are not 2-D, not alike in shape or empty, and for scores that are
+NaN or infinite. The meaning is that of PaddleClas (`ppcls/metric/metrics.py`) but for ties.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+_F1_KEYS = ("OF1", "CF1", "OP", "OR", "CP", "CR")
+
+
+def multilabel_metrics(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float | np.ndarray = 0.5,
+    method: str = "integral",
+) -> dict[str, float]:
+    """All numbers of an evaluation, as fractions in [0, 1]: one entry a metric.
+
+    `threshold` is a number or one a class [K]; `method` is that of `average_precision`.
+    """
+    f1 = precision_recall_f1(scores, targets, threshold=threshold)
+    return {
+        "MultiLabelMAP": mean_average_precision(scores, targets, method=method),
+        "HammingDistance": hamming_distance(scores, targets, threshold=threshold),
+        "LabelAccuracy": label_accuracy(scores, targets, threshold=threshold),
+        "SampleAccuracy": sample_accuracy(scores, targets, threshold=threshold),
+        **{key: float(f1[key]) for key in _F1_KEYS},
+    }
+
+
+def mean_average_precision(
+    scores: np.ndarray, targets: np.ndarray, method: str = "integral"
+) -> float:
+    """Mean of `average_precision` over the classes that have positives; 0.0 when none has."""
+    values = average_precision(scores, targets, method=method)
+    has_positives = ~np.isnan(values)
+    return float(values[has_positives].mean()) if has_positives.any() else 0.0
+
+
+def average_precision(
+    scores: np.ndarray, targets: np.ndarray, method: str = "integral"
+) -> np.ndarray:
+    """Average precision of each class, float64 [K] in [0, 1]; NaN for a class without positives.
+
+    Equal scores form one threshold, as in scikit-learn's `average_precision_score`: precision and
+    recall are looked at only where the score changes, so the order of images has no influence.
+
+    Args:
+        scores: [N, K].
+        targets: [N, K].
+        method: "integral", the sum of precision times gain in recall, without interpolation; or
+            "11point", the mean over recalls 0, 0.1, …, 1 of the best precision at that recall or
+            a higher one (PASCAL VOC 2007).
+
+    Raises:
+        ValueError: unknown method, or see the module.
+    """
+    if method not in _METHODS:
+        raise ValueError(f"method is {method!r}; it must be one of {', '.join(_METHODS)}")
+    summarise = _METHODS[method]
+    scores, positives = _check(scores, targets)
+    values = np.full(scores.shape[1], np.nan)
+    for k in np.flatnonzero(positives.any(axis=0)):
+        values[k] = summarise(*_precision_recall(scores[:, k], positives[:, k]))
+    return values
+
+
+def hamming_distance(
+    scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
+) -> float:
+    """Share of the N·K decisions that are wrong. A label is predicted if its score > threshold."""
+    predicted, positives = _decide(scores, targets, threshold)
+    return float((predicted != positives).mean())
+
+
+def label_accuracy(
+    scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
+) -> float:
+    """Share of the N·K decisions that are right. PaddleClas: AccuracyScore with base "label"."""
+    predicted, positives = _decide(scores, targets, threshold)
+    return float((predicted == positives).mean())
+
+
+def sample_accuracy(
+    scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
+) -> float:
+    """Share of the images with all K decisions right. PaddleClas: AccuracyScore, base "sample"."""
+    predicted, positives = _decide(scores, targets, threshold)
+    return float((predicted == positives).all(axis=1).mean())
+
+
+def precision_recall_f1(
+    scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
+) -> dict[str, float | np.ndarray]:
+    """Precision, recall and F1: of all decisions together, averaged over classes, and by class.
+
+    A label is predicted if its score > threshold, a number or one a class [K]. 0/0 counts as 0,
+    and every class counts in the averages, also one without positives.
+
+    Returns:
+        "OP", "OR", "OF1": overall (micro). "CP", "CR": means over the classes (macro). "CF1": the
+        harmonic mean 2·CP·CR / (CP + CR), as papers on multi-label classification report it; it
+        is *not* the mean of the classes' F1. "precision", "recall", "f1": float64 [K].
+    """
+    predicted, positives = _decide(scores, targets, threshold)
+    hits = (predicted & positives).sum(axis=0)
+    claims = predicted.sum(axis=0)
+    present = positives.sum(axis=0)
+    precision, recall = _ratio(hits, claims), _ratio(hits, present)
+    overall = float(_ratio(hits.sum(), claims.sum())), float(_ratio(hits.sum(), present.sum()))
+    by_class = float(precision.mean()), float(recall.mean())
+    return {
+        "OP": overall[0],
+        "OR": overall[1],
+        "OF1": float(_harmonic_mean(*overall)),
+        "CP": by_class[0],
+        "CR": by_class[1],
+        "CF1": float(_harmonic_mean(*by_class)),
+        "precision": precision,
+        "recall": recall,
+        "f1": _harmonic_mean(precision, recall),
+    }
+
+
+def _precision_recall(scores: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall [P] of one class with each positive's score as threshold, lowest first.
+
+    Thresholds in between add no recall and lower the precision, so no method needs them. Counting
+    from two sorted lists of scores gives positives of equal score the same, whole threshold.
+    """
+    found = np.sort(scores[positives])
+    taken = np.sort(scores)
+    num_found = found.size - np.searchsorted(found, found)
+    num_taken = taken.size - np.searchsorted(taken, found)
+    return num_found / num_taken, num_found / found.size
+
+
+def _area(precision: np.ndarray, recall: np.ndarray) -> float:
+    """Each of the P positives adds 1/P of recall, at the precision of its threshold."""
+    return float(precision.mean())
+
+
+def _eleven_points(precision: np.ndarray, recall: np.ndarray) -> float:
+    levels = np.arange(11) / 10
+    reached = recall >= levels[:, None]  # [11, P]
+    return float(np.where(reached, precision, 0.0).max(axis=1).mean())
+
+
+_METHODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "integral": _area,
+    "11point": _eleven_points,
+}
+
+
+def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores as float32 or float64, and targets as bool."""
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.ndim != 2 or scores.shape != targets.shape or scores.size == 0:
+        raise ValueError(
+            f"scores {scores.shape} and targets {targets.shape} must both be "
+            "[images, classes], alike and not empty"
+        )
+    if scores.dtype not in (np.float32, np.float64):
+        scores = scores.astype(np.float64)
+    is_finite = np.isfinite(scores)
+    if not is_finite.all():
+        row, column = np.argwhere(~is_finite)[0]
+        raise ValueError(
+            f"{scores.size - is_finite.sum()} of {scores.size} scores are not finite; the first "
+            f"is {scores[row, column]} of image {row}, class {column}"
+        )
+    return scores, (targets >= 1) & (targets < 2)
+
+
+def _decide(
+    scores: np.ndarray, targets: np.ndarray, threshold: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and present labels, bool [N, K] both."""
+    scores, positives = _check(scores, targets)
+    # In the type of the scores, so that a score of 0.3 is not above a threshold of 0.3.
+    limits = np.asarray(threshold, dtype=scores.dtype)
+    if limits.shape not in ((), scores.shape[1:]):
+        raise ValueError(
+            f"threshold {limits.shape} must be a number or [{scores.shape[1]}], one a class"
+        )
+    return scores > limits, positives
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), 0.0)
+
+
+def _harmonic_mean(a: float | np.ndarray, b: float | np.ndarray) -> np.ndarray:
+    total = np.add(a, b)
+    return np.where(total > 0, 2 * np.multiply(a, b) / np.where(total > 0, total, 1.0), 0.0)

@@ -1,0 +1,284 @@
+"""Metrics: the originals' numbers, scikit-learn's, and what must not depend on order or scale."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from mlcls_jax.metrics import (
+    average_precision,
+    hamming_distance,
+    label_accuracy,
+    mean_average_precision,
+    multilabel_metrics,
+    precision_recall_f1,
+    sample_accuracy,
+)
+
+GOLDENS = np.load(Path(__file__).parent / "data" / "paddle" / "metrics.npz")
+METHODS = ["integral", "11point"]
+KEYS = [
+    *("MultiLabelMAP", "HammingDistance", "LabelAccuracy", "SampleAccuracy"),
+    *("OF1", "CF1", "OP", "OR", "CP", "CR"),
+]
+NO_POSITIVES = 2  # a class of the goldens
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def golden(name: str) -> Arrays:
+    logits = GOLDENS[f"{name}/logits"]
+    return np.exp(-np.logaddexp(0, -logits)), GOLDENS[f"{name}/target"]
+
+
+def example(seed: int, *, images: int = 60, classes: int = 7, levels: int = 1000) -> Arrays:
+    """Random scores, tied when `levels` is small, and targets."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels + 1, (images, classes)) / levels
+    return scores, (rng.random((images, classes)) < 0.3).astype(np.float32)
+
+
+@st.composite
+def tied_examples(draw: st.DrawFn) -> Arrays:
+    """Few images and few levels, so that ties and classes without positives are frequent."""
+    size = {"images": draw(st.integers(1, 12)), "classes": draw(st.integers(1, 4))}
+    return example(draw(st.integers(0, 2**32)), **size, levels=draw(st.integers(1, 12)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["noties", "nopos"])
+def test_map_equals_the_original_without_ties(name: str, method: str) -> None:
+    value = mean_average_precision(*golden(name), method=method)
+    assert value == pytest.approx(float(GOLDENS[f"{name}/{method}/value"]), abs=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["ties", "saturated"])
+def test_map_lies_between_the_orders_of_ties(name: str, method: str) -> None:
+    low, high = (float(GOLDENS[f"{name}/{method}/tie_{x}_first"]) for x in ("neg", "pos"))
+    assert low <= mean_average_precision(*golden(name), method=method) <= high
+
+
+@pytest.mark.parametrize("name", ["noties", "ties", "good"])
+def test_decisions_match_the_original(name: str) -> None:
+    """The original averages float32-rounded batches, which limits the first tolerance."""
+    scores, targets = golden(name)
+    expected = {key: float(GOLDENS[f"{name}/{key}/value"]) for key in ("hamming", "acc_label")}
+    assert hamming_distance(scores, targets) == pytest.approx(expected["hamming"], abs=2e-8)
+    assert label_accuracy(scores, targets) == pytest.approx(expected["acc_label"], abs=1e-12)
+    exact = float(GOLDENS[f"{name}/acc_sample/value"])
+    assert sample_accuracy(scores, targets) == pytest.approx(exact, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["noties", "ties", "saturated"])
+def test_average_precision_equals_sklearn_on_goldens(name: str) -> None:
+    scores, targets = golden(name)
+    values = average_precision(scores, targets)
+    assert values.dtype == np.float64
+    assert np.isnan(values[NO_POSITIVES])
+    for k in np.flatnonzero(np.arange(len(values)) != NO_POSITIVES):
+        expected = sklearn_metrics.average_precision_score(targets[:, k], scores[:, k])
+        assert values[k] == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_examples())
+def test_average_precision_equals_sklearn_with_ties(arrays: Arrays) -> None:
+    scores, targets = arrays
+    for k, value in enumerate(average_precision(scores, targets)):
+        if not targets[:, k].any():
+            assert np.isnan(value)
+            continue
+        expected = sklearn_metrics.average_precision_score(targets[:, k], scores[:, k])
+        assert value == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tied_examples())
+def test_eleven_points_equal_their_definition(arrays: Arrays) -> None:
+    scores, targets = arrays
+    for k, value in enumerate(average_precision(scores, targets, method="11point")):
+        if not targets[:, k].any():
+            assert np.isnan(value)
+            continue
+        precision, recall, _ = sklearn_metrics.precision_recall_curve(targets[:, k], scores[:, k])
+        precision, recall = precision[:-1], recall[:-1]  # the last point is scikit-learn's own
+        best = [precision[recall >= j / 10].max() for j in range(11)]
+        assert value == pytest.approx(np.mean(best), abs=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=40, deadline=None)
+@given(arrays=tied_examples(), seed=st.integers(0, 2**32))
+def test_order_of_images_does_not_change_average_precision(
+    method: str, arrays: Arrays, seed: int
+) -> None:
+    scores, targets = arrays
+    order = np.random.default_rng(seed).permutation(len(scores))
+    expected = average_precision(scores, targets, method=method)
+    shuffled = average_precision(scores[order], targets[order], method=method)
+    np.testing.assert_array_equal(shuffled, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=40, deadline=None)
+@given(tied_examples())
+def test_monotone_transform_does_not_change_average_precision(method: str, arrays: Arrays) -> None:
+    scores, targets = arrays
+    expected = average_precision(scores, targets, method=method)
+    for transformed in (scores**3, 0.5 + scores / 4, np.log(scores + 1e-3)):
+        changed = average_precision(transformed, targets, method=method)
+        np.testing.assert_array_equal(changed, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays=tied_examples(), column=st.integers(0, 4))
+def test_classes_without_positives_are_left_out_of_the_mean(arrays: Arrays, column: int) -> None:
+    scores, targets = arrays
+    assume(column <= scores.shape[1])
+    expected = mean_average_precision(scores, targets)
+    scores, targets = (np.insert(x, column, 0, axis=1) for x in (scores, targets))
+    assert np.isnan(average_precision(scores, targets)[column])
+    assert mean_average_precision(scores, targets) == expected
+
+
+def test_perfect_ranking_scores_one() -> None:
+    targets = np.asarray([[1, 0], [0, 1], [1, 0]])
+    for method in METHODS:
+        assert mean_average_precision(targets.astype(float), targets, method=method) == 1.0
+
+
+def test_equal_scores_give_the_share_of_positives() -> None:
+    scores, targets = np.full((4, 1), 0.7), np.asarray([[1], [0], [0], [0]])
+    for method in METHODS:
+        assert mean_average_precision(scores, targets, method=method) == 0.25
+
+
+def test_only_an_integer_part_of_one_is_positive() -> None:
+    scores = np.asarray([[0.9], [0.8], [0.7], [0.6], [0.5]])
+    targets = np.asarray([[2.0], [-1.0], [0.9], [1.0], [0.0]])
+    assert mean_average_precision(scores, targets) == 0.25
+    assert precision_recall_f1(scores, targets, threshold=0.55)["OP"] == 0.25
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays=tied_examples(), threshold=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_decisions_equal_sklearn(arrays: Arrays, threshold: float) -> None:
+    scores, targets = arrays
+    predicted = (scores > threshold).astype(int)
+    options = {"threshold": threshold}
+    hamming = np.mean(predicted != targets)  # hamming_loss refuses a single class
+    if scores.shape[1] > 1:
+        hamming = sklearn_metrics.hamming_loss(targets, predicted)
+        exact = sklearn_metrics.accuracy_score(targets, predicted)
+        assert sample_accuracy(scores, targets, **options) == pytest.approx(exact)
+    assert hamming_distance(scores, targets, **options) == pytest.approx(hamming)
+    assert label_accuracy(scores, targets, **options) == pytest.approx(1 - hamming)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 1.0])  # 1.0: nothing is predicted
+def test_precision_recall_f1_equal_sklearn(levels: int, threshold: float) -> None:
+    scores, targets = example(3, levels=levels)
+    targets[:, 0] = 0
+    ours = precision_recall_f1(scores, targets, threshold=threshold)
+
+    def theirs(average: str | None) -> tuple[np.ndarray, ...]:
+        return sklearn_metrics.precision_recall_fscore_support(
+            targets, scores > threshold, average=average, zero_division=0
+        )[:3]
+
+    np.testing.assert_allclose([ours[key] for key in ("OP", "OR", "OF1")], theirs("micro"))
+    np.testing.assert_allclose([ours["CP"], ours["CR"]], theirs("macro")[:2])
+    np.testing.assert_allclose([ours[key] for key in ("precision", "recall", "f1")], theirs(None))
+
+
+def test_cf1_is_the_harmonic_mean_of_cp_and_cr() -> None:
+    ours = precision_recall_f1(*example(4))
+    assert ours["CF1"] == pytest.approx(2 * ours["CP"] * ours["CR"] / (ours["CP"] + ours["CR"]))
+    assert ours["CF1"] != pytest.approx(ours["f1"].mean(), abs=1e-4)
+
+
+def test_threshold_is_strict_and_compared_in_the_type_of_the_scores() -> None:
+    scores = np.asarray([[0.3, 0.7]], np.float32)  # float32(0.3) is above 0.3 in float64
+    targets = np.asarray([[1, 1]])
+    assert hamming_distance(scores, targets, threshold=0.3) == 0.5
+    assert hamming_distance(scores, targets, threshold=np.asarray([0.3, 0.7])) == 1.0
+
+
+def test_threshold_may_differ_by_class() -> None:
+    scores, targets = example(5)
+    thresholds = np.linspace(0.1, 0.9, scores.shape[1])
+    together = precision_recall_f1(scores, targets, threshold=thresholds)
+    for k, threshold in enumerate(thresholds):
+        alone = precision_recall_f1(scores[:, [k]], targets[:, [k]], threshold=float(threshold))
+        assert together["f1"][k] == alone["OF1"]
+
+
+def test_multilabel_metrics_are_the_single_metrics() -> None:
+    scores, targets = example(6)
+    options = {"threshold": 0.4}
+    numbers = multilabel_metrics(scores, targets, method="11point", **options)
+    assert list(numbers) == KEYS
+    assert all(type(number) is float for number in numbers.values())
+    assert numbers["MultiLabelMAP"] == mean_average_precision(scores, targets, method="11point")
+    assert numbers["HammingDistance"] == hamming_distance(scores, targets, **options)
+    assert numbers["LabelAccuracy"] == label_accuracy(scores, targets, **options)
+    assert numbers["SampleAccuracy"] == sample_accuracy(scores, targets, **options)
+    assert numbers["CF1"] == precision_recall_f1(scores, targets, **options)["CF1"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32])
+def test_narrow_scores_give_the_metrics_of_their_values(dtype: type) -> None:
+    scores, targets = example(7)
+    narrow = scores.astype(dtype)
+    expected = multilabel_metrics(narrow.astype(np.float64), targets)
+    assert multilabel_metrics(narrow, targets.astype(bool)) == expected
+
+
+FUNCTIONS = [
+    average_precision,
+    mean_average_precision,
+    hamming_distance,
+    label_accuracy,
+    sample_accuracy,
+    precision_recall_f1,
+    multilabel_metrics,
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((4,), (4,)), ((0, 3), (0, 3))])
+def test_shapes_that_do_not_fit_are_named(
+    function: Callable[..., object], shapes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    with pytest.raises(ValueError) as error:
+        function(np.zeros(shapes[0]), np.zeros(shapes[1]))
+    assert str(shapes[0]) in str(error.value)
+    assert str(shapes[1]) in str(error.value)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_scores_that_are_not_finite_are_counted_and_located(
+    function: Callable[..., object],
+) -> None:
+    scores, targets = example(8)
+    scores[5, 2], scores[9, 0] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"^2 of 420 .* nan of image 5, class 2"):
+        function(scores, targets)
+
+
+def test_unknown_method_is_named() -> None:
+    for function in (average_precision, mean_average_precision):
+        with pytest.raises(ValueError, match=r"'voc'.*integral, 11point"):
+            function(*example(9), method="voc")
+
+
+def test_threshold_of_wrong_length_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2,\).*\[7\]"):
+        hamming_distance(*example(10), threshold=np.asarray([0.5, 0.5]))
