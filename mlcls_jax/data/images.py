@@ -1,0 +1,177 @@
+"""Pictures as arrays: reading files, and the transforms of evaluation. NumPy and Pillow only."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mlcls_jax.errors import DataError, InputError
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+IMAGE_SUFFIXES = (
+    *(".bmp", ".dib", ".jpeg", ".jpg", ".png", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
+    *(".sr", ".ras", ".tif", ".tiff"),
+)
+
+# A closed list, because Pillow knows formats that start other programs (EPS runs Ghostscript),
+# and a server decodes what strangers send.
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "SUN", "TIFF", "GIF")
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Reads an image file as uint8 [H, W, 3], RGB and upright; see `decode_image`.
+
+    Raises DataError, which names the file, when it cannot be opened or decoded.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file", hint="Check the path.") from error
+    except IsADirectoryError as error:
+        hint = "Name one image, or list the folder with list_images."
+        raise DataError(f"{path}: this is a folder, not an image", hint=hint) from error
+    except OSError as error:
+        hint = "Check that the file may be read."
+        raise DataError(f"{path}: cannot be opened: {error.strerror}", hint=hint) from error
+    return decode_image(data, name=str(path))
+
+
+def decode_image(data: bytes, *, name: str) -> np.ndarray:
+    """Decodes the bytes of an image file to uint8 [H, W, 3], RGB; `name` stands in errors.
+
+    The EXIF orientation is applied. Grey becomes three equal channels, transparency is laid over
+    white, numbers of more than 8 bits are scaled to 0..255, and of an animation the first frame
+    counts.
+
+    Raises DataError for empty, foreign, damaged or cut-off data, and for pictures above Pillow's
+    limit on pixels.
+    """
+    if not data:
+        raise DataError(f"{name}: the file is empty", hint="Fetch or copy it again.")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_pixel_count(image, name=name)
+            image.load()
+            # Only now: Pillow turns TIFFs upright while loading, and then drops the tag.
+            upright = _UPRIGHT.get(_orientation(image))
+            rgb = _to_rgb(image)
+            return np.array(rgb if upright is None else rgb.transpose(upright))
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        hint = f"Readable formats: {', '.join(_FORMATS)}."
+        raise DataError(f"{name}: this is not an image, or it is damaged", hint=hint) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(str(error), name=name) from error
+    # Pillow's decoders let many kinds through: OSError, SyntaxError, EOFError, struct.error, ...
+    except Exception as error:
+        cause = str(error) or type(error).__name__
+        hint = "The file seems damaged or cut off: fetch it again, or remove it."
+        raise DataError(f"{name}: cannot be decoded: {cause}", hint=hint) from error
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] to `size` = (height, width), without keeping the aspect ratio.
+
+    Pillow's bilinear filter, which averages when it shrinks: the evaluation transform of
+    PaddleClas and PaddleX (`ResizeImage`, backend pil), equal bit for bit. An image that has the
+    size already is returned as it is.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def normalize(image: np.ndarray) -> np.ndarray:
+    """Maps uint8 [H, W, 3] to float32 [H, W, 3]: (x / 255 - MEAN) / STD for each channel.
+
+    Every step is in float32 and in the order of PaddleClas' `NormalizeImage`, so that the result
+    is equal bit for bit to what the originals are trained and evaluated on.
+    """
+    mean = np.asarray(MEAN, np.float32)
+    std = np.asarray(STD, np.float32)
+    return (image.astype(np.float32) * np.float32(1 / 255) - mean) / std
+
+
+def list_images(path: str | Path) -> list[Path]:
+    """Lists the images of a folder and its subfolders, sorted; a file gives itself.
+
+    A folder's images are known by IMAGE_SUFFIXES in any case. Hidden files and folders are left
+    out, and linked subfolders are not entered.
+
+    Raises InputError when there is no such path, or no image in the folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder", hint="Check the path.")
+    found = sorted(file for file in path.rglob("*") if _is_listed(file, root=path))
+    if not found:
+        hint = f"An image ends in one of: {', '.join(IMAGE_SUFFIXES)}."
+        raise InputError(f"{path}: no image in this folder", hint=hint)
+    return found
+
+
+def _is_listed(file: Path, *, root: Path) -> bool:
+    is_hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return not is_hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+
+
+def _check_pixel_count(image: Image.Image, *, name: str) -> None:
+    # Pillow itself only warns below twice its limit. Turning the warning into an error would change
+    # the filters of the whole process, which is not safe with threads, hence this comparison.
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        pixels = f"{image.width} x {image.height} pixels, above the limit of {limit}"
+        raise _too_large(pixels, name=name)
+
+
+def _too_large(cause: str, *, name: str) -> DataError:
+    hint = "Shrink the picture; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+    return DataError(f"{name}: too large to decode: {cause}", hint=hint)
+
+
+def _orientation(image: Image.Image) -> int:
+    # Damaged metadata fails in many ways, and none of them makes the picture unreadable.
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_uint8(np.asarray(image), mode=image.mode)).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_uint8(values: np.ndarray, *, mode: str) -> np.ndarray:
+    """Scales grey values [H, W] of more than 8 bits so that their full scale becomes 255.
+
+    Modes I and F do not say what white is: it is the first usual full scale that holds them all.
+    """
+    largest = float(values.max(initial=0, where=np.isfinite(values)))
+    scales = {"I": (255, 65535), "F": (1, 255, 65535)}.get(mode, (65535,))
+    full_scale = next((scale for scale in scales if largest <= scale), largest)
+    fraction = np.nan_to_num(np.clip(values / full_scale, 0, 1))  # an infinity is white, NaN black
+    return np.rint(fraction * 255).astype(np.uint8)

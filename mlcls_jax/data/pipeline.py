@@ -1,0 +1,86 @@
+"""Batches from a source, in an order that is a pure function of seed and step.
+
+The only file that imports Grain. Nothing of the loader needs saving: a resumed run slices the
+stream at its step, and threads and buffers may change in between.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import grain
+import numpy as np
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.images import resize
+from mlcls_jax.data.types import Batch, Example, Source
+from mlcls_jax.errors import DataError
+
+log = logging.getLogger(__name__)
+
+GREY = 128
+
+
+@dataclass
+class Reader:
+    """Reads examples of one size; keeps account of images that could not be read."""
+
+    source: Source
+    size: tuple[int, int]  # height, width
+    on_error: str  # "raise", or "skip": masked, counted and named in `broken`
+    broken: dict[int, str] = field(default_factory=dict)  # index → message
+
+    def __call__(self, index: int) -> Example:
+        """Example `index`; past the end of the source: padding."""
+        if index >= len(self.source):
+            return self._masked(index, np.zeros(len(self.source.labels), np.float32))
+        try:
+            image, target = self.source[index]
+        except DataError as error:
+            if self.on_error == "raise":
+                raise
+            if index not in self.broken:
+                self.broken[index] = error.message
+                log.warning("left out: %s", error.message)
+            return self._masked(index, np.zeros(len(self.source.labels), np.float32))
+        return {
+            "image": resize(image, self.size),
+            "target": target,
+            "mask": np.array(True),
+            "index": np.array(index, np.int32),
+        }
+
+    def _masked(self, index: int, target: np.ndarray) -> Example:
+        return {
+            "image": np.full((*self.size, 3), GREY, np.uint8),
+            "target": target,
+            "mask": np.array(False),
+            "index": np.array(index, np.int32),
+        }
+
+
+def train_batches(
+    reader: Reader, config: Data, *, batch_size: int, seed: int, start_step: int, end_step: int
+) -> Iterator[Batch]:
+    """Batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source."""
+    dataset = (
+        grain.MapDataset.range(len(reader.source))
+        .seed(seed)
+        .shuffle()
+        .repeat(None)
+        .map(reader)
+        .batch(batch_size)[start_step:end_step]
+    )
+    return _iterate(dataset, config)
+
+
+def eval_batches(reader: Reader, config: Data, *, batch_size: int) -> Iterator[Batch]:
+    """Every example once, in order; the last batch is padded with masked examples."""
+    padded = -(-len(reader.source) // batch_size) * batch_size
+    return _iterate(grain.MapDataset.range(padded).map(reader).batch(batch_size), config)
+
+
+def _iterate(dataset: grain.MapDataset, config: Data) -> Iterator[Batch]:
+    # Grain's own default would buffer 500 batches.
+    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.prefetch)
+    return iter(dataset.to_iter_dataset(options))

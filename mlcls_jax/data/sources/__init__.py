@@ -1,0 +1,38 @@
+"""Data sets by name. A new kind is one file and one line in `SOURCES`."""
+
+import difflib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.sources import digits, mlcls
+from mlcls_jax.data.types import Source
+from mlcls_jax.errors import ConfigError
+
+
+class DataSplits(NamedTuple):
+    """The two halves of a data set, with the same labels."""
+
+    train: Source
+    validation: Source
+
+
+# name → function of the `data` section that opens both splits
+SOURCES: dict[str, Callable[[Data], tuple[Source, Source]]] = {
+    "digits": digits.open_splits,
+    "mlcls": mlcls.open_splits,
+}
+
+
+def open_data(config: Data) -> DataSplits:
+    """Open the data set that `config` names.
+
+    Raises:
+      ConfigError: there is no such kind of data set.
+      DataError: its files are missing or malformed; lists every fault.
+    """
+    if config.source not in SOURCES:
+        close = difflib.get_close_matches(config.source, SOURCES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(SOURCES)}."
+        raise ConfigError(f"data.source={config.source}: there is no such kind; {hint}")
+    return DataSplits(*SOURCES[config.source](config))

@@ -1,0 +1,343 @@
+"""Reading images of every kind, and the evaluation transforms against the originals' numbers."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlcls_jax.data.images import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    list_images,
+    normalize,
+    read_image,
+    resize,
+)
+from mlcls_jax.errors import DataError, InputError
+
+GOLDENS = np.load(Path(__file__).parent / "data" / "paddle" / "preprocess.npz")
+
+
+def golden_source(index: int) -> np.ndarray:
+    """The picture that the goldens were computed from, by their integer recipe."""
+    height, width = (int(n) for n in GOLDENS["shapes"][index])
+    generator = np.random.Generator(np.random.PCG64(int(GOLDENS["seed"]) * 1000 + 17 * index + 3))
+    waves = generator.integers(0, 512, (3, 3, 3))
+    noise = generator.integers(-24, 25, (height, width, 3))
+    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
+    channels = []
+    for channel in waves:
+        total = np.zeros((height, width), np.int64)
+        for fy, fx, phase in channel:
+            t = (fy * 8 * y // height + fx * 8 * x // width + phase) % 512
+            total += np.where(t < 256, t, 511 - t)
+        channels.append(total // 3)
+    return np.clip(np.stack(channels, -1) + noise, 0, 255).astype(np.uint8)
+
+
+def picture(height: int = 20, width: int = 30) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encode(image: Image.Image, file_format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=file_format, **options)
+    return buffer.getvalue()
+
+
+def decode(image: Image.Image, file_format: str, **options) -> np.ndarray:
+    return decode_image(encode(image, file_format, **options), name="test")
+
+
+@pytest.mark.parametrize("index", range(len(GOLDENS["shapes"])))
+def test_evaluation_transforms_equal_the_originals_bit_for_bit(index):
+    source = golden_source(index)
+    assert zlib.crc32(source.tobytes()) == GOLDENS[f"{index}/src_crc32"]
+
+    resized = resize(source, (448, 448))
+    np.testing.assert_array_equal(resized[5::37, 3::41], GOLDENS[f"{index}/clas_ml/u8_grid"])
+    assert zlib.crc32(resized.tobytes()) == GOLDENS[f"{index}/clas_ml/u8_crc32"]
+    assert zlib.crc32(resized.tobytes()) == GOLDENS[f"{index}/pdx_ml/u8_crc32"]
+
+    normalized = normalize(resized)
+    chw = np.ascontiguousarray(normalized.transpose(2, 0, 1))
+    assert chw.dtype == np.float32
+    np.testing.assert_array_equal(chw[:, 5::37, 3::41], GOLDENS[f"{index}/clas_ml/f32_grid"])
+    assert zlib.crc32(chw.tobytes()) == GOLDENS[f"{index}/clas_ml/f32_crc32"]
+    # PaddleX computes the same in another order.
+    np.testing.assert_allclose(
+        chw[:, 5::37, 3::41], GOLDENS[f"{index}/pdx_ml/f32_grid"], rtol=0, atol=1e-6
+    )
+
+
+def test_resize_takes_height_then_width_and_keeps_a_fitting_image():
+    image = picture(20, 30)
+    assert resize(image, (7, 11)).shape == (7, 11, 3)
+    assert resize(image, (20, 30)) is image
+    assert resize(image, [20, 30]) is image
+
+
+def test_read_image_gives_writable_rgb(tmp_path):
+    image = picture()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(read, image)
+    assert read.dtype == np.uint8
+    read[0] = 0  # augmentations work in place
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_listed_suffix_can_be_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix in (".sr", ".ras"):  # Pillow reads Sun rasters but does not write them
+        path.write_bytes(struct.pack(">8I", 0x59A66A95, 2, 1, 24, 6, 1, 0, 0) + bytes([9] * 6))
+    else:
+        Image.new("RGB", (2, 1), (9, 9, 9)).save(path)
+    np.testing.assert_array_equal(read_image(path), np.full((1, 2, 3), 9))
+
+
+# What each orientation says was done to the upright picture, as NumPy does it.
+STORED_AS = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "TIFF, compressed"])
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_exif_orientation_is_undone(orientation, file_format):
+    upright = picture()
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file_format, _, compressed = file_format.partition(",")
+    # Pillow has two readers of TIFF: its own, and libtiff for what is compressed.
+    options = {"compression": "tiff_lzw"} if compressed else {}
+    decoded = decode(stored, file_format, exif=exif, **options)
+    np.testing.assert_array_equal(decoded, upright)
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_exif_orientation_of_a_jpeg_is_undone(orientation):
+    upright = np.kron(picture(4, 6), np.ones((16, 16, 1), np.uint8))
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode(stored, "JPEG", exif=exif, quality=100, subsampling=0)
+    assert np.abs(decoded.astype(int) - upright).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 9])
+def test_other_orientations_change_nothing(orientation):
+    image = picture()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode(Image.fromarray(image), "PNG", exif=exif), image)
+
+
+def test_damaged_exif_does_not_spoil_the_picture():
+    image = Image.new("RGB", (8, 8), (50, 100, 150))
+    decoded = decode(image, "JPEG", exif=b"Exif\0\0no tiff header here", quality=100)
+    assert np.abs(decoded.astype(int) - (50, 100, 150)).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_grey_becomes_three_equal_channels(mode):
+    grey = Image.fromarray(picture()).convert(mode)
+    expected = np.repeat(np.asarray(grey.convert("L"))[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(decode(grey, "PNG"), expected)
+
+
+def test_palette():
+    palette = Image.fromarray(picture()).quantize(16)
+    np.testing.assert_array_equal(decode(palette, "PNG"), np.asarray(palette.convert("RGB")))
+
+
+def test_palette_with_transparency_is_laid_over_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1])
+    decoded = decode(image, "PNG", transparency=1)
+    np.testing.assert_array_equal(decoded, [[[10, 20, 30], [255, 255, 255]]])
+
+
+def test_alpha_is_laid_over_white():
+    image = Image.fromarray(np.uint8([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]]))
+    expected = [[[200, 100, 0], [255, 255, 255], [244, 224, 204]]]  # a fifth of it over white
+    np.testing.assert_array_equal(decode(image, "PNG"), expected)
+    np.testing.assert_array_equal(decode(image, "TIFF"), expected)
+    np.testing.assert_array_equal(decode(image, "WEBP", lossless=True, exact=True), expected)
+
+
+def test_grey_with_alpha_is_laid_over_white():
+    image = Image.new("LA", (1, 1), (100, 51))
+    np.testing.assert_array_equal(decode(image, "PNG"), [[[224, 224, 224]]])
+
+
+def test_one_transparent_colour_is_laid_over_white():
+    image = Image.fromarray(np.uint8([[[1, 2, 3], [4, 5, 6]]]))
+    decoded = decode(image, "PNG", transparency=(4, 5, 6))
+    np.testing.assert_array_equal(decoded, [[[1, 2, 3], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_cmyk(file_format):
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    decoded = decode(image, file_format)
+    assert np.abs(decoded.astype(int) - (255, 0, 0)).max() <= 3
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_down(file_format):
+    values = np.uint16([[0, 128, 129, 257, 257 * 100, 65535]])
+    decoded = decode(Image.fromarray(values), file_format)
+    np.testing.assert_array_equal(decoded[0], np.repeat([0, 0, 1, 1, 100, 255], 3).reshape(6, 3))
+
+
+def test_big_endian_sixteen_bits():
+    header = b"P5 2 1 65535\n"
+    data = header + np.array([257 * 7, 65535], ">u2").tobytes()
+    np.testing.assert_array_equal(decode_image(data, name="x")[0, :, 0], [7, 255])
+    image = Image.frombytes("I;16B", (2, 1), np.array([257 * 7, 65535], ">u2").tobytes())
+    np.testing.assert_array_equal(decode(image, "TIFF")[0, :, 0], [7, 255])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.int32([[0, 100, 255]]), [0, 100, 255]),
+        (np.int32([[-5, 257 * 9, 65535]]), [0, 9, 255]),
+        (np.int32([[0, 500_000, 1_000_000]]), [0, 128, 255]),
+        (np.int32([[0, 0, 0]]), [0, 0, 0]),
+        (np.float32([[0, 0.2, 1]]), [0, 51, 255]),
+        (np.float32([[0, 100, 255]]), [0, 100, 255]),
+        (np.float32([[-1, np.nan, np.inf]]), [0, 0, 255]),
+    ],
+)
+def test_wide_numbers_are_scaled_to_eight_bits(values, expected):
+    np.testing.assert_array_equal(decode(Image.fromarray(values), "TIFF")[0, :, 0], expected)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(file_format):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    decoded = decode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(decoded, np.broadcast_to([255, 0, 0], (8, 8, 3)))
+
+
+ENCODINGS = {
+    "jpeg": ("JPEG", {}),
+    "progressive jpeg": ("JPEG", {"progressive": True}),
+    "png": ("PNG", {}),
+    "bmp": ("BMP", {}),
+    "webp": ("WEBP", {}),
+    "ppm": ("PPM", {}),
+    "tiff": ("TIFF", {}),
+    "lzw tiff": ("TIFF", {"compression": "tiff_lzw"}),
+    "gif": ("GIF", {}),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about TIFF tags
+def test_cut_off_files_fail_wherever_they_are_cut(tmp_path, encoding):
+    file_format, options = ENCODINGS[encoding]
+    data = encode(Image.fromarray(picture(40, 50)), file_format, **options)
+    cuts = {1, 2, 10, 40, len(data) // 4, len(data) // 2, len(data) * 9 // 10, len(data) - 30}
+    for cut in cuts:
+        path = tmp_path / "cut.img"
+        path.write_bytes(data[:cut])
+        with pytest.raises(DataError, match="cut.img"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (50, 40), (400, 300)])
+def test_a_jpeg_without_its_last_bytes_is_not_filled_with_grey(size):
+    data = encode(Image.fromarray(picture(*size)), "JPEG")
+    for missing in (1, 2, 3, 16):
+        with pytest.raises(DataError, match="(?i)truncated"):
+            decode_image(data[:-missing], name="x.jpg")
+
+
+def test_unreadable_files_name_the_path_and_the_way_out(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "figure.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    (tmp_path / "folder.jpg").mkdir()
+    causes = {
+        "empty.jpg": "empty",
+        "text.jpg": "not an image",
+        "figure.jpg": "not an image",  # would start Ghostscript
+        "folder.jpg": "folder",
+        "missing.jpg": "no such file",
+        "text.jpg/below.jpg": "cannot be opened",
+    }
+    for name, cause in causes.items():
+        with pytest.raises(DataError, match=cause) as caught:
+            read_image(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.message
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("limit", [300, 599])  # above twice the limit Pillow raises, below it warns
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_more_pixels_than_pillow_allows_fail(monkeypatch, limit):
+    data = encode(Image.new("RGB", (31, 20)), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(DataError, match="bomb.png: too large") as caught:
+        decode_image(data, name="bomb.png")
+    assert "MAX_IMAGE_PIXELS" in caught.value.hint
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode_image(data, name="bomb.png").shape == (20, 31, 3)
+
+
+def test_a_bomb_warning_turned_into_an_error_is_still_a_data_error(monkeypatch):
+    data = encode(Image.new("RGB", (31, 20)), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 599)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match="bomb.png"):
+            decode_image(data, name="bomb.png")
+
+
+def test_list_images_walks_a_folder_in_order(tmp_path):
+    wanted = ["a.jpg", "b/a.PNG", "b/c/d.tiff", "z.webp"]
+    others = [".hidden.jpg", ".cache/a.jpg", "b/._a.jpg", "notes.txt", "a.json", "b/jpg", "c.gif"]
+    for name in (*wanted, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    assert list_images(tmp_path) == [tmp_path / name for name in wanted]
+    assert list_images(str(tmp_path / "b")) == [tmp_path / name for name in wanted[1:3]]
+
+
+def test_list_images_below_a_hidden_folder(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "a.jpg").touch()
+    assert list_images(tmp_path / ".cache") == [tmp_path / ".cache" / "a.jpg"]
+
+
+def test_list_images_gives_a_file_itself(tmp_path):
+    (tmp_path / "photo").touch()
+    assert list_images(tmp_path / "photo") == [tmp_path / "photo"]
+
+
+def test_list_images_names_the_folder_and_the_suffixes(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="no image") as caught:
+        list_images(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert all(suffix in caught.value.hint for suffix in IMAGE_SUFFIXES)
+    with pytest.raises(InputError, match="missing"):
+        list_images(tmp_path / "missing")
