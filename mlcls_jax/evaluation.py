@@ -1,0 +1,49 @@
+"""Scores of a model over a whole data set, every image exactly once."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from mlcls_jax import parallel
+from mlcls_jax.data.types import Batch
+from mlcls_jax.errors import DataError
+from mlcls_jax.models.classifier import probabilities
+from mlcls_jax.models.network import Network, Variables
+
+Forward = Callable[[Variables, Array], Float[Array, "B K"]]
+
+
+def make_forward(network: Network, mesh: Mesh) -> Forward:
+    """A jitted function (variables, images) → scores in 0…1; one for training and evaluation."""
+
+    def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:
+        return probabilities(network.apply(variables, images)[0])
+
+    everywhere, by_image = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    return jax.jit(forward, in_shardings=(everywhere, by_image), out_shardings=everywhere)
+
+
+def score(
+    forward: Forward, models: Mapping[str, Variables], batches: Iterable[Batch], mesh: Mesh
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Scores float32 [N, K] of each of `models`, and targets [N, K], in the order of the data.
+
+    The data is read once, whatever the number of models; padding and unreadable images are left
+    out.
+
+    Raises:
+      DataError: not a single image could be read.
+    """
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    targets = []
+    for batch in parallel.put_ahead(batches, mesh):
+        known = np.asarray(batch["mask"])
+        targets.append(np.asarray(batch["target"])[known])
+        for name, variables in models.items():
+            scores[name].append(np.asarray(forward(variables, batch["image"]))[known])
+    if not any(map(len, targets)):
+        raise DataError("there is nothing to evaluate: none of the images could be read")
+    return {name: np.concatenate(parts) for name, parts in scores.items()}, np.concatenate(targets)

@@ -1,0 +1,181 @@
+"""What a prediction returns: a dict of the labels found, which prints, draws and saves itself."""
+
+import contextlib
+import io
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from PIL import Image
+
+from mlcls_jax.data.images import IMAGE_SUFFIXES
+from mlcls_jax.errors import UserError
+from mlcls_jax.inference.drawing import draw_labels
+
+_DIGITS = 5
+
+
+class Result(dict[str, Any]):
+    """The labels of one image: {input_path, page_index, class_ids, scores, label_names}.
+
+    The three lists hold the classes above their threshold, by falling score. Outside the dict, and
+    so not in the JSON: `image`, the picture as uint8 [H, W, 3], and `all_scores`, float32 [K].
+    The fields follow PaddleX 3.x.
+    """
+
+    image: np.ndarray
+    all_scores: np.ndarray
+
+    @classmethod
+    def from_scores(
+        cls,
+        scores: np.ndarray,
+        *,
+        labels: Sequence[str],
+        threshold: float | np.ndarray,
+        input_path: str | Path | None,
+        image: np.ndarray,
+        page_index: int | None = None,
+    ) -> Self:
+        """Reports the classes whose score is above, not at, the threshold.
+
+        `scores` is [K] and compared as float32; `labels` are the K names; `threshold` is one number
+        or one for each class, [K]. Classes with equal scores stay in the order of their ids.
+
+        Raises ValueError when the lengths do not agree.
+        """
+        scores = np.asarray(scores, np.float32)
+        # In float32 too: a score that prints as the threshold must not pass by its last bit.
+        thresholds = np.asarray(threshold, np.float32)
+        if scores.shape != (len(labels),) or thresholds.shape not in ((), scores.shape):
+            raise ValueError(
+                f"scores {scores.shape} and threshold {thresholds.shape} do not fit"
+                f" {len(labels)} labels: scores take [K], a threshold one number or [K]"
+            )
+        falling = np.argsort(-scores, kind="stable")
+        reported = falling[(scores > thresholds)[falling]]
+        result = cls(
+            input_path=None if input_path is None else str(input_path),
+            page_index=page_index,
+            class_ids=[int(i) for i in reported],
+            scores=[round(float(scores[i]), _DIGITS) for i in reported],
+            label_names=[str(labels[i]) for i in reported],
+        )
+        result.image = image
+        result.all_scores = scores
+        return result
+
+    @property
+    def json(self) -> dict[str, dict[str, Any]]:
+        """The result as plain JSON types, {"res": {...}}."""
+        return {"res": dict(self)}
+
+    @property
+    def img(self) -> dict[str, Image.Image]:
+        """The picture with a strip below that lists `name(score)`, {"res": picture}."""
+        pairs = zip(self["label_names"], self["scores"], strict=True)
+        entries = [f"{name}({score:.3f})" for name, score in pairs]
+        return {"res": draw_labels(self.image, entries or ["(no label above the threshold)"])}
+
+    def print(
+        self, format_json: bool = True, *, indent: int | None = 4, ensure_ascii: bool = False
+    ) -> None:
+        """Prints the result, as indented JSON or else on one line."""
+        text = _to_json(self.json, indent=indent, ensure_ascii=ensure_ascii)
+        print(text if format_json else self.json)
+
+    def save_to_json(
+        self, path: str | Path, *, indent: int | None = 4, ensure_ascii: bool = False
+    ) -> Path:
+        """Writes the result as JSON and returns the file's path.
+
+        A path without a suffix is a folder, in which the file is called `<stem of the input>_res`.
+        Missing folders are made. Raises UserError when the file cannot be written; then no part of
+        it stays behind.
+        """
+        target = _target(path, file_name=f"{self._stem()}_res.json")
+        text = _to_json(self.json, indent=indent, ensure_ascii=ensure_ascii)
+        return _write(target, text.encode("utf-8"))
+
+    def save_to_img(self, path: str | Path) -> Path:
+        """Writes the picture of `img` and returns the file's path; see `save_to_json`.
+
+        In a folder it has the suffix of the input, or .png where that is no picture's.
+        """
+        target = _target(path, file_name=f"{self._stem()}_res{self._picture_suffix()}")
+        return _write(target, _encode(self.img["res"], target))
+
+    def _input_name(self) -> PurePosixPath | Path:
+        source = self["input_path"]
+        if source is not None and "://" in source:
+            return PurePosixPath(unquote(urlsplit(source).path))
+        return Path(source or "")
+
+    def _stem(self) -> str:
+        # Arrays have no name. The checksum tells them apart and is the same for JSON and picture.
+        stem = self._input_name().stem or f"image_{zlib.crc32(self.image.tobytes()):08x}"
+        # Without the number, the pages of one document would overwrite each other.
+        return stem if self["page_index"] is None else f"{stem}_{self['page_index']}"
+
+    def _picture_suffix(self) -> str:
+        suffix = self._input_name().suffix
+        is_picture = suffix.lower() in IMAGE_SUFFIXES and _picture_format(suffix) is not None
+        return suffix if is_picture else ".png"
+
+
+def _to_json(value: dict[str, Any], *, indent: int | None, ensure_ascii: bool) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+
+
+def _target(path: str | Path, *, file_name: str) -> Path:
+    is_folder = str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()
+    return Path(path) / file_name if is_folder else Path(path)
+
+
+def _picture_format(suffix: str) -> str | None:
+    """Pillow's name of the format that it writes for a suffix; None when it cannot."""
+    name = Image.registered_extensions().get(suffix.lower())
+    return name if name in Image.SAVE else None
+
+
+def _encode(picture: Image.Image, target: Path) -> bytes:
+    picture_format = _picture_format(target.suffix)
+    if picture_format is None:
+        hint = "Use a suffix such as .png or .jpg, or end the path with / to name a folder."
+        raise UserError(
+            f"{target}: {target.suffix} is no format that pictures are written in", hint
+        )
+    # Chroma subsampling would blur the text.
+    options = {"quality": 95, "subsampling": 0} if picture_format == "JPEG" else {}
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, format=picture_format, **options)
+    except (OSError, ValueError) as error:  # JPEG and WebP have a greatest width and height
+        hint = "Save it as .png."
+        raise UserError(
+            f"{target}: {picture_format} cannot hold the picture: {error}", hint
+        ) from error
+    return buffer.getvalue()
+
+
+def _write(target: Path, data: bytes) -> Path:
+    # Renaming is all or nothing: readers never see a half-written file. A name of its own, because
+    # that of the target may be as long as the file system allows.
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
+        hint = "Choose another folder, or make this one writable."
+        raise UserError(f"{target}: cannot be written: {error}", hint) from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # after the renaming it is gone already
+            temporary.unlink()
+    return target

@@ -1,0 +1,174 @@
+"""`python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo`
+
+Turns flags into a checked `Config` and runs the mode that it names. Exit codes: 0 done; 1 the
+configuration, the data or a file is wrong (one message, no traceback); 2 a flag does not parse;
+70 a fault of this program; 130 interrupted.
+"""
+
+import importlib
+import logging
+import re
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from mlcls_jax import config as schema
+from mlcls_jax.errors import UserError, WorkdirError
+
+# mode → function (config, workdir) → result; imported when it is run
+MODES = {
+    "train": "mlcls_jax.modes.train.train",
+    "evaluate": "mlcls_jax.modes.evaluate.evaluate",
+    "predict": "mlcls_jax.modes.predict.predict",
+}
+USAGE = "usage: python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo"
+
+log = logging.getLogger("mlcls_jax")
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configuration: FILE.py or FILE.py:RECIPE"
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder for all that the run writes")
+
+
+def run(argv: list[str] | None = None) -> None:
+    """The console command."""
+    argv = sys.argv if argv is None else argv
+    if "--helpconfig" in argv:
+        print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
+        return
+    app.run(main, argv=argv, flags_parser=_parse_flags)
+
+
+def main(_: list[str]) -> None:
+    """Run the mode; print what went wrong, or what to do next."""
+    workdir = Path(_WORKDIR.value)
+    try:
+        config = schema.parse(_CONFIG.value)
+        result = _run_mode(config, workdir)
+    except UserError as error:
+        _fail(error.message, error.hint, code=1)
+    except OSError as error:  # disk full, permission lost
+        _fail(f"{error.filename or workdir}: {error.strerror or error}", None, code=1)
+    except KeyboardInterrupt:
+        _fail("Interrupted.", "The same command goes on from the last checkpoint.", code=130)
+    except Exception:
+        log.exception("This is a fault of mlcls_jax, not yours:")
+        sys.exit(70)
+    print(_summary(config, workdir, result), flush=True)
+
+
+def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
+    """Run the mode with its log and result file in the workdir."""
+    from mlcls_jax import files
+    from mlcls_jax.modes.workdir import open_workdir
+    from mlcls_jax.start import start_jax, start_logging
+
+    open_workdir(workdir)
+    start_logging(workdir / f"{config.mode}.log")
+    start_jax()
+    module, _, name = MODES[config.mode].rpartition(".")
+    result_file = workdir / f"{config.mode}_result.json"
+    try:
+        result = getattr(importlib.import_module(module), name)(config, workdir)
+    except WorkdirError:
+        raise  # somebody else's: leave it alone
+    except Exception as error:
+        fault = {"err_type": type(error).__name__, "err_msg": str(error)}
+        files.write_json(result_file, {"done_flag": False, **fault})
+        raise
+    files.write_json(result_file, {"done_flag": True, **result})
+    return result
+
+
+def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> str:
+    """What was written where, and what to do next."""
+    same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode|predict\.)", a)]
+    command = f"python -m mlcls_jax.main {shlex.join(same)}"
+    lines = [""]
+    if config.mode == "train":
+        paths = result["paths"]
+        lines += [
+            f"MultiLabelMAP {result['MultiLabelMAP']:.4f} on the validation images: "
+            f"{result['best_weights']} weights of epoch {result['best_epoch']}, "
+            f"after {result['seconds']:.0f} s at {result['images_per_s']:.0f} images/s.",
+            f"  model        {paths['best_model']}",
+            *([f"  predictions  {paths['predictions']}"] if "predictions" in paths else []),
+            f"  curves       tensorboard --logdir={workdir}",
+            "Next:",
+            f"  {command} --config.mode=evaluate",
+            f"  {command} --config.mode=predict "
+            f"--config.predict.input={paths.get('samples', '<image or folder>')}",
+        ]
+    elif config.mode == "evaluate":
+        lines += [
+            f"{name:16} {result[name]:.4f}"
+            for name in ("MultiLabelMAP", "OF1", "CF1", "OP", "OR", "CP", "CR", "LabelAccuracy",
+                         "SampleAccuracy", "HammingDistance")
+        ]  # fmt: skip
+        lines += [f"on {result['images']:,} images; by class in {workdir}/evaluate_result.json"]
+    else:
+        lines += [f"{result['images']:,} images labelled; JSON and pictures in {result['output']}"]
+    skipped = result["skipped_images"]
+    if skipped:
+        lines += [f"{len(skipped)} unreadable images were left out:", *skipped[:10]]
+        lines += [f"all of them in {workdir}/{config.mode}_result.json"] * (len(skipped) > 10)
+    return "\n".join(lines)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with faults told in one line each."""
+    known = schema.options()
+    matches = (re.match(r"--?(?:no)?config\.([\w.]+)(=None$)?", a) for a in argv[1:])
+    given = [match.group(0, 1, 2) for match in matches if match]
+    if unknown := [schema.unknown_key(key) for _, key, _ in given if key not in known]:
+        _fail("\n".join(unknown), None, code=2)
+    nones = {argument: key for argument, key, is_none in given if is_none}  # absl has no None
+    try:
+        rest = flags.FLAGS([argument for argument in argv if argument not in nones])
+        if _CONFIG.present:
+            _CONFIG.value.update_from_flattened_dict(dict.fromkeys(nones.values()))
+    except Exception as error:  # noqa: BLE001 (a configuration file may raise anything)
+        _fail(_explain(error), USAGE, code=2)
+    for flag in (_CONFIG, _WORKDIR):
+        if not flag.present:
+            _fail(f"--{flag.name} is missing", USAGE, code=2)
+    if not _WORKDIR.value:
+        _fail("--workdir is empty", USAGE, code=2)
+    if len(rest) > 1:
+        _fail(f"{rest[1]!r} is not a flag", USAGE, code=2)
+    return rest
+
+
+def _explain(error: BaseException) -> str:
+    """What went wrong and, if it was in the configuration file, where."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for frame, line in reversed(list(traceback.walk_tb(cause.__traceback__))):
+            if frame.f_globals.get("__name__") == "config_config":  # ml_collections' name for it
+                return f"{frame.f_code.co_filename}:{line}: {_text(cause)}"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError):
+        return f"--config: {str(error).splitlines()[-1].strip()}"
+    return _text(error)
+
+
+def _text(error: BaseException) -> str:
+    while error.args and isinstance(error.args[0], BaseException):  # ConfigDict wraps a KeyError
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) else str(error)
+    return re.sub(r' Other fields present: ".*"(\n|$)', " ", text, flags=re.DOTALL)
+
+
+def _fail(message: str, hint: str | None, *, code: int) -> None:
+    print("\n".join(filter(None, (f"error: {message}", hint))), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""One function a mode: (config, workdir) → the JSON that describes the outcome."""

@@ -1,0 +1,63 @@
+"""Pictures that a run leaves behind: predictions beside the truth, and images to try."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mlcls_jax.data.types import Source
+from mlcls_jax.errors import DataError
+from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.inference.drawing import draw_grid
+from mlcls_jax.inference.predictor import Predictor
+
+RIGHT, WRONG = (0, 110, 50), (190, 30, 30)
+
+
+def write_pictures(
+    count: int, validation: Source, best_model: Path, workdir: Path
+) -> dict[str, str]:
+    """`predictions.png`: the first images of the validation set, predicted and true labels.
+
+    For a source without files of its own, also a folder `samples` with these images.
+
+    Returns:
+      Name → path of what was written.
+    """
+    examples = _readable(validation, count)
+    if not examples:
+        return {}
+    predictor = Predictor(read_bundle(best_model), batch_size=len(examples))
+    scores = predictor.scores([image for _, image, _ in examples])
+    captions, colors = [], []
+    for (_, _, target), row in zip(examples, scores, strict=True):
+        predicted, truth = row > predictor.bundle.threshold, target > 0.5
+        captions.append(f"{_names(validation, predicted)}\ntrue: {_names(validation, truth)}")
+        colors.append(RIGHT if (predicted == truth).all() else WRONG)
+    picture = draw_grid([image for _, image, _ in examples], captions, caption_colors=colors)
+    picture.save(workdir / "predictions.png")
+    written = {"predictions": str(workdir / "predictions.png")}
+    if not Path(examples[0][0]).exists():
+        samples = workdir / "samples"
+        samples.mkdir(exist_ok=True)
+        for name, image, _ in examples:
+            Image.fromarray(image).save(samples / f"{name}.png")
+        written["samples"] = str(samples)
+    return written
+
+
+def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, image and target of the first `count` examples, unreadable ones left out."""
+    found = []
+    for index in range(len(source)):
+        if len(found) == count:
+            break
+        try:
+            found.append((source.name(index), *source[index]))
+        except DataError:  # the pipeline has reported it already
+            continue
+    return found
+
+
+def _names(source: Source, present: np.ndarray) -> str:
+    return ", ".join(source.labels[i] for i in np.flatnonzero(present)) or "none"

@@ -1,0 +1,85 @@
+"""The working directory of a run: whose it is, and what is in it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlcls_jax import files
+from mlcls_jax.config import Config, default, to_dict, to_yaml
+from mlcls_jax.errors import WorkdirError
+
+# What may change when a run goes on: it does not touch the training. A dot ends a section's name.
+FREE = frozenset((
+    "mode", "predict.", "log.", "evaluate.model_dir", "evaluate.batch_size", "data.threads",
+    "data.prefetch", "data.on_error", "train.resume", "train.save_epochs", "train.save_steps",
+    "train.keep_checkpoints", "train.log_steps",
+))  # fmt: skip
+
+HINT = "Choose another --workdir."
+
+
+def open_workdir(workdir: Path) -> None:
+    """Make the folder if need be.
+
+    Raises:
+      WorkdirError: it cannot be made or written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write_test_{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise WorkdirError(f"{workdir}: cannot be written to: {error.strerror}", HINT) from error
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Make the workdir this run's: write the configuration, or check that it is the same.
+
+    Raises:
+      WorkdirError: it belongs to a run of another configuration; names the differing keys.
+    """
+    path = workdir / "config.yaml"
+    if path.exists():
+        try:
+            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise WorkdirError(f"{path}: cannot be read: {error}", HINT) from error
+        if not isinstance(before, dict):
+            raise WorkdirError(f"{path}: is not the configuration of a run", HINT)
+        differences = _differences(before, to_dict(config))
+        if differences:
+            raise WorkdirError(
+                f"{workdir}: belongs to a run of another configuration:\n" + "\n".join(differences),
+                "Choose another --workdir, or go back to those values.",
+            )
+    files.write_text(path, to_yaml(config))
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    old = _flatten(default().to_dict()) | _flatten(before)
+    return [
+        f"  {key}: was {old.get(key)}, now {value}"
+        for key, value in _flatten(now).items()
+        if not _is_free(key) and _plain(old.get(key)) != _plain(value)
+    ]
+
+
+def _is_free(key: str) -> bool:
+    return key in FREE or f"{key.partition('.')[0]}." in FREE
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

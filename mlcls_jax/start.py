@@ -1,0 +1,38 @@
+"""What a process sets up once, before a mode runs: logging, and JAX's compilation cache."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def start_logging(log_file: Path) -> None:
+    """Our messages to the terminal (INFO) and to `log_file` (all); libraries only warn."""
+    logger = logging.getLogger("mlcls_jax")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    console, file = _BarHandler(logging.INFO), logging.FileHandler(log_file, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in (console, file):
+        logger.addHandler(handler)
+    for library in ("absl", "orbax", "jax", "grain"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def start_jax() -> None:
+    """Keep compiled programs in the user's cache folder, so that the next start is fast."""
+    import jax
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlcls_jax" / "jax"
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+class _BarHandler(logging.Handler):
+    """Writes above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        tqdm.write(prefix + self.format(record), file=sys.stderr)

@@ -1,0 +1,212 @@
+"""What a training run tells: progress bar, train.log, metrics.jsonl and TensorBoard events."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from tqdm import tqdm
+
+from mlcls_jax.config import Config
+from mlcls_jax.data.types import Batch
+from mlcls_jax.errors import UserError
+from mlcls_jax.training.plan import Plan
+
+log = logging.getLogger(__name__)
+
+SHOWN_METRICS = ("MultiLabelMAP", "OF1", "CF1", "HammingDistance")
+
+
+class NonFiniteLossError(UserError):
+    """The loss is NaN or infinite."""
+
+
+class Recorder:
+    """Follows a run; fetches numbers one log interval late, so that the device never waits."""
+
+    def __init__(self, workdir: Path, config: Config, plan: Plan, *, start_step: int) -> None:
+        self._plan, self._batch_size = plan, config.train.batch_size
+        self._waiting: deque[tuple[int, dict[str, jax.Array]]] = deque()
+        self._epoch_losses: list[float] = []
+        self._metrics_file = workdir / "metrics.jsonl"
+        _cut_after(self._metrics_file, start_step)
+        self._metrics = self._metrics_file.open("a", encoding="utf-8")
+        self._events = _open_events(workdir, start_step) if config.log.tensorboard else None
+        self._bar = tqdm(
+            total=plan.total_steps,
+            initial=start_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=None,  # quiet when not a terminal
+        )
+        self._watch = Stopwatch()
+        self._images = 0
+        self._last = (start_step, 0.0)  # step and training seconds of the last log entry
+        self._data_wait = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        self._metrics.close()
+        if self._events:
+            self._events.close()
+
+    @property
+    def images_per_second(self) -> float:
+        """Training throughput, first step (compilation), evaluation and saving left out."""
+        return self._images / self._watch.seconds if self._watch.seconds else 0.0
+
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; the time spent waiting for them is added up."""
+        remaining = iter(batches)
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(remaining)
+            except StopIteration:
+                return
+            self._data_wait += time.perf_counter() - began
+            yield batch
+
+    def train(self, step: int, numbers: dict[str, jax.Array]) -> None:
+        """Numbers of one step, still on the device.
+
+        Raises:
+          NonFiniteLossError: an earlier step's loss was NaN or infinite.
+        """
+        if not self._watch.running:  # the first step after a start or pause is not counted
+            jax.block_until_ready(numbers)
+            self._watch.start()
+        else:
+            self._images += self._batch_size
+        self._waiting.append((step, numbers))
+        self._bar.update()
+        if self._plan.log_after(step):
+            self._fetch(before=step - self._plan.log_steps)
+
+    def pause(self) -> None:
+        """Fetch everything and stop the clock, before an evaluation."""
+        self._fetch(before=math.inf)
+        self._watch.stop()
+
+    def evaluation(
+        self, step: int, results: dict[str, dict[str, float]], best: dict[str, Any]
+    ) -> None:
+        """Metrics after `step` by weights (raw, ema), and the best so far."""
+        flat = {f"{w}/{name}": v for w, values in results.items() for name, v in values.items()}
+        self._write({"step": step, "epoch": self._plan.epoch(step), **flat})
+        self._scalars(step, {f"eval/{name}": value for name, value in flat.items()})
+        losses, self._epoch_losses = self._epoch_losses, []
+        epoch = self._plan.epoch(step)
+        log.info(
+            "[Train][Epoch %d/%d][Avg] loss: %.5f, %.1f images/s",
+            epoch, self._plan.epochs, sum(losses) / max(1, len(losses)), self.images_per_second,
+        )  # fmt: skip
+        for weights, values in results.items():
+            shown = ", ".join(f"{name}: {values[name]:.4f}" for name in SHOWN_METRICS)
+            mark = " (best)" if (best["step"], best["weights"]) == (step, weights) else ""
+            log.info("[Eval][Epoch %d][Avg] %s weights: %s%s", epoch, weights, shown, mark)
+
+    def _fetch(self, *, before: float) -> None:
+        """Read the numbers of steps up to `before` off the device and write them down."""
+        entry = None
+        while self._waiting and self._waiting[0][0] <= before:
+            step, numbers = self._waiting.popleft()
+            values = {name: float(value) for name, value in jax.device_get(numbers).items()}
+            if not math.isfinite(values["loss"]):
+                raise NonFiniteLossError(
+                    f"step {step}: the loss is {values['loss']} "
+                    f"(learning rate {values['learning_rate']:.3g})",
+                    "Lower optimizer.learning_rate, or set optimizer.clip_norm=1.0.",
+                )
+            self._epoch_losses.append(values["loss"])
+            if self._plan.log_after(step):
+                entry = self._log(step, values)
+        if entry:
+            self._bar.set_postfix_str(
+                f"loss {entry['loss']:.3f}, {entry['images_per_s']:.0f} img/s"
+            )
+
+    def _log(self, step: int, values: dict[str, float]) -> dict[str, Any]:
+        last_step, last_seconds = self._last
+        seconds = self._watch.seconds
+        steps, elapsed = step - last_step, seconds - last_seconds
+        self._last = (step, seconds)
+        entry = {
+            "step": step,
+            "epoch": round(step / self._plan.steps_per_epoch, 4),
+            **values,
+            "images_per_s": round(steps * self._batch_size / elapsed, 1) if elapsed else 0.0,
+            "data_wait_ms": round(1000 * self._data_wait / max(1, steps), 2),
+        }
+        self._data_wait = 0.0
+        self._write(entry)
+        self._scalars(step, {f"train/{k}": v for k, v in entry.items() if k != "step"})
+        log.debug(
+            "[Train][Epoch %d/%d][Step %d/%d] lr: %.3e, loss: %.5f, %.1f images/s",
+            self._plan.epoch(step), self._plan.epochs, step, self._plan.total_steps,
+            values["learning_rate"], values["loss"], entry["images_per_s"],
+        )  # fmt: skip
+        return entry
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._metrics.write(json.dumps(entry) + "\n")
+        self._metrics.flush()
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+
+class Stopwatch:
+    """Sums up the time between start and stop."""
+
+    def __init__(self) -> None:
+        self._sum, self._since = 0.0, None
+
+    @property
+    def running(self) -> bool:
+        return self._since is not None
+
+    @property
+    def seconds(self) -> float:
+        return self._sum + (time.perf_counter() - self._since if self.running else 0.0)
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        self._sum, self._since = self.seconds, None
+
+
+def _open_events(workdir: Path, start_step: int) -> Any:
+    from tensorboardX import SummaryWriter
+
+    # Purging hides what a killed run had written after its last checkpoint.
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Drop the lines of steps that will be done again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,47 @@
+"""Everything that training changes, as one pytree of plain dicts."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from mlcls_jax.models.network import Variables
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "batch_stats", "opt_state", "ema"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class TrainState:
+    """Saved and restored whole; the data's position and all randomness follow from `step`."""
+
+    step: Int[Array, ""]  # steps done
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: optax.OptState
+    ema: Variables | None  # average of parameters and batch statistics
+
+    @property
+    def variables(self) -> Variables:
+        return Variables(self.params, self.batch_stats)
+
+
+def init_state(
+    variables: Variables, *, optimizer: optax.GradientTransformation, ema: bool
+) -> TrainState:
+    """The state before the first step; jit me."""
+    # Copies, since the step donates its state: no two fields may share a buffer.
+    copy = partial(jax.tree.map, jnp.copy)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=copy(variables.params),
+        batch_stats=copy(variables.batch_stats),
+        opt_state=optimizer.init(variables.params),
+        ema=copy(variables) if ema else None,
+    )

@@ -1,0 +1,119 @@
+"""Schedules equal the originals'; decay, freezing and multipliers reach the right parameters."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Optimizer, Train
+from mlcls_jax.errors import ConfigError
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule
+from mlcls_jax.training.plan import Plan
+from tests.paddle_recipe import golden
+
+SCHEDULES = golden("lr_schedules")
+
+
+def plan_of(epochs, steps):
+    return Plan.of(Train(epochs=epochs, batch_size=1), epoch_size=steps)
+
+
+def rates(options, plan):
+    return np.asarray(jax.vmap(make_schedule(options, plan))(jnp.arange(plan.total_steps)))
+
+
+@pytest.mark.parametrize("tag", ["cosine_ml", "cosine_clip", "cosine_nowarm"])
+def test_cosine_with_warm_up_equals_the_original(tag):
+    facts = json.loads(str(SCHEDULES[f"{tag}/cfg"]))
+    options = Optimizer(
+        learning_rate=facts["learning_rate"],
+        warmup_epochs=facts.get("warmup_epoch", 0),
+        warmup_start=facts.get("warmup_start_lr", 0.0),
+        end_learning_rate=facts.get("eta_min", 0.0),
+    )
+    with jax.enable_x64(True):
+        ours = rates(options, plan_of(facts["epochs"], facts["step_each_epoch"]))
+    np.testing.assert_allclose(ours, SCHEDULES[f"{tag}/lr"], rtol=1e-9, atol=1e-15)
+
+
+def test_one_cycle_equals_the_original():
+    facts = json.loads(str(SCHEDULES["onecycle_r101/cfg"]))
+    options = Optimizer(
+        schedule="onecycle",
+        learning_rate=facts["max_learning_rate"],
+        divide_factor=facts["divide_factor"],
+        end_learning_rate=facts["end_learning_rate"],
+        peak_fraction=facts["phase_pct"],
+    )
+    with jax.enable_x64(True):
+        ours = rates(options, plan_of(facts["epochs"], facts["step_each_epoch"]))
+    np.testing.assert_allclose(ours, SCHEDULES["onecycle_r101/lr"], rtol=1e-9, atol=1e-15)
+
+
+def test_float32_rates_are_near_enough():
+    ours = rates(Optimizer(), plan_of(10, 7))
+    np.testing.assert_allclose(ours, SCHEDULES["cosine_ml/lr"], rtol=1e-4, atol=1e-11)
+
+
+def test_constant_rises_then_stays():
+    options = Optimizer(schedule="constant", warmup_epochs=1, learning_rate=1.0, warmup_start=0.0)
+    np.testing.assert_allclose(rates(options, plan_of(2, 4)), [0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "constant"])
+@pytest.mark.parametrize("epochs, steps", [(1, 1), (1, 2), (3, 1)])
+def test_the_shortest_runs_have_finite_rates(schedule, epochs, steps):
+    assert np.isfinite(rates(Optimizer(schedule=schedule), plan_of(epochs, steps))).all()
+
+
+def one_step(options, *, frozen=frozenset()):
+    """Updates of a first step with unit gradients, without warm-up, by path."""
+    params = {"a": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}}
+    plan = plan_of(1, 10)
+    optimizer = make_optimizer(options, make_schedule(options, plan), params, frozenset(frozen))
+    grads = jax.tree.map(jnp.ones_like, params)
+    return optimizer.update(grads, optimizer.init(params), params)[0]["a"]
+
+
+def test_only_parameters_of_rank_two_and_more_are_decayed():
+    options = Optimizer(schedule="constant", warmup_epochs=0, learning_rate=0.1, weight_decay=0.5)
+    updates = one_step(options)
+    np.testing.assert_allclose(updates["bias"], -0.1, rtol=1e-5)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * (1 + 0.5 * 3.0), rtol=1e-5)
+
+
+def test_frozen_parameters_stay():
+    updates = one_step(Optimizer(warmup_epochs=0), frozen={"a/kernel"})
+    assert not updates["kernel"].any()
+    assert updates["bias"].all()
+
+
+def test_multipliers_scale_rate_and_decay_of_matching_paths():
+    base = {"schedule": "constant", "warmup_epochs": 0, "learning_rate": 0.1, "weight_decay": 0.5}
+    plain = one_step(Optimizer(**base))
+    scaled = one_step(Optimizer(**base, lr_multipliers=("kernel$=0.25",)))
+    np.testing.assert_allclose(scaled["kernel"], 0.25 * plain["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(scaled["bias"], plain["bias"])
+
+
+def test_a_multiplier_that_matches_nothing_is_refused():
+    with pytest.raises(ConfigError, match="'nothing' matches no parameter"):
+        one_step(Optimizer(lr_multipliers=("nothing=2",)))
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    options = Optimizer(warmup_epochs=0, clip_norm=1e-3, epsilon=1.0, learning_rate=1.0)
+    assert float(jnp.abs(one_step(options)["bias"]).max()) < 1e-3
+
+
+def test_the_plan_counts_steps():
+    train = Train(epochs=3, batch_size=4, eval_epochs=2, save_steps=2, log_steps=5)
+    plan = Plan.of(train, epoch_size=10)
+    assert (plan.steps_per_epoch, plan.total_steps) == (3, 9)
+    assert [plan.epoch(step) for step in (1, 3, 4, 9)] == [1, 1, 2, 3]
+    steps = range(1, 10)
+    assert [step for step in steps if plan.evaluate_after(step)] == [6, 9]
+    assert [step for step in steps if plan.save_after(step)] == [2, 3, 4, 6, 8, 9]
+    assert [step for step in steps if plan.log_after(step)] == [3, 5, 6, 9]
