@@ -34,7 +34,10 @@ class Model:
     )
     num_classes: int | None = option(None, "number of labels; None: as many as the data has", min=1)
     image_size: tuple[int, ...] = option(
-        (448, 448), "height and width, or one number for both", min=8, max=8192
+        (448, 448),
+        "height and width; on the command line one number stands for both",
+        min=8,
+        max=8192,
     )
     weights: str | None = option(
         None, "initial weights: .pdparams, .safetensors or a run's best_model folder"
@@ -74,7 +77,7 @@ class Data:
         "raise", "an unreadable image stops the run, or is left out and counted"
     )
     threads: int = option(4, "threads that read and decode", min=1, max=1024)
-    prefetch: int = option(4, "batches read ahead", min=1, max=1024)
+    prefetch: int = option(4, "batches read ahead; at least one a thread", min=1, max=1024)
 
 
 @dataclass(frozen=True, kw_only=True)

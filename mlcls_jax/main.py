@@ -7,6 +7,7 @@ configuration, the data or a file is wrong (one message, no traceback); 2 a flag
 
 import importlib
 import logging
+import os
 import re
 import shlex
 import sys
@@ -52,6 +53,7 @@ def main(_: list[str]) -> None:
         config = schema.parse(_CONFIG.value)
         result = _run_mode(config, workdir)
     except UserError as error:
+        log.debug("%s", error.message)  # to the log file; the terminal gets it below
         _fail(error.message, error.hint, code=1)
     except OSError as error:  # disk full, permission lost
         _fail(f"{error.filename or workdir}: {error.strerror or error}", None, code=1)
@@ -80,6 +82,8 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
         raise  # somebody else's: leave it alone
     except Exception as error:
         fault = {"err_type": type(error).__name__, "err_msg": str(error)}
+        if result_file.exists():  # may be of an earlier run that went well
+            os.replace(result_file, result_file.with_suffix(".json.bak"))
         files.write_json(result_file, {"done_flag": False, **fault})
         raise
     files.write_json(result_file, {"done_flag": True, **result})

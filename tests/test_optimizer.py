@@ -98,6 +98,12 @@ def test_multipliers_scale_rate_and_decay_of_matching_paths():
     np.testing.assert_array_equal(scaled["bias"], plain["bias"])
 
 
+def test_multipliers_may_match_frozen_parameters_too():
+    updates = one_step(Optimizer(lr_multipliers=("^a/=0.5",)), frozen={"a/kernel"})
+    assert not updates["kernel"].any()
+    assert updates["bias"].all()
+
+
 def test_a_multiplier_that_matches_nothing_is_refused():
     with pytest.raises(ConfigError, match="'nothing' matches no parameter"):
         one_step(Optimizer(lr_multipliers=("nothing=2",)))

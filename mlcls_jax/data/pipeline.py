@@ -63,11 +63,13 @@ def train_batches(
     reader: Reader, config: Data, *, batch_size: int, seed: int, start_step: int, end_step: int
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source."""
+    # Not None: batches of one of an endless dataset overflow in Grain's length.
+    passes = -(-end_step * batch_size // len(reader.source))
     dataset = (
         grain.MapDataset.range(len(reader.source))
         .seed(seed)
         .shuffle()
-        .repeat(None)
+        .repeat(passes)
         .map(reader)
         .batch(batch_size)[start_step:end_step]
     )
@@ -81,6 +83,7 @@ def eval_batches(reader: Reader, config: Data, *, batch_size: int) -> Iterator[B
 
 
 def _iterate(dataset: grain.MapDataset, config: Data) -> Iterator[Batch]:
-    # Grain's own default would buffer 500 batches.
-    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.prefetch)
+    # Grain's own default would buffer 500 batches; fewer than threads would leave some idle.
+    ahead = max(config.prefetch, config.threads)
+    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
     return iter(dataset.to_iter_dataset(options))

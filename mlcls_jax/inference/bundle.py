@@ -83,6 +83,7 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
       WeightsError: there is none, or its files are damaged or do not belong together.
     """
+    files.recover_folder(folder)
     path = folder / "inference.json"
     try:
         described = json.loads(path.read_text(encoding="utf-8"))

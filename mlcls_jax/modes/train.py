@@ -24,7 +24,7 @@ from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.pictures import write_pictures
-from mlcls_jax.modes.workdir import claim
+from mlcls_jax.modes.workdir import CONFIG_FILE, check_owner, claim
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.plan import Plan
@@ -39,7 +39,7 @@ RESULT_FILE = "train_result.json"
 PATHS = {
     "best_model": "best_model",
     "checkpoints": "checkpoints",
-    "config": "config.yaml",
+    "config": CONFIG_FILE,
     "log": "train.log",
     "metrics": "metrics.jsonl",
 }
@@ -55,6 +55,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
       UserError: the configuration, the data or the workdir is wrong; see its message.
     """
     began = time.perf_counter()
+    check_owner(workdir, config)
     mesh = parallel.make_mesh()
     parallel.check_batch_size("train.batch_size", config.train.batch_size, mesh)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)

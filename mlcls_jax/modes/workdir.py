@@ -7,8 +7,10 @@ from typing import Any
 import yaml
 
 from mlcls_jax import files
-from mlcls_jax.config import Config, default, to_dict, to_yaml
+from mlcls_jax.config import Config, to_dict, to_yaml
 from mlcls_jax.errors import WorkdirError
+
+CONFIG_FILE = "config.yaml"
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.
 FREE = frozenset((
@@ -35,44 +37,45 @@ def open_workdir(workdir: Path) -> None:
         raise WorkdirError(f"{workdir}: cannot be written to: {error.strerror}", HINT) from error
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Make the workdir this run's: write the configuration, or check that it is the same.
+def check_owner(workdir: Path, config: Config) -> None:
+    """See that the workdir is new, or of a run with the same configuration.
 
     Raises:
       WorkdirError: it belongs to a run of another configuration; names the differing keys.
     """
-    path = workdir / "config.yaml"
-    if path.exists():
-        try:
-            before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise WorkdirError(f"{path}: cannot be read: {error}", HINT) from error
-        if not isinstance(before, dict):
-            raise WorkdirError(f"{path}: is not the configuration of a run", HINT)
-        differences = _differences(before, to_dict(config))
-        if differences:
-            raise WorkdirError(
-                f"{workdir}: belongs to a run of another configuration:\n" + "\n".join(differences),
-                "Choose another --workdir, or go back to those values.",
-            )
-    files.write_text(path, to_yaml(config))
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise WorkdirError(f"{path}: cannot be read: {error}", HINT) from error
+    if not isinstance(before, dict):
+        raise WorkdirError(f"{path}: is not a configuration", HINT)
+    if differences := _differences(before, to_dict(config)):
+        raise WorkdirError(
+            f"{workdir}: belongs to a run of another configuration:\n" + "\n".join(differences),
+            "Choose another --workdir, or go back to these values.",
+        )
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Make the workdir this run's, by writing its configuration; see `check_owner`."""
+    check_owner(workdir, config)
+    files.write_text(workdir / CONFIG_FILE, to_yaml(config))
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    old = _flatten(default().to_dict()) | _flatten(before)
+    old = _flatten(to_dict(Config())) | _flatten(before)
     return [
         f"  {key}: was {old.get(key)}, now {value}"
         for key, value in _flatten(now).items()
-        if not _is_free(key) and _plain(old.get(key)) != _plain(value)
+        if not _is_free(key) and old.get(key) != value
     ]
 
 
 def _is_free(key: str) -> bool:
     return key in FREE or f"{key.partition('.')[0]}." in FREE
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -81,5 +84,5 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat

@@ -28,7 +28,7 @@ def make_optimizer(
     Raises:
       ConfigError: a pattern of `lr_multipliers` matches no parameter.
     """
-    multipliers = _multipliers(config.lr_multipliers, params)
+    multipliers = _multipliers(config.lr_multipliers, params, frozen)
     adamw = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
@@ -92,8 +92,8 @@ def _decayed(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _multipliers(texts: tuple[str, ...], params: Any) -> dict[str, float]:
-    """Factor by path, for the paths whose factor is not 1."""
+def _multipliers(texts: tuple[str, ...], params: Any, frozen: frozenset[str]) -> dict[str, float]:
+    """Factor by path, for the trained parameters whose factor is not 1."""
     rules = [(re.compile(p), float(f)) for p, _, f in (t.rpartition("=") for t in texts)]
     paths = traverse_util.flatten_dict(params, sep="/")
     for pattern, _ in rules:
@@ -103,14 +103,14 @@ def _multipliers(texts: tuple[str, ...], params: Any) -> dict[str, float]:
                 f"Paths look like {next(iter(paths))}.",
             )
     found = {path: next((f for p, f in rules if p.search(path)), 1.0) for path in paths}
-    return {path: factor for path, factor in found.items() if factor != 1.0}
+    return {path: f for path, f in found.items() if f != 1.0 and path not in frozen}
 
 
 def _scale(updates: Any, multipliers: dict[str, float]) -> Any:
     if not multipliers:
         return updates
     flat = traverse_util.flatten_dict(updates, sep="/")
-    # Frozen parameters appear as optax.MaskedNode and have no multiplier.
+    # Frozen parameters have no multiplier: here they appear as optax.MaskedNode.
     scaled = {path: u * multipliers[path] if path in multipliers else u for path, u in flat.items()}
     return traverse_util.unflatten_dict(scaled, sep="/")
 

@@ -96,6 +96,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
             faults.append(f"{path}:{number}: {line!r} is not `<index> <name>`")
         elif int(index) in names:
             faults.append(f"{path}:{number}: index {index} was given before")
+        elif name.strip() in names.values():
+            faults.append(f"{path}:{number}: the name {name.strip()!r} was given before")
         else:
             names[int(index)] = name.strip()
     gaps = (i for i in range(max(names, default=-1) + 1) if i not in names)
@@ -114,7 +116,7 @@ def _read_list(path: Path, num_classes: int) -> tuple[list[str], np.ndarray, lis
     paths, rows, numbers, faults = [], [], [], []
     for number, line in _lines(path):
         image, tab, values = line.partition("\t")
-        row = np.array(values.replace(" ", "").split(","), dtype=object)
+        row = np.array("".join(values.split()).split(","), dtype=object)
         if not tab or not image.strip():
             faults.append(f"{path}:{number}: {_shorten(line)} is not `<image><TAB>0,1,0,…`")
         elif len(row) != num_classes:

@@ -1,0 +1,53 @@
+"""Scoring a data set: every readable image once, and labels that must agree."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photos import Numbers
+
+from mlcls_jax import parallel
+from mlcls_jax.config import Data
+from mlcls_jax.data.pipeline import Reader, eval_batches
+from mlcls_jax.errors import ConfigError, DataError
+from mlcls_jax.evaluation import score
+from mlcls_jax.modes.evaluate import check_labels
+
+
+def scored(source: Numbers, batch_size: int = 4):
+    """Scores by two models that multiply the grey value by 1 and by 10."""
+    batches = eval_batches(Reader(source, (4, 4), "skip"), Data(), batch_size=batch_size)
+    models = {"one": np.float32(1), "ten": np.float32(10)}
+    return score(lambda v, images: images[:, 0, 0, :2] * v, models, batches, parallel.make_mesh())
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 11])
+def test_every_image_is_scored_once_by_every_model_in_order(count):
+    scores, targets = scored(Numbers(count))
+    np.testing.assert_array_equal(scores["one"][:, 1], np.arange(count))
+    np.testing.assert_array_equal(scores["ten"][:, 0], np.arange(count) * 10)
+    np.testing.assert_array_equal(targets[:, 1], np.arange(count) % 2)
+
+
+def test_unreadable_images_are_left_out():
+    scores, targets = scored(Numbers(7, broken=(0, 4, 5, 6)))
+    np.testing.assert_array_equal(scores["one"][:, 0], [1, 2, 3])
+    np.testing.assert_array_equal(targets[:, 0], [0, 1, 0])
+
+
+def test_a_data_set_without_any_readable_image_cannot_be_evaluated():
+    with pytest.raises(DataError, match="none of the images could be read"):
+        scored(Numbers(3, broken=(0, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "told"),
+    [
+        (("cat", "dog"), ("cat",), "has 2 labels, but the data has 1"),
+        (("cat", "dog"), ("dog", "cat"), "label 0 is 'cat', but in the data it is 'dog'"),
+    ],
+)
+def test_a_model_is_evaluated_on_its_own_labels_only(model, data, told):
+    check_labels(Path("best_model"), model, model)
+    with pytest.raises(ConfigError, match=f"best_model: {told}"):
+        check_labels(Path("best_model"), model, data)

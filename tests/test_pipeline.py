@@ -1,0 +1,160 @@
+"""Batches: what is in them, and an order that depends on seed and step only."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from photos import Numbers, write_photos
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.pipeline import GREY, Reader, eval_batches, train_batches
+from mlcls_jax.data.sources import open_data
+from mlcls_jax.errors import DataError
+
+SIZE = (8, 6)
+
+
+def reader(source, on_error: str = "raise") -> Reader:
+    return Reader(source, SIZE, on_error)
+
+
+def evaluation(source, *, batch_size: int, threads: int = 4, on_error: str = "raise") -> list[dict]:
+    config = Data(threads=threads)
+    return list(eval_batches(reader(source, on_error), config, batch_size=batch_size))
+
+
+def training(source, *, start: int = 0, end: int, batch_size: int = 4, seed: int = 1, threads=4):
+    config = Data(threads=threads, prefetch=2)
+    return list(
+        train_batches(
+            reader(source),
+            config,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start,
+            end_step=end,
+        )
+    )
+
+
+def joined(batches: list[dict], key: str) -> np.ndarray:
+    return np.concatenate([batch[key] for batch in batches])
+
+
+def assert_equal(ours: list[dict], theirs: list[dict]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
+def test_evaluation_shows_every_image_once_in_order_and_pads_the_last_batch(count, threads):
+    batches = evaluation(Numbers(count), batch_size=4, threads=threads)
+    padded = -(-count // 4) * 4
+    mask = joined(batches, "mask")
+    np.testing.assert_array_equal(mask, np.arange(padded) < count)
+    np.testing.assert_array_equal(joined(batches, "index"), np.arange(padded))
+    images, targets = joined(batches, "image"), joined(batches, "target")
+    np.testing.assert_array_equal(images[mask][:, 0, 0, 0], np.arange(count))
+    np.testing.assert_array_equal(targets[mask][:, 1], np.arange(count) % 2)
+    assert (images[~mask] == GREY).all() and (targets[~mask] == 0).all()
+
+
+def test_batches_have_one_shape_and_type():
+    batches = [*evaluation(Numbers(5), batch_size=4), *training(Numbers(5), end=2)]
+    for batch in batches:
+        assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
+            "image": ((4, *SIZE, 3), np.uint8),
+            "target": ((4, 2), np.float32),
+            "mask": ((4,), np.bool_),
+            "index": ((4,), np.int32),
+        }
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 19, 20])
+def test_a_stream_started_at_a_step_is_the_rest_of_the_whole_stream(start):
+    whole = training(Numbers(10), end=20)
+    assert len(whole) == 20
+    assert_equal(training(Numbers(10), start=start, end=20), whole[start:])
+
+
+def test_a_longer_run_begins_like_a_shorter_one():
+    assert_equal(training(Numbers(10), end=50)[:7], training(Numbers(10), end=7))
+
+
+def test_threads_and_buffers_change_nothing():
+    source = Numbers(30)
+    one, many = (training(source, end=40, threads=threads) for threads in (1, 8))
+    assert_equal(one, many)
+
+
+def test_another_seed_gives_another_order():
+    one, other, same = (joined(training(Numbers(30), end=7, seed=s), "index") for s in (1, 2, 1))
+    assert one.tolist() == same.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 14])
+def test_every_pass_is_a_new_permutation_whatever_the_batch_size(batch_size):
+    count = 10
+    order = joined(training(Numbers(count), end=count, batch_size=batch_size), "index")
+    passes = order.reshape(batch_size, count)
+    np.testing.assert_array_equal(
+        np.sort(passes, axis=1), np.tile(np.arange(count), (batch_size, 1))
+    )
+    assert all((one != other).any() for one, other in pairwise(passes))
+    assert (passes[0] != np.arange(count)).any()
+
+
+def test_training_images_and_targets_belong_to_their_index():
+    batches = training(Numbers(10), end=5)
+    index = joined(batches, "index")
+    np.testing.assert_array_equal(joined(batches, "image")[:, 3, 2, 1], index)
+    np.testing.assert_array_equal(joined(batches, "target")[:, 1], index % 2)
+    assert joined(batches, "mask").all()
+
+
+def test_a_source_smaller_than_the_batch_is_repeated_inside_it():
+    (batch,) = training(Numbers(1), end=1)
+    assert batch["index"].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_broken_image_stops_the_stream_with_file_and_line(tmp_path, threads):
+    root = write_photos(tmp_path / "data")
+    (root / "images" / "train_2.png").write_bytes(b"not an image")
+    (root / "images" / "val_1.png").write_bytes(b"")
+    data = open_data(Data(dir=str(root)))
+    with pytest.raises(DataError) as caught:
+        training(data.train, end=3, threads=threads)
+    place = f"{root}/train.txt:3: {root}/images/train_2.png: "
+    assert caught.value.message.startswith(place)
+    with pytest.raises(DataError, match=r"val.txt:2: .*val_1.png: "):
+        evaluation(data.validation, batch_size=2, threads=threads)
+
+
+def test_skipped_images_are_masked_and_named_once(caplog):
+    source = Numbers(6, broken=(1, 4))
+    reading = reader(source, "skip")
+    config = Data(threads=4)
+    for _ in range(2):  # as in two evaluations
+        batches = list(eval_batches(reading, config, batch_size=4))
+        np.testing.assert_array_equal(joined(batches, "mask")[:6], [1, 0, 1, 1, 0, 1])
+        assert (joined(batches, "image")[[1, 4]] == GREY).all()
+        assert (joined(batches, "target")[[1, 4]] == 0).all()
+    assert reading.broken == {
+        1: "list.txt:2: image 1 is broken",
+        4: "list.txt:5: image 4 is broken",
+    }
+    assert sum("is broken" in record.message for record in caplog.records) == 2
+
+
+def test_skipped_images_keep_their_places_in_the_order():
+    good, bad = Numbers(10), Numbers(10, broken=(3, 7))
+    options = {"batch_size": 4, "seed": 1, "start_step": 0, "end_step": 5}
+    whole = list(train_batches(reader(good), Data(), **options))
+    gaps = list(train_batches(reader(bad, "skip"), Data(), **options))
+    index = joined(gaps, "index")
+    np.testing.assert_array_equal(index, joined(whole, "index"))
+    np.testing.assert_array_equal(joined(gaps, "mask"), ~np.isin(index, [3, 7]))
