@@ -151,7 +151,7 @@ def test_a_workdir_of_another_configuration_is_left_alone(finished):
     workdir, _ = finished
     before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
     _, err = run(workdir, *SMALL, "--config.optimizer.learning_rate=0.5", code=1)
-    assert "optimizer.learning_rate: was 0.004, now 0.5" in err
+    assert "optimizer.learning_rate: was 0.01, now 0.5" in err
     after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
     assert {p: b for p, b in after.items() if p.suffix != ".log"} == {
         p: b for p, b in before.items() if p.suffix != ".log"

@@ -11,7 +11,7 @@ from mlcls_jax.config import Data
 
 SIZE = 64  # side of a board; it has 2 × 2 cells
 DIGIT_SIZES = (26, 28, 30, 32)
-EMPTY_PROBABILITY = 0.45  # of a cell
+EMPTY_PROBABILITY = 0.6  # of a cell
 TRAIN_BOARDS = 1_000_000  # a training board is practically never seen twice
 VALIDATION_SHARE = 5  # every fifth digit
 
@@ -50,7 +50,7 @@ class DigitBoards:
             area = ink[top : top + size, left : left + size]
             np.maximum(area, self._digits[size][chosen], out=area)
             target[self._classes[chosen]] = 1.0
-        paper, pen = rng.uniform(0.0, 0.25, 3), rng.uniform(0.7, 1.0, 3)
+        paper, pen = rng.uniform(0.0, 0.15, 3), rng.uniform(0.75, 1.0, 3)
         image = paper + ink[:, :, None] * (pen - paper)
         return (image * 255.0 + 0.5).astype(np.uint8), target
 
