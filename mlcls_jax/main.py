@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -93,7 +94,7 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
 def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> str:
     """What was written where, and what to do next."""
     same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode|predict\.)", a)]
-    command = f"python -m mlcls_jax.main {shlex.join(same)}"
+    command = f"{_python()} -m mlcls_jax.main {shlex.join(same)}"
     lines = [""]
     if config.mode == "train":
         paths = result["paths"]
@@ -123,6 +124,15 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
         lines += [f"{len(skipped)} unreadable images were left out:", *skipped[:10]]
         lines += [f"all of them in {workdir}/{config.mode}_result.json"] * (len(skipped) > 10)
     return "\n".join(lines)
+
+
+def _python() -> str:
+    """How the user calls this interpreter: `python`, or a path where that is another one."""
+    found = shutil.which("python")
+    if found and Path(sys.prefix) in Path(found).parents:
+        return "python"
+    relative = os.path.relpath(sys.executable)
+    return shlex.quote(sys.executable if relative.startswith("..") else relative)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
