@@ -248,7 +248,7 @@ def test_own_images_train_on_two_devices_and_broken_ones_are_named_or_left_out(t
     assert "on 2 x cpu" in err
     assert "samples" not in outcome["paths"]  # the user has the files
 
-    _, err = run(workdir, *options, "--config.train.batch_size=9", code=1, **env)
+    _, err = run(tmp_path / "new", *options, "--config.train.batch_size=9", code=1, **env)
     assert "train.batch_size=9: must be a multiple of the 2 devices" in err
     (data / "label.txt").write_text("0 red\n1 light green\n2 青\n3 more\n", encoding="utf-8")
     _, err = run(workdir, *options, "--config.mode=evaluate", code=1, **env)
