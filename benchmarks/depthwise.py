@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.timing import print_table, rows_of, take_turns
 from mlcls_jax.models.depthwise import depthwise_shifted
+from mlcls_jax.models.layers import xla_conv2d
 
 # batch, side, channels, kernel, stride: layers of PP-LCNet x1.0 at 224 and of the demo
 CASES = [(8, 112, 32, 3, 1), (8, 56, 64, 3, 2), (8, 14, 256, 5, 1), (64, 16, 32, 3, 1)]
@@ -22,15 +23,7 @@ Form = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 def grouped(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """XLA's own form."""
-    pad = (kernel.shape[0] - 1) // 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, :, None],
-        (stride, stride),
-        ((pad, pad), (pad, pad)),
-        feature_group_count=x.shape[-1],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return xla_conv2d(x, kernel[:, :, None], stride=stride, groups=x.shape[-1])
 
 
 def main() -> None:

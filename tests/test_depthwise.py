@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 
 from mlcls_jax.models.depthwise import depthwise_shifted
+from mlcls_jax.models.layers import xla_conv2d
 
 
 def grouped(x, kernel, stride):
     """The same by XLA."""
-    pad = (kernel.shape[0] - 1) // 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, :, None],
-        (stride, stride),
-        ((pad, pad), (pad, pad)),
-        feature_group_count=x.shape[-1],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return xla_conv2d(x, kernel[:, :, None], stride=stride, groups=x.shape[-1])
 
 
 @pytest.mark.parametrize("size", [3, 5])

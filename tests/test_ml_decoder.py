@@ -38,11 +38,11 @@ def features_of(config):
 def load(head, arrays, dtype):
     """The head's parameters taken from Paddle's names; every tensor must find its place."""
     names = paddle_names(head)
-    assert {key for key, _ in names.values()} == set(arrays)
+    assert {foreign.key for foreign in names.values()} == set(arrays)
     graphdef, params = nnx.split(head)
     flat = traverse_util.flatten_dict(nnx.to_pure_dict(params), sep="/")
     for path, value in flat.items():
-        key, layout = names[path]
+        key, layout, _ = names[path]
         flat[path] = jnp.asarray(to_ours(arrays[key], layout, value.shape), dtype)
         assert flat[path].shape == value.shape
     return nnx.merge(graphdef, traverse_util.unflatten_dict(flat, sep="/"))

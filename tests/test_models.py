@@ -68,19 +68,19 @@ def test_tensors_have_the_originals_names_and_shapes(table):
     is_plain = table.stem.endswith("_cls1000")
     name, classes = (table.stem.removesuffix("_cls1000"), 1000) if is_plain else (table.stem, 80)
     network = Network.of(ModelConfig(name=name, num_classes=classes))
+    shapes = {path: leaf.shape for path, leaf in flatten(network.abstract).items()}
     ours = {
-        network.paddle_names[path][0]: to_theirs(
-            np.empty(leaf.shape), network.paddle_names[path][1]
-        ).shape
-        for path, leaf in flatten(network.abstract).items()
+        foreign.key: to_theirs(np.empty(shapes[path]), foreign.layout).shape
+        for path, foreign in network.foreign_names["paddle"].items()
+        if foreign.key is not None
     }
+    assert network.foreign_names["paddle"].keys() == shapes.keys()
     assert ours == theirs
 
 
-def test_only_the_query_embedding_is_frozen():
+def test_only_what_the_originals_freeze_is_frozen():
     network = Network.of(ModelConfig(num_classes=80))
-    assert network.frozen == {"head/query_embed"}
-    assert not Network.of(ModelConfig(name="PP-LCNet_x1_0", num_classes=80)).frozen
+    assert network.frozen == {"head/query_embed", "backbone/feature_scale"}
 
 
 def test_uint8_images_are_normalised_inside(small_model):
@@ -117,20 +117,17 @@ def test_dropout_needs_a_key_and_follows_it(small_model):
     assert np.abs(one - logits(None)).max() > 1e-2
 
 
-def test_dropout_zeroes_the_right_share_without_rescaling_the_backbone():
+def test_backbone_dropout_zeroes_the_right_share_and_keeps_the_originals_scale():
+    # The original multiplies by a 0/1 mask in training and by 0.8 in evaluation.
     config = ModelConfig(name="PP-LCNet_x0_25_ML", num_classes=3, embed_dim=8, hidden_dim=8)
     network = Network.of(config)
-    variables = network.init(0)
+    backbone = network.module(network.init(0)).backbone
     batch = images(4, 64, 64)
-    backbone = network.module(variables).backbone
-    plain = backbone(batch, train=True)
-    dropped = network.module(variables).backbone(
-        batch, train=True, rngs=network.rngs(jax.random.key(0))
-    )
+    plain = np.asarray(backbone(batch, train=True)) / 0.8
+    dropped = backbone(batch, train=True, rngs=network.rngs(jax.random.key(0)))
     kept = np.asarray(dropped) != 0
-    np.testing.assert_allclose(np.asarray(dropped)[kept], np.asarray(plain)[kept], rtol=1e-5)
-    share = kept.sum() / (np.asarray(plain) != 0).sum()
-    assert share == pytest.approx(0.8, abs=0.02)
+    np.testing.assert_allclose(np.asarray(dropped)[kept], plain[kept], rtol=1e-5)
+    assert kept.sum() / (plain != 0).sum() == pytest.approx(0.8, abs=0.02)
 
 
 def test_bfloat16_computes_near_float32_and_returns_float32_logits(small_model):
@@ -214,4 +211,4 @@ def test_models_are_listed_by_pattern():
 def test_variables_flatten_and_unflatten():
     network = Network.of(ModelConfig(name="PP-LCNet_x0_25_ML", num_classes=3))
     assert isinstance(network.abstract, Variables)
-    assert len(flatten(network.abstract)) == 167
+    assert len(flatten(network.abstract)) == 168

@@ -41,11 +41,13 @@ def drawn_batches(steps, batch, classes):
 
 def drawn_model():
     """The golden's network with its drawn weights."""
-    network = Network.of(Model(name="PP-LCNet_x0_25_ML", num_classes=20, query_num=20))
+    config = Model(name="PP-LCNet_x0_25_ML", num_classes=20, query_num=20, backbone_dropout=0.0)
+    network = Network.of(config)
     shapes = {}
     for path, leaf in flatten(network.abstract).items():
-        key, layout = network.paddle_names[path]
-        shapes[key] = to_theirs(np.empty(leaf.shape), layout).shape
+        key, layout, _ = network.foreign_names["paddle"][path]
+        if key is not None:
+            shapes[key] = to_theirs(np.empty(leaf.shape), layout).shape
     model = ModelHandle(network, network.init(0))
     load(model, weights(json.dumps(list(shapes.items()))))
     return network, model
@@ -102,7 +104,7 @@ def in_paddles_order(network, variables, names):
     """Our arrays by Paddle's names, in Paddle's layout."""
     arrays = {}
     for path, value in flatten(variables).items():
-        key, layout = network.paddle_names[path]
+        key, layout, _ = network.foreign_names["paddle"][path]
         arrays[key] = to_theirs(np.asarray(value), layout)
     return [arrays[name] for name in names]
 

@@ -42,7 +42,7 @@ def test_pdparams_are_read_in_every_protocol(tmp_path, drawn, protocol):
     for key, array in arrays.items():
         np.testing.assert_array_equal(array, drawn[key])
     report = load(model_of(), path)
-    assert len(report.loaded) == 167
+    assert len(report.loaded) == 168
     assert not report.initial and not report.ignored
     assert report.origin == "paddle"
 
@@ -200,7 +200,13 @@ def test_unreadable_files_are_named(tmp_path, name, content, message):
 
 @pytest.mark.parametrize(
     "layout, shape",
-    [("conv", (3, 3, 2, 4)), ("conv1x1", (2, 4)), ("group", (5, 3, 2)), ("same", (6,))],
+    [
+        ("conv", (3, 3, 2, 4)),
+        ("conv1x1", (2, 4)),
+        ("linear", (2, 4)),
+        ("group", (5, 3, 2)),
+        ("same", (6,)),
+    ],
 )
 def test_layouts_are_inverted(layout, shape):
     array = np.random.default_rng(0).normal(size=shape)

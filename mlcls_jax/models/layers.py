@@ -95,7 +95,14 @@ def conv2d(
         return x @ kernel[0, 0]  # XLA's CPU matrix product beats its 1x1 convolution
     if groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
         return depthwise_shifted(x, kernel[:, :, 0, :], stride)
-    pad = (size - 1) // 2
+    return xla_conv2d(x, kernel, stride=stride, groups=groups)
+
+
+def xla_conv2d(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w D"]:
+    """The same in XLA's own form, on every platform."""
+    pad = (kernel.shape[0] - 1) // 2
     return jax.lax.conv_general_dilated(
         x,
         kernel,

@@ -20,7 +20,7 @@ from mlcls_jax.models.initial import (
     xavier_uniform,
 )
 from mlcls_jax.models.layers import LayerNorm, Linear, dropout, gelu
-from mlcls_jax.models.weights.names import NameTable
+from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +150,13 @@ class Attention(nnx.Module):
 
 
 def paddle_names(head: MLDecoder) -> NameTable:
-    """Our path → (Paddle key, layout) for every parameter of the head."""
+    """Where each parameter of the head is found in a Paddle file."""
     names: NameTable = {
-        "input_proj/kernel": ("input_proj.weight", "conv1x1"),
-        "input_proj/bias": ("input_proj.bias", "same"),
-        "query_embed": ("query_pos_embed.weight", "same"),
-        "group_kernel": ("group_conv.weight", "group"),
-        "group_bias": ("group_conv.bias", "same"),
+        "input_proj/kernel": Foreign("input_proj.weight", "conv1x1"),
+        "input_proj/bias": Foreign("input_proj.bias"),
+        "query_embed": Foreign("query_pos_embed.weight"),
+        "group_kernel": Foreign("group_conv.weight", "group"),
+        "group_bias": Foreign("group_conv.bias"),
     }
     for index in range(head.depth):
         ours, theirs = f"layer{index}", f"decoder.layers.{index}"
@@ -165,9 +165,8 @@ def paddle_names(head: MLDecoder) -> NameTable:
         projections = [f"{a}/{p}_proj" for a in attentions for p in ("q", "k", "v", "out")]
         for linear in (*projections, "linear1", "linear2"):
             key = linear.replace("/", ".")
-            names[f"{ours}/{linear}/kernel"] = (f"{theirs}.{key}.weight", "same")
-            names[f"{ours}/{linear}/bias"] = (f"{theirs}.{key}.bias", "same")
+            names |= affine_names(f"{ours}/{linear}", f"{theirs}.{key}", "same")
         for norm in ("norm1", "norm2", "norm3"):
-            names[f"{ours}/{norm}/scale"] = (f"{theirs}.{norm}.weight", "same")
-            names[f"{ours}/{norm}/bias"] = (f"{theirs}.{norm}.bias", "same")
+            names[f"{ours}/{norm}/scale"] = Foreign(f"{theirs}.{norm}.weight")
+            names[f"{ours}/{norm}/bias"] = Foreign(f"{theirs}.{norm}.bias")
     return names

@@ -34,7 +34,7 @@ class Network:
     abstract: Variables  # shapes and dtypes
     initial: dict[str, Initial]  # by path: what each array is drawn from
     frozen: frozenset[str]  # paths of parameters that are not trained
-    paddle_names: NameTable
+    foreign_names: dict[str, NameTable]  # by origin: paddle, timm
 
     @classmethod
     def of(cls, config: ModelConfig) -> "Network":
@@ -53,7 +53,7 @@ class Network:
             abstract=Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats)),
             initial={path: v.initial for path, v in declared},
             frozen=frozenset(path for path, v in declared if isinstance(v, FrozenParam)),
-            paddle_names=registry.paddle_names(config, module),
+            foreign_names=registry.foreign_names(config, module),
         )
 
     def init(self, seed: int) -> Variables:

@@ -13,10 +13,15 @@ from mlcls_jax.models import ml_decoder
 from mlcls_jax.models.backbones import pplcnet
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
-from mlcls_jax.models.weights.names import NameTable, with_prefix
+from mlcls_jax.models.weights.names import (
+    NameTable,
+    affine_names,
+    linear_layout,
+    with_prefix,
+)
 
-# Each module offers VARIANTS (name → its config), build(config, dtype=),
-# paddle_names(backbone) and PADDLE_HEAD, the attribute the head replaces in Paddle.
+# Each module offers VARIANTS (name → its config), build(config, dtype=), HEAD (origin → the name of
+# the classifier there), and names(backbone, origin), its table for files of that origin.
 BACKBONES: tuple[ModuleType, ...] = (pplcnet,)
 
 ML_SUFFIX = "_ML"
@@ -73,12 +78,17 @@ def build(model: Model) -> Classifier:
     return Classifier(backbone, head)
 
 
-def paddle_names(model: Model, module: Classifier) -> NameTable:
-    """Our path → (Paddle key, layout) for every parameter and statistic of `module`."""
+def foreign_names(model: Model, module: Classifier) -> dict[str, NameTable]:
+    """By origin, where each parameter and statistic of `module` is found in such a file."""
     family = find_backbone(model.name)
-    names = with_prefix(family.paddle_names(module.backbone), "backbone")
-    if isinstance(module.head, PoolingHead):
-        head: NameTable = {"fc/kernel": ("weight", "same"), "fc/bias": ("bias", "same")}
-    else:
-        head = ml_decoder.paddle_names(module.head)
-    return names | with_prefix(head, "head", family.PADDLE_HEAD)
+    tables = {}
+    for origin, head_name in family.HEAD.items():
+        if isinstance(module.head, PoolingHead):
+            head = affine_names("fc", "", linear_layout(origin))
+            head = {path: f._replace(key=f.key.lstrip(".")) for path, f in head.items()}
+        else:
+            # PyTorch zoos have no ML-Decoder of this form: their backbones are taken alone.
+            head = ml_decoder.paddle_names(module.head)
+        backbone = with_prefix(family.names(module.backbone, origin), "backbone")
+        tables[origin] = backbone | with_prefix(head, "head", f"{head_name}.")
+    return tables

@@ -5,7 +5,6 @@ The only file that imports Orbax.
 
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -37,12 +36,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._checkpointer.close()  # waits for the save in flight
 
     @property

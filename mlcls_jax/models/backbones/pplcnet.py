@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.initial import kaiming_normal
+from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
 from mlcls_jax.models.layers import Conv, ConvNorm, dropout, hardsigmoid, hardswish
-from mlcls_jax.models.weights.names import NameTable, norm_names
+from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names, norm_names
 
 # stage → blocks of (kernel size, base width, squeeze-excite); a stage's stride is its first block's
 STAGES = {
@@ -34,7 +35,7 @@ class PPLCNetConfig:
 
 
 VARIANTS = {f"PP-LCNet_x{scale}".replace(".", "_"): PPLCNetConfig(scale=scale) for scale in SCALES}
-PADDLE_HEAD = "fc."
+HEAD = {"paddle": "fc", "timm": "classifier"}  # what the classifier is called there
 
 
 def build(config: PPLCNetConfig, *, dtype: jnp.dtype | None) -> "PPLCNet":
@@ -69,8 +70,17 @@ class PPLCNet(nnx.Module):
                 setattr(self, f"{stage}_{index}", block)
                 width = scaled(base_width, config.scale)
         self.last_conv = Conv(
-            width, config.out_channels, 1, initial=kaiming_normal(1, width), dtype=dtype
+            width,
+            config.out_channels,
+            1,
+            bias=config.pool,
+            initial=kaiming_normal(1, width),
+            dtype=dtype,
         )
+        # Paddle's downscale_in_infer: it drops without rescaling in training and scales down in
+        # evaluation. This is dropout as usual on features that are scaled by the same number.
+        scale = Constant(float(np.float32(1.0 - config.dropout)))
+        self.feature_scale = param((), scale, FrozenParam)
         self.channels = config.out_channels
         self.dropout, self.pool = config.dropout, config.pool
 
@@ -84,11 +94,8 @@ class PPLCNet(nnx.Module):
         if self.pool:
             x = x.mean((1, 2), keepdims=True)
         x = hardswish(self.last_conv(x))
-        # Paddle's downscale_in_infer: training drops without rescaling, evaluation scales down.
-        keep = float(np.float32(1.0 - self.dropout))
-        if train:
-            return dropout(x, self.dropout, rngs) * (1.0 if rngs is None else keep)
-        return x * keep
+        scale = jax.lax.stop_gradient(self.feature_scale[...])
+        return dropout(x, self.dropout, rngs) * scale.astype(x.dtype)
 
 
 class SeparableBlock(nnx.Module):
@@ -135,18 +142,34 @@ class SqueezeExcite(nnx.Module):
         return x * hardsigmoid(self.conv2(nnx.relu(self.conv1(pooled))))
 
 
-def paddle_names(backbone: PPLCNet) -> NameTable:
-    """Our path → (Paddle key, layout) for every parameter and statistic of the backbone."""
-    names: NameTable = {"last_conv/kernel": ("last_conv.weight", "conv")}
-    units = [("conv1", "conv1")]
+def names(backbone: PPLCNet, origin: str) -> NameTable:
+    """Where each parameter and statistic is found in a file of `origin`: paddle or timm."""
+    is_paddle = origin == "paddle"
+    last_conv = "last_conv" if is_paddle else "conv_head"
+    # timm's plain classifier has a bias there, and does not scale its features down.
+    scale = float(np.float32(1.0 - backbone.dropout)) if is_paddle else 1.0
+    table: NameTable = {
+        "last_conv/kernel": Foreign(f"{last_conv}.weight", "conv"),
+        "feature_scale": Foreign(None, constant=scale),
+    }
+    if backbone.pool:
+        table["last_conv/bias"] = Foreign(None if is_paddle else f"{last_conv}.bias")
+    units = [("conv1", "conv1.conv", "conv1.bn") if is_paddle else ("conv1", "conv_stem", "bn1")]
     for stage, blocks in STAGES.items():
         for index, (_, _, squeeze) in enumerate(blocks):
-            ours, theirs = f"{stage}_{index}", f"{stage}.{index}"
-            units += [(f"{ours}/{u}", f"{theirs}.{u}") for u in ("dw_conv", "pw_conv")]
-            for conv in ("conv1", "conv2") if squeeze else ():
-                names[f"{ours}/se/{conv}/kernel"] = (f"{theirs}.se.{conv}.weight", "conv")
-                names[f"{ours}/se/{conv}/bias"] = (f"{theirs}.se.{conv}.bias", "same")
-    for ours, theirs in units:
-        names[f"{ours}/conv/kernel"] = (f"{theirs}.conv.weight", "conv")
-        names |= norm_names(f"{ours}/norm", f"{theirs}.bn")
-    return names
+            ours = f"{stage}_{index}"
+            block = f"{stage}.{index}" if is_paddle else f"blocks.{int(stage[-1]) - 2}.{index}"
+            for number, unit in enumerate(("dw_conv", "pw_conv"), start=1):
+                theirs = (
+                    (f"{block}.{unit}.conv", f"{block}.{unit}.bn")
+                    if is_paddle
+                    else (f"{block}.conv_{unit[:2]}", f"{block}.bn{number}")
+                )
+                units.append((f"{ours}/{unit}", *theirs))
+            convs = ("conv1", "conv2") if is_paddle else ("conv_reduce", "conv_expand")
+            for conv, theirs in zip(("conv1", "conv2"), convs, strict=True) if squeeze else ():
+                table |= affine_names(f"{ours}/se/{conv}", f"{block}.se.{theirs}", "conv")
+    for ours, conv, norm in units:
+        table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
+        table |= norm_names(f"{ours}/norm", norm, origin=origin)
+    return table

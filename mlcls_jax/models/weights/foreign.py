@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.errors import WeightsError
-from mlcls_jax.models.weights.names import NameTable, to_ours
+from mlcls_jax.models.weights.names import Foreign, NameTable, to_ours
 from mlcls_jax.models.weights.pickles import read_pdparams
 
 if TYPE_CHECKING:
@@ -25,11 +25,12 @@ log = logging.getLogger(__name__)
 class LoadReport:
     """What became of every tensor."""
 
-    origin: str  # "paddle" or "mlcls_jax"
+    origin: str  # "paddle", "timm" or "mlcls_jax"
     loaded: tuple[str, ...]  # our paths
     initial: tuple[str, ...]  # our paths that kept their initial value
     reshaped: tuple[str, ...]  # of those, the ones present in the source with another shape
     ignored: tuple[str, ...]  # foreign keys without a place in the model
+    given: int  # number of foreign keys
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded ({self.origin} names)"]
@@ -64,23 +65,27 @@ def load(
     from mlcls_jax.models.network import flatten, unflatten
 
     current = flatten(model.variables)
-    origin, table = _matching_table(arrays, model.network.paddle_names)
+    origin, table = _matching_table(arrays, model.network.foreign_names)
     loaded, initial, reshaped = {}, [], []
     for path, value in current.items():
-        key, layout = table[path]
-        if key not in arrays:
+        key, layout, constant = table[path]
+        if key is None:  # the origin has it built in
+            loaded[path] = jnp.full(value.shape, constant, value.dtype)
+        elif key not in arrays:
             initial.append(path)
-            continue
-        array = to_ours(np.asarray(arrays[key]), layout, value.shape)
-        if array.shape == value.shape:
-            loaded[path] = jnp.asarray(array, value.dtype)
         else:
-            initial.append(path)
-            reshaped.append(f"{path} {array.shape}, here {value.shape}")
-    used = {table[path][0] for path in loaded}
-    used |= {table[line.split()[0]][0] for line in reshaped}
+            array = to_ours(np.asarray(arrays[key]), layout, value.shape)
+            if array.shape == value.shape:
+                loaded[path] = jnp.asarray(array, value.dtype)
+            else:
+                initial.append(path)
+                reshaped.append(f"{path} {array.shape}, here {value.shape}")
+    used = {table[path].key for path in loaded}
+    used |= {table[line.split()[0]].key for line in reshaped}
     ignored = [key for key in arrays if key not in used]
-    report = LoadReport(origin, tuple(loaded), tuple(initial), tuple(reshaped), tuple(ignored))
+    report = LoadReport(
+        origin, tuple(loaded), tuple(initial), tuple(reshaped), tuple(ignored), len(arrays)
+    )
     _check(report, where, strict=strict)
     model.variables = unflatten(current | loaded, model.variables)
     return report
@@ -112,17 +117,19 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     )
 
 
-def _matching_table(arrays: dict, paddle: NameTable) -> tuple[str, NameTable]:
+def _matching_table(
+    arrays: dict[str, np.ndarray], foreign: dict[str, NameTable]
+) -> tuple[str, NameTable]:
     """The name table under which most of the arrays are known."""
-    own: NameTable = {path: (path, "same") for path in paddle}
-    tables = {"paddle": paddle, "mlcls_jax": own}
-    hits = {origin: sum(key in arrays for key, _ in t.values()) for origin, t in tables.items()}
+    own = {path: Foreign(path) for path in next(iter(foreign.values()))}
+    tables = foreign | {"mlcls_jax": own}
+    hits = {origin: sum(f.key in arrays for f in t.values()) for origin, t in tables.items()}
     origin = max(hits, key=hits.get)
     return origin, tables[origin]
 
 
 def _check(report: LoadReport, where: str, *, strict: bool) -> None:
-    if not report.loaded:
+    if len(report.ignored) == report.given:
         raise WeightsError(
             f"{where}: nothing fits this model; the source has {_some(report.ignored)}",
             "Check that model.name is the architecture of these weights.",

@@ -1,32 +1,58 @@
 """Name tables: which foreign tensor belongs to which of our parameters, and in which layout."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-# our path, relative to a module → (foreign key, layout)
-NameTable = dict[str, tuple[str, str]]
+
+class Foreign(NamedTuple):
+    """Where one of our parameters is found in a foreign file."""
+
+    key: str | None  # None: the origin has no such tensor; it is `constant` there
+    layout: str = "same"
+    constant: float = 0.0
+
+
+NameTable = dict[str, Foreign]  # by our path, relative to a module
 
 
 def with_prefix(table: NameTable, ours: str, theirs: str = "") -> NameTable:
     """The table of a submodule, seen from its owner."""
-    return {f"{ours}/{path}": (theirs + key, layout) for path, (key, layout) in table.items()}
-
-
-def norm_names(ours: str, theirs: str) -> NameTable:
-    """Batch normalisation in Paddle's names."""
     return {
-        f"{ours}/scale": (f"{theirs}.weight", "same"),
-        f"{ours}/bias": (f"{theirs}.bias", "same"),
-        f"{ours}/mean": (f"{theirs}._mean", "same"),
-        f"{ours}/var": (f"{theirs}._variance", "same"),
+        f"{ours}/{path}": f._replace(key=None if f.key is None else theirs + f.key)
+        for path, f in table.items()
     }
+
+
+def norm_names(ours: str, theirs: str, *, origin: str) -> NameTable:
+    """Batch normalisation in the names of Paddle or PyTorch."""
+    mean, var = {"paddle": ("_mean", "_variance")}.get(origin, ("running_mean", "running_var"))
+    keys = {"scale": "weight", "bias": "bias", "mean": mean, "var": var}
+    return {f"{ours}/{name}": Foreign(f"{theirs}.{key}") for name, key in keys.items()}
+
+
+def affine_names(ours: str, theirs: str, layout: str) -> NameTable:
+    """A layer with weight and bias: `layout` is that of the weight, `linear` for instance."""
+    return {
+        f"{ours}/kernel": Foreign(f"{theirs}.weight", layout),
+        f"{ours}/bias": Foreign(f"{theirs}.bias"),
+    }
+
+
+def linear_layout(origin: str) -> str:
+    """Paddle stores linear weights [in, out] as we do, PyTorch [out, in]."""
+    return "same" if origin == "paddle" else "linear"
 
 
 def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarray:
     """A foreign array in our layout.
 
-    Layouts: "same"; "conv" [out, in, kh, kw] → [kh, kw, in, out]; "conv1x1" [out, in, 1, 1] →
-    [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape` (ours) gives Q.
+    Layouts: "same"; "linear" [out, in] → [in, out]; "conv" [out, in, kh, kw] → [kh, kw, in, out];
+    "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
+    (ours) gives Q.
     """
+    if layout == "linear":
+        return array.T
     if layout == "conv":
         return array.transpose(2, 3, 1, 0)
     if layout == "conv1x1":
@@ -41,6 +67,8 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
 
 def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
     """The inverse of `to_ours`."""
+    if layout == "linear":
+        return array.T
     if layout == "conv":
         return array.transpose(3, 2, 0, 1)
     if layout == "conv1x1":
