@@ -40,7 +40,7 @@ class Model:
         max=8192,
     )
     weights: str | None = option(
-        None, "initial weights: .pdparams, .safetensors or a run's best_model folder"
+        None, "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name, or bundle"
     )
     weights_strict: bool = option(True, "fail if weights lack anything but the head")
     query_num: int = option(80, "ML-Decoder: queries, at most one a label", min=0)
@@ -54,6 +54,19 @@ class Model:
     )
     strides: tuple[int, ...] | None = option(
         None, "stride of stem and stages; None: the architecture's", min=1, max=2
+    )
+    trainable_queries: bool = option(False, "ML-Decoder: train the queries; the original does not")
+    text_embeddings: str | None = option(
+        None, "ML-Decoder: .npy file [labels, size]; queries are made from these embeddings"
+    )
+    text_dim: int | None = option(
+        None, "ML-Decoder: size of the text embeddings; follows text_embeddings", min=1
+    )
+    memory: Literal["patches", "first_patch"] | None = option(
+        None, "CLIP: tokens that the head sees; None: all patches, or as imported weights want it"
+    )
+    quick_gelu: bool | None = option(
+        None, "CLIP: OpenAI's activation; None: exact GELU, or as imported weights want it"
     )
     dtype: Literal["float32", "bfloat16"] = option(
         "float32", "compute type; parameters and logits stay float32"
@@ -75,6 +88,9 @@ class Data:
     val_size: int = option(1000, "digits: number of validation images", min=1)
     on_error: Literal["raise", "skip"] = option(
         "raise", "an unreadable image stops the run, or is left out and counted"
+    )
+    augment: tuple[str, ...] = option(
+        (), "training augmentations in order: cutout, randaugment_v4; (): none"
     )
     threads: int = option(4, "threads that read and decode", min=1, max=1024)
     prefetch: int = option(4, "batches read ahead; at least one a thread", min=1, max=1024)
@@ -102,18 +118,24 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW and its learning rate."""
+    """Optimizer and learning rate."""
+
+    name: Literal["adamw", "momentum"] = option(
+        "adamw", "AdamW, or SGD with momentum and the decay as L2 in the gradient"
+    )
+    momentum: float = option(0.9, "momentum: decay of the velocity", min=0.0, max=0.999999)
 
     learning_rate: float = option(1e-4, "peak learning rate", min=0.0)
     weight_decay: float = option(1e-4, "decay of parameters with two or more axes", min=0.0)
     beta1: float = option(0.9, "AdamW: decay of the first moment", min=0.0, max=0.999999)
     beta2: float = option(0.999, "AdamW: decay of the second moment", min=0.0, max=0.999999999)
     epsilon: float = option(1e-8, "AdamW: added to the root of the second moment", min=0.0)
-    schedule: Literal["cosine", "onecycle", "constant"] = option(
+    schedule: Literal["cosine", "linear", "step", "onecycle", "constant"] = option(
         "cosine", "learning rate over the steps"
     )
-    warmup_epochs: float = option(5.0, "cosine, constant: epochs of linear warm-up", min=0.0)
-    warmup_start: float = option(1e-6, "cosine, constant: learning rate of the first step", min=0.0)
+    by_epoch: bool = option(False, "change the learning rate at the ends of epochs only")
+    warmup_epochs: float = option(5.0, "epochs of linear warm-up; not for onecycle", min=0.0)
+    warmup_start: float = option(1e-6, "learning rate of the first step of warm-up", min=0.0)
     end_learning_rate: float = option(1e-10, "learning rate at the end", min=0.0)
     peak_fraction: float = option(
         0.2, "onecycle: share of the steps before the peak", min=0.001, max=0.999
@@ -121,6 +143,10 @@ class Optimizer:
     divide_factor: float = option(
         25.0, "onecycle: peak divided by the first learning rate", min=1.0
     )
+    three_phase: bool = option(False, "onecycle: down to the first rate, then to the end")
+    anneal: Literal["cosine", "linear"] = option("cosine", "onecycle: shape of its phases")
+    decay_epochs: tuple[int, ...] = option((30, 60, 90), "step: epochs after warm-up", min=1)
+    decay_factor: float = option(0.1, "step: factor at each of them", min=0.0, max=1.0)
     lr_multipliers: tuple[str, ...] = option(
         (), "regex=factor: scale the rate of parameters whose path matches; first match wins"
     )
@@ -389,7 +415,7 @@ def _bare(f: dataclasses.Field) -> Any:
 
 
 def _is_optional(f: dataclasses.Field) -> bool:
-    return isinstance(f.type, types.UnionType)
+    return types.NoneType in typing.get_args(f.type)
 
 
 def _base_type(f: dataclasses.Field) -> type:

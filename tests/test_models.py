@@ -1,7 +1,9 @@
 """Models equal the Paddle originals, tensor for tensor and logit for logit."""
 
 import csv
+import itertools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,12 @@ from mlcls_jax import models
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
+from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.network import Model, Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.names import to_theirs
+from tests.captured import features_and_maps
 from tests.paddle_recipe import DATA, golden, images, weights
 
 GOLDENS = (
@@ -23,6 +27,19 @@ GOLDENS = (
     "PP-LCNet_x1_0_ML",
     "PP-LCNet_x0_25_ML__193x257_c80_q80_b2",
     "PP-LCNet_x1_0_ML__193x257_c80_q80_b2",
+    "PP-HGNetV2-B0_ML",
+    "PP-HGNetV2-B0_ML__193x257_c80_q80_b2",
+    "PP-HGNetV2-B1_ML",
+    "PP-HGNetV2-B1_ML__193x257_c80_q80_b2",
+    "ResNet50_ML__193x257_c80_q80_b2",
+)
+# Of these the first image alone, to save time.
+LARGE_GOLDENS = (
+    "PP-HGNetV2-B4_ML",
+    "PP-HGNetV2-B6_ML",
+    "ResNet50_ML",
+    "ResNet101_ML",
+    "ResNet152_ML",
 )
 SMALL = GOLDENS[2]
 
@@ -34,30 +51,106 @@ def small_model():
     return model
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+def taps(name):
+    """Where the originals' intermediate maps are found: golden's name → module of the backbone."""
+    if name.startswith("PP-LCNet"):
+        stages = pplcnet.STAGES.items()
+        return {"conv1": "conv1"} | {stage: f"{stage}_{len(b) - 1}" for stage, b in stages}
+    if name.startswith("ResNet"):
+        blocks = resnet.VARIANTS[name.partition("_")[0]].blocks
+        last = itertools.accumulate(blocks, initial=-1)
+        return {"stem": "stem"} | {f"stage{i - 1}": f"block{n}" for i, n in enumerate(last) if i}
+    return {path: path for path in ("stem", "stage0", "stage1", "stage2", "stage3")}
+
+
+@pytest.mark.parametrize(
+    "name", [*GOLDENS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE_GOLDENS)]
+)
 def test_logits_and_features_equal_the_original(name):
     expected = golden(name)
     model = models.create(name.partition("__")[0], num_classes=80)
     report = load(model, weights(expected["params"]))
     assert not report.initial and not report.ignored
 
+    count = 1 if name in LARGE_GOLDENS else int(expected["batch"])
+    batch = images(int(expected["batch"]), *expected["resolution"])[:count]
+    paths = taps(name)
+    features, maps = features_and_maps(model, batch, list(paths.values()))
+    for tap, path in paths.items():
+        means = expected[f"tap/{tap}"][:count]
+        error = np.abs(maps[path].mean((1, 2)) - means).max() / means.std()
+        assert error < 1e-4, f"{path} is the first module that differs"
+
+    shape = tuple(expected["feat_shape"])
+    features = features.transpose(0, 3, 1, 2)
+    assert features.shape == (count, *shape[1:])
+    every = features[:, :: int(expected["feat_slice_step"])]
+    theirs = expected["feat_slice64"][:count]
+    np.testing.assert_allclose(every, theirs, atol=1e-4 * theirs.std(), rtol=0)
+    np.testing.assert_allclose(model(batch), expected["logits"][:count], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CLIP_vit_base_patch16_448_ML__224x224_c80_q80_b2",
+        "CLIP_vit_base_patch16_448_ML__320x330_c80_q80_b1",  # sides that patches do not divide
+        pytest.param("CLIP_vit_base_patch16_448_ML", marks=pytest.mark.slow),
+    ],
+)
+def test_clip_equals_the_original(name):
+    expected = golden(name)
+    model = models.create(name.partition("__")[0], num_classes=80)
+    report = load(model, weights(expected["params"]))
+    assert report.ignored == ("proj",) and not report.initial  # it is unused there, too
+    assert model.network.config.memory == "first_patch"  # all that the original's head sees
+
     batch = images(int(expected["batch"]), *expected["resolution"])
+    paths = {"ln_pre": "ln_pre"} | {f"block{i}": f"block{i}" for i in range(12)}
+    features, maps = features_and_maps(model, batch, list(paths.values()))
+    for tap, path in paths.items():
+        means = expected[f"tap/{tap}"]
+        error = np.abs(maps[path].mean(1) - means).max() / means.std()
+        assert error < 1e-4, f"{path} is the first module that differs"
+    assert features.shape == (len(batch), 1, 1, 768)
+    vectors = expected["feat_chmean64"]
+    np.testing.assert_allclose(features[:, 0, 0], vectors, atol=1e-4 * vectors.std(), rtol=0)
     np.testing.assert_allclose(model(batch), expected["logits"], atol=1e-4, rtol=0)
 
+
+def test_clip_shows_a_new_head_all_patches():
+    model = models.create("CLIP_vit_base_patch32_224_ML", num_classes=3)
     backbone = model.network.module(model.variables).backbone
-    features = np.asarray(jax.jit(backbone)(batch)).transpose(0, 3, 1, 2)
-    assert features.shape == tuple(expected["feat_shape"])
-    every = features[:, :: int(expected["feat_slice_step"])]
-    scale = expected["feat_slice64"].std()
-    np.testing.assert_allclose(every, expected["feat_slice64"], atol=1e-4 * scale, rtol=0)
+    assert backbone(images(1, 64, 96)).shape == (1, 2, 3, 768)
+    first = models.create("CLIP_vit_base_patch32_224_ML", num_classes=3, memory="first_patch")
+    backbone = first.network.module(first.variables).backbone
+    assert backbone(images(1, 64, 96)).shape == (1, 1, 1, 768)
 
 
-def test_float64_logits_equal_the_originals_to_ten_digits(small_model):
-    expected = golden(SMALL)
+def test_an_explicit_memory_survives_the_import():
+    expected = golden("CLIP_vit_base_patch16_448_ML__224x224_c80_q80_b2")
+    model = models.create("CLIP_vit_base_patch16_448_ML", num_classes=80, memory="patches")
+    load(model, weights(expected["params"]))
+    assert model.network.config.memory == "patches"
+
+
+def test_resampled_positions_keep_a_constant_and_the_class_token():
+    positions = jnp.concatenate([jnp.full((1, 1, 4), 7.0), jnp.full((1, 9, 4), 3.0)], axis=1)
+    resampled = clip_vit.resample_positions(positions, 3, (5, 2))
+    assert resampled.shape == (1, 11, 4)
+    np.testing.assert_allclose(resampled[:, 0], 7.0)
+    np.testing.assert_allclose(resampled[:, 1:], 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [SMALL, "PP-HGNetV2-B0_ML__193x257_c80_q80_b2"])
+def test_float64_logits_equal_the_originals_to_ten_digits(name):
+    expected = golden(name)
+    model = models.create(name.partition("__")[0], num_classes=80)
+    load(model, weights(expected["params"]))
     with jax.enable_x64(True):
-        variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), small_model.variables)
+        variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), model.variables)
         batch = jnp.asarray(images(2, *expected["resolution"]), jnp.float64)
-        logits = Model(small_model.network, variables)(batch)
+        logits = Model(model.network, variables)(batch)
         np.testing.assert_allclose(logits, expected["logits64"], atol=1e-8, rtol=0)
 
 
@@ -65,6 +158,7 @@ def test_float64_logits_equal_the_originals_to_ten_digits(small_model):
 def test_tensors_have_the_originals_names_and_shapes(table):
     with table.open() as file:
         theirs = {key: tuple(json.loads(shape)) for key, shape in csv.reader(file, delimiter="\t")}
+    theirs.pop("proj", None)  # CLIP's projection into the text space, unused there and here
     is_plain = table.stem.endswith("_cls1000")
     name, classes = (table.stem.removesuffix("_cls1000"), 1000) if is_plain else (table.stem, 80)
     network = Network.of(ModelConfig(name=name, num_classes=classes))
@@ -139,10 +233,38 @@ def test_bfloat16_computes_near_float32_and_returns_float32_logits(small_model):
     assert np.abs(rounded - exact).max() < 0.1 * exact.std()
 
 
-def test_strides_keep_a_larger_map():
-    config = ModelConfig(name="PP-LCNet_x0_25_ML", num_classes=3, strides=(2, 2, 2, 2, 1))
-    network = Network.of(config)
-    assert network.module(network.init(0)).backbone(images(1, 64, 64)).shape == (1, 4, 4, 1280)
+@pytest.mark.parametrize(
+    "name, strides, channels",
+    [
+        ("PP-LCNet_x0_25_ML", (2, 2, 2, 2, 1), 1280),
+        ("PP-HGNetV2-B0_ML", (2, 2, 2, 2, 1), 2048),
+        ("ResNet18_ML", (2, 1, 2, 2, 1), 512),
+    ],
+)
+def test_strides_keep_a_larger_map(name, strides, channels):
+    network = Network.of(ModelConfig(name=name, num_classes=3, strides=strides))
+    features = jax.jit(network.module(network.init(0)).backbone)(images(1, 64, 64))
+    assert features.shape == (1, 4, 4, channels)
+
+
+def test_basic_resnets_have_torchvisions_sizes():
+    for name, count in (("ResNet18", 11_689_512), ("ResNet34", 21_797_672)):
+        params = Network.of(ModelConfig(name=name, num_classes=1000)).abstract.params
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_options_that_an_architecture_lacks_are_refused():
+    with pytest.raises(ConfigError, match="backbone_dropout=0.1: ResNet50_ML has no"):
+        Network.of(ModelConfig(name="ResNet50_ML", num_classes=3, backbone_dropout=0.1))
+
+
+def test_every_affine_of_hgnet_is_matched_by_its_multiplier():
+    network = Network.of(ModelConfig(name="PP-HGNetV2-B0_ML", num_classes=3))
+    (multiplier,) = pphgnetv2.LR_MULTIPLIERS
+    pattern = multiplier.rpartition("=")[0]
+    matched = [path for path in flatten(network.abstract) if re.search(pattern, path)]
+    scalars = [path for path, leaf in flatten(network.abstract).items() if leaf.shape == (1,)]
+    assert matched and set(matched) == set(scalars)
 
 
 @pytest.mark.parametrize("classes, queries", [(1, 80), (7, 0), (33, 20), (200, 80)])
@@ -175,6 +297,11 @@ def test_initial_values_have_the_originals_distributions():
     assert np.abs(queries).max() == pytest.approx((6 / 848) ** 0.5, rel=0.001)
     assert params["head/group_kernel"].std() == pytest.approx((2 / 848) ** 0.5, rel=0.02)
     assert not np.any(params["head/group_bias"])
+    plain = flatten(models.create("ResNet18", num_classes=80).variables)
+    assert np.abs(plain["head/fc/kernel"]).max() == pytest.approx(512**-0.5, rel=0.001)
+    assert plain["backbone/block0/conv0/conv/kernel"].std() == pytest.approx(
+        (2 / (9 * 64)) ** 0.5, rel=0.02
+    )
 
 
 @pytest.mark.parametrize(

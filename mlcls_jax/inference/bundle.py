@@ -54,7 +54,7 @@ def write_bundle(
     """Write a bundle in place of what `folder` holds, whole or not at all."""
     description = {
         "format": FORMAT,
-        "model": {**asdict(config), "weights": None},
+        "model": {**asdict(config), "weights": None, "text_embeddings": None},
         "labels": labels,
         "preprocess": {
             "resize": size_of(config),  # height, width; aspect ratio not kept

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from mlcls_jax.models.initial import Initial
 from mlcls_jax.models.layers import Linear
 
 # ImageNet statistics of RGB in 0…1, with which all published weights were trained.
@@ -40,8 +41,10 @@ def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
 class PoolingHead(nnx.Module):
     """Mean over the map, then one linear layer: features [B, h, w, C] → logits [B, K]."""
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        self.fc = Linear(in_channels, num_classes)
+    def __init__(
+        self, in_channels: int, num_classes: int, *, initial: Initial | None = None
+    ) -> None:
+        self.fc = Linear(in_channels, num_classes, initial=initial)
 
     def __call__(
         self, features: Float[Array, "B h w C"], *, rngs: nnx.Rngs | None = None

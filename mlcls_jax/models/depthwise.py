@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 def depthwise_shifted(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k C"], stride: int
 ) -> Float[Array, "B h w C"]:
-    """Depthwise convolution with padding (k - 1) // 2, as the sum of k * k shifted products."""
+    """Depthwise convolution padded as `xla_conv2d` does, as the sum of k * k shifted products."""
     size = kernel.shape[0]
     padded = _pad(x, size)
-    out_h, out_w = ((n + 2 * ((size - 1) // 2) - size) // stride + 1 for n in x.shape[1:3])
+    out_h, out_w = ((n - 1) // stride + 1 for n in x.shape[1:3])
     return sum(
         _window(padded, i, j, out_h, out_w, (stride, stride)) * kernel[i, j]
         for i in range(size)
@@ -84,8 +84,8 @@ def _kernel_gradient(
 
 
 def _pad(x: Array, size: int) -> Array:
-    pad = (size - 1) // 2
-    return jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    pad = ((size - 1) // 2, size // 2)
+    return jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
 
 
 def _window(

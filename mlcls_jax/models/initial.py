@@ -35,7 +35,14 @@ class Constant:
     value: float
 
 
-Initial = Normal | Uniform | Constant
+@dataclass(frozen=True)
+class FromFile:
+    """The array in a `.npy` file."""
+
+    path: str
+
+
+Initial = Normal | Uniform | Constant | FromFile
 ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
@@ -67,6 +74,8 @@ def draw(path: str, shape: tuple[int, ...], initial: Initial, *, seed: int) -> n
     """The initial value of the parameter at `path`: float32 of `shape`."""
     if isinstance(initial, Constant):
         return np.full(shape, initial.value, np.float32)
+    if isinstance(initial, FromFile):
+        return np.load(initial.path, allow_pickle=False).astype(np.float32).reshape(shape)
     generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(path.encode())]))
     if isinstance(initial, Normal):
         return generator.standard_normal(shape, np.float32) * np.float32(initial.std)

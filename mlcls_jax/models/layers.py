@@ -40,6 +40,11 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+def quick_gelu(x: Array) -> Array:
+    """OpenAI's approximation in CLIP: x * sigmoid(1.702 x)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
 def dropout(x: Array, rate: float, rngs: nnx.Rngs | None) -> Array:
     """Drop elements with probability `rate` and rescale the rest; without `rngs`, return x."""
     if rngs is None or rate == 0.0:
@@ -54,7 +59,7 @@ def cast(x: Array, dtype: jnp.dtype | None) -> Array:
 
 
 class Conv(nnx.Module):
-    """Square convolution with Paddle's integer padding (k - 1) // 2 on every side.
+    """Square convolution; pads as Paddle does with (k - 1) // 2, or with SAME for an even k.
 
     `dtype` is that of the computation (None: that of the arguments); parameters are float32.
     """
@@ -89,7 +94,10 @@ def conv2d(
     stride: int = 1,
     groups: int = 1,
 ) -> Float[Array, "B h w D"]:
-    """Convolution with padding (k - 1) // 2, in the form that is fastest on this platform."""
+    """Convolution that pads k - 1 in all, in the form that is fastest on this platform.
+
+    An odd kernel pads both sides alike; an even one pads one more below and on the right.
+    """
     size = kernel.shape[0]
     if size == 1 and stride == 1 and groups == 1:
         return x @ kernel[0, 0]  # XLA's CPU matrix product beats its 1x1 convolution
@@ -102,12 +110,12 @@ def xla_conv2d(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
 ) -> Float[Array, "B h w D"]:
     """The same in XLA's own form, on every platform."""
-    pad = (kernel.shape[0] - 1) // 2
+    pad = ((kernel.shape[0] - 1) // 2, kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
-        padding=((pad, pad), (pad, pad)),
+        padding=(pad, pad),
         feature_group_count=groups,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
@@ -205,3 +213,23 @@ class Linear(nnx.Module):
         return cast(x, self.dtype) @ cast(self.kernel[...], self.dtype) + cast(
             self.bias[...], self.dtype
         )
+
+
+def attend(
+    q: Float[Array, "B Q D"],
+    k: Float[Array, "B N D"],
+    v: Float[Array, "B N D"],
+    *,
+    num_heads: int,
+    rate: float = 0.0,
+    rngs: nnx.Rngs | None = None,
+) -> Float[Array, "B Q D"]:
+    """Multi-head attention of projected queries, keys and values; softmax in float32 or better."""
+    batch, _, dim = k.shape
+    head_dim = dim // num_heads
+    q, k, v = (x.reshape(batch, -1, num_heads, head_dim) for x in (q * head_dim**-0.5, k, v))
+    scores = jnp.einsum("bqhd,bnhd->bhqn", q, k)
+    wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    attention = jax.nn.softmax(wide, axis=-1).astype(v.dtype)  # [B, heads, Q, N]
+    out = jnp.einsum("bhqn,bnhd->bqhd", dropout(attention, rate, rngs), v)
+    return out.reshape(batch, -1, dim)

@@ -13,13 +13,14 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.initial import (
     ZEROS,
+    FromFile,
     FrozenParam,
     Normal,
     conv_normal,
     param,
     xavier_uniform,
 )
-from mlcls_jax.models.layers import LayerNorm, Linear, dropout, gelu
+from mlcls_jax.models.layers import LayerNorm, Linear, attend, dropout, gelu
 from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names
 
 
@@ -35,6 +36,9 @@ class MLDecoderConfig:
     dropout: float = 0.1
     gelu: bool = False  # the activation of the feed-forward part; ReLU otherwise
     self_attention: bool = False  # in the first layer; the original keeps it in all others
+    trainable_queries: bool = False  # the original freezes them
+    text_dim: int | None = None  # queries are made from text embeddings of this size, one a label
+    text_file: str | None = None  # the embeddings [K, text_dim]; None: they come with the weights
 
 
 class MLDecoder(nnx.Module):
@@ -51,18 +55,30 @@ class MLDecoder(nnx.Module):
         dim = config.embed_dim
         self.num_classes = num_classes
         self.num_queries = min(max(config.query_num, 1), num_classes)
+        self.reads_text = config.text_dim is not None
+        if self.reads_text:
+            self.num_queries = num_classes
         self.group_size = -(-num_classes // self.num_queries)
         self.depth = config.depth
         self.input_proj = Linear(in_channels, dim, initial=conv_normal(1, in_channels), dtype=dtype)
-        queries = (self.num_queries, dim)
-        self.query_embed = param(queries, xavier_uniform(*queries), FrozenParam)
+        self.trains_queries = config.trainable_queries
+        if self.reads_text:
+            text = FromFile(config.text_file) if config.text_file else ZEROS
+            self.text_embed = param((num_classes, config.text_dim), text, FrozenParam)
+            self.text_proj = Linear(config.text_dim, dim)
+        else:
+            kind = nnx.Param if self.trains_queries else FrozenParam
+            queries = (self.num_queries, dim)
+            self.query_embed = param(queries, xavier_uniform(*queries), kind)
         for index in range(config.depth):
             has_self_attention = config.self_attention or index > 0
             layer = DecoderLayer(config, self_attention=has_self_attention, dtype=dtype)
             setattr(self, f"layer{index}", layer)
-        outputs = self.num_queries * self.group_size
-        group = (self.num_queries, dim, self.group_size)
-        self.group_kernel = param(group, Normal(math.sqrt(2.0 / (dim + outputs))))
+        # Text queries share one output vector, so that it serves labels it never saw.
+        groups = 1 if self.reads_text else self.num_queries
+        outputs = groups * self.group_size
+        std = math.sqrt(2.0 / (dim + outputs))
+        self.group_kernel = param((groups, dim, self.group_size), Normal(std))
         self.group_bias = param((outputs,), ZEROS)
 
     def __call__(
@@ -74,19 +90,27 @@ class MLDecoder(nnx.Module):
     ) -> Float[Array, "B K"]:
         batch, _, _, channels = features.shape
         memory = jax.nn.relu(self.input_proj(features.reshape(batch, -1, channels)))  # [B, N, D]
-        queries = jax.lax.stop_gradient(self.query_embed[...])
-        x = queries.astype(memory.dtype)[None]  # [1, Q, D]
+        x = self.queries().astype(memory.dtype)[None]  # [1, Q, D]
         if rngs is not None:  # dropout differs by image; without it they share the first steps
             x = jnp.broadcast_to(x, (batch, *x.shape[1:]))
         for index in range(self.depth):
             x = getattr(self, f"layer{index}")(x, memory, rngs=rngs)
         return self.classify(x)
 
+    def queries(self) -> Float[Array, "Q D"]:
+        """What the decoder asks the feature map: learnt, fixed, or made from the labels' text."""
+        if self.reads_text:
+            return jax.nn.relu(self.text_proj(jax.lax.stop_gradient(self.text_embed[...])))
+        queries = self.query_embed[...]
+        return queries if self.trains_queries else jax.lax.stop_gradient(queries)
+
     def classify(self, x: Float[Array, "B Q D"]) -> Float[Array, "B K"]:
         """Group fully-connected: query i scores labels i * g … i * g + g - 1."""
         # Logits are float32 or better, whatever the compute dtype: mAP ranks them.
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-        logits = jnp.einsum("bqd,qdg->bqg", x.astype(dtype), self.group_kernel[...].astype(dtype))
+        kernel = self.group_kernel[...].astype(dtype)
+        kernel = jnp.broadcast_to(kernel, (self.num_queries, *kernel.shape[1:]))
+        logits = jnp.einsum("bqd,qdg->bqg", x.astype(dtype), kernel)
         logits = logits.reshape(x.shape[0], -1) + self.group_bias[...]
         return logits[:, : self.num_classes]
 
@@ -135,18 +159,11 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, rngs: nnx.Rngs | None
     ) -> Float[Array, "B Q D"]:
-        batch, _, dim = memory.shape
-        head_dim = dim // self.num_heads
-        q = self.q_proj(x) * head_dim**-0.5
-        q = jnp.broadcast_to(q, (batch, *q.shape[1:])).reshape(batch, -1, self.num_heads, head_dim)
-        k = self.k_proj(memory).reshape(batch, -1, self.num_heads, head_dim)
-        v = self.v_proj(memory).reshape(batch, -1, self.num_heads, head_dim)
-        scores = jnp.einsum("bqhd,bnhd->bhqn", q, k)
-        dtype = jnp.promote_types(scores.dtype, jnp.float32)
-        attention = jax.nn.softmax(scores.astype(dtype), axis=-1).astype(v.dtype)
-        attention = dropout(attention, self.dropout, rngs)  # [B, heads, Q, N]
-        out = jnp.einsum("bhqn,bnhd->bqhd", attention, v)
-        return self.out_proj(out.reshape(batch, -1, dim))
+        q = self.q_proj(x)
+        q = jnp.broadcast_to(q, (memory.shape[0], *q.shape[1:]))
+        k, v = self.k_proj(memory), self.v_proj(memory)
+        out = attend(q, k, v, num_heads=self.num_heads, rate=self.dropout, rngs=rngs)
+        return self.out_proj(out)
 
 
 def paddle_names(head: MLDecoder) -> NameTable:
@@ -154,10 +171,14 @@ def paddle_names(head: MLDecoder) -> NameTable:
     names: NameTable = {
         "input_proj/kernel": Foreign("input_proj.weight", "conv1x1"),
         "input_proj/bias": Foreign("input_proj.bias"),
-        "query_embed": Foreign("query_pos_embed.weight"),
         "group_kernel": Foreign("group_conv.weight", "group"),
         "group_bias": Foreign("group_conv.bias"),
     }
+    if head.reads_text:  # not in Paddle; the projection's name is the PyTorch original's
+        names["text_embed"] = Foreign("text_embed")
+        names |= affine_names("text_proj", "wordvec_proj", "same")
+    else:
+        names["query_embed"] = Foreign("query_pos_embed.weight")
     for index in range(head.depth):
         ours, theirs = f"layer{index}", f"decoder.layers.{index}"
         has_self_attention = getattr(head, ours).has_self_attention

@@ -3,7 +3,7 @@
 Nothing else in the project splits or merges modules.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +43,7 @@ class Network:
         Raises:
           ConfigError: unknown name, or an option that the architecture does not have.
         """
+        config = replace(config, text_dim=registry.text_dim(config))
         module = nnx.eval_shape(lambda: registry.build(config))
         graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
         flat = [*nnx.to_flat_state(params), *nnx.to_flat_state(stats)]
@@ -96,6 +97,10 @@ class Model:
     """A network with its numbers: the handle that users hold."""
 
     def __init__(self, network: Network, variables: Variables) -> None:
+        self.replace(network, variables)
+
+    def replace(self, network: Network, variables: Variables) -> None:
+        """Become another model; what is called is compiled anew."""
         self.network = network
         self.variables = variables
         self._apply = jax.jit(network.apply, static_argnames="train")

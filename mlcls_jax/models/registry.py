@@ -4,13 +4,15 @@ import dataclasses
 import difflib
 import fnmatch
 from types import ModuleType
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from mlcls_jax.config import Model
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import ml_decoder
-from mlcls_jax.models.backbones import pplcnet
+from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
 from mlcls_jax.models.weights.names import (
@@ -22,7 +24,7 @@ from mlcls_jax.models.weights.names import (
 
 # Each module offers VARIANTS (name → its config), build(config, dtype=), HEAD (origin → the name of
 # the classifier there), and names(backbone, origin), its table for files of that origin.
-BACKBONES: tuple[ModuleType, ...] = (pplcnet,)
+BACKBONES: tuple[ModuleType, ...] = (pplcnet, pphgnetv2, resnet, clip_vit)
 
 ML_SUFFIX = "_ML"
 
@@ -31,6 +33,11 @@ def list_models(pattern: str = "*") -> list[str]:
     """Names of all models that match a shell pattern, `PP-LCNet*_ML` for instance."""
     names = [name for module in BACKBONES for name in module.VARIANTS]
     return [n for n in (*(n + ML_SUFFIX for n in names), *names) if fnmatch.fnmatch(n, pattern)]
+
+
+def default_size(name: str) -> int:
+    """Side of the images that the model `name` is meant for, unless one says otherwise."""
+    return 448 if name.endswith(ML_SUFFIX) else 224
 
 
 def find_backbone(name: str) -> ModuleType:
@@ -57,15 +64,20 @@ def build(model: Model) -> Classifier:
         raise ConfigError("model.num_classes=None: the number of labels is not known")
     module = find_backbone(model.name)
     has_decoder = model.name.endswith(ML_SUFFIX)
-    changes = {"pool": not has_decoder, "strides": model.strides, "dropout": model.backbone_dropout}
-    config = module.VARIANTS[model.name.removesuffix(ML_SUFFIX)]
-    config = dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
-    if len(config.strides) != (count := len(type(config)().strides)):
-        raise ConfigError(f"model.strides={config.strides}: {model.name} has {count} strides")
+    config = _with_options(module.VARIANTS[model.name.removesuffix(ML_SUFFIX)], model)
+    if hasattr(config, "pool"):
+        config = dataclasses.replace(config, pool=not has_decoder)
     dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
     backbone = module.build(config, dtype=dtype)
+    if not has_decoder and model.text_embeddings:
+        raise ConfigError(
+            f"model.text_embeddings={model.text_embeddings}: {model.name} has no ML-Decoder;"
+            f" {model.name}{ML_SUFFIX} has"
+        )
     if not has_decoder:
-        return Classifier(backbone, PoolingHead(backbone.channels, model.num_classes))
+        initial = getattr(backbone, "head_initial", None)  # most take Linear's own
+        head = PoolingHead(backbone.channels, model.num_classes, initial=initial)
+        return Classifier(backbone, head)
     head_config = MLDecoderConfig(
         query_num=model.query_num,
         embed_dim=model.embed_dim,
@@ -73,9 +85,49 @@ def build(model: Model) -> Classifier:
         num_heads=model.num_heads,
         depth=model.decoder_depth,
         dropout=model.head_dropout,
+        trainable_queries=model.trainable_queries,
+        text_dim=text_dim(model),
+        text_file=model.text_embeddings,
     )
     head = MLDecoder(backbone.channels, model.num_classes, head_config, dtype=dtype)
     return Classifier(backbone, head)
+
+
+def text_dim(model: Model) -> int | None:
+    """Size of the labels' text embeddings; None: the queries are not made from text.
+
+    Raises:
+      ConfigError: the file is missing, or does not hold one embedding a label.
+    """
+    if model.text_embeddings is None:
+        return model.text_dim
+    what = f"model.text_embeddings={model.text_embeddings}"
+    try:
+        shape = np.load(model.text_embeddings, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what}: is not a readable .npy file: {error}") from error
+    if len(shape) != 2 or shape[0] != model.num_classes:
+        raise ConfigError(f"{what}: is {shape}, but must be ({model.num_classes}, size)")
+    return shape[1]
+
+
+def _with_options(config: Any, model: Model) -> Any:
+    """The backbone's config with the options that `model` sets."""
+    options = {
+        "strides": ("strides", model.strides),
+        "backbone_dropout": ("dropout", model.backbone_dropout),
+        "memory": ("memory", model.memory),
+        "quick_gelu": ("quick_gelu", model.quick_gelu),
+    }
+    given = {option: pair for option, pair in options.items() if pair[1] is not None}
+    for option, (field, value) in given.items():
+        if not hasattr(config, field):
+            raise ConfigError(f"model.{option}={value}: {model.name} has no such option")
+    if model.strides and len(model.strides) != len(config.strides):
+        raise ConfigError(
+            f"model.strides={model.strides}: {model.name} has {len(config.strides)} strides"
+        )
+    return dataclasses.replace(config, **dict(given.values()))
 
 
 def foreign_names(model: Model, module: Classifier) -> dict[str, NameTable]:
@@ -89,6 +141,15 @@ def foreign_names(model: Model, module: Classifier) -> dict[str, NameTable]:
         else:
             # PyTorch zoos have no ML-Decoder of this form: their backbones are taken alone.
             head = ml_decoder.paddle_names(module.head)
+            head_name = family.HEAD["paddle"].partition(".")[0]
         backbone = with_prefix(family.names(module.backbone, origin), "backbone")
         tables[origin] = backbone | with_prefix(head, "head", f"{head_name}.")
     return tables
+
+
+def adapt(model: Model, origin: str, *, has_decoder: bool) -> Model:
+    """The options that weights of `origin` need to mean what they meant there, where left open."""
+    family = find_backbone(model.name)
+    if hasattr(family, "adapt"):  # optional: only CLIP's weights come in different dialects
+        return family.adapt(model, origin, has_decoder=has_decoder)
+    return model

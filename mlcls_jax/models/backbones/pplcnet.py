@@ -158,7 +158,7 @@ def names(backbone: PPLCNet, origin: str) -> NameTable:
     for stage, blocks in STAGES.items():
         for index, (_, _, squeeze) in enumerate(blocks):
             ours = f"{stage}_{index}"
-            block = f"{stage}.{index}" if is_paddle else f"blocks.{int(stage[-1]) - 2}.{index}"
+            block = f"{stage}.{index}" if is_paddle else _timm_block(stage, index)
             for number, unit in enumerate(("dw_conv", "pw_conv"), start=1):
                 theirs = (
                     (f"{block}.{unit}.conv", f"{block}.{unit}.bn")
@@ -173,3 +173,13 @@ def names(backbone: PPLCNet, origin: str) -> NameTable:
         table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
         table |= norm_names(f"{ours}/norm", norm, origin=origin)
     return table
+
+
+def _timm_block(stage: str, index: int) -> str:
+    """timm counts stages from 0 and has the last four blocks of blocks5 in a stage of their own."""
+    number = int(stage[-1]) - 2
+    if number < 3:
+        return f"blocks.{number}.{index}"
+    if number == 3:
+        return f"blocks.3.{index}" if index < 2 else f"blocks.4.{index - 2}"
+    return f"blocks.5.{index}"

@@ -1,5 +1,6 @@
 """Name tables: which foreign tensor belongs to which of our parameters, and in which layout."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,9 +9,17 @@ import numpy as np
 class Foreign(NamedTuple):
     """Where one of our parameters is found in a foreign file."""
 
-    key: str | None  # None: the origin has no such tensor; it is `constant` there
+    # Several: joined along their first axis. None: there is no such tensor, it is `constant`.
+    key: str | tuple[str, ...] | None
     layout: str = "same"
     constant: float = 0.0
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The tensors it is made of."""
+        if self.key is None:
+            return ()
+        return self.key if isinstance(self.key, tuple) else (self.key,)
 
 
 NameTable = dict[str, Foreign]  # by our path, relative to a module
@@ -18,10 +27,9 @@ NameTable = dict[str, Foreign]  # by our path, relative to a module
 
 def with_prefix(table: NameTable, ours: str, theirs: str = "") -> NameTable:
     """The table of a submodule, seen from its owner."""
-    return {
-        f"{ours}/{path}": f._replace(key=None if f.key is None else theirs + f.key)
-        for path, f in table.items()
-    }
+    if not theirs:
+        return {f"{ours}/{path}": foreign for path, foreign in table.items()}
+    return {f"{ours}/{path}": f._replace(key=theirs + f.key) for path, f in table.items()}
 
 
 def norm_names(ours: str, theirs: str, *, origin: str) -> NameTable:
@@ -39,6 +47,14 @@ def affine_names(ours: str, theirs: str, layout: str) -> NameTable:
     }
 
 
+def layer_norm_names(ours: str, theirs: str) -> NameTable:
+    """Layer normalisation, the same everywhere."""
+    return {
+        f"{ours}/scale": Foreign(f"{theirs}.weight"),
+        f"{ours}/bias": Foreign(f"{theirs}.bias"),
+    }
+
+
 def linear_layout(origin: str) -> str:
     """Paddle stores linear weights [in, out] as we do, PyTorch [out, in]."""
     return "same" if origin == "paddle" else "linear"
@@ -49,10 +65,12 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
 
     Layouts: "same"; "linear" [out, in] → [in, out]; "conv" [out, in, kh, kw] → [kh, kw, in, out];
     "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
-    (ours) gives Q.
+    (ours) gives Q; "reshape" the same numbers in another shape.
     """
     if layout == "linear":
         return array.T
+    if layout == "reshape":
+        return array.reshape(shape) if array.size == math.prod(shape) else array
     if layout == "conv":
         return array.transpose(2, 3, 1, 0)
     if layout == "conv1x1":
@@ -66,7 +84,7 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
 
 
 def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
-    """The inverse of `to_ours`."""
+    """The inverse of `to_ours`; "reshape" leaves the shape to the caller."""
     if layout == "linear":
         return array.T
     if layout == "conv":
