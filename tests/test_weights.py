@@ -1,8 +1,15 @@
 """Weights of other origin: what fits is loaded, what does not is named, nothing hostile runs."""
 
+import hashlib
+import http.server
+import importlib.util
 import io
 import os
 import pickle
+import threading
+import zipfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +18,9 @@ from safetensors.numpy import save_file
 from mlcls_jax import models
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.network import flatten
-from mlcls_jax.models.weights import load
+from mlcls_jax.models.weights import load, save, to_foreign
 from mlcls_jax.models.weights.names import to_ours, to_theirs
-from mlcls_jax.models.weights.pickles import read_pdparams
+from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 from tests.paddle_recipe import golden, weight, weights
 
 NAME = "PP-LCNet_x0_25_ML"
@@ -110,8 +117,8 @@ def test_codecs_other_than_the_one_needed_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "not a Paddle weight file, or damaged"),
-        (b"\x80\x04garbage", "not a Paddle weight file, or damaged"),
+        (b"", "not a weight file, or damaged"),
+        (b"\x80\x04garbage", "not a weight file, or damaged"),
         (pickle.dumps([1, 2]), "holds a list"),
         (pickle.dumps({"a": 3}), "'a' is a int, not an array"),
         (
@@ -211,3 +218,184 @@ def test_unreadable_files_are_named(tmp_path, name, content, message):
 def test_layouts_are_inverted(layout, shape):
     array = np.random.default_rng(0).normal(size=shape)
     np.testing.assert_array_equal(to_ours(to_theirs(array, layout), layout, shape), array)
+
+
+TORCH = Path(__file__).parent / "data" / "torch"  # written by PyTorch 2.13
+
+
+@pytest.mark.parametrize("name", ["plain.pth", "nested.pth"])
+def test_pytorch_files_are_read_without_pytorch(name):
+    tensors = read_pth(TORCH / name)
+    np.testing.assert_array_equal(tensors["a"], np.arange(6, dtype=np.float32).reshape(2, 3))
+    np.testing.assert_array_equal(tensors["b"], np.float32([1.5, -2.0, 3.140625]))  # bfloat16
+    np.testing.assert_array_equal(tensors["h"], np.float16([0.5, 2.0]))
+    np.testing.assert_array_equal(tensors["t"], np.arange(6).reshape(2, 3).T)  # a transposed view
+    np.testing.assert_array_equal(tensors["v"], [4, 5, 6])  # part of a larger storage
+    np.testing.assert_array_equal(tensors["p"], [1, 1])  # a Parameter
+    assert tensors["n"] == 7 and tensors["e"].shape == (0, 3)
+
+
+def test_pytorch_files_before_1_6_are_named_as_such():
+    with pytest.raises(WeightsError, match=r"since 1\.6") as caught:
+        read_pth(TORCH / "legacy.pth")
+    assert "safetensors" in caught.value.hint
+
+
+def rewrite_pth(target, change):
+    """plain.pth with another pickle in it."""
+    with zipfile.ZipFile(TORCH / "plain.pth") as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data) if name.endswith("data.pkl") else data)
+    return target
+
+
+def test_a_hostile_pytorch_file_is_refused_and_runs_nothing(tmp_path):
+    victim = tmp_path / "victim"
+    hostile = pickle.dumps({"a": Hostile(os.mkdir, str(victim))}, 2)
+    path = rewrite_pth(tmp_path / "m.pth", lambda _: hostile)
+    with pytest.raises(WeightsError, match=r"refused.*posix\.mkdir"):
+        load(model_of(), path)
+    assert not victim.exists()
+
+
+def test_a_tensor_beyond_its_data_is_refused(tmp_path):
+    # The storage of `v` has 10 numbers and the tensor of three begins at 4: let it begin at 9.
+    beyond = rewrite_pth(
+        tmp_path / "n.pth", lambda data: data.replace(b"QK\x04K\x03\x85", b"QK\x09K\x03\x85")
+    )
+    with pytest.raises(WeightsError, match="reaches beyond its data"):
+        read_pth(beyond)
+
+
+def serve(folder):
+    """A web server on this machine for one test."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}"
+
+
+def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch, drawn):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "served"
+    folder.mkdir()
+    data = write_pickle(folder / "m.pdparams", drawn, 4).read_bytes()
+    server, address = serve(folder)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        with pytest.raises(WeightsError, match="SHA-256"):
+            load(model_of(), f"{address}/m.pdparams#sha256={'0' * 64}")
+        assert not load(model_of(), f"{address}/m.pdparams#sha256={digest}").initial
+        with pytest.raises(WeightsError, match="cannot be fetched"):
+            load(model_of(), f"{address}/missing.pdparams")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not load(model_of(), f"{address}/m.pdparams").initial  # from the cache
+    cached = list((tmp_path / "cache").rglob("*"))
+    assert [p.name[13:] for p in cached if p.is_file()] == ["m.pdparams"]
+
+
+def test_the_hub_says_which_package_it_needs():
+    if importlib.util.find_spec("huggingface_hub"):
+        pytest.skip("huggingface_hub is installed")
+    with pytest.raises(WeightsError) as caught:
+        load(model_of(), "hf://owner/name")
+    assert caught.value.hint == "pip install huggingface_hub"
+
+
+@pytest.mark.parametrize("origin", ["paddle", "timm"])
+@pytest.mark.parametrize("name", [NAME, "PP-LCNet_x0_25", "CLIP_vit_base_patch32_224"])
+def test_import_export_import_is_bit_identical(tmp_path, name, origin):
+    model = models.create(name, num_classes=5, seed=3)
+    table = model.network.foreign_names[origin]
+    flat = {
+        path: np.full(value.shape, table[path].constant, np.float32)
+        if table[path].key is None
+        else np.random.default_rng(0).normal(size=value.shape).astype(np.float32)
+        for path, value in flatten(model.variables).items()
+    }
+    load(model, flat)
+    first = to_foreign(model, origin)
+    for path in (tmp_path / "w.pdparams", tmp_path / "w.safetensors"):
+        save(model, path, origin)
+        other = models.create(name, num_classes=5, seed=4)
+        report = load(other, path)
+        assert report.origin == origin and not report.initial and not report.ignored
+        second = to_foreign(other, origin)
+        assert second.keys() == first.keys()
+        for key in first:
+            np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_what_an_origin_cannot_express_is_not_exported_in_silence():
+    model = models.create("PP-LCNet_x0_25", num_classes=5)  # scales its features by 0.8
+    with pytest.raises(WeightsError, match=r"backbone/feature_scale.*timm has 1\.0 built in"):
+        to_foreign(model, "timm")
+
+
+def openai_names(timm):
+    """A timm state dict of a CLIP tower in OpenAI's names."""
+    renames = [
+        ("patch_embed.proj", "conv1"), ("norm_pre", "ln_pre"),
+        ("blocks.", "transformer.resblocks."),
+        ("attn.qkv.", "attn.in_proj_"), ("attn.proj", "attn.out_proj"), (".norm1", ".ln_1"),
+        (".norm2", ".ln_2"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"),
+    ]  # fmt: skip
+    tower = {"cls_token": "class_embedding", "pos_embed": "positional_embedding"}
+    result = {}
+    for key, array in timm.items():
+        if key.startswith("head"):
+            continue
+        for old, new in renames:
+            key = key.replace(old, new)
+        key = tower.get(key, key.replace("norm.", "ln_post."))
+        result[f"visual.{key}"] = array.squeeze() if "embedding" in key else array
+    return result | {"visual.proj": np.zeros((768, 512)), "logit_scale": np.ones(())}
+
+
+def huggingface_names(timm):
+    """The same in Hugging Face's names, with queries, keys and values apart."""
+    renames = [
+        ("patch_embed.proj", "embeddings.patch_embedding"), ("norm_pre", "pre_layrnorm"),
+        ("blocks.", "encoder.layers."), ("attn.proj", "self_attn.out_proj"),
+        (".norm1", ".layer_norm1"), (".norm2", ".layer_norm2"),
+    ]  # fmt: skip
+    tower = {"cls_token": "embeddings.class_embedding",
+             "pos_embed": "embeddings.position_embedding.weight"}  # fmt: skip
+    result = {}
+    for key, array in timm.items():
+        if key.startswith("head"):
+            continue
+        for old, new in renames:
+            key = key.replace(old, new)
+        key = tower.get(key, key)
+        if key.startswith("norm."):
+            key = key.replace("norm.", "post_layernorm.")
+        if "attn.qkv" in key:
+            for name, part in zip("qkv", np.split(array, 3), strict=True):
+                result["vision_model." + key.replace("attn.qkv", f"self_attn.{name}_proj")] = part
+        else:
+            result[f"vision_model.{key}"] = array.squeeze() if "embeddings.c" in key else array
+    pos = "vision_model.embeddings.position_embedding.weight"
+    return result | {pos: result[pos][0]}
+
+
+def test_openai_and_hugging_face_towers_give_the_same_features_as_timms():
+    name = "CLIP_vit_base_patch32_224_ML"
+    source = models.create(name, num_classes=5, quick_gelu=True, seed=1)
+    timm = {k: v for k, v in to_foreign(source, "timm").items() if not k.startswith("head")}
+    batch = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    expected = source.network.module(source.variables).backbone(batch)
+    for origin, arrays in (
+        ("openai", openai_names(timm)),
+        ("huggingface", huggingface_names(timm)),
+    ):
+        model = models.create(name, num_classes=5, seed=2)
+        report = load(model, arrays)
+        assert report.origin == origin
+        assert all(path.startswith("head/") for path in report.initial)
+        assert model.network.config.quick_gelu  # as these towers were trained
+        features = model.network.module(model.variables).backbone(batch)
+        np.testing.assert_allclose(features, expected, atol=1e-5)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.models.weights.names import Foreign, NameTable, to_ours
-from mlcls_jax.models.weights.pickles import read_pdparams
+from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 
 if TYPE_CHECKING:
     from mlcls_jax.models.network import Model
@@ -25,12 +26,11 @@ log = logging.getLogger(__name__)
 class LoadReport:
     """What became of every tensor."""
 
-    origin: str  # "paddle", "timm" or "mlcls_jax"
+    origin: str  # "paddle", "timm", …, or "mlcls_jax"
     loaded: tuple[str, ...]  # our paths
     initial: tuple[str, ...]  # our paths that kept their initial value
     reshaped: tuple[str, ...]  # of those, the ones present in the source with another shape
     ignored: tuple[str, ...]  # foreign keys without a place in the model
-    given: int  # number of foreign keys
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded ({self.origin} names)"]
@@ -53,42 +53,52 @@ def load(
 
     Args:
       model: the model to fill; it is left alone if anything is wrong.
-      source: a `.pdparams` or `.safetensors` file, a folder with `weights.safetensors`, or a
-        mapping from Paddle's (or our own) names to arrays.
+      source: a file (`.pdparams` of Paddle, `.pth` or `.safetensors` in the names of timm, OpenAI's
+        or Hugging Face's CLIP, or our own), its URL or `hf://owner/name`, a folder with
+        `weights.safetensors`, or a mapping from such names to arrays.
       strict: fail if any tensor outside the head is missing or of another shape.
 
     Raises:
       WeightsError: unreadable, nothing fits, or (strict) the backbone is incomplete.
     """
-    arrays = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
+    arrays = dict(source) if isinstance(source, Mapping) else read_weights(local_file(source))
     where = "the given mapping" if isinstance(source, Mapping) else str(source)
-    from mlcls_jax.models.network import flatten, unflatten
+    from mlcls_jax.models import registry  # both import this package's name tables
+    from mlcls_jax.models.network import Network, flatten, unflatten
 
     current = flatten(model.variables)
     origin, table = _matching_table(arrays, model.network.foreign_names)
     loaded, initial, reshaped = {}, [], []
     for path, value in current.items():
-        key, layout, constant = table[path]
-        if key is None:  # the origin has it built in
-            loaded[path] = jnp.full(value.shape, constant, value.dtype)
-        elif key not in arrays:
+        array = _take(table[path], arrays, value.shape)
+        if array is None:
             initial.append(path)
+        elif array.shape == value.shape:
+            loaded[path] = jnp.asarray(array, value.dtype)
         else:
-            array = to_ours(np.asarray(arrays[key]), layout, value.shape)
-            if array.shape == value.shape:
-                loaded[path] = jnp.asarray(array, value.dtype)
-            else:
-                initial.append(path)
-                reshaped.append(f"{path} {array.shape}, here {value.shape}")
-    used = {table[path].key for path in loaded}
-    used |= {table[line.split()[0]].key for line in reshaped}
-    ignored = [key for key in arrays if key not in used]
-    report = LoadReport(
-        origin, tuple(loaded), tuple(initial), tuple(reshaped), tuple(ignored), len(arrays)
-    )
-    _check(report, where, strict=strict)
-    model.variables = unflatten(current | loaded, model.variables)
+            initial.append(path)
+            reshaped.append(f"{path} {array.shape}, here {value.shape}")
+    used = {key for foreign in table.values() for key in foreign.keys}
+    counters = "num_batches_tracked"  # PyTorch's, of no use to anyone
+    ignored = [key for key in arrays if key not in used and not key.endswith(counters)]
+    report = LoadReport(origin, tuple(loaded), tuple(initial), tuple(reshaped), tuple(ignored))
+    _check(report, arrays, table, where, strict=strict)
+    has_decoder = any(path.startswith("head/layer0/") for path in loaded)
+    config = registry.adapt(model.network.config, origin, has_decoder=has_decoder)
+    model.replace(Network.of(config), unflatten(current | loaded, model.variables))
     return report
+
+
+def _take(
+    foreign: Foreign, arrays: dict[str, np.ndarray], shape: tuple[int, ...]
+) -> np.ndarray | None:
+    """The tensor in our layout; None if the source lacks it."""
+    if foreign.key is None:  # the origin has it built in
+        return np.full(shape, foreign.constant, np.float32)
+    if not all(key in arrays for key in foreign.keys):
+        return None
+    parts = [np.asarray(arrays[key]) for key in foreign.keys]
+    return to_ours(parts[0] if len(parts) == 1 else np.concatenate(parts), foreign.layout, shape)
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
@@ -103,6 +113,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path}: there is no such file", "Check model.weights.")
     if path.suffix == ".pdparams":
         return read_pdparams(path)
+    if path.suffix in (".pth", ".pt", ".bin"):
+        return read_pth(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -113,7 +125,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
             raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
     raise WeightsError(
         f"{path}: unknown kind of weight file {path.suffix!r}",
-        "Weights come as .pdparams, .safetensors, or a run's best_model folder.",
+        "Weights come as .pdparams, .pth, .safetensors, or a run's best_model folder.",
     )
 
 
@@ -123,13 +135,23 @@ def _matching_table(
     """The name table under which most of the arrays are known."""
     own = {path: Foreign(path) for path in next(iter(foreign.values()))}
     tables = foreign | {"mlcls_jax": own}
-    hits = {origin: sum(f.key in arrays for f in t.values()) for origin, t in tables.items()}
+    hits = {
+        origin: sum(key in arrays for f in table.values() for key in f.keys)
+        for origin, table in tables.items()
+    }
     origin = max(hits, key=hits.get)
     return origin, tables[origin]
 
 
-def _check(report: LoadReport, where: str, *, strict: bool) -> None:
-    if len(report.ignored) == report.given:
+def _check(
+    report: LoadReport,
+    arrays: dict[str, np.ndarray],
+    table: NameTable,
+    where: str,
+    *,
+    strict: bool,
+) -> None:
+    if not any(key in arrays for path in report.loaded for key in table[path].keys):
         raise WeightsError(
             f"{where}: nothing fits this model; the source has {_some(report.ignored)}",
             "Check that model.name is the architecture of these weights.",

@@ -1,0 +1,66 @@
+"""Weights under the names and in the layouts of Paddle and timm, for use elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from mlcls_jax.errors import WeightsError
+from mlcls_jax.models.weights.names import to_theirs
+
+if TYPE_CHECKING:
+    from mlcls_jax.models.network import Model
+
+ORIGINS = ("paddle", "timm")
+
+
+def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
+    """All tensors of `model` by the keys of `origin`, paddle or timm, in its layouts.
+
+    An ML-Decoder head has Paddle's names in both.
+
+    Raises:
+      ValueError: no such origin.
+      WeightsError: the model has a number that the origin cannot express.
+    """
+    from mlcls_jax.models.network import flatten  # imports this package's name tables
+
+    if origin not in ORIGINS:
+        raise ValueError(f"origin {origin!r}: there are {', '.join(ORIGINS)}")
+    table = model.network.foreign_names[origin]
+    arrays = {}
+    for path, value in flatten(model.variables).items():
+        foreign, array = table[path], np.asarray(value)
+        if foreign.key is None:
+            if not np.array_equal(array, np.full_like(array, foreign.constant)):
+                raise WeightsError(
+                    f"{path} is {array.ravel()[:3]}, but {origin} has {foreign.constant} built in",
+                    "These weights came from elsewhere: export them to where they came from.",
+                )
+            continue
+        arrays[foreign.key] = np.ascontiguousarray(to_theirs(array, foreign.layout))
+    return arrays
+
+
+def save(model: Model, path: str | Path, origin: str) -> Path:
+    """Write `to_foreign(model, origin)` as `.pdparams` or `.safetensors`, whole or not at all.
+
+    Raises:
+      WeightsError: unknown kind of file.
+    """
+    path = Path(path)
+    if path.suffix not in (".pdparams", ".safetensors"):
+        raise WeightsError(f"{path}: unknown kind of weight file; use .pdparams or .safetensors")
+    arrays = to_foreign(model, origin)
+    temporary = path.with_name(f".{path.name}.tmp")
+    if path.suffix == ".pdparams":
+        temporary.write_bytes(pickle.dumps(arrays, protocol=4))
+    else:
+        save_file(arrays, temporary)
+    os.replace(temporary, path)
+    return path
