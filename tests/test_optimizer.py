@@ -24,32 +24,44 @@ def rates(options, plan):
     return np.asarray(jax.vmap(make_schedule(options, plan))(jnp.arange(plan.total_steps)))
 
 
-@pytest.mark.parametrize("tag", ["cosine_ml", "cosine_clip", "cosine_nowarm"])
-def test_cosine_with_warm_up_equals_the_original(tag):
+WARMUP = {"warmup_epoch": "warmup_epochs", "warmup_start_lr": "warmup_start"}
+NAMES = WARMUP | {
+    "learning_rate": "learning_rate", "max_learning_rate": "learning_rate", "end_lr":
+    "end_learning_rate", "eta_min": "end_learning_rate", "end_learning_rate": "end_learning_rate",
+    "by_epoch": "by_epoch", "divide_factor": "divide_factor", "phase_pct": "peak_fraction",
+    "three_phase": "three_phase", "decay_epochs": "decay_epochs",
+}  # fmt: skip
+KINDS = {"Cosine": "cosine", "OneCycleLR": "onecycle", "Linear": "linear", "Piecewise": "step",
+         "Step": "step"}  # fmt: skip
+
+
+def options_of(facts):
+    """Our options for a golden's."""
+    options = {"warmup_epochs": 0, "warmup_start": 0.0, "end_learning_rate": 0.0}
+    options |= {NAMES[key]: value for key, value in facts.items() if key in NAMES}
+    if facts["name"] == "Piecewise":
+        options |= {"learning_rate": facts["values"][0]}
+    if facts["name"] == "Step":
+        size = facts["step_size"]
+        options["decay_epochs"] = tuple(range(size, facts["epochs"], size))
+    if facts.get("anneal_strategy") == "linear":
+        options["anneal"] = "linear"
+    return Optimizer(schedule=KINDS[facts["name"]], **options)
+
+
+@pytest.mark.parametrize("tag", sorted({key.partition("/")[0] for key in SCHEDULES} - {"meta"}))
+def test_schedules_equal_the_originals(tag):
     facts = json.loads(str(SCHEDULES[f"{tag}/cfg"]))
-    options = Optimizer(
-        learning_rate=facts["learning_rate"],
-        warmup_epochs=facts.get("warmup_epoch", 0),
-        warmup_start=facts.get("warmup_start_lr", 0.0),
-        end_learning_rate=facts.get("eta_min", 0.0),
-    )
+    steps = facts["step_each_epoch"]
     with jax.enable_x64(True):
-        ours = rates(options, plan_of(facts["epochs"], facts["step_each_epoch"]))
+        ours = rates(options_of(facts), plan_of(facts["epochs"], steps))
+    if facts.get("by_epoch"):
+        ours = ours[::steps]
     np.testing.assert_allclose(ours, SCHEDULES[f"{tag}/lr"], rtol=1e-9, atol=1e-15)
 
 
-def test_one_cycle_equals_the_original():
-    facts = json.loads(str(SCHEDULES["onecycle_r101/cfg"]))
-    options = Optimizer(
-        schedule="onecycle",
-        learning_rate=facts["max_learning_rate"],
-        divide_factor=facts["divide_factor"],
-        end_learning_rate=facts["end_learning_rate"],
-        peak_fraction=facts["phase_pct"],
-    )
-    with jax.enable_x64(True):
-        ours = rates(options, plan_of(facts["epochs"], facts["step_each_epoch"]))
-    np.testing.assert_allclose(ours, SCHEDULES["onecycle_r101/lr"], rtol=1e-9, atol=1e-15)
+def test_all_nine_schedules_are_covered():
+    assert sum(key.endswith("/lr") for key in SCHEDULES) == 9
 
 
 def test_float32_rates_are_near_enough():
@@ -62,7 +74,7 @@ def test_constant_rises_then_stays():
     np.testing.assert_allclose(rates(options, plan_of(2, 4)), [0, 0.25, 0.5, 0.75, 1, 1, 1, 1])
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step", "onecycle", "constant"])
 @pytest.mark.parametrize("epochs, steps", [(1, 1), (1, 2), (3, 1)])
 def test_the_shortest_runs_have_finite_rates(schedule, epochs, steps):
     assert np.isfinite(rates(Optimizer(schedule=schedule), plan_of(epochs, steps))).all()
@@ -82,6 +94,19 @@ def test_only_parameters_of_rank_two_and_more_are_decayed():
     updates = one_step(options)
     np.testing.assert_allclose(updates["bias"], -0.1, rtol=1e-5)
     np.testing.assert_allclose(updates["kernel"], -0.1 * (1 + 0.5 * 3.0), rtol=1e-5)
+
+
+def test_momentum_adds_the_decay_to_the_gradient_and_keeps_its_velocity():
+    options = Optimizer(name="momentum", schedule="constant", warmup_epochs=0, learning_rate=0.1,
+                        weight_decay=0.5, momentum=0.9)  # fmt: skip
+    params = {"a": {"kernel": jnp.full((2, 2), 3.0)}}
+    plan = plan_of(1, 10)
+    optimizer = make_optimizer(options, make_schedule(options, plan), params, frozenset())
+    grads, state = jax.tree.map(jnp.ones_like, params), optimizer.init(params)
+    first, state = optimizer.update(grads, state, params)
+    np.testing.assert_allclose(first["a"]["kernel"], -0.1 * 2.5, rtol=1e-6)
+    second, _ = optimizer.update(grads, state, params)
+    np.testing.assert_allclose(second["a"]["kernel"], -0.1 * (0.9 * 2.5 + 2.5), rtol=1e-6)
 
 
 def test_frozen_parameters_stay():

@@ -1,6 +1,8 @@
-"""AdamW with its schedule, decay mask, frozen parameters and learning-rate multipliers."""
+"""AdamW and SGD: schedules, decay mask, frozen parameters, learning-rate multipliers."""
 
 import re
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -14,67 +16,113 @@ from mlcls_jax.training.plan import Plan
 
 
 def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
-    """Learning rate of each step, from 0; as in PaddleClas, stepped every iteration."""
-    return {"cosine": _cosine, "onecycle": _onecycle, "constant": _constant}[config.schedule](
-        config, plan
-    )
+    """Learning rate of each step, from 0, as PaddleClas computes it.
+
+    Every schedule but onecycle begins with `warmup_epochs` of linear warm-up.
+    """
+    rate = SCHEDULES[config.schedule](config, plan)
+    unit = plan.steps_per_epoch if config.by_epoch else 1
+    return lambda step: rate(jnp.asarray(step // unit * unit, jnp.result_type(float)))
 
 
 def make_optimizer(
     config: Optimizer, schedule: optax.Schedule, params: Any, frozen: frozenset[str]
 ) -> optax.GradientTransformation:
-    """AdamW for everything but the `frozen` paths; parameters of rank one are not decayed.
+    """AdamW or SGD for everything but the `frozen` paths; parameters of rank one are not decayed.
 
     Raises:
       ConfigError: a pattern of `lr_multipliers` matches no parameter.
     """
     multipliers = _multipliers(config.lr_multipliers, params, frozen)
-    adamw = optax.chain(
+    decay = optax.add_decayed_weights(config.weight_decay, mask=_decayed)
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+    steps = {
+        "adamw": (adam, decay),  # decay beside the gradient
+        "momentum": (decay, optax.trace(config.momentum)),  # L2 as part of it
+    }
+    trained = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
-        optax.add_decayed_weights(config.weight_decay, mask=_decayed),
+        *steps[config.name],
         optax.scale_by_learning_rate(schedule),
         optax.stateless(lambda updates, _: _scale(updates, multipliers)),
     )
     return optax.partition(
-        {"trained": adamw, "frozen": optax.set_to_zero()},
+        {"trained": trained, "frozen": optax.set_to_zero()},
         _by_path(params, lambda path: "frozen" if path in frozen else "trained"),
     )
 
 
 def _cosine(config: Optimizer, plan: Plan) -> optax.Schedule:
-    low, peak = config.end_learning_rate, config.learning_rate
-    warmup = _warmup_steps(config, plan)
-    length = max(1, plan.total_steps - warmup)
+    return _after_warmup(config, plan, _fall(config, "cosine"))
 
-    def schedule(step: jax.Array) -> jax.Array:
-        cosine = low + (peak - low) * (1 + jnp.cos(jnp.pi * (step - warmup) / length)) / 2
-        return jnp.where(step < warmup, _rise(config, step, warmup), cosine)
 
-    return schedule
+def _linear(config: Optimizer, plan: Plan) -> optax.Schedule:
+    return _after_warmup(config, plan, _fall(config, "linear"))
 
 
 def _constant(config: Optimizer, plan: Plan) -> optax.Schedule:
-    warmup = _warmup_steps(config, plan)
-    return lambda step: jnp.where(step < warmup, _rise(config, step, warmup), config.learning_rate)
+    return _after_warmup(config, plan, lambda *_: config.learning_rate)
+
+
+def _step(config: Optimizer, plan: Plan) -> optax.Schedule:
+    """`decay_epochs` count from the end of warm-up, as in the original."""
+    ends = jnp.array([epoch * plan.steps_per_epoch for epoch in config.decay_epochs])
+
+    def after(step: jax.Array, _: int) -> jax.Array:
+        return config.learning_rate * config.decay_factor ** (step >= ends).sum()
+
+    return _after_warmup(config, plan, after)
 
 
 def _onecycle(config: Optimizer, plan: Plan) -> optax.Schedule:
-    low, peak = config.end_learning_rate, config.learning_rate
-    first = peak / config.divide_factor
-    turn = max(
-        config.peak_fraction * plan.total_steps - 1, 1e-9
-    )  # not a whole number, as in Paddle
-    end = max(plan.total_steps - 1, turn + 1e-9)
+    first = config.learning_rate / config.divide_factor
+    # Where phases end is not a whole number of steps, as in Paddle.
+    ends = [config.peak_fraction * plan.total_steps - 1, plan.total_steps - 1]
+    rates = [first, config.learning_rate, config.end_learning_rate]
+    if config.three_phase:
+        ends.insert(1, 2 * config.peak_fraction * plan.total_steps - 2)
+        rates.insert(2, first)
 
     def schedule(step: jax.Array) -> jax.Array:
-        up = _anneal(first, peak, step / turn)
-        return jnp.where(step <= turn, up, _anneal(peak, low, (step - turn) / (end - turn)))
+        rate, start = jnp.asarray(rates[0], jnp.result_type(float)), 0.0
+        for end, (low, high) in zip(ends, pairwise(rates), strict=True):
+            fraction = jnp.clip((step - start) / max(end - start, 1e-9), 0.0, 1.0)
+            rate = jnp.where(step > start, _anneal(low, high, fraction, config.anneal), rate)
+            start = end
+        return rate
 
     return schedule
 
 
-def _anneal(start: float, end: float, fraction: jax.Array) -> jax.Array:
+SCHEDULES = {
+    "cosine": _cosine,
+    "linear": _linear,
+    "step": _step,
+    "onecycle": _onecycle,
+    "constant": _constant,
+}
+
+
+def _after_warmup(
+    config: Optimizer, plan: Plan, rate: Callable[[jax.Array, int], jax.Array | float]
+) -> optax.Schedule:
+    """Warm-up, then `rate(steps since, steps in all)`."""
+    warmup = _warmup_steps(config, plan)
+    length = max(1, plan.total_steps - warmup)
+    return lambda step: jnp.where(
+        step < warmup, _rise(config, step, warmup), rate(step - warmup, length)
+    )
+
+
+def _fall(config: Optimizer, shape: str) -> Callable[[jax.Array, int], jax.Array]:
+    return lambda step, length: _anneal(
+        config.learning_rate, config.end_learning_rate, step / length, shape
+    )
+
+
+def _anneal(start: float, end: float, fraction: jax.Array, shape: str) -> jax.Array:
+    if shape == "linear":
+        return start + (end - start) * fraction
     return end + (start - end) / 2 * (1 + jnp.cos(jnp.pi * fraction))
 
 
