@@ -9,7 +9,7 @@ from photos import Numbers, write_photos
 from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import GREY, Reader, eval_batches, train_batches
 from mlcls_jax.data.sources import open_data
-from mlcls_jax.errors import DataError
+from mlcls_jax.errors import ConfigError, DataError
 
 SIZE = (8, 6)
 
@@ -23,8 +23,10 @@ def evaluation(source, *, batch_size: int, threads: int = 4, on_error: str = "ra
     return list(eval_batches(reader(source, on_error), config, batch_size=batch_size))
 
 
-def training(source, *, start: int = 0, end: int, batch_size: int = 4, seed: int = 1, threads=4):
-    config = Data(threads=threads, prefetch=2)
+def training(
+    source, *, start: int = 0, end: int, batch_size: int = 4, seed: int = 1, threads=4, augment=()
+):
+    config = Data(threads=threads, prefetch=2, augment=augment)
     return list(
         train_batches(
             reader(source),
@@ -158,3 +160,61 @@ def test_skipped_images_keep_their_places_in_the_order():
     index = joined(gaps, "index")
     np.testing.assert_array_equal(index, joined(whole, "index"))
     np.testing.assert_array_equal(joined(gaps, "mask"), ~np.isin(index, [3, 7]))
+
+
+AUGMENTED = {"augment": ("cutout", "randaugment_v4")}
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 19, 20])
+def test_an_augmented_stream_started_at_a_step_is_the_rest_of_the_whole(start):
+    whole = training(Numbers(10), end=20, **AUGMENTED)
+    assert_equal(training(Numbers(10), start=start, end=20, **AUGMENTED), whole[start:])
+    assert_equal(training(Numbers(10), end=30, **AUGMENTED)[:20], whole)
+
+
+def test_threads_change_nothing_in_augmented_images():
+    one, many = (training(Numbers(30), end=40, threads=n, **AUGMENTED) for n in (1, 8))
+    assert_equal(one, many)
+
+
+def test_augmentation_changes_images_and_nothing_else():
+    plain, augmented = training(Numbers(10), end=20), training(Numbers(10), end=20, **AUGMENTED)
+    for key in ("target", "mask", "index"):
+        np.testing.assert_array_equal(joined(augmented, key), joined(plain, key))
+    changed = (joined(augmented, "image") != joined(plain, "image")).any(axis=(1, 2, 3))
+    assert changed.mean() > 0.9
+
+
+def test_every_pass_and_every_seed_augments_differently():
+    source = Numbers(1)
+    images = joined(training(source, end=5, **AUGMENTED), "image")
+    assert len({image.tobytes() for image in images}) > 10
+    assert (images != joined(training(source, end=5, seed=2, **AUGMENTED), "image")).any()
+
+
+def test_evaluation_is_never_augmented():
+    plain, augmented = (
+        list(eval_batches(reader(Numbers(6)), Data(**options), batch_size=4))
+        for options in ({}, AUGMENTED)
+    )
+    assert_equal(plain, augmented)
+
+
+def test_what_cannot_be_read_is_not_augmented():
+    batches = train_batches(
+        reader(Numbers(6, broken=(1, 4)), "skip"),
+        Data(**AUGMENTED),
+        batch_size=4,
+        seed=1,
+        start_step=0,
+        end_step=6,
+    )
+    batches = list(batches)
+    masked = joined(batches, "image")[~joined(batches, "mask")]
+    assert len(masked) == 8 and (masked == GREY).all()
+
+
+def test_an_unknown_augmentation_fails_before_the_first_batch():
+    config = Data(augment=("cutout", "cut-out"))
+    with pytest.raises(ConfigError, match="'cut-out'.*did you mean cutout"):
+        train_batches(reader(Numbers(3)), config, batch_size=1, seed=0, start_step=0, end_step=1)

@@ -5,13 +5,15 @@ stream at its step, and threads and buffers may change in between.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import grain
 import numpy as np
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.augment import Augmentation, augmentations
 from mlcls_jax.data.images import resize
 from mlcls_jax.data.types import Batch, Example, Source
 from mlcls_jax.errors import DataError
@@ -62,24 +64,38 @@ class Reader:
 def train_batches(
     reader: Reader, config: Data, *, batch_size: int, seed: int, start_step: int, end_step: int
 ) -> Iterator[Batch]:
-    """Batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source."""
+    """Batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source.
+
+    Raises:
+      ConfigError: data.augment names what there is not.
+    """
+    functions = augmentations(config.augment)
     # Not None: batches of one of an endless dataset overflow in Grain's length.
     passes = -(-end_step * batch_size // len(reader.source))
     dataset = (
-        grain.MapDataset.range(len(reader.source))
-        .seed(seed)
-        .shuffle()
-        .repeat(passes)
-        .map(reader)
-        .batch(batch_size)[start_step:end_step]
+        grain.MapDataset.range(len(reader.source)).seed(seed).shuffle().repeat(passes).map(reader)
     )
-    return _iterate(dataset, config)
+    if functions:
+        # Before the slice: its generator is made from the seed and the place in the whole stream.
+        dataset = dataset.random_map(partial(_augment, functions=functions))
+    return _iterate(dataset.batch(batch_size)[start_step:end_step], config)
 
 
 def eval_batches(reader: Reader, config: Data, *, batch_size: int) -> Iterator[Batch]:
     """Every example once, in order; the last batch is padded with masked examples."""
     padded = -(-len(reader.source) // batch_size) * batch_size
     return _iterate(grain.MapDataset.range(padded).map(reader).batch(batch_size), config)
+
+
+def _augment(
+    example: Example, rng: np.random.Generator, *, functions: Sequence[Augmentation]
+) -> Example:
+    if not example["mask"]:
+        return example
+    image = example["image"]
+    for function in functions:
+        image = function(image, rng)
+    return {**example, "image": image}
 
 
 def _iterate(dataset: grain.MapDataset, config: Data) -> Iterator[Batch]:

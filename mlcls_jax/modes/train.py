@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from mlcls_jax import config as schema
 from mlcls_jax import files, parallel
+from mlcls_jax.data.augment import augmentations
 from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches
 from mlcls_jax.data.sources import DataSplits, open_data
 from mlcls_jax.errors import ConfigError, WorkdirError
@@ -56,11 +57,13 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     """
     began = time.perf_counter()
     check_owner(workdir, config)
+    augmentations(config.data.augment)  # a wrong name shows before the workdir is taken
     mesh = parallel.make_mesh()
     parallel.check_batch_size("train.batch_size", config.train.batch_size, mesh)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
     data = open_data(config.data)
-    network = Network.of(with_classes(config.model, data.train.labels))
+    model = initial_model(config, data.train.labels)
+    network = model.network
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
     schedule = make_schedule(config.optimizer, plan)
     optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
@@ -74,7 +77,6 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         ema_warmup=config.train.ema_warmup,
     )
     has_ema = config.train.ema_decay > 0
-    variables = initial_variables(network, config)
     claim(workdir, config)
     if finished := finished_result(workdir, plan):
         return finished
@@ -97,7 +99,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     with Checkpoints(
         workdir / "checkpoints", keep=config.train.keep_checkpoints, metric=METRIC
     ) as checkpoints:
-        state, record = begin_or_resume(checkpoints, begin, variables, config, mesh)
+        state, record = begin_or_resume(checkpoints, begin, model.variables, config, mesh)
         best, start = record["best"], int(state.step)
         batches = train_batches(
             readers[0],
@@ -154,13 +156,14 @@ def with_classes(model: schema.Model, labels: tuple[str, ...]) -> schema.Model:
     return dataclasses.replace(model, num_classes=len(labels))
 
 
-def initial_variables(network: Network, config: schema.Config) -> Variables:
-    """Random variables from the seed, replaced by `model.weights` where those fit."""
+def initial_model(config: schema.Config, labels: tuple[str, ...]) -> Model:
+    """The model before training: drawn from the seed, or `model.weights` where those fit."""
+    network = Network.of(with_classes(config.model, labels))
     model = Model(network, network.init(config.seed))
     if config.model.weights:
         report = load(model, config.model.weights, strict=config.model.weights_strict)
         log.info("Weights from %s: %s.", config.model.weights, report)
-    return model.variables
+    return model
 
 
 def begin_or_resume(
