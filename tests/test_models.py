@@ -1,6 +1,7 @@
 """Models equal the Paddle originals, tensor for tensor and logit for logit."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import re
@@ -224,23 +225,21 @@ def test_backbone_dropout_zeroes_the_right_share_and_keeps_the_originals_scale()
     assert kept.sum() / (plain != 0).sum() == pytest.approx(0.8, abs=0.02)
 
 
-def test_bfloat16_computes_near_float32_and_returns_float32_logits(small_model):
-    config = ModelConfig(name="PP-LCNet_x0_25_ML", num_classes=80, dtype="bfloat16")
-    half = Model(Network.of(config), small_model.variables)
-    batch = images(2, 64, 64)
-    exact, rounded = np.asarray(small_model(batch)), half(batch)
-    assert rounded.dtype == jnp.float32
-    assert np.abs(rounded - exact).max() < 0.1 * exact.std()
-
-
 @pytest.mark.parametrize(
-    "name, strides, channels",
-    [
-        ("PP-LCNet_x0_25_ML", (2, 2, 2, 2, 1), 1280),
-        ("PP-HGNetV2-B0_ML", (2, 2, 2, 2, 1), 2048),
-        ("ResNet18_ML", (2, 1, 2, 2, 1), 512),
-    ],
+    "name", ["PP-LCNet_x0_25_ML", "PP-HGNetV2-B0_ML", "ResNet18_ML", "CLIP_vit_base_patch32_224_ML"]
 )
+def test_bfloat16_computes_near_float32_and_keeps_numbers_in_float32(name):
+    exact = models.create(name, num_classes=80)
+    config = dataclasses.replace(exact.network.config, dtype="bfloat16")
+    half = Model(Network.of(config), exact.variables)
+    batch = images(2, 64, 64)
+    logits, rounded = np.asarray(exact(batch)), half(batch)
+    assert rounded.dtype == jnp.float32
+    assert np.abs(rounded - logits).max() < 0.1 * logits.std()
+    assert half(batch, train=True).dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.variables)} == {jnp.dtype(jnp.float32)}
+
+
 def test_strides_keep_a_larger_map(name, strides, channels):
     network = Network.of(ModelConfig(name=name, num_classes=3, strides=strides))
     features = jax.jit(network.module(network.init(0)).backbone)(images(1, 64, 64))
