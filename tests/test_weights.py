@@ -40,14 +40,21 @@ def write_pickle(path, content, protocol):
     return path
 
 
+@pytest.mark.parametrize("with_names", [True, False])
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_pdparams_are_read_in_every_protocol(tmp_path, drawn, protocol):
-    content = dict(drawn) | {"StructuredToParameterName@@": {"conv1.conv.weight": "conv2d_0.w_0"}}
+def test_pdparams_are_read_in_every_protocol(tmp_path, drawn, protocol, with_names):
+    content = dict(drawn)
+    if with_names:
+        content["StructuredToParameterName@@"] = {"conv1.conv.weight": "conv2d_0.w_0"}
     path = write_pickle(tmp_path / "model.pdparams", content, protocol)
     arrays = read_pdparams(path)
     assert arrays.keys() == drawn.keys()
     for key, array in arrays.items():
         np.testing.assert_array_equal(array, drawn[key])
+    created = models.create(NAME, num_classes=80, weights=path)
+    np.testing.assert_array_equal(
+        created.variables.params["head"]["group_bias"], drawn["fc.group_conv.bias"]
+    )
     report = load(model_of(), path)
     assert len(report.loaded) == 168
     assert not report.initial and not report.ignored

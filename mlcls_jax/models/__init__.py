@@ -1,6 +1,8 @@
 """Models by name: `create("PP-LCNet_x1_0_ML", num_classes=80)(images)` gives logits."""
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -11,6 +13,7 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
 from mlcls_jax.models.registry import default_size, list_models
+from mlcls_jax.models.weights import load
 
 __all__ = ["Model", "Network", "create", "from_config", "list_models", "with_labels"]
 
@@ -24,8 +27,9 @@ def create(
     seed: int = 0,
     quick_gelu: bool | None = None,
     memory: Literal["patches", "first_patch"] | None = None,
+    weights: str | Path | Mapping[str, np.ndarray] | None = None,
 ) -> Model:
-    """A model with random weights, to be called as `model(images, train=False)`.
+    """A model, to be called as `model(images, train=False)`.
 
     Args:
       name: one of `list_models()`; `*_ML` has the ML-Decoder head, else mean pooling.
@@ -35,15 +39,20 @@ def create(
       seed: of the initial weights.
       quick_gelu: CLIP: OpenAI's activation; None: exact GELU, or as imported weights want it.
       memory: CLIP: tokens that the ML-Decoder sees; None: all, or as imported weights want it.
+      weights: what `mlcls_jax.models.weights.load` takes; None: random weights.
 
     Raises:
       ConfigError: unknown name, with the nearest right one, or an impossible number.
+      WeightsError: the weights cannot be read, or do not fit.
     """
     size = default_size(name) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     values = {"name": name, "num_classes": num_classes, "query_num": query_num, "image_size": size}
     values |= {"quick_gelu": quick_gelu, "memory": memory}
-    return from_config(model_from_dict(values), seed=seed)
+    model = from_config(model_from_dict(values), seed=seed)
+    if weights is not None:
+        load(model, weights)
+    return model
 
 
 def from_config(config: ModelConfig, *, seed: int = 0) -> Model:
