@@ -32,3 +32,7 @@ class InputError(UserError):
 
 class WorkdirError(UserError):
     """The working directory cannot be used; nothing in it was touched."""
+
+
+class NonFiniteError(UserError):
+    """A loss or a score is NaN or infinite: the training has diverged."""

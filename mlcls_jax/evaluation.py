@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax import parallel
 from mlcls_jax.data.types import Batch
-from mlcls_jax.errors import DataError
+from mlcls_jax.errors import DataError, NonFiniteError
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Network, Variables
 
@@ -36,6 +36,7 @@ def score(
 
     Raises:
       DataError: not a single image could be read.
+      NonFiniteError: a model gives scores that are not numbers.
     """
     scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
     targets = []
@@ -46,4 +47,11 @@ def score(
             scores[name].append(np.asarray(forward(variables, batch["image"]))[known])
     if not any(map(len, targets)):
         raise DataError("there is nothing to evaluate: none of the images could be read")
-    return {name: np.concatenate(parts) for name, parts in scores.items()}, np.concatenate(targets)
+    whole = {name: np.concatenate(parts) for name, parts in scores.items()}
+    for name, values in whole.items():
+        if not np.isfinite(values).all():
+            raise NonFiniteError(
+                f"the {name} weights give scores that are not numbers",
+                "The training has diverged: lower optimizer.learning_rate.",
+            )
+    return whole, np.concatenate(targets)

@@ -9,7 +9,7 @@ from photos import Numbers
 from mlcls_jax import parallel
 from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import Reader, eval_batches
-from mlcls_jax.errors import ConfigError, DataError
+from mlcls_jax.errors import ConfigError, DataError, NonFiniteError
 from mlcls_jax.evaluation import score
 from mlcls_jax.modes.evaluate import check_labels
 
@@ -38,6 +38,17 @@ def test_unreadable_images_are_left_out():
 def test_a_data_set_without_any_readable_image_cannot_be_evaluated():
     with pytest.raises(DataError, match="none of the images could be read"):
         scored(Numbers(3, broken=(0, 1, 2)))
+
+
+def test_scores_that_are_not_numbers_end_the_evaluation():
+    batches = eval_batches(Reader(Numbers(3), (4, 4), "raise"), Data(), batch_size=4)
+    with pytest.raises(NonFiniteError, match="the raw weights give scores that are not numbers"):
+        score(
+            lambda v, images: images[:, 0, 0, :2] * v,
+            {"raw": np.float32(np.nan)},
+            batches,
+            parallel.make_mesh(),
+        )
 
 
 @pytest.mark.parametrize(

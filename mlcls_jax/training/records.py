@@ -15,16 +15,12 @@ from tqdm import tqdm
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
-from mlcls_jax.errors import UserError
+from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
 SHOWN_METRICS = ("MultiLabelMAP", "OF1", "CF1", "HammingDistance")
-
-
-class NonFiniteLossError(UserError):
-    """The loss is NaN or infinite."""
 
 
 class Recorder:
@@ -80,7 +76,7 @@ class Recorder:
         """Numbers of one step, still on the device.
 
         Raises:
-          NonFiniteLossError: an earlier step's loss was NaN or infinite.
+          NonFiniteError: an earlier step's loss was NaN or infinite.
         """
         if not self._watch.running:  # the first step after a start or pause is not counted
             jax.block_until_ready(numbers)
@@ -122,7 +118,7 @@ class Recorder:
             step, numbers = self._waiting.popleft()
             values = {name: float(value) for name, value in jax.device_get(numbers).items()}
             if not math.isfinite(values["loss"]):
-                raise NonFiniteLossError(
+                raise NonFiniteError(
                     f"step {step}: the loss is {values['loss']} "
                     f"(learning rate {values['learning_rate']:.3g})",
                     "Lower optimizer.learning_rate, or set optimizer.clip_norm=1.0.",
