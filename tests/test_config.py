@@ -68,6 +68,7 @@ LEGAL = {
     "model.embed_dim": [16, 768],
     "model.num_heads": [1, 768],
     "model.image_size": [[8], [8192, 8]],
+    "data.augment": [[], ["cutout", "randaugment_v4"]],
     "optimizer.lr_multipliers": [[], ["backbone/.*=0.1", "a=b=0"]],
 }
 
@@ -248,7 +249,8 @@ def test_describe_lists_every_option_with_default_range_and_help():
         assert f"--config.{key}={f.default}  (" in text
         assert f.metadata["help"] in text
     assert "--config.train.epochs=40  (int, at least 1)" in text
-    assert "--config.optimizer.schedule=cosine  (one of cosine, onecycle, constant)" in text
+    choices = "one of cosine, linear, step, onecycle, constant"
+    assert f"--config.optimizer.schedule=cosine  ({choices})" in text
 
 
 @pytest.mark.parametrize("which", [0, -1])

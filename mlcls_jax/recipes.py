@@ -1,0 +1,93 @@
+"""What the recipes of several files in `configs/` have in common."""
+
+from typing import Literal
+
+from ml_collections import ConfigDict
+
+# The originals were trained on four GPUs; their batch sizes count one, ours count all together.
+ORIGINAL_GPUS = 4
+
+
+def ml_decoder_recipe(
+    config: ConfigDict,
+    *,
+    name: str,
+    batch_size: int,
+    learning_rate: float = 1e-4,
+    schedule: Literal["cosine", "onecycle"] = "cosine",
+) -> ConfigDict:
+    """The originals' recipe (PaddleClas, MultiLabelCOCO/MLDecoder) for own data; fills `config`.
+
+    448 x 448, Cutout and RandAugmentV4, AdamW, asymmetric loss, averaged weights.
+    """
+    config.model.name = name
+    config.model.image_size = (448, 448)
+    config.data.source = "mlcls"
+    config.data.augment = ("cutout", "randaugment_v4")
+    config.train.epochs = 40
+    config.train.batch_size = batch_size
+    config.train.ema_decay = 0.9997
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.schedule = schedule
+    config.optimizer.end_learning_rate = 1e-10
+    config.optimizer.warmup_epochs = 5.0  # cosine
+    config.optimizer.warmup_start = 1e-6
+    config.optimizer.peak_fraction = 0.2  # onecycle
+    config.optimizer.divide_factor = 25.0
+    config.loss.name = "asymmetric"
+    config.loss.gamma_pos, config.loss.gamma_neg, config.loss.clip = 0.0, 4.0, 0.05
+    return config
+
+
+def coco_recipe(
+    config: ConfigDict,
+    *,
+    name: str,
+    batch_size: int,
+    learning_rate: float = 1e-4,
+    schedule: Literal["cosine", "onecycle"] = "cosine",
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+) -> ConfigDict:
+    """The same on COCO-2017: 80 labels, one query each; `batch_size` is that of one GPU of four.
+
+    bfloat16 stands for the originals' float16; it needs no loss scaling.
+    """
+    ml_decoder_recipe(
+        config,
+        name=name,
+        batch_size=ORIGINAL_GPUS * batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+    )
+    config.model.num_classes = 80
+    config.model.query_num = 80
+    config.model.dtype = dtype
+    return config
+
+
+def digits_demo(config: ConfigDict, *, name: str) -> ConfigDict:
+    """Boards of handwritten digits, 64 x 64, under a narrow head: minutes on two CPU cores."""
+    config.model.name = name
+    config.model.image_size = (64, 64)
+    config.model.embed_dim = 128
+    config.model.hidden_dim = 256
+    config.model.num_heads = 4
+    config.model.head_dropout = 0.0
+    config.data.source = "digits"
+    config.data.epoch_size = 10_000
+    config.data.val_size = 1_000
+    config.train.epochs = 5
+    config.train.batch_size = 32
+    config.train.ema_decay = 0.99
+    # Drawn at random, the convolutions want a large rate and the decoder a small one.
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.lr_multipliers = ("^head/=0.1",)
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.schedule = "onecycle"
+    config.optimizer.peak_fraction = 0.3
+    # Ten balanced labels learn faster from plain cross-entropy; the asymmetric loss pays off where
+    # negatives are many.
+    config.loss.name = "multilabel"
+    config.evaluate.batch_size = 100
+    return config
