@@ -1,8 +1,9 @@
 """`python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo`
 
-Turns flags into a checked `Config` and runs the mode that it names. Exit codes: 0 done; 1 the
-configuration, the data or a file is wrong (one message, no traceback); 2 a flag does not parse;
-70 a fault of this program; 130 interrupted.
+Turns flags into a checked `Config` and runs the mode that it names. `models [PATTERN]` in the place
+of flags prints the table of models. Exit codes: 0 done; 1 the configuration, the data or a file is
+wrong (one message, no traceback); 2 a flag does not parse; 70 a fault of this program; 130
+interrupted.
 """
 
 import importlib
@@ -29,6 +30,7 @@ MODES = {
     "predict": "mlcls_jax.modes.predict.predict",
 }
 USAGE = "usage: python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo"
+MODELS_USAGE = "usage: python -m mlcls_jax.main models ['PP-LCNet*_ML']"
 
 log = logging.getLogger("mlcls_jax")
 
@@ -43,6 +45,9 @@ def run(argv: list[str] | None = None) -> None:
     argv = sys.argv if argv is None else argv
     if "--helpconfig" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
+        return
+    if argv[1:2] == ["models"]:
+        _print_models(argv[2:])
         return
     app.run(main, argv=argv, flags_parser=_parse_flags)
 
@@ -64,6 +69,18 @@ def main(_: list[str]) -> None:
         log.exception("This is a fault of mlcls_jax, not yours:")
         sys.exit(70)
     print(_summary(config, workdir, result), flush=True)
+
+
+def _print_models(patterns: list[str]) -> None:
+    """The table of the models that match the pattern; without one, of all."""
+    from mlcls_jax.modes.list_models import list_models
+
+    if len(patterns) > 1 or patterns[:1] == ["--help"]:
+        _fail(f"models takes one pattern, not {shlex.join(patterns)}", MODELS_USAGE, code=2)
+    try:
+        print(list_models(*patterns))
+    except UserError as error:
+        _fail(error.message, error.hint, code=1)
 
 
 def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
@@ -93,7 +110,7 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
 
 def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> str:
     """What was written where, and what to do next."""
-    same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode|predict\.)", a)]
+    same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode\b|predict\.)", a)]
     command = f"{_python()} -m mlcls_jax.main {shlex.join(same)}"
     lines = [""]
     if config.mode == "train":

@@ -55,7 +55,7 @@ def test_impossible_values_are_refused_together_before_anything_is_done(tmp_path
     said = fails(CONFIG, f"--workdir={tmp_path}/run", *values, code=1, JAX_PLATFORMS="none")
     assert said.splitlines() == [
         "train.epochs=0: must be int, at least 1",
-        "optimizer.schedule='cosin': must be one of cosine, onecycle, constant;"
+        "optimizer.schedule='cosin': must be one of cosine, linear, step, onecycle, constant;"
         " did you mean cosine?",
         "--helpconfig lists every key with its range.",
     ]
@@ -211,14 +211,14 @@ def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said)
 
 
 def test_the_commands_proposed_after_training_repeat_its_flags(tmp_path, monkeypatch):
-    given = [CONFIG, "--workdir=my runs/a", "--config.data.source=digits", "--config.mode=train"]
+    given = [CONFIG, "--workdir=my runs/a", "--config.model.image_size=64", "--config.mode=train"]
     monkeypatch.setattr(sys, "argv", ["main.py", *given])
     result = {
         "MultiLabelMAP": 0.5, "best_weights": "ema", "best_epoch": 3, "seconds": 9.0,
         "images_per_s": 10.0, "skipped_images": [], "paths": {"best_model": "my runs/a/best_model"},
     }  # fmt: skip
     text = main._summary(schema.Config(), Path("my runs/a"), result)
-    command = f"{CONFIG} '--workdir=my runs/a' --config.data.source=digits"
+    command = f"{CONFIG} '--workdir=my runs/a' --config.model.image_size=64"
     assert f"python -m mlcls_jax.main {command} --config.mode=evaluate" in text
     assert f"python -m mlcls_jax.main {command} --config.mode=predict " in text
 

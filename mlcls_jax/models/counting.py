@@ -1,0 +1,120 @@
+"""What a model costs: parameters and multiply-accumulates, from shapes alone.
+
+Nothing is allocated or compiled: the forward pass is traced with abstract values and its
+operations are read off the jaxpr.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypedDict
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.models import registry
+from mlcls_jax.models.depthwise import depthwise_shifted
+from mlcls_jax.models.initial import Constant
+from mlcls_jax.models.network import Network, flatten
+
+
+class Summary(TypedDict):
+    """A row of the model table."""
+
+    name: str
+    parameters: int
+    gmacs: float
+    feature_map: tuple[int, int, int]  # h, w, C: what the head sees
+    image_size: int
+
+
+def summarize(name: str, *, num_classes: int = 80) -> Summary:
+    """Sizes of the model `name` at its default resolution.
+
+    Raises:
+      ConfigError: no such model.
+    """
+    size = registry.default_size(name)
+    network = Network.of(ModelConfig(name=name, num_classes=num_classes, image_size=(size, size)))
+    return Summary(
+        name=name,
+        parameters=count_parameters(network),
+        gmacs=count_macs(network, size) / 1e9,
+        feature_map=feature_map(network, size),
+        image_size=size,
+    )
+
+
+def count_parameters(network: Network) -> int:
+    """Stored numbers without the statistics of batch normalisation.
+
+    Frozen constants are not counted: the originals have them built in.
+    """
+    leaves = flatten(network.abstract._replace(batch_stats={}))
+    return sum(
+        leaf.size
+        for path, leaf in leaves.items()
+        if not (path in network.frozen and isinstance(network.initial[path], Constant))
+    )
+
+
+def count_macs(network: Network, image_size: int | tuple[int, int]) -> int:
+    """Multiply-accumulates of one image: convolutions, linear layers and attention products.
+
+    Multiplications element by element, norms and activations are left out, as papers do.
+    """
+    traced = jax.make_jaxpr(network.apply)(network.abstract, _image(image_size))
+    return _macs_of(traced.jaxpr)
+
+
+def feature_map(network: Network, image_size: int | tuple[int, int]) -> tuple[int, int, int]:
+    """Height, width and channels of what the backbone hands to the head."""
+
+    def features(variables: Any, images: jax.Array) -> jax.Array:
+        return network.module(variables).backbone(images)
+
+    return jax.eval_shape(features, network.abstract, _image(image_size)).shape[1:]
+
+
+def _image(size: int | tuple[int, int]) -> jax.ShapeDtypeStruct:
+    """One image without its pixels, already normalised."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+
+
+def _macs_of(jaxpr: Jaxpr) -> int:
+    return sum(_macs_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _macs_of_equation(equation: JaxprEqn) -> int:
+    kind = equation.primitive.name
+    if kind == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        shape = equation.invars[0].aval.shape
+        return equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+    if kind == "conv_general_dilated":
+        kernel = equation.invars[1].aval
+        outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+        return equation.outvars[0].aval.size * (kernel.size // outputs)
+    if equation.params.get("name") == depthwise_shifted.__name__:  # a convolution on CPUs
+        return sum(_products(jaxpr) for jaxpr in _inner(equation))
+    repeats = equation.params["length"] if kind == "scan" else 1
+    return repeats * sum(_macs_of(jaxpr) for jaxpr in _inner(equation))
+
+
+def _products(jaxpr: Jaxpr) -> int:
+    """Multiplications element by element."""
+    return sum(
+        e.outvars[0].aval.size if e.primitive.name == "mul" else sum(map(_products, _inner(e)))
+        for e in jaxpr.eqns
+    )
+
+
+def _inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """The jaxprs that an equation calls: of jit, custom_vjp_call and scan."""
+    for value in equation.params.values():
+        if isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value

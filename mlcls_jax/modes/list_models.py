@@ -1,0 +1,49 @@
+"""`mlcls models [PATTERN]`: the models that there are, with their sizes."""
+
+import difflib
+
+import jax
+
+from mlcls_jax.errors import ConfigError
+from mlcls_jax.models import counting, registry
+
+LABELS = 80
+TITLE = (
+    f"Models for {LABELS} labels. GMACs: 10^9 multiply-accumulates of one image, which Paddle's"
+    " papers call FLOPs."
+)
+COLUMNS = ("name", "parameters", "GMACs", "feature map", "resolution")
+
+
+def list_models(pattern: str = "*") -> str:
+    """The table of all models whose name matches a shell pattern, `PP-LCNet*_ML` for instance.
+
+    Raises:
+      ConfigError: none does; names the pattern.
+    """
+    names = registry.list_models(pattern)
+    if not names:
+        close = difflib.get_close_matches(pattern, registry.list_models(), n=1)
+        hint = f"Did you mean {close[0]}?" if close else "A pattern looks like 'PP-LCNet*_ML'."
+        raise ConfigError(f"no model matches {pattern!r}", hint)
+    jax.config.update("jax_platforms", "cpu")  # shapes need no accelerator
+    return format_table([counting.summarize(name, num_classes=LABELS) for name in names])
+
+
+def format_table(summaries: list[counting.Summary]) -> str:
+    """Rows under a title and a header, columns aligned."""
+    rows = [COLUMNS, *(_row(summary) for summary in summaries)]
+    name, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = ("  ".join([row[0].ljust(name), *map(str.rjust, row[1:], widths)]) for row in rows)
+    return "\n".join([TITLE, "", *lines])
+
+
+def _row(summary: counting.Summary) -> tuple[str, ...]:
+    size = summary["image_size"]
+    return (
+        summary["name"],
+        f"{summary['parameters']:,}",
+        f"{summary['gmacs']:.3f}",
+        " x ".join(map(str, summary["feature_map"])),
+        f"{size} x {size}",
+    )
