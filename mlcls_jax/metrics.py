@@ -95,6 +95,32 @@ def sample_accuracy(
     return float((predicted == positives).all(axis=1).mean())
 
 
+def best_mean_accuracy(scores: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """The threshold among 0.4, 0.45, … 0.85 with the best label accuracy, and that accuracy.
+
+    The last of equals wins. PaddleClas: MultilabelMeanAccuracy, for person attributes.
+    """
+    thresholds = [0.4 + 0.05 * i for i in range(10)]
+    accuracies = [label_accuracy(scores, targets, threshold=t) for t in thresholds]
+    accuracy, threshold = max(zip(accuracies, thresholds, strict=True))
+    return threshold, accuracy
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> float:
+    """Share of images whose one true label is among the `k` best scores; 1 where K < k.
+
+    `scores` are [N, K], logits will do; `labels` are the true indices, [N] or [N, 1]. Of equal
+    scores the label with the lower index counts as better.
+
+    Raises ValueError when the lengths do not agree.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels).reshape(-1)
+    if scores.ndim != 2 or len(scores) != len(labels):
+        raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not fit")
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return 1.0 if scores.shape[1] < k else float((best == labels[:, None]).any(axis=1).mean())
+
+
 def precision_recall_f1(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> dict[str, float | np.ndarray]:

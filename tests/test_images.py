@@ -12,11 +12,13 @@ from PIL import Image
 
 from mlcls_jax.data.images import (
     IMAGE_SUFFIXES,
+    center_crop,
     decode_image,
     list_images,
     normalize,
     read_image,
     resize,
+    resize_short,
 )
 from mlcls_jax.errors import DataError, InputError
 
@@ -340,3 +342,15 @@ def test_list_images_names_the_folder_and_the_suffixes(tmp_path):
     assert all(suffix in caught.value.hint for suffix in IMAGE_SUFFIXES)
     with pytest.raises(InputError, match="missing"):
         list_images(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("index", range(7))
+def test_the_single_label_transform_equals_the_original_bit_for_bit(index):
+    height, width = GOLDENS["shapes"][index]
+    source = image_for(int(height), int(width), index=index, seed=7)
+    image = center_crop(resize_short(source, 256), 224)
+    name = f"{index}/clas_single"
+    np.testing.assert_array_equal(image[5::37, 3::41], GOLDENS[f"{name}/u8_grid"])
+    assert zlib.crc32(image.tobytes()) == GOLDENS[f"{name}/u8_crc32"]
+    planes = np.ascontiguousarray(normalize(image).transpose(2, 0, 1))
+    assert zlib.crc32(planes.tobytes()) == GOLDENS[f"{name}/f32_crc32"]

@@ -12,12 +12,14 @@ from sklearn import metrics as sklearn_metrics
 
 from mlcls_jax.metrics import (
     average_precision,
+    best_mean_accuracy,
     hamming_distance,
     label_accuracy,
     mean_average_precision,
     multilabel_metrics,
     precision_recall_f1,
     sample_accuracy,
+    top_k_accuracy,
 )
 
 GOLDENS = np.load(Path(__file__).parent / "data" / "paddle" / "metrics.npz")
@@ -282,3 +284,26 @@ def test_unknown_method_is_named() -> None:
 def test_threshold_of_wrong_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2,\).*\[7\]"):
         hamming_distance(*example(10), threshold=np.asarray([0.5, 0.5]))
+
+
+def test_top_k_and_best_mean_accuracy_equal_the_original() -> None:
+    scores, targets = golden("noties")
+    labels = GOLDENS["topk/label"]
+    for k in (1, 5):
+        expected = float(GOLDENS[f"topk/top{k}"])  # rounded to float32 there
+        assert top_k_accuracy(scores, labels, k=k) == pytest.approx(expected, abs=1e-7)
+    assert top_k_accuracy(scores, labels, k=13) == 1.0  # more than there are classes
+    threshold, accuracy = best_mean_accuracy(scores.astype(np.float32), targets)
+    assert accuracy == pytest.approx(float(GOLDENS["mlmeanacc/value"]), abs=1e-12)
+    assert f"threshold: {threshold}" in str(GOLDENS["mlmeanacc/info"])
+
+
+def test_top_k_accuracy_equals_sklearn() -> None:
+    scores, _ = example(3)
+    labels = np.random.default_rng(4).integers(0, scores.shape[1], len(scores))
+    for k in (1, 3):
+        every = range(scores.shape[1])
+        expected = sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=every)
+        assert top_k_accuracy(scores, labels, k=k) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="do not fit"):
+        top_k_accuracy(scores, labels[:-1])

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from mlcls_jax import models
 from mlcls_jax.config import Loss, Model, Optimizer, Train
@@ -46,9 +47,10 @@ def trained(embeddings, tmp_path_factory):
         make_train_step(network, make_loss(Loss(name="multilabel")), optimizer, schedule,
                         seed=0, ema_decay=0.0, ema_warmup=True)
     )  # fmt: skip
-    rng = np.random.default_rng(1)
-    drawn = rng.random((SEEN, 8, 8))  # a pattern a class will do
-    boards = DigitBoards(drawn, np.arange(SEEN), length=10_000, salt=5)
+    digits = load_digits()
+    seen = digits.target < SEEN
+    images, classes = digits.images[seen] / 16.0, digits.target[seen]
+    boards = DigitBoards(images, classes, length=10_000, salt=5)
     state = init_state(network.init(0), optimizer=optimizer, ema=False)
     losses = []
     for number in range(12):

@@ -98,6 +98,43 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(resized)
 
 
+def resize_short(image: np.ndarray, short: int) -> np.ndarray:
+    """Scale `image` so that its shorter side is `short`, by OpenCV's bilinear rule.
+
+    The transform of the originals' single-label models, bit for bit: no antialiasing, and weights
+    in fixed point of 11 bits.
+    """
+    factor = short / min(image.shape[:2])
+    height, width = (round(side * factor) for side in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    top, bottom, upper, lower = _taps(image.shape[0], height)
+    left, right, before, after = _taps(image.shape[1], width)
+    pixels = image.astype(np.int32)
+    rows = pixels[:, left] * before[:, None] + pixels[:, right] * after[:, None]
+    rows >>= 4  # what is kept of the products fits 32 bits
+    upper, lower = upper[:, None, None], lower[:, None, None]
+    sums = ((upper * rows[top]) >> 16) + ((lower * rows[bottom]) >> 16)
+    return ((sums + 2) >> 2).clip(0, 255).astype(np.uint8)
+
+
+def center_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The `size` x `size` pixels in the middle, a half pixel up and left where sides are odd."""
+    top, left = ((side - size) // 2 for side in image.shape[:2])
+    return image[top : top + size, left : left + size]
+
+
+def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The two of `old` pixels that each of `new` lies between, and their weights times 2048."""
+    position = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+    first = np.floor(position).astype(np.int64)
+    weight = np.where((first < 0) | (first >= old - 1), np.float32(0), position - first)
+    weight = weight.astype(np.float32)
+    first = first.clip(0, old - 1)
+    scaled = (np.rint(w * 2048).astype(np.int32) for w in (np.float32(1) - weight, weight))
+    return first, np.minimum(first + 1, old - 1), *scaled
+
+
 def normalize(image: np.ndarray) -> np.ndarray:
     """Maps uint8 [H, W, 3] to float32 [H, W, 3]: (x / 255 - MEAN) / STD for each channel.
 
