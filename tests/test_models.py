@@ -240,6 +240,14 @@ def test_bfloat16_computes_near_float32_and_keeps_numbers_in_float32(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(half.variables)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.parametrize(
+    "name, strides, channels",
+    [
+        ("PP-LCNet_x0_25_ML", (2, 2, 2, 2, 1), 1280),
+        ("PP-HGNetV2-B0_ML", (2, 2, 2, 2, 1), 2048),
+        ("ResNet18_ML", (2, 1, 2, 2, 1), 512),
+    ],
+)
 def test_strides_keep_a_larger_map(name, strides, channels):
     network = Network.of(ModelConfig(name=name, num_classes=3, strides=strides))
     features = jax.jit(network.module(network.init(0)).backbone)(images(1, 64, 64))
