@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written ever stands under its final name."""
+"""Writing files so that nothing half-written stands under its final name; where caches lie."""
 
 import json
 import os
@@ -41,3 +41,8 @@ def recover_folder(folder: Path) -> None:
     old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():
         old.rename(folder)
+
+
+def cache_folder(name: str) -> Path:
+    """The user's cache folder for things of this kind; it may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlcls_jax" / name

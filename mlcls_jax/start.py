@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mlcls_jax import files
+
 
 def start_logging(log_file: Path) -> None:
     """Our messages to the terminal (INFO) and to `log_file` (all); libraries only warn."""
@@ -25,9 +27,8 @@ def start_jax() -> None:
     """Keep compiled programs in the user's cache folder, so that the next start is fast."""
     import jax
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlcls_jax" / "jax"
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(files.cache_folder("jax")))
 
 
 class _BarHandler(logging.Handler):

@@ -35,7 +35,7 @@ class Reader:
     def __call__(self, index: int) -> Example:
         """Example `index`; past the end of the source: padding."""
         if index >= len(self.source):
-            return self._masked(index, np.zeros(len(self.source.labels), np.float32))
+            return self._masked(index)
         try:
             image, target = self.source[index]
         except DataError as error:
@@ -44,7 +44,7 @@ class Reader:
             if index not in self.broken:
                 self.broken[index] = error.message
                 log.warning("left out: %s", error.message)
-            return self._masked(index, np.zeros(len(self.source.labels), np.float32))
+            return self._masked(index)
         return {
             "image": resize(image, self.size),
             "target": target,
@@ -52,10 +52,10 @@ class Reader:
             "index": np.array(index, np.int32),
         }
 
-    def _masked(self, index: int, target: np.ndarray) -> Example:
+    def _masked(self, index: int) -> Example:
         return {
             "image": np.full((*self.size, 3), GREY, np.uint8),
-            "target": target,
+            "target": np.zeros(len(self.source.labels), np.float32),
             "mask": np.array(False),
             "index": np.array(index, np.int32),
         }

@@ -13,9 +13,8 @@ from mlcls_jax import __version__, files
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
 from mlcls_jax.errors import ConfigError, WeightsError
-from mlcls_jax.models import from_config
 from mlcls_jax.models.classifier import MEAN, STD
-from mlcls_jax.models.network import Model, Variables, flatten
+from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
 
 FORMAT = 1  # of inference.json
@@ -97,7 +96,8 @@ def read_bundle(folder: Path) -> Bundle:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
     if len(labels) != config.num_classes:
         raise WeightsError(f"{path}: {len(labels)} labels, but num_classes={config.num_classes}")
-    model = from_config(config)
+    network = Network.of(config)
+    model = Model(network, network.abstract)  # shapes; every number comes from the file
     report = load(model, folder)
     if report.initial or report.ignored:
         raise WeightsError(f"{folder}: weights do not belong to inference.json: {report}")

@@ -85,7 +85,6 @@ class MLDecoder(nnx.Module):
         self,
         features: Float[Array, "B h w C"],
         *,
-        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B K"]:
         batch, _, _, channels = features.shape

@@ -55,7 +55,8 @@ def find_backbone(name: str) -> ModuleType:
 
 
 def build(model: Model) -> Classifier:
-    """The untrained module that `model` describes; `num_classes` must be set.
+    """The untrained module that `model` describes; `num_classes` must be set, and
+    `text_dim` where there are text embeddings.
 
     Raises:
       ConfigError: unknown name, or an option the architecture does not have.
@@ -86,7 +87,7 @@ def build(model: Model) -> Classifier:
         depth=model.decoder_depth,
         dropout=model.head_dropout,
         trainable_queries=model.trainable_queries,
-        text_dim=text_dim(model),
+        text_dim=model.text_dim,  # resolved by `text_dim` before
         text_file=model.text_embeddings,
     )
     head = MLDecoder(backbone.channels, model.num_classes, head_config, dtype=dtype)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from mlcls_jax import files
 from mlcls_jax.errors import WeightsError
 
 HUB = "hf://"
@@ -34,17 +35,10 @@ def local_file(source: str | Path) -> Path:
     return Path(source)
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept."""
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlcls_jax" / "weights"
-    )
-
-
 def _download(url: str) -> Path:
     url, _, checksum = url.partition("#sha256=")
     name = Path(urlsplit(url).path).name or "weights"
-    path = cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    path = files.cache_folder("weights") / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

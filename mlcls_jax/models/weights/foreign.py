@@ -85,7 +85,8 @@ def load(
     _check(report, arrays, table, where, strict=strict)
     has_decoder = any(path.startswith("head/layer0/") for path in loaded)
     config = registry.adapt(model.network.config, origin, has_decoder=has_decoder)
-    model.replace(Network.of(config), unflatten(current | loaded, model.variables))
+    network = model.network if config == model.network.config else Network.of(config)
+    model.replace(network, unflatten(current | loaded, model.variables))
     return report
 
 
