@@ -62,3 +62,6 @@ class Numbers:
 
     def name(self, index: int) -> str:
         return str(index)
+
+    def place(self, index: int) -> str:
+        return f"list.txt:{index + 1}"

@@ -5,7 +5,7 @@ import pytest
 from photos import LABELS, row, write_image, write_lines, write_photos
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.sources import digits, mlcls, open_data
+from mlcls_jax.data.sources import digits, load, mlcls, open_data
 from mlcls_jax.errors import ConfigError, DataError
 
 
@@ -33,7 +33,7 @@ def test_a_good_data_set(root):
     data = open_root(root)
     assert data.train.labels == data.validation.labels == LABELS
     assert (len(data.train), len(data.validation)) == (4, 2)
-    image, target = data.train[1]
+    image, target = load(data.train, 1)
     np.testing.assert_array_equal(image, write_image(root / "images/train_1.png", 1))
     np.testing.assert_array_equal(target, np.float32([0, 1, 0]))
     assert (image.dtype, target.dtype) == (np.uint8, np.float32)
@@ -53,7 +53,7 @@ def test_images_at_any_depth_with_any_name(root):
     pixels = [write_image(root / name, seed) for seed, name in enumerate(names)]
     write_lines(root / "train.txt", [f"{name}\t0,0,1" for name in names])
     data = open_root(root).train
-    for (image, target), expected in zip((data[i] for i in range(3)), pixels, strict=True):
+    for (image, target), expected in zip((load(data, i) for i in range(3)), pixels, strict=True):
         np.testing.assert_array_equal(image, expected)
         np.testing.assert_array_equal(target, [0, 0, 1])
 
@@ -182,9 +182,9 @@ def test_an_unreadable_image_is_told_with_its_line_when_it_is_read(root):
     (root / "images/train_2.png").write_bytes(b"not an image")
     data = open_root(root)
     with pytest.raises(DataError) as caught:
-        data.train[2]
+        load(data.train, 2)
     assert caught.value.message.startswith(f"{root}/train.txt:3: {root}/images/train_2.png: ")
-    data.train[1]
+    load(data.train, 1)
 
 
 def test_skip_leaves_missing_images_to_be_told_when_they_are_read(root):

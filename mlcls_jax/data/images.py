@@ -37,8 +37,16 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises DataError, which names the file, when it cannot be opened or decoded.
     """
+    return decode_image(read_file(path), name=str(path))
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of an image file, still encoded.
+
+    Raises DataError, which names the file, when it cannot be read.
+    """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file", hint="Check the path.") from error
     except IsADirectoryError as error:
@@ -47,7 +55,6 @@ def read_image(path: str | Path) -> np.ndarray:
     except OSError as error:
         hint = "Check that the file may be read."
         raise DataError(f"{path}: cannot be opened: {error.strerror}", hint=hint) from error
-    return decode_image(data, name=str(path))
 
 
 def decode_image(data: bytes, *, name: str) -> np.ndarray:

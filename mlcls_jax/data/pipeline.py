@@ -15,6 +15,7 @@ import numpy as np
 from mlcls_jax.config import Data
 from mlcls_jax.data.augment import Augmentation, augmentations
 from mlcls_jax.data.images import resize
+from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Batch, Example, Source
 from mlcls_jax.errors import DataError
 
@@ -37,7 +38,7 @@ class Reader:
         if index >= len(self.source):
             return self._masked(index)
         try:
-            image, target = self.source[index]
+            image, target = load(self.source, index)
         except DataError as error:
             if self.on_error == "raise":
                 raise

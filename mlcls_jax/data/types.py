@@ -10,7 +10,7 @@ class Example(TypedDict):
     """One image, ready to be batched."""
 
     image: UInt8[np.ndarray, "H W 3"]
-    target: Float[np.ndarray, " K"]  # 1 present, 0 absent
+    target: Float[np.ndarray, " K"]  # 1 present, 0 absent, -1 not annotated
     mask: Bool[np.ndarray, ""]  # False: padding or an unreadable image; counts nowhere
     index: Int32[np.ndarray, ""]  # position in the source: joins predictions to files
 
@@ -31,10 +31,18 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 [H, W, 3] of any size, and target float32 [K]; DataError if unreadable."""
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, np.ndarray]:
+        """Image and target float32 [K] (1, 0, or -1 for not annotated).
+
+        The image is the content of an image file, still encoded, so that the reader may decode
+        it at the scale it wants; or uint8 [H, W, 3] of any size. DataError if it cannot be read.
+        """
         ...
 
     def name(self, index: int) -> str:
-        """What to call this example in messages: its file, or its number."""
+        """What to call this example: its file, or its number."""
+        ...
+
+    def place(self, index: int) -> str:
+        """Where it stands, for messages: list, line and file."""
         ...

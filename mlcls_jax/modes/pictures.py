@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
 from mlcls_jax.inference.bundle import read_bundle
@@ -53,7 +54,7 @@ def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndar
         if len(found) == count:
             break
         try:
-            found.append((source.name(index), *source[index]))
+            found.append((source.name(index), *load(source, index)))
         except DataError:  # the pipeline has reported it already
             continue
     return found

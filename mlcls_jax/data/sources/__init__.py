@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from mlcls_jax.config import Data
+from mlcls_jax.data.images import decode_image
 from mlcls_jax.data.sources import digits, mlcls
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
@@ -36,3 +39,15 @@ def open_data(config: Data) -> DataSplits:
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(SOURCES)}."
         raise ConfigError(f"data.source={config.source}: there is no such kind; {hint}")
     return DataSplits(*SOURCES[config.source](config))
+
+
+def load(source: Source, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 [H, W, 3] at its own size, and target float32 [K], of one example.
+
+    Raises:
+      DataError: it cannot be read or decoded; names the place.
+    """
+    image, target = source[index]
+    if isinstance(image, bytes):
+        image = decode_image(image, name=source.place(index))
+    return image, target

@@ -32,6 +32,9 @@ class DigitBoards:
     def name(self, index: int) -> str:
         return f"board_{index:06d}"
 
+    def place(self, index: int) -> str:
+        return f"digits: {self.name(index)}"
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.Generator(np.random.PCG64([self._salt, index]))
         ink = np.zeros((SIZE, SIZE), np.float32)

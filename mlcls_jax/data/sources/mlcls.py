@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.images import read_image
+from mlcls_jax.data.images import read_file
 from mlcls_jax.errors import DataError
 
 MAX_FAULTS = 20  # shown in one message
@@ -28,16 +28,19 @@ class MLClsList:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
         try:
-            image = read_image(self._root / self._paths[index])
+            content = read_file(self._root / self._paths[index])
         except DataError as error:
             place = f"{self._list_file}:{self._lines[index]}: "
             raise DataError(place + error.message, error.hint) from error
-        return image, self._targets[index].astype(np.float32)
+        return content, self._targets[index].astype(np.float32)
 
     def name(self, index: int) -> str:
         return str(self._root / self._paths[index])
+
+    def place(self, index: int) -> str:
+        return f"{self._list_file}:{self._lines[index]}: {self.name(index)}"
 
 
 def open_splits(config: Data) -> tuple[MLClsList, MLClsList]:
