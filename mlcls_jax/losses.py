@@ -2,6 +2,9 @@
 
 All compute in float32 or wider and match the values of PaddleClas (`ppcls/loss/`).
 
+A target below 0 means that the label is not annotated: it changes neither value nor gradient, and
+means are over the annotated entries.
+
 All take `mask` [B], bool or float. False or 0 is a padding row: whatever it holds, NaN included,
 it changes neither value nor gradient, and means are over the other rows. Other floats weigh their
 row. When every row is padding the loss is 0.
@@ -37,8 +40,9 @@ def asymmetric_loss(
 
     Args:
         logits: [B, K], any float type.
-        targets: [B, K], 1 present, 0 absent, of any type. Values in between, as mixup makes them,
-            mix the costs of a positive and a negative (the original has no rule for them).
+        targets: [B, K], 1 present, 0 absent, -1 not annotated, of any type. Values in between, as
+            mixup makes them, mix the costs of a positive and a negative (the original has no rule
+            for them, nor for missing annotations).
         gamma_pos: focusing exponent of positives, >= 0; 0 is none.
         gamma_neg: focusing exponent of negatives, >= 0; 0 is none.
         clip: probability in [0, 1) up to which a negative is free; 0 or None is none.
@@ -58,7 +62,7 @@ def asymmetric_loss(
     _check_shapes(logits, targets, logits.shape)
     weights = _row_weights(logits, mask)
     logits = _drop_padding(_promote(logits), weights)
-    targets = targets.astype(logits.dtype)
+    known, targets = _split_known(targets.astype(logits.dtype))
 
     margin = clip or 0.0
     # 1 - sigmoid(x) would lose all digits of a confident prediction; sigmoid(-x) keeps them.
@@ -73,8 +77,8 @@ def asymmetric_loss(
     loss = targets * positive + (1 - targets) * negative
 
     if reduction == "mean":
-        return _mean_over_rows(loss.mean(axis=-1), weights)
-    loss = _drop_padding(loss, weights) * weights[:, None]
+        return _mean_over_known(loss, known, weights)
+    loss = _drop_padding(jnp.where(known, loss, 0), weights) * weights[:, None]
     return loss.sum() if reduction == "sum" else loss
 
 
@@ -91,13 +95,14 @@ def multilabel_loss(
 
     PaddleClas: `MultiLabelLoss`; its gradient at a logit of exactly 0 is wrong (0.5 - t less 1),
     ours is right. `positive_ratio` is its `weight_ratio`: with r the share of positives, an entry
-    weighs exp(1-r) if its target is above 0.5, exp(r) if not, and 0 (ignored) if it is <= -1.
-    As in the original the weights look at the *smoothed* target, so -1 together with an `epsilon`
-    is not ignored.
+    weighs exp(1-r) if its target is above 0.5 and exp(r) if not. The original ignores a target of -1
+    together with `positive_ratio` only, and where it does, its mean is over all entries; so is ours
+    in that case.
 
     Args:
         logits: [B, K], any float type.
-        targets: [B, K], 1 present, 0 absent, of any type; values in between are soft labels.
+        targets: [B, K], 1 present, 0 absent, -1 not annotated, of any type; values in between are
+            soft labels.
         epsilon: label smoothing t → (1-epsilon)·t + epsilon/K, in (0, 1); 0 or None is none.
         size_sum: sum over the classes and mean over the rows; else mean over both.
         positive_ratio: [K] or [B, K], in [0, 1].
@@ -112,12 +117,17 @@ def multilabel_loss(
     _check_shapes(logits, targets, logits.shape)
     weights = _row_weights(logits, mask)
     logits = _drop_padding(_promote(logits), weights)
-    targets = _smooth(targets.astype(logits.dtype), epsilon)
+    known, targets = _split_known(targets.astype(logits.dtype))
+    targets = _smooth(targets, epsilon)
 
     loss = -targets * jax.nn.log_sigmoid(logits) - (1 - targets) * jax.nn.log_sigmoid(-logits)
+    loss = jnp.where(known, loss, 0)
     if positive_ratio is not None:
         loss = loss * _ratio_weights(targets, positive_ratio.astype(loss.dtype))
-    return _mean_over_rows(loss.sum(axis=-1) if size_sum else loss.mean(axis=-1), weights)
+        known = jnp.ones_like(known)
+    if size_sum:
+        return _mean_over_rows(loss.sum(axis=-1), weights)
+    return _mean_over_known(loss, known, weights)
 
 
 def cross_entropy(
@@ -195,6 +205,21 @@ def _mean_over_rows(rows: Float[Array, " B"], weights: Float[Array, " B"]) -> Fl
     return jnp.sum(_drop_padding(rows, weights) * weights) / jnp.where(total != 0, total, 1)
 
 
+def _split_known(targets: Float[Array, "B K"]) -> tuple[Array, Float[Array, "B K"]]:
+    """Which entries are annotated, and the targets with 0 in place of those that are not."""
+    known = targets >= 0
+    return known, jnp.where(known, targets, 0)
+
+
+def _mean_over_known(
+    entries: Float[Array, "B K"], known: Array, weights: Float[Array, " B"]
+) -> Float[Array, ""]:
+    """Each entry counts as much as its row; a row that is padding or an unknown entry not at all."""
+    weights = jnp.where(known, weights[:, None], 0)
+    total = weights.sum()
+    return jnp.sum(jnp.where(weights != 0, entries, 0) * weights) / jnp.where(total != 0, total, 1)
+
+
 def _power(base: Array, exponent: float) -> Array:
     """base^exponent for base >= 0, with a finite gradient at 0 for exponents below 1 as well."""
     if exponent == 0:
@@ -217,5 +242,4 @@ def _ratio_weights(targets: Float[Array, "B K"], ratio: Array) -> Float[Array, "
             f"positive_ratio {ratio.shape} does not fit targets {targets.shape}: expected "
             "[classes] or [batch, classes]"
         )
-    weights = jnp.exp(jnp.where(targets > 0.5, 1 - ratio, ratio))
-    return jnp.where(targets > -1, weights, 0)
+    return jnp.exp(jnp.where(targets > 0.5, 1 - ratio, ratio))

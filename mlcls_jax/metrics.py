@@ -1,8 +1,9 @@
 """Multi-label metrics on scores, exact, in NumPy.
 
 `scores` are probabilities [N, K] in [0, 1] (after the sigmoid), `targets` are [N, K] with 1 for a
-label that is present; as in PaddleClas any other integer part counts as absent. All functions
-raise ValueError for arrays that are not 2-D, not alike in shape or empty, and for scores that are
+label that is present; as in PaddleClas any other integer part counts as absent, but for those below
+0: such a label is not annotated, and the entry is left out of every count. All functions raise
+ValueError for arrays that are not 2-D, not alike in shape or empty, and for scores that are
 NaN or infinite. The meaning is that of PaddleClas (`ppcls/metric/metrics.py`) but for ties.
 """
 
@@ -64,10 +65,12 @@ def average_precision(
     if method not in _METHODS:
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(_METHODS)}")
     summarise = _METHODS[method]
-    scores, positives = _check(scores, targets)
+    scores, positives, known = _check(scores, targets)
+    is_complete = known.all(axis=0)  # [K]
     values = np.full(scores.shape[1], np.nan)
     for k in np.flatnonzero(positives.any(axis=0)):
-        values[k] = summarise(*_precision_recall(scores[:, k], positives[:, k]))
+        rows = slice(None) if is_complete[k] else known[:, k]
+        values[k] = summarise(*_precision_recall(scores[rows, k], positives[rows, k]))
     return values
 
 
@@ -75,24 +78,25 @@ def hamming_distance(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
     """Share of the N·K decisions that are wrong. A label is predicted if its score > threshold."""
-    predicted, positives = _decide(scores, targets, threshold)
-    return float((predicted != positives).mean())
+    predicted, positives, known = _decide(scores, targets, threshold)
+    return float(_ratio((predicted != positives).sum(), known.sum()))
 
 
 def label_accuracy(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
     """Share of the N·K decisions that are right. PaddleClas: AccuracyScore with base "label"."""
-    predicted, positives = _decide(scores, targets, threshold)
-    return float((predicted == positives).mean())
+    predicted, positives, known = _decide(scores, targets, threshold)
+    return float(_ratio(((predicted == positives) & known).sum(), known.sum()))
 
 
 def sample_accuracy(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
     """Share of the images with all K decisions right. PaddleClas: AccuracyScore, base "sample"."""
-    predicted, positives = _decide(scores, targets, threshold)
-    return float((predicted == positives).all(axis=1).mean())
+    predicted, positives, known = _decide(scores, targets, threshold)
+    counts = known.any(axis=1)  # [N]
+    return float(_ratio(((predicted == positives).all(axis=1) & counts).sum(), counts.sum()))
 
 
 def best_mean_accuracy(scores: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
@@ -134,7 +138,7 @@ def precision_recall_f1(
         harmonic mean 2·CP·CR / (CP + CR), as papers on multi-label classification report it; it
         is *not* the mean of the classes' F1. "precision", "recall", "f1": float64 [K].
     """
-    predicted, positives = _decide(scores, targets, threshold)
+    predicted, positives, _ = _decide(scores, targets, threshold)
     hits = (predicted & positives).sum(axis=0)
     claims = predicted.sum(axis=0)
     present = positives.sum(axis=0)
@@ -184,8 +188,8 @@ _METHODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as float32 or float64, and targets as bool."""
+def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores as float32 or float64, which labels are present, and which are annotated: bool."""
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != 2 or scores.shape != targets.shape or scores.size == 0:
         raise ValueError(
@@ -201,21 +205,21 @@ def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndar
             f"{scores.size - is_finite.sum()} of {scores.size} scores are not finite; the first "
             f"is {scores[row, column]} of image {row}, class {column}"
         )
-    return scores, (targets >= 1) & (targets < 2)
+    return scores, (targets >= 1) & (targets < 2), targets >= 0
 
 
 def _decide(
     scores: np.ndarray, targets: np.ndarray, threshold: float | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and present labels, bool [N, K] both."""
-    scores, positives = _check(scores, targets)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted, present and annotated labels, bool [N, K]; what is not annotated is in neither."""
+    scores, positives, known = _check(scores, targets)
     # In the type of the scores, so that a score of 0.3 is not above a threshold of 0.3.
     limits = np.asarray(threshold, dtype=scores.dtype)
     if limits.shape not in ((), scores.shape[1:]):
         raise ValueError(
             f"threshold {limits.shape} must be a number or [{scores.shape[1]}], one a class"
         )
-    return scores > limits, positives
+    return (scores > limits) & known, positives, known
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

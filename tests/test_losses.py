@@ -22,6 +22,7 @@ GOLDENS = np.load(Path(__file__).parent / "data" / "paddle" / "losses.npz")
 TAGS = [name.removesuffix("/cfg") for name in GOLDENS.files if name.endswith("/cfg")]
 ASL_TAGS = [tag for tag in TAGS if tag.startswith("asl_")]
 ML_TAGS = [tag for tag in TAGS if tag.startswith("ml_")]
+TAKES_MINUS_ONE_AT_ITS_WORD = ("ml_3d_noratio", "ml_ratio_eps")  # not as "not annotated"
 CE_TAGS = ["ce_hard", "ce_eps", "ce_soft", "ce_soft_eps"]  # the others only reduce differently
 SATURATED = (-1e4, -100.0, -20.0, -0.0, 0.0, 20.0, 100.0, 1e4)
 
@@ -117,10 +118,29 @@ def test_asymmetric_loss_matches_the_original(tag: str, dtype: str) -> None:
 def test_multilabel_loss_matches_the_original(tag: str, dtype: str) -> None:
     value, gradient = values_and_gradients(dtype)[tag]
     relative, absolute = tolerances(tag, dtype)
-    np.testing.assert_allclose(value, GOLDENS[f"{tag}/{dtype}/value"], rtol=relative)
+    expected = GOLDENS[f"{tag}/{dtype}/value"]
     is_right = GOLDENS["x"] != 0  # there the original's gradient is wrong; next test
+    if tag in TAKES_MINUS_ONE_AT_ITS_WORD:
+        is_known = GOLDENS["target_ratio"][:, 0] >= 0
+        has_ratio = "weight_ratio" in config(tag)
+        scale = 1.0 if has_ratio else is_known.size / is_known.sum()  # means are over known entries
+        expected = scale * (expected - cost_of_minus_one(tag).sum() / is_known.size)
+        gradient, is_right = gradient / scale, is_right & is_known
+        assert (gradient[~is_known] == 0).all()
+    np.testing.assert_allclose(value, expected, rtol=relative)
     expected = GOLDENS[f"{tag}/{dtype}/grad"][is_right]
     np.testing.assert_allclose(gradient[is_right], expected, rtol=0, atol=absolute)
+
+
+def cost_of_minus_one(tag: str) -> np.ndarray:
+    """What the original adds for the targets of -1, which are left out here."""
+    logits = GOLDENS["x"].astype(np.float64)
+    targets, ratio = GOLDENS["target_ratio"].astype(np.float64).swapaxes(0, 1)
+    is_unknown, epsilon = targets < 0, config(tag).get("epsilon", 0.0)
+    targets = (1 - epsilon) * targets + epsilon / targets.shape[1]
+    losses = np.logaddexp(0, logits) - targets * logits
+    weights = np.exp(ratio) if "weight_ratio" in config(tag) else 1.0
+    return (losses * weights)[is_unknown]
 
 
 def test_gradient_of_multilabel_loss_at_logit_zero_is_the_true_one() -> None:
@@ -361,3 +381,37 @@ def test_label_smoothing_out_of_range_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="label smoothing"):
         loss(jnp.zeros((2, 3)), jnp.zeros((2, 3)), epsilon=epsilon)
+
+
+KNOWN_ONLY = ["asymmetric", "asymmetric_mean", "asymmetric_focal", "multilabel"]
+
+
+@pytest.mark.parametrize("name", KNOWN_ONLY)
+def test_what_is_not_annotated_changes_neither_value_nor_gradient(name: str) -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(1, 12)).astype(np.float32)
+    targets = rng.integers(0, 2, (1, 12)).astype(np.float32)
+    known = rng.random((3, 4)) < 0.7
+    # The entries that are annotated, alone in one row, and scattered over three.
+    row = known.reshape(1, 12)
+    value, gradient = GRADIENTS[name](logits[:, row[0]], targets[:, row[0]])
+    partial = np.where(row, targets, -1).reshape(3, 4)
+    ours, our_gradient = GRADIENTS[name](logits.reshape(3, 4), partial)
+    np.testing.assert_allclose(ours, value, rtol=1e-6)
+    np.testing.assert_allclose(our_gradient[known], gradient[0], rtol=1e-5, atol=1e-8)
+    np.testing.assert_array_equal(our_gradient[~known], 0)
+
+
+def test_smoothing_leaves_what_is_not_annotated_alone() -> None:
+    logits = np.asarray([[0.5, -1.0, 2.0]], np.float32)
+    loss = multilabel(logits, np.asarray([[1, -1, 0]], np.float32), epsilon=0.3)
+    soft = np.asarray([[0.8, 0.1]], np.float32)  # of three labels
+    expected = binary_cross_entropy(logits[:, [0, 2]], soft).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", KNOWN_ONLY)
+def test_the_loss_of_nothing_annotated_is_zero(name: str) -> None:
+    value, gradient = GRADIENTS[name](np.ones((2, 3), np.float32), np.full((2, 3), -1.0))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)

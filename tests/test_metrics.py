@@ -163,9 +163,44 @@ def test_equal_scores_give_the_share_of_positives() -> None:
 
 def test_only_an_integer_part_of_one_is_positive() -> None:
     scores = np.asarray([[0.9], [0.8], [0.7], [0.6], [0.5]])
-    targets = np.asarray([[2.0], [-1.0], [0.9], [1.0], [0.0]])
+    targets = np.asarray([[2.0], [3.5], [0.9], [1.0], [0.0]])
     assert mean_average_precision(scores, targets) == 0.25
     assert precision_recall_f1(scores, targets, threshold=0.55)["OP"] == 0.25
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays=tied_examples(), seed=st.integers(0, 99))
+def test_what_is_not_annotated_is_left_out_of_every_count(arrays: Arrays, seed: int) -> None:
+    scores, targets = arrays
+    known = np.random.default_rng(seed).random(targets.shape) < 0.6
+    known[0] = True
+    partial = np.where(known, targets, -1)
+    of_class = [
+        (scores[known[:, k], k : k + 1], targets[known[:, k], k : k + 1])
+        for k in range(targets.shape[1])
+    ]
+    for method in METHODS:
+        alone = np.concatenate([average_precision(*pair, method=method) for pair in of_class])
+        np.testing.assert_array_equal(average_precision(scores, partial, method=method), alone)
+    predicted = scores > 0.5
+    right = (predicted == targets)[known]
+    assert label_accuracy(scores, partial) == pytest.approx(right.mean())
+    assert hamming_distance(scores, partial) == pytest.approx(1 - right.mean())
+    exact = [
+        (row == truth)[has].all()
+        for row, truth, has in zip(predicted, targets, known, strict=True)
+        if has.any()
+    ]
+    assert sample_accuracy(scores, partial) == pytest.approx(np.mean(exact))
+    f1 = precision_recall_f1(scores, partial)
+    np.testing.assert_array_equal(
+        f1["f1"], [precision_recall_f1(*pair)["f1"][0] for pair in of_class]
+    )
+
+
+def test_nothing_annotated_at_all_gives_zeros() -> None:
+    metrics = multilabel_metrics(np.full((2, 3), 0.9), np.full((2, 3), -1))
+    assert set(metrics.values()) == {0.0}
 
 
 @settings(max_examples=40, deadline=None)
