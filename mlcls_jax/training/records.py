@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from mlcls_jax.training.plan import Plan
 log = logging.getLogger(__name__)
 
 SHOWN_METRICS = ("MultiLabelMAP", "OF1", "CF1", "HammingDistance")
+SLOW_DATA = 0.1  # share of an epoch that the device may wait for images unmentioned
 
 
 class Recorder:
@@ -43,13 +45,17 @@ class Recorder:
         )
         self._watch = Stopwatch()
         self._images = 0
-        self._last = (start_step, 0.0)  # step and training seconds of the last log entry
-        self._data_wait = 0.0
+        self._last = (start_step, 0.0, 0.0)  # step, training and waiting seconds, last logged
+        self._threads = ThreadPoolExecutor(1)
+        self._step_end: Future[float] | None = None  # when the device was done with the last step
+        self._waited = 0.0  # seconds that the device had nothing to do for want of a batch
+        self._epoch = (0.0, 0.0)  # seconds waited and trained before this epoch
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
         self._bar.close()
         self._metrics.close()
         if self._events:
@@ -61,15 +67,16 @@ class Recorder:
         return self._images / self._watch.seconds if self._watch.seconds else 0.0
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches; the time spent waiting for them is added up."""
+        """The same batches; sums up the time that the device has nothing to do for want of one."""
         remaining = iter(batches)
         while True:
-            began = time.perf_counter()
+            asked = time.perf_counter()
             try:
                 batch = next(remaining)
             except StopIteration:
                 return
-            self._data_wait += time.perf_counter() - began
+            if self._step_end is not None and self._step_end.done():
+                self._waited += time.perf_counter() - max(asked, self._step_end.result())
             yield batch
 
     def train(self, step: int, numbers: dict[str, jax.Array]) -> None:
@@ -83,6 +90,7 @@ class Recorder:
             self._watch.start()
         else:
             self._images += self._batch_size
+        self._step_end = self._threads.submit(_when_ready, numbers)
         self._waiting.append((step, numbers))
         self._bar.update()
         if self._plan.log_after(step):
@@ -92,6 +100,7 @@ class Recorder:
         """Fetch everything and stop the clock, before an evaluation."""
         self._fetch(before=math.inf)
         self._watch.stop()
+        self._step_end = None
 
     def evaluation(
         self, step: int, results: dict[str, dict[str, float]], best: dict[str, Any]
@@ -106,10 +115,23 @@ class Recorder:
             "[Train][Epoch %d/%d][Avg] loss: %.5f, %.1f images/s",
             epoch, self._plan.epochs, sum(losses) / max(1, len(losses)), self.images_per_second,
         )  # fmt: skip
+        self._tell_waiting()
         for weights, values in results.items():
             shown = ", ".join(f"{name}: {values[name]:.4f}" for name in SHOWN_METRICS)
             mark = " (best)" if (best["step"], best["weights"]) == (step, weights) else ""
             log.info("[Eval][Epoch %d][Avg] %s weights: %s%s", epoch, weights, shown, mark)
+
+    def _tell_waiting(self) -> None:
+        """Say so if reading the images, not training on them, took much of the epoch."""
+        before, self._epoch = self._epoch, (self._waited, self._watch.seconds)
+        waited, seconds = (now - then for now, then in zip(self._epoch, before, strict=True))
+        share = waited / seconds if seconds else 0.0
+        if share >= SLOW_DATA:
+            log.warning(
+                "The device waited for images %.0f %% of the time. More data.threads help while"
+                " there are idle cores; `mlcls pack --short_side` makes large images small once.",
+                100 * share,
+            )
 
     def _fetch(self, *, before: float) -> None:
         """Read the numbers of steps up to `before` off the device and write them down."""
@@ -132,18 +154,15 @@ class Recorder:
             )
 
     def _log(self, step: int, values: dict[str, float]) -> dict[str, Any]:
-        last_step, last_seconds = self._last
-        seconds = self._watch.seconds
-        steps, elapsed = step - last_step, seconds - last_seconds
-        self._last = (step, seconds)
+        before, self._last = self._last, (step, self._watch.seconds, self._waited)
+        steps, elapsed, waited = (now - then for now, then in zip(self._last, before, strict=True))
         entry = {
             "step": step,
             "epoch": round(step / self._plan.steps_per_epoch, 4),
             **values,
             "images_per_s": round(steps * self._batch_size / elapsed, 1) if elapsed else 0.0,
-            "data_wait_ms": round(1000 * self._data_wait / max(1, steps), 2),
+            "data_wait_ms": round(1000 * waited / max(1, steps), 2),
         }
-        self._data_wait = 0.0
         self._write(entry)
         self._scalars(step, {f"train/{k}": v for k, v in entry.items() if k != "step"})
         log.debug(
@@ -161,6 +180,11 @@ class Recorder:
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+
+
+def _when_ready(numbers: dict[str, jax.Array]) -> float:
+    jax.block_until_ready(numbers)
+    return time.perf_counter()
 
 
 class Stopwatch:
