@@ -77,11 +77,21 @@ class Model:
 class Data:
     """Where images and labels come from and how they are read."""
 
-    source: str = option("mlcls", "kind of data set: mlcls (own images) or digits (embedded)")
-    dir: str | None = option(None, "mlcls: folder that holds images/, label.txt and the lists")
+    source: str = option(
+        "mlcls",
+        "kind of data set: mlcls (own images), packed (of `mlcls pack`), tfds, digits (embedded)",
+    )
+    dir: str | None = option(
+        None,
+        "mlcls: folder that holds images/, label.txt and the lists; packed: that of the shards;"
+        " tfds: where the builders' data lie, None: the library's default",
+    )
     train_list: str = option("train.txt", "mlcls: list of training images, in dir")
     val_list: str = option("val.txt", "mlcls: list of validation images, in dir")
     label_file: str = option("label.txt", "mlcls: label names, in dir")
+    tfds: str | None = option(None, "tfds: builder and configuration, coco/2017 for instance")
+    train_split: str = option("train", "packed, tfds: split to train on")
+    val_split: str = option("validation", "packed, tfds: split to validate on")
     epoch_size: int | None = option(
         None, "images that count as one epoch; None: all training images", min=1
     )
@@ -89,10 +99,25 @@ class Data:
     on_error: Literal["raise", "skip"] = option(
         "raise", "an unreadable image stops the run, or is left out and counted"
     )
-    augment: tuple[str, ...] = option(
-        (), "training augmentations in order: cutout, randaugment_v4; (): none"
+    train_resize: Literal["fast", "exact"] = option(
+        "fast", "training images: OpenCV's bilinear resize, or Pillow's as in evaluation"
     )
-    threads: int = option(4, "threads that read and decode", min=1, max=1024)
+    augment: tuple[str, ...] = option(
+        (),
+        "training augmentations in order: flip, cutout, randaugment_v4, ..., all of them in"
+        " docs/augmentation.md; random_resized_crop stands first; (): none",
+    )
+    mixup: float = option(0.0, "alpha of Mixup on the device; 0: none", min=0.0, max=100.0)
+    cutmix: float = option(0.0, "alpha of CutMix on the device; 0: none", min=0.0, max=100.0)
+    mix_probability: float = option(
+        1.0, "share of the batches that are mixed, by either of the two", min=0.0, max=1.0
+    )
+    threads: int = option(
+        4, "threads that read and decode, in each process; 0: none beside it", min=0, max=1024
+    )
+    workers: int = option(
+        0, "processes that read and decode; 0: threads of this one do", min=0, max=256
+    )
     prefetch: int = option(4, "batches read ahead; at least one a thread", min=1, max=1024)
 
 
@@ -201,6 +226,60 @@ class Predict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Conversion to an MLClsDataset, in place, before the check."""
+
+    enable: bool = option(False, "convert data.dir before it is checked")
+    source_type: Literal["coco", "csv", "folder", "voc"] = option(
+        "coco",
+        "what it is: COCO instances; CSV lists `path,label|label`; a folder a class; VOC XML",
+    )
+    train_annotations: str | None = option(
+        None, "COCO JSON, CSV or VOC image set of the training images; None: the usual place"
+    )
+    val_annotations: str | None = option(None, "the same of the validation images")
+    train_images: str | None = option(
+        None,
+        "folder of the training images, train2017 for instance, in data.dir or elsewhere; it is"
+        " linked from images/; None: the usual place",
+    )
+    val_images: str | None = option(None, "folder of the validation images")
+    crowd: bool = option(False, "COCO: count boxes around crowds; VOC: objects marked difficult")
+    min_area: float = option(
+        0.0, "COCO, VOC: ignore boxes, or annotations without one, of fewer pixels", min=0.0
+    )
+    keep_empty: bool = option(True, "keep images without any label, as rows of zeros")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A new division of all listed images, before the check."""
+
+    enable: bool = option(False, "divide the listed images anew before the check")
+    train_percent: int = option(80, "share of the training images", min=1, max=100)
+    val_percent: int = option(20, "share of the validation images", min=1, max=100)
+    test_percent: int = option(
+        0, "share of the test images; 0: test.txt, if any, stays as it is", min=0, max=98
+    )
+    stratify: bool = option(True, "let every label keep its share in each list")
+    group: str | None = option(
+        None,
+        "regex on image paths; images with the same match (its first group, if it has one)"
+        " stay together",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckDataset:
+    """mode=check_dataset."""
+
+    pixels: bool = option(False, "decode every image, and look for near duplicates, too")
+    threads: int = option(8, "threads that read images", min=1, max=1024)
+    convert: Convert = Convert()
+    split: Split = Split()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Log:
     """What is written down while training."""
 
@@ -214,7 +293,7 @@ class Log:
 class Config:
     """A whole run."""
 
-    mode: Literal["train", "evaluate", "predict"] = option("train", "what to do")
+    mode: Literal["train", "evaluate", "predict", "check_dataset"] = option("train", "what to do")
     seed: int = option(
         0, "fixes initial weights, dropout and the order of the data", min=0, max=2**31 - 1
     )
@@ -225,6 +304,7 @@ class Config:
     loss: Loss = Loss()
     evaluate: Evaluate = Evaluate()
     predict: Predict = Predict()
+    check_dataset: CheckDataset = CheckDataset()
     log: Log = Log()
 
 
@@ -362,6 +442,8 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
         item = typing.get_args(_bare(f))[0]
         if not all(isinstance(v, item) and not isinstance(v, bool) for v in value):
             return value, f"must be {_kind_text(f)}"
+        if len(value) == 1 and item is str and re.fullmatch(r"\w+(,\w+)+", value[0]):
+            value = tuple(value[0].split(","))  # names given as one flag: a,b,c
     elif base is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     elif not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
@@ -391,6 +473,28 @@ def _contradictions(config: Config) -> list[str]:
         )
     if config.data.source == "mlcls" and config.data.dir is None and config.mode != "predict":
         faults.append("data.dir=None: data.source=mlcls needs the folder of the data set")
+    if config.data.source == "packed" and config.data.dir is None and config.mode != "predict":
+        faults.append("data.dir=None: data.source=packed needs the folder of the shards")
+    if config.data.source == "tfds" and config.data.tfds is None and config.mode != "predict":
+        faults.append("data.tfds=None: data.source=tfds needs a builder, coco/2017 for instance")
+    if config.mode == "check_dataset" and config.data.source != "mlcls":
+        faults.append(
+            f"data.source={config.data.source}: mode=check_dataset checks data.source=mlcls"
+        )
+    split = config.check_dataset.split
+    percents = (split.train_percent, split.val_percent, split.test_percent)
+    if split.enable and sum(percents) != 100:
+        faults.append(
+            f"check_dataset.split: train_percent, val_percent and test_percent must add to 100,"
+            f" not {' + '.join(map(str, percents))} = {sum(percents)}"
+        )
+    if split.group is not None:
+        try:
+            re.compile(split.group)
+        except re.error as error:
+            faults.append(
+                f"check_dataset.split.group={split.group!r}: is not a regular expression: {error}"
+            )
     if config.mode == "predict" and config.predict.input is None:
         faults.append("predict.input=None: mode=predict needs an image or a folder")
     for text in config.optimizer.lr_multipliers:

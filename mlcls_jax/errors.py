@@ -1,13 +1,18 @@
 """Errors that a user can mend: `main` prints message and hint, without a traceback, and exits 1."""
 
+from typing import Any
+
 
 class UserError(Exception):
     """Something in the user's hands is wrong; `hint` says what to do about it."""
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str | None = None, *, facts: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.facts = facts or {}  # for the mode's result file
 
 
 class ConfigError(UserError):
@@ -16,6 +21,25 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A data set or one of its files is missing, unreadable or malformed."""
+
+
+# The names that the originals write as err_type.
+
+
+class DatasetFileNotFoundError(DataError):
+    """The data set, or one of the files that it must have, is not there."""
+
+
+class CheckFailedError(DataError):
+    """The check of a data set found errors."""
+
+
+class ConvertFailedError(DataError):
+    """A data set could not be converted; it is as it was."""
+
+
+class SplitFailedError(DataError):
+    """A data set could not be divided; it is as it was."""
 
 
 class WeightsError(UserError):

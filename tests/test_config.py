@@ -127,6 +127,15 @@ def test_every_option_refuses_other_types_and_values_out_of_range(key):
         assert fault.startswith(f"{key}={value!r}: must be ")
 
 
+def test_names_may_be_given_as_one_text():
+    for given in (("flip,cutout",), ["flip", "cutout"], "flip,cutout"):
+        assert parse(plain({"data.augment": given})).data.augment == ("flip", "cutout")
+    pattern = "^a{1,2}=0.5"
+    assert parse(plain({"optimizer.lr_multipliers": (pattern,)})).optimizer.lr_multipliers == (
+        pattern,
+    )
+
+
 def test_all_faults_are_told_at_once():
     wrong = {key: illegal_values(key)[0] for key in OPTIONS}
     told = faults(wrong | {"train.epoch": 3, "modle.name": "x"})
@@ -222,6 +231,21 @@ def test_options_without_a_default_take_a_value_of_their_type_and_none_again():
         ({"data.dir": None}, "data.dir=None: data.source=mlcls needs the folder"),
         ({"data.dir": None, "mode": "evaluate"}, "data.dir=None"),
         ({"mode": "predict", "predict.input": None}, "predict.input=None: mode=predict needs"),
+        ({"data.source": "packed", "data.dir": None}, "data.dir=None: data.source=packed needs"),
+        ({"data.source": "tfds"}, "data.tfds=None: data.source=tfds needs a builder"),
+        (
+            {"data.source": "digits", "mode": "check_dataset"},
+            "data.source=digits: mode=check_dataset checks data.source=mlcls",
+        ),
+        (
+            {"check_dataset.split.enable": True, "check_dataset.split.test_percent": 10},
+            "check_dataset.split: train_percent, val_percent and test_percent must add to 100, "
+            "not 80 + 20 + 10 = 110",
+        ),
+        (
+            {"check_dataset.split.group": "(a"},
+            "check_dataset.split.group='(a': is not a regular expression",
+        ),
         ({"model.num_heads": 5}, "model.num_heads=5: must divide model.embed_dim=768"),
         ({"model.image_size": (8, 8, 8)}, "model.image_size=(8, 8, 8): must be one number or"),
         ({"model.image_size": ()}, "model.image_size=(): must be one number or"),
@@ -256,7 +280,8 @@ def test_describe_lists_every_option_with_default_range_and_help():
 @pytest.mark.parametrize("which", [0, -1])
 def test_yaml_gives_the_same_configuration_back(which):
     changes = {key: legal_values(key)[which] for key in OPTIONS}
-    config = parse(plain(changes | {"model.num_heads": 1}))
+    agreeing = {"model.num_heads": 1, "data.source": "mlcls", "check_dataset.split.enable": False}
+    config = parse(plain(changes | agreeing))
     text = schema.to_yaml(config)
     assert parse(ConfigDict(yaml.safe_load(text))) == config
     assert text.startswith("mode: ")  # in the order of the schema

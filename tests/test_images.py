@@ -18,6 +18,7 @@ from mlcls_jax.data.images import (
     normalize,
     read_image,
     resize,
+    resize_fast,
     resize_short,
 )
 from mlcls_jax.errors import DataError, InputError
@@ -354,3 +355,85 @@ def test_the_single_label_transform_equals_the_original_bit_for_bit(index):
     assert zlib.crc32(image.tobytes()) == GOLDENS[f"{name}/u8_crc32"]
     planes = np.ascontiguousarray(normalize(image).transpose(2, 0, 1))
     assert zlib.crc32(planes.tobytes()) == GOLDENS[f"{name}/f32_crc32"]
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture without fine detail, so that all good resizes agree on it."""
+    y, x = np.linspace(0, 3, height)[:, None], np.linspace(0, 4, width)[None, :]
+    waves = [np.sin(x + y), np.cos(2 * x - y), np.sin(3 * y) * np.ones_like(x)]
+    return ((np.stack(waves, -1) + 1) * 127).astype(np.uint8)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_pixels_of_a_jpeg_are_those_of_pillow(mode, progressive, subsampling):
+    for height, width in ((40, 60), (37, 53), (1, 1), (7, 300)):
+        source = Image.fromarray(picture(height, width)).convert(mode)
+        data = encode(source, "JPEG", progressive=progressive, subsampling=subsampling)
+        expected = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        np.testing.assert_array_equal(decode_image(data, name="test"), expected)
+
+
+def test_a_jpeg_with_rubbish_inside_reads_as_pillow_reads_it():
+    data = encode(Image.fromarray(picture()), "JPEG")
+    start = data.index(b"\xff\xdb")  # a table; the turbo decoder warns of bytes before it
+    data = data[:start] + b"rubbish" + data[start:]
+    expected = np.array(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(decode_image(data, name="test"), expected)
+
+
+@pytest.mark.parametrize(
+    "at_least", [(1, 1), (50, 60), (50, 20), (101, 150), (400, 10), (900, 900)]
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(at_least):
+    data = encode(Image.fromarray(smooth(400, 600)), "JPEG", quality=95)
+    decoded = decode_image(data, name="test", at_least=at_least)
+    eighth = round(8 * decoded.shape[0] / 400)
+    assert decoded.shape == (eighth * 50, eighth * 75, 3)
+    covers = [m * 50 >= at_least[0] and m * 75 >= at_least[1] for m in range(1, 9)]
+    assert eighth == (covers.index(True) + 1 if any(covers) else 8)
+    whole = decode_image(data, name="test")
+    difference = resize(decoded, (40, 60)).astype(int) - resize(whole, (40, 60))
+    assert np.abs(difference).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_wanted_size_is_that_of_the_upright_picture(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(smooth(80, 160) if orientation < 5 else smooth(160, 80))
+    data = encode(stored, "JPEG", exif=exif)
+    decoded = decode_image(data, name="test", at_least=(20, 40))
+    assert decoded.shape == (20, 40, 3)
+    expected = resize(decode_image(data, name="test"), (20, 40))
+    assert np.abs(decoded.astype(int) - expected).mean() < 3
+
+
+def test_other_formats_ignore_the_wanted_size():
+    data = encode(Image.fromarray(picture(40, 60)), "PNG")
+    decoded = decode_image(data, name="test", at_least=(5, 5))
+    np.testing.assert_array_equal(decoded, picture(40, 60))
+
+
+@pytest.mark.parametrize("size", [(20, 30), (64, 64), (39, 60), (300, 20), (7, 300), (12, 20)])
+def test_the_fast_resize_gives_nearly_the_exact_one(size):
+    source = smooth(120, 200)
+    fast, exact = resize_fast(source, size), resize(source, size)
+    assert (fast.shape, fast.dtype) == ((*size, 3), np.uint8)
+    assert np.abs(fast.astype(int) - exact).mean() < 3
+    assert resize_fast(source, (120, 200)) is source
+
+
+def test_the_fast_resize_averages_what_it_shrinks_a_lot():
+    board = np.indices((90, 90)).sum(0) % 2 * 255  # black and white pixels by turns
+    board = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
+    shrunk = resize_fast(board, (30, 90))[:, 5:-5]
+    assert abs(shrunk.mean() - 127.5) < 1
+    assert np.abs(resize_fast(board, (30, 30)).astype(int) - 127.5).max() < 30
+
+
+def test_the_fast_resize_takes_views():
+    source = picture(60, 80)
+    view = source[5:50, 10:70][:, ::-1]
+    np.testing.assert_array_equal(resize_fast(view, (9, 9)), resize_fast(view.copy(), (9, 9)))

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from photos import Numbers, write_photos
+from photos import Numbers, write_lines, write_photos
+from PIL import Image
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import GREY, Reader, eval_batches, train_batches
@@ -12,6 +13,7 @@ from mlcls_jax.data.sources import open_data
 from mlcls_jax.errors import ConfigError, DataError
 
 SIZE = (8, 6)
+AUGMENTED = {"augment": ("cutout", "randaugment_v4")}
 
 
 def reader(source, on_error: str = "raise") -> Reader:
@@ -24,12 +26,20 @@ def evaluation(source, *, batch_size: int, threads: int = 4, on_error: str = "ra
 
 
 def training(
-    source, *, start: int = 0, end: int, batch_size: int = 4, seed: int = 1, threads=4, augment=()
+    source,
+    *,
+    start: int = 0,
+    end: int,
+    batch_size: int = 4,
+    seed: int = 1,
+    threads=4,
+    on_error: str = "raise",
+    **options,
 ):
-    config = Data(threads=threads, prefetch=2, augment=augment)
+    config = Data(threads=threads, prefetch=2, **options)
     return list(
         train_batches(
-            reader(source),
+            reader(source, on_error),
             config,
             batch_size=batch_size,
             seed=seed,
@@ -86,10 +96,44 @@ def test_a_longer_run_begins_like_a_shorter_one():
     assert_equal(training(Numbers(10), end=50)[:7], training(Numbers(10), end=7))
 
 
-def test_threads_and_buffers_change_nothing():
-    source = Numbers(30)
-    one, many = (training(source, end=40, threads=threads) for threads in (1, 8))
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Real files of several formats and sizes, read by four recipes' augmentations."""
+    root = write_photos(tmp_path_factory.mktemp("photos") / "data")
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (50 + index, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(root / f"images/photo_{index}.jpg")
+    lines = (root / "train.txt").read_text().splitlines()
+    write_lines(root / "train.txt", [*lines, *(f"images/photo_{i}.jpg\t0,1,0" for i in range(3))])
+    return open_data(Data(dir=str(root))).train
+
+
+@pytest.mark.parametrize("threads", [0, 2, 4])
+def test_threads_and_buffers_change_nothing(photos, threads):
+    one, many = (training(photos, end=20, threads=n, **AUGMENTED) for n in (1, threads))
     assert_equal(one, many)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [0, 2])
+def test_processes_change_nothing_from_whatever_step(photos, threads):
+    alone = training(photos, start=3, end=20, **AUGMENTED)
+    assert_equal(training(photos, start=3, end=20, threads=threads, workers=2, **AUGMENTED), alone)
+
+
+@pytest.mark.slow
+def test_what_processes_cannot_read_is_named_here():
+    source = Numbers(6, broken=(1, 4))
+    reading = reader(source, "skip")
+    options = {"batch_size": 4, "seed": 1, "start_step": 0, "end_step": 3}
+    batches = list(train_batches(reading, Data(workers=2), **options))
+    assert_equal(batches, list(train_batches(reader(source, "skip"), Data(), **options)))
+    assert reading.broken == {
+        1: "list.txt:2: image 1 is broken",
+        4: "list.txt:5: image 4 is broken",
+    }
+    with pytest.raises(DataError, match=r"^list.txt:\d: image \d is broken$"):
+        training(source, end=3, workers=2)
 
 
 def test_another_seed_gives_another_order():
@@ -162,19 +206,11 @@ def test_skipped_images_keep_their_places_in_the_order():
     np.testing.assert_array_equal(joined(gaps, "mask"), ~np.isin(index, [3, 7]))
 
 
-AUGMENTED = {"augment": ("cutout", "randaugment_v4")}
-
-
 @pytest.mark.parametrize("start", [0, 1, 5, 19, 20])
 def test_an_augmented_stream_started_at_a_step_is_the_rest_of_the_whole(start):
     whole = training(Numbers(10), end=20, **AUGMENTED)
     assert_equal(training(Numbers(10), start=start, end=20, **AUGMENTED), whole[start:])
     assert_equal(training(Numbers(10), end=30, **AUGMENTED)[:20], whole)
-
-
-def test_threads_change_nothing_in_augmented_images():
-    one, many = (training(Numbers(30), end=40, threads=n, **AUGMENTED) for n in (1, 8))
-    assert_equal(one, many)
 
 
 def test_augmentation_changes_images_and_nothing_else():
@@ -218,3 +254,35 @@ def test_an_unknown_augmentation_fails_before_the_first_batch():
     config = Data(augment=("cutout", "cut-out"))
     with pytest.raises(ConfigError, match="'cut-out'.*did you mean cutout"):
         train_batches(reader(Numbers(3)), config, batch_size=1, seed=0, start_step=0, end_step=1)
+
+
+CROPPED = {"augment": ("random_resized_crop", "flip")}
+
+
+def test_cropped_images_are_parts_of_the_picture_and_follow_the_seed(tmp_path):
+    columns = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 4, 48, axis=0)
+    root = write_photos(tmp_path / "data")
+    Image.fromarray(np.repeat(columns, 3, axis=2)).save(root / "images/train_0.png")
+    write_lines(root / "train.txt", ["images/train_0.png\t1,0,0"])
+    source = open_data(Data(dir=str(root))).train
+    images = joined(training(source, end=10, **CROPPED), "image").astype(int)
+    assert images.shape == (40, *SIZE, 3)
+    ranges = images.max(axis=(1, 2, 3)) - images.min(axis=(1, 2, 3))
+    assert len(set(ranges.tolist())) > 10  # of several widths
+    assert ranges.min() > 0.5 * 0.6 * 252 and ranges.max() <= 252
+    np.testing.assert_array_equal(images, joined(training(source, end=10, **CROPPED), "image"))
+
+
+@pytest.mark.parametrize("augment", [(), CROPPED["augment"]])
+def test_a_large_jpeg_decoded_small_trains_like_the_whole_one(tmp_path, augment):
+    y, x = np.mgrid[:480, :640]
+    smooth = np.stack([x * 255 // 640, y * 255 // 480, (x + y) * 255 // 1120], -1)
+    root = write_photos(tmp_path / "data")
+    Image.fromarray(smooth.astype(np.uint8)).save(root / "images/train_0.jpg", quality=95)
+    write_lines(root / "train.txt", ["images/train_0.jpg\t1,0,0"])
+    source = open_data(Data(dir=str(root))).train
+    fast, exact = (
+        joined(training(source, end=3, augment=augment, train_resize=how), "image").astype(int)
+        for how in ("fast", "exact")
+    )
+    assert (fast != exact).any() and np.abs(fast - exact).max() < 8

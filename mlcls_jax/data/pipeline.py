@@ -1,20 +1,23 @@
-"""Batches from a source, in an order that is a pure function of seed and step.
+"""Batches from a source: a stream that is a pure function of seed and step.
 
 The only file that imports Grain. Nothing of the loader needs saving: a resumed run slices the
-stream at its step, and threads and buffers may change in between.
+stream at its step, and threads, processes and buffers may change in between.
 """
 
+import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+import os
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import grain
 import numpy as np
+from absl import flags
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.augment import Augmentation, augmentations
-from mlcls_jax.data.images import resize
+from mlcls_jax.data.augment import Augmentation, Box, Crop, augmentations, crop_of
+from mlcls_jax.data.images import resize, resize_fast
 from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Batch, Example, Source
 from mlcls_jax.errors import DataError
@@ -23,22 +26,28 @@ log = logging.getLogger(__name__)
 
 GREY = 128
 
+ImageAndTarget = tuple[np.ndarray, np.ndarray]
 
-@dataclass
+
+@dataclasses.dataclass
 class Reader:
     """Reads examples of one size; keeps account of images that could not be read."""
 
     source: Source
     size: tuple[int, int]  # height, width
     on_error: str  # "raise", or "skip": masked, counted and named in `broken`
-    broken: dict[int, str] = field(default_factory=dict)  # index → message
+    broken: dict[int, str] = dataclasses.field(default_factory=dict)  # index → message
 
     def __call__(self, index: int) -> Example:
-        """Example `index`; past the end of the source: padding."""
+        """Example `index` as evaluation sees it; past the end of the source: padding."""
+        return self.example(index, lambda: _for_evaluation(self.source, index, self.size))
+
+    def example(self, index: int, read: Callable[[], ImageAndTarget]) -> Example:
+        """What `read` gives, as an example; masked if it raises DataError and that is allowed."""
         if index >= len(self.source):
             return self._masked(index)
         try:
-            image, target = load(self.source, index)
+            image, target = read()
         except DataError as error:
             if self.on_error == "raise":
                 raise
@@ -47,7 +56,7 @@ class Reader:
                 log.warning("left out: %s", error.message)
             return self._masked(index)
         return {
-            "image": resize(image, self.size),
+            "image": image,
             "target": target,
             "mask": np.array(True),
             "index": np.array(index, np.int32),
@@ -70,37 +79,87 @@ def train_batches(
     Raises:
       ConfigError: data.augment names what there is not.
     """
-    functions = augmentations(config.augment)
+    crop, functions = crop_of(config.augment), augmentations(config.augment)
+    # Processes only mask what they cannot read: `_iterate` has the account, and raises or goes on.
+    reading = dataclasses.replace(reader, on_error="skip", broken={}) if config.workers else reader
+    read = partial(_for_training, reader=reading, config=config, crop=crop, functions=functions)
     # Not None: batches of one of an endless dataset overflow in Grain's length.
     passes = -(-end_step * batch_size // len(reader.source))
     dataset = (
-        grain.MapDataset.range(len(reader.source)).seed(seed).shuffle().repeat(passes).map(reader)
-    )
-    if functions:
+        grain.MapDataset.range(len(reader.source))
+        .seed(seed)
+        .shuffle()
+        .repeat(passes)
         # Before the slice: its generator is made from the seed and the place in the whole stream.
-        dataset = dataset.random_map(partial(_augment, functions=functions))
-    return _iterate(dataset.batch(batch_size)[start_step:end_step], config)
+        .random_map(read)
+        .batch(batch_size)
+    )
+    return _iterate(dataset[start_step:end_step], reader, config, workers=config.workers)
 
 
 def eval_batches(reader: Reader, config: Data, *, batch_size: int) -> Iterator[Batch]:
     """Every example once, in order; the last batch is padded with masked examples."""
     padded = -(-len(reader.source) // batch_size) * batch_size
-    return _iterate(grain.MapDataset.range(padded).map(reader).batch(batch_size), config)
+    dataset = grain.MapDataset.range(padded).map(reader).batch(batch_size)
+    return _iterate(dataset, reader, config, workers=0)  # processes take longer to start
 
 
-def _augment(
-    example: Example, rng: np.random.Generator, *, functions: Sequence[Augmentation]
+def _for_evaluation(source: Source, index: int, size: tuple[int, int]) -> ImageAndTarget:
+    image, target = load(source, index)
+    return resize(image, size), target
+
+
+def _for_training(
+    index: int,
+    rng: np.random.Generator,
+    *,
+    reader: Reader,
+    config: Data,
+    crop: Crop | None,
+    functions: list[Augmentation],
 ) -> Example:
-    if not example["mask"]:
-        return example
-    image = example["image"]
-    for function in functions:
-        image = function(image, rng)
-    return {**example, "image": image}
+    is_exact, size = config.train_resize == "exact", reader.size
+
+    def read() -> ImageAndTarget:
+        box = crop(rng) if crop else Box(0, 0, 1, 1)
+        needed = math.ceil(size[0] / box.height), math.ceil(size[1] / box.width)
+        image, target = load(reader.source, index, at_least=None if is_exact else needed)
+        image = (resize if is_exact else resize_fast)(box.of(image), size)
+        for function in functions:
+            image = function(image, rng)
+        return image, target
+
+    return reader.example(index, read)
 
 
-def _iterate(dataset: grain.MapDataset, config: Data) -> Iterator[Batch]:
+def _iterate(
+    dataset: grain.MapDataset, reader: Reader, config: Data, *, workers: int
+) -> Iterator[Batch]:
     # Grain's own default would buffer 500 batches; fewer than threads would leave some idle.
     ahead = max(config.prefetch, config.threads)
-    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
-    return iter(dataset.to_iter_dataset(options))
+    options = grain.ReadOptions(
+        num_threads=config.threads, prefetch_buffer_size=ahead if config.threads else 0
+    )
+    batches = dataset.to_iter_dataset(options)
+    if not workers:
+        yield from batches
+        return
+    if not flags.FLAGS.is_parsed():  # Grain looks at its own; nobody has parsed any in a library
+        flags.FLAGS.mark_as_parsed()
+    processes = grain.MultiprocessingOptions(
+        num_workers=workers, per_worker_buffer_size=max(1, config.prefetch // workers)
+    )
+    iterator = iter(batches.mp_prefetch(processes, worker_init_fn=_start_worker))
+    try:
+        for batch in iterator:
+            for index in batch["index"][~batch["mask"]].tolist():
+                if index not in reader.broken:
+                    reader(index)
+            yield batch
+    finally:
+        iterator.close()
+
+
+def _start_worker(*_: int) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerator is the trainer's
+    logging.disable(logging.WARNING)  # the trainer tells what could not be read

@@ -27,6 +27,7 @@ from mlcls_jax.models.weights import load
 from mlcls_jax.modes.pictures import write_pictures
 from mlcls_jax.modes.workdir import CONFIG_FILE, check_owner, claim
 from mlcls_jax.training.checkpoints import Checkpoints
+from mlcls_jax.training.mixing import make_mix
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.plan import Plan
 from mlcls_jax.training.records import Recorder
@@ -75,6 +76,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         seed=config.seed,
         ema_decay=config.train.ema_decay,
         ema_warmup=config.train.ema_warmup,
+        mix=make_mix(config.data),
     )
     has_ema = config.train.ema_decay > 0
     claim(workdir, config)

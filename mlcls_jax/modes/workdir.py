@@ -14,9 +14,9 @@ CONFIG_FILE = "config.yaml"
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.
 FREE = frozenset((
-    "mode", "predict.", "log.", "evaluate.model_dir", "evaluate.batch_size", "data.threads",
-    "data.prefetch", "data.on_error", "train.resume", "train.save_epochs", "train.save_steps",
-    "train.keep_checkpoints", "train.log_steps",
+    "mode", "predict.", "check_dataset.", "log.", "evaluate.model_dir", "evaluate.batch_size",
+    "data.threads", "data.workers", "data.prefetch", "data.on_error", "train.resume",
+    "train.save_epochs", "train.save_steps", "train.keep_checkpoints", "train.log_steps",
 ))  # fmt: skip
 
 HINT = "Choose another --workdir."

@@ -13,6 +13,7 @@ from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.losses import LOSSES
 from mlcls_jax.models.network import Network, Variables
+from mlcls_jax.training.mixing import Mix
 from mlcls_jax.training.state import TrainState
 
 LossFunction = Callable[..., Float[Array, ""]]
@@ -50,11 +51,15 @@ def make_train_step(
     ema_decay: float,
     ema_warmup: bool,
     dropout: bool = True,
+    mix: Mix | None = None,
 ) -> TrainStep:
     """The step; the caller jits it with donation and shardings."""
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout else None
+        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = step_key if dropout else None
+        if mix is not None:
+            batch = mix(batch, step_key)
 
         def objective(params: dict) -> tuple[Array, dict]:
             variables = Variables(params, state.batch_stats)

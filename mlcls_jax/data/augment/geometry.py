@@ -1,0 +1,51 @@
+"""Augmentations of what is seen and from which side."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Box(NamedTuple):
+    """A part of a picture, in shares of its height and width, so that it fits any scale of it."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """The part of `image` [H, W, 3], a view; pixels that are partly inside belong to it."""
+        rows, columns = image.shape[:2]
+        bottom, right = self.top + self.height, self.left + self.width
+        return image[
+            math.floor(self.top * rows) : math.ceil(bottom * rows),
+            math.floor(self.left * columns) : math.ceil(right * columns),
+        ]
+
+
+def random_resized_crop(rng: np.random.Generator, *, min_area: float = 0.5) -> Box:
+    """A box of `min_area` to all of the picture's area, 3/4 to 4/3 as wide as the picture is.
+
+    Szegedy et al., 2015, for multi-label data. There a crop may be 8 % of the picture, which holds
+    one object out of several, while the labels go on naming all of them; hence a half here. And
+    there the aspect is the crop's own; here it is relative to the picture's, since evaluation
+    squeezes whole pictures of any aspect into the network's size. Area is drawn uniformly, aspect
+    log-uniformly, ten times at most until both sides fit; then it is the whole picture.
+    """
+    for _ in range(10):
+        area = rng.uniform(min_area, 1)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        height, width = math.sqrt(area / aspect), math.sqrt(area * aspect)
+        if height <= 1 and width <= 1:
+            return Box(rng.uniform(0, 1 - height), rng.uniform(0, 1 - width), height, width)
+    return Box(0, 0, 1, 1)
+
+
+def flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Left and right exchanged, half the time."""
+    if rng.random() >= 0.5:
+        return image
+    # As pixels of three bytes: much faster than NumPy's copy of single bytes.
+    mirrored = np.ascontiguousarray(image.view("V3")[:, ::-1])  # [H, W, 1]
+    return mirrored.view(np.uint8)
