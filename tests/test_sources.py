@@ -76,6 +76,12 @@ def test_windows_files_read_like_others(root, end):
     np.testing.assert_array_equal([data.train[i][1] for i in range(3)], np.eye(3))
 
 
+def test_minus_one_says_that_a_label_is_not_annotated(root):
+    write_lines(root / "train.txt", ["images/train_0.png\t1,-1,0"])
+    target = open_root(root).train[0][1]
+    np.testing.assert_array_equal(target, np.float32([1, -1, 0]))
+
+
 def test_blanks_around_values_do_not_matter(root):
     write_lines(root / "train.txt", [" images/train_0.png \t 0, 1 ,0 \t"])
     np.testing.assert_array_equal(open_root(root).train[0][1], [0, 1, 0])
@@ -112,12 +118,12 @@ def test_a_huge_index_is_told_at_once(root):
         ("images/train_0.png\t0,1", "2 values, but there are 3 labels"),
         ("images/train_0.png\t0,1,0,", "4 values, but there are 3 labels"),
         ("images/train_0.png\t", "1 values, but there are 3 labels"),
-        ("images/train_0.png\t0,1,2", "'2' is neither 0 nor 1"),
-        ("images/train_0.png\t0,,1", "'' is neither 0 nor 1"),
-        ("images/train_0.png\t0,1.0,0", "'1.0' is neither 0 nor 1"),
+        ("images/train_0.png\t0,1,2", "'2' in column 3 is neither 0, 1 nor -1"),
+        ("images/train_0.png\t0,,1", "'' in column 2 is neither 0, 1 nor -1"),
+        ("images/train_0.png\t0,1.0,0", "'1.0' in column 2 is neither 0, 1 nor -1"),
         (
             "images/train_0.png 0,1,0",
-            "'images/train_0.png 0,1,0' is not `<image><TAB>0,1,0,…`",
+            "'images/train_0.png 0,1,0' is not `<image><TAB>0,1,0,…`: it has a space for the TAB",
         ),
         ("\t0,1,0", r"'\t0,1,0' is not `<image><TAB>0,1,0,…`"),
         ("images/nope.png\t0,1,0", "images/nope.png: there is no such image"),
@@ -152,7 +158,7 @@ def test_missing_empty_and_undecodable_files(root, name):
     (root / name).write_bytes(b"")
     assert faults(root) == [f"{name}: {'is empty' if name == 'label.txt' else 'lists no images'}"]
     (root / name).write_bytes(b"0 M\xfcller\n")
-    assert faults(root)[0].startswith(f"{name}: is not UTF-8: ")
+    assert faults(root)[0].startswith(f"{name}:1: is not UTF-8: ")
     assert fault_of(root).hint == "Save it as UTF-8."
     (root / name).unlink()
     assert faults(root) == [f"{name}: there is no such file"]

@@ -1,0 +1,278 @@
+"""What the check of a data set finds: the types that the checker fills and the report shows."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Severity = Literal["error", "warning", "note"]
+
+MAX_SHOWN = 1000  # findings of one kind kept in memory; the rest are counted and in findings.txt
+
+
+class Kind(NamedTuple):
+    """A sort of finding."""
+
+    severity: Severity  # only errors fail the check
+    title: str  # for a heading: "images that cannot be decoded"
+    remedy: str  # what would be right, and how to get there
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong, or worth knowing, at one place."""
+
+    kind: str  # key of KINDS
+    place: str  # file and line relative to the data set, "train.txt:12"; or "train, val"
+    message: str  # what is there, with the value at fault
+    image: str | None = None  # the picture it is about, relative to the data set
+
+
+@dataclass
+class Group:
+    """All findings of one kind."""
+
+    name: str  # key of KINDS
+    kind: Kind
+    count: int = 0
+    findings: list[Finding] = field(default_factory=list)  # the first MAX_SHOWN
+
+
+@dataclass
+class SplitSummary:
+    """One list: train, val or test."""
+
+    name: str
+    list_file: str  # relative to the data set
+    images: int  # well-formed lines
+    positives: np.ndarray  # int64 [K], images with the label
+    unknown: np.ndarray  # int64 [K], images where it is not annotated (-1)
+    unlabelled: int  # images without any label
+    samples: list[tuple[str, np.ndarray]]  # first readable images: path, target int8 [K]
+
+
+@dataclass
+class CheckReport:
+    """What a check found."""
+
+    root: Path  # the folder that holds images/
+    label_file: str  # relative to root
+    labels: tuple[str, ...]
+    splits: dict[str, SplitSummary]  # by name, in the order train, val, test
+    groups: list[Group]  # errors first, then warnings, then notes; none is empty
+    cooccurrence: np.ndarray  # int64 [K, K]: images with both labels, over all lists
+    images_checked: int  # different files that were opened
+    pixels: bool  # whether they were decoded, or only their headers read
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no error."""
+        return all(group.kind.severity != "error" for group in self.groups)
+
+
+KINDS: dict[str, Kind] = {
+    # label.txt and the lists
+    "missing_file": Kind(
+        "error",
+        "files that are not there",
+        "A data set has images/, label.txt, train.txt and val.txt; data.label_file, data.train_list"
+        " and data.val_list give other names.",
+    ),
+    "unreadable_file": Kind("error", "files that cannot be read", "Give a text file you may read."),
+    "not_utf8": Kind("error", "text that is not UTF-8", "Save it as UTF-8."),
+    "empty_labels": Kind("error", "no labels", "Write one line a label: `<index> <name>`."),
+    "label_line": Kind(
+        "error", "malformed lines of labels", "A line is `<index> <name>`: `0 dining table`."
+    ),
+    "label_index": Kind("error", "indices given twice", "Give every label an index of its own."),
+    "label_name": Kind("error", "names given twice", "Give every label a name of its own."),
+    "label_start": Kind(
+        "error",
+        "indices that do not start at 0",
+        "The first index is 0. COCO's category ids start at 1 and have holes: number the labels"
+        " anew, in the order of the lists' columns.",
+    ),
+    "label_gap": Kind(
+        "error",
+        "indices with gaps",
+        "The index is the column in the lists: number from 0 without gaps.",
+    ),
+    "list_line": Kind(
+        "error",
+        "malformed lines of lists",
+        "A line is the image's path, a TAB, and one value a label: `images/x.jpg<TAB>0,1,0`.",
+    ),
+    "delimiter": Kind(
+        "error",
+        "wrong delimiters",
+        "A TAB stands between image and values, and commas between the values.",
+    ),
+    "columns": Kind("error", "wrong numbers of values", "Give one value for every label."),
+    "value": Kind(
+        "error",
+        "values that mean nothing",
+        "Write 1 where the label is present, 0 where it is not, -1 where nobody has looked.",
+    ),
+    "empty_list": Kind("error", "lists without images", "Give every list at least one image."),
+    "leaves_folder": Kind(
+        "error",
+        "paths that leave the data set's folder",
+        "Paths start at the folder that holds images/: `images/x.jpg`.",
+    ),
+    # images
+    "backslash": Kind("error", "paths with \\", "Write / between folders."),
+    "spelling": Kind(
+        "error",
+        "paths that are spelled otherwise than the files",
+        "Spell the path as the file: case counts, and so does the form of accents.",
+    ),
+    "missing_image": Kind(
+        "error", "missing images", "Add the image, correct its path, or remove the line."
+    ),
+    "unreadable_image": Kind(
+        "error", "images that cannot be opened", "Check that it is a file and may be read."
+    ),
+    "empty_image": Kind(
+        "error", "empty files", "Fetch or copy the image again, or remove its line."
+    ),
+    "not_image": Kind(
+        "error",
+        "files that are no images",
+        "Readable are JPEG, PNG, BMP, WebP, PNM, Sun, TIFF and GIF.",
+    ),
+    "zero_size": Kind(
+        "error", "images without pixels", "Make the image again, or remove its line."
+    ),
+    "too_large": Kind(
+        "error",
+        "absurdly large images",
+        "Shrink the image; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS.",
+    ),
+    "damaged": Kind(
+        "error", "images cut off or damaged", "Fetch or copy the image again, or remove its line."
+    ),
+    # the lists together
+    "contradiction": Kind(
+        "error", "images listed twice with different values", "Keep the line that is right."
+    ),
+    "leak": Kind(
+        "error",
+        "training images in another list",
+        "Remove the image from one of the lists: scores on trained images say nothing.",
+    ),
+    # An error like the same path in both: only the name hides that validation sees training data.
+    "leak_copy": Kind(
+        "error",
+        "copies of training images in another list",
+        "The files are equal byte for byte: remove one of them from its list.",
+    ),
+    # accepted, but perhaps not meant
+    "bom": Kind("warning", "byte order marks", "Save the file as UTF-8 without BOM."),
+    "line_ends": Kind("warning", "line ends of Windows or old Macs", "Save it with LF line ends."),
+    "blank_line": Kind("warning", "blank lines", "Remove them; other tools stumble over them."),
+    "outside_link": Kind(
+        "warning",
+        "links out of the data set's folder",
+        "Copy the files into the folder if the data set is to be moved or packed.",
+    ),
+    "cut_end": Kind(
+        "warning",
+        "images whose end is missing, though no pixel is",
+        "Fetch or copy the image again; other readers may refuse it.",
+    ),
+    "doubtful": Kind(
+        "warning",
+        "images that are decoded with a warning",
+        "Look at it: a part may be grey. Fetch or copy the image again.",
+    ),
+    "listed_twice": Kind(
+        "warning", "images listed twice", "Remove one line, or the image counts double."
+    ),
+    "copy": Kind("warning", "copies of images in the same list", "Keep one of them."),
+    "val_in_test": Kind(
+        "warning",
+        "validation images in the test list",
+        "Test on images that nothing was chosen by.",
+    ),
+    "near_leak": Kind(
+        "warning",
+        "images that look like one in another list",
+        "Look at both; keep near duplicates in one list (check_dataset.split.group).",
+    ),
+    "near_copy": Kind("warning", "images that look alike", "Look at both; one may be enough."),
+    "no_annotation": Kind(
+        "warning",
+        "labels that a list annotates nowhere",
+        "Annotate some images, or drop the label.",
+    ),
+    "no_positives": Kind(
+        "warning",
+        "labels that no image of a list has",
+        "Add images with the label, divide the images anew, or drop the label.",
+    ),
+    "unannotated": Kind(
+        "warning", "images without any annotation", "Annotate the image, or remove its line."
+    ),
+    # worth knowing
+    "unlabelled": Kind("note", "images without any label", "They count as negatives."),
+    "unlisted": Kind("note", "files in images/ that no list names", "They are left alone."),
+    "cmyk": Kind("note", "CMYK images", "They are converted to RGB."),
+    "sixteen_bit": Kind("note", "images of more than 8 bits", "They are scaled to 8 bits."),
+    "alpha": Kind("note", "images with transparency", "They are laid over white."),
+    "rotated": Kind("note", "images that EXIF turns", "They are turned upright."),
+    "animated": Kind("note", "images of several frames", "The first frame counts."),
+}
+
+
+def is_error(finding: Finding) -> bool:
+    """Whether it fails the check, and stops training."""
+    return KINDS[finding.kind].severity == "error"
+
+
+class Collector:
+    """Counts findings, keeps the first of every kind, and writes them all to a file.
+
+    The file stands under its name when the `with` block has ended without an exception.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._groups: dict[str, Group] = {}
+
+    def __enter__(self) -> "Collector":
+        if self._file:
+            self._beside = self._file.with_name(f".{self._file.name}.tmp")
+            self._stream = self._beside.open("w", encoding="utf-8")
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if self._file:
+            self._stream.close()
+            if failure:
+                self._beside.unlink()
+            else:
+                os.replace(self._beside, self._file)
+
+    def add(self, *findings: Finding) -> None:
+        for finding in findings:
+            kind = KINDS[finding.kind]
+            group = self._groups.setdefault(finding.kind, Group(finding.kind, kind))
+            group.count += 1
+            if group.count <= MAX_SHOWN:
+                group.findings.append(finding)
+            if self._file:
+                line = f"{kind.severity}: {finding.place}: {finding.message}"
+                self._stream.write(printable(line) + "\n")
+
+    def groups(self) -> list[Group]:
+        """What there is, in the order of `KINDS`."""
+        return [self._groups[name] for name in KINDS if name in self._groups]
+
+
+def printable(text: str) -> str:
+    """The text in one line of valid Unicode, which names of files need not be."""
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)

@@ -1,0 +1,241 @@
+"""An MLClsDataset's text files: the one reader of label.txt and lists, for training and check.
+
+Files are read as bytes, line by line. Byte order marks and the line ends of Windows and old Macs
+are accepted and told; where a line is malformed, its place is told and reading goes on.
+"""
+
+import codecs
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mlcls_jax.data.findings import Finding, is_error
+from mlcls_jax.errors import DataError, DatasetFileNotFoundError
+
+_ZERO, _COMMA = b"0,"
+_VALUES = np.array([0, 1, -1], np.int8)
+_UNDIVIDED = {  # values that something else than commas divides
+    "spaces": re.compile(rb"(?:[01]|-1)(?:\s+(?:[01]|-1))+"),
+    "semicolons": re.compile(rb"(?:[01]|-1)(?:\s*;\s*(?:[01]|-1))+"),
+}
+_DIVIDER = re.compile(r"[\s,;]+")
+_SIGNS = {",": "comma", ";": "semicolon"}
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
+
+
+class Row(NamedTuple):
+    """A well-formed line of a list."""
+
+    line: int  # the first is 1
+    image: str  # path relative to the data set, as it is written
+    target: np.ndarray  # int8 [K]: 1 present, 0 absent, -1 not annotated
+
+
+def find_root(folder: Path) -> Path:
+    """The folder that holds `images`, which may be nested below `folder`.
+
+    Raises:
+      DatasetFileNotFoundError: there is no such folder, or no `images` in it.
+      DataError: several folders hold `images`; lists them.
+    """
+    if not folder.is_dir():
+        raise DatasetFileNotFoundError(f"{folder}: there is no such folder", "Check data.dir.")
+    if (folder / "images").is_dir():
+        return folder
+    found = []
+    for here, folders, _ in os.walk(folder):
+        if "images" in folders:
+            found.append(Path(here))
+            folders.clear()  # images/ may hold another folder named images
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise DatasetFileNotFoundError(
+            f"{folder}: holds no folder named images",
+            "An MLClsDataset has images/, label.txt, train.txt and val.txt.",
+        )
+    listed = ", ".join(map(str, found[:5]))
+    raise DataError(f"{folder}: several data sets in it: {listed}", "Set data.dir to one of them.")
+
+
+def read_labels(path: Path, *, name: str) -> tuple[dict[int, str], list[Finding]]:
+    """Label names by index, from lines `<index> <name>`, and what is to be said about the file.
+
+    Without an error among the findings the indices are 0 … K - 1. `name` is what findings call
+    the file.
+    """
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    findings = []
+    for item in _lines(path, name=name):
+        finding = item if isinstance(item, Finding) else _add_label(*item, names, taken, name=name)
+        if finding:
+            findings.append(finding)
+    faults = sum(map(is_error, findings))
+    gaps = (i for i in range(max(names, default=-1) + 1) if i not in names)
+    missing = list(islice(gaps, max(10, faults + 1)))  # one wrong index may leave millions
+    if len(missing) > faults:  # else the faulty lines may be the missing ones
+        shown = ", ".join(map(str, missing[:10]))
+        message = f"indices must run from 0 without gaps; missing: {shown}"
+        findings.append(Finding("label_gap" if 0 in names else "label_start", name, message))
+    if not names and not faults:
+        findings.append(Finding("empty_labels", name, "is empty"))
+    return names, findings
+
+
+def read_list(path: Path, num_classes: int, *, name: str) -> Iterator[Row | Finding]:
+    """The lines of a list in their order: rows, and findings about lines and file.
+
+    `name` is what findings call the file; a finding about values names the line's image. Nothing
+    is kept: memory does not grow with the list.
+    """
+    is_empty = True
+    for item in _lines(path, name=name):
+        if not isinstance(item, Finding):
+            item = _parse_row(*item, num_classes, name=name)
+        is_empty = is_empty and isinstance(item, Finding) and not is_error(item)
+        yield item
+    if is_empty:
+        yield Finding("empty_list", name, "lists no images")
+
+
+def usual_columns(paths: Iterable[Path]) -> int:
+    """The number of values that most lines of these lists have; 0 where none has a TAB."""
+    counts: Counter[int] = Counter()
+    for path in paths:
+        for item in _lines(path, name=path.name):
+            if not isinstance(item, Finding):
+                _, tab, values = item[1].partition(b"\t")
+                counts.update([values.count(b",") + 1] if tab else [])
+    return counts.most_common(1)[0][0] if counts else 0
+
+
+def _lines(path: Path, *, name: str) -> Iterator[tuple[int, bytes] | Finding]:
+    """Number and content of every line that is not blank."""
+    number, is_plain = 0, True
+    try:
+        with path.open("rb") as file:
+            for chunk in file:
+                if number == 0:
+                    if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                        yield Finding("not_utf8", name, "is not UTF-8: it begins as UTF-16 does")
+                        return
+                    if chunk.startswith(codecs.BOM_UTF8):
+                        yield Finding("bom", f"{name}:1", "begins with a byte order mark")
+                        chunk = chunk[len(codecs.BOM_UTF8) :]
+                if is_plain and b"\r" in chunk:
+                    ending = "CR LF" if b"\r\n" in chunk else "CR"
+                    yield Finding("line_ends", f"{name}:{number + 1}", f"ends in {ending}")
+                    is_plain = False
+                content = chunk.removesuffix(b"\n").removesuffix(b"\r")
+                for line in content.split(b"\r"):
+                    number += 1
+                    if line.strip():
+                        yield number, line
+                    else:
+                        yield Finding("blank_line", f"{name}:{number}", "is blank")
+    except FileNotFoundError:
+        yield Finding("missing_file", name, "there is no such file")
+    except OSError as error:
+        yield Finding("unreadable_file", name, f"cannot be read: {error.strerror}")
+
+
+def _add_label(
+    number: int, content: bytes, names: dict[int, str], taken: set[str], *, name: str
+) -> Finding | None:
+    """Put one line's label into `names` and `taken`, or say why not."""
+    place = f"{name}:{number}"
+    try:
+        line = content.decode()
+    except UnicodeDecodeError as error:
+        return Finding("not_utf8", place, f"is not UTF-8: {error}")
+    index, _, label = (part.strip() for part in line.strip().partition(" "))
+    if not index.isdecimal() or len(index) > 18 or not label:
+        return Finding("label_line", place, f"{_shorten(line)} is not `<index> <name>`")
+    if int(index) in names:
+        return Finding("label_index", place, f"index {index} was given before")
+    if label in taken:
+        return Finding("label_name", place, f"the name {label!r} was given before")
+    names[int(index)] = label
+    taken.add(label)
+    return None
+
+
+def _parse_row(number: int, content: bytes, num_classes: int, *, name: str) -> Row | Finding:
+    place = f"{name}:{number}"
+    try:
+        line = content.decode()
+    except UnicodeDecodeError as error:
+        return Finding("not_utf8", place, f"is not UTF-8: {error}")
+    head, tab, _ = line.partition("\t")
+    image, fault = head.strip() if tab else "", None
+    _, _, values = content.partition(b"\t")
+    target = _parse_values(values, num_classes)
+    if not image:
+        image, *fault = _fault_of_line(line)
+    elif target is None:
+        fault = _fault_of_values(values, num_classes)
+    if _leaves_folder(image):
+        return Finding("leaves_folder", place, f"{image!r} leaves the data set's folder")
+    if fault:
+        kind, message = fault
+        return Finding(kind, place, message, image or None)
+    return Row(number, image, target)
+
+
+def _parse_values(text: bytes, num_classes: int) -> np.ndarray | None:
+    """Targets int8 [K] of b"0,1,-1"; None unless they are K of these values."""
+    text = b"".join(text.split())
+    if b"2" in text:
+        return None
+    codes = np.frombuffer(text.replace(b"-1", b"2"), np.uint8)  # one byte a value
+    if len(codes) != 2 * num_classes - 1 or (codes[1::2] != _COMMA).any():
+        return None
+    values = codes[::2] - _ZERO  # below "0" it wraps around
+    return None if values.max() > 2 else _VALUES[values]
+
+
+def _fault_of_line(line: str) -> tuple[str, str, str]:
+    """Image, kind and message of a line without TAB or image; the image is "" if none is seen."""
+    message = f"{_shorten(line)} is not `<image><TAB>0,1,0,…`"
+    text = "" if "\t" in line else line.strip()
+    parts, dividers = _DIVIDER.split(text), list(_DIVIDER.finditer(text))
+    count = sum(1 for _ in takewhile(lambda part: part in ("0", "1", "-1"), reversed(parts)))
+    if not 0 < count < len(parts):
+        return "", "list_line", message
+    divider = dividers[-count]  # before the first value
+    sign = next((name for sign, name in _SIGNS.items() if sign in divider.group()), "space")
+    return text[: divider.start()], "delimiter", f"{message}: it has a {sign} for the TAB"
+
+
+def _fault_of_values(values: bytes, num_classes: int) -> tuple[str, str]:
+    """Kind and message."""
+    for divider, pattern in _UNDIVIDED.items():
+        if pattern.fullmatch(values.strip()):
+            shown = _shorten(values.decode().strip())
+            return "delimiter", f"{divider} divide the values {shown}, not commas"
+    cells = b"".join(values.split()).split(b",")
+    if len(cells) != num_classes:
+        return "columns", f"{len(cells)} values, but there are {num_classes} labels"
+    column = next(i for i, cell in enumerate(cells) if cell not in (b"0", b"1", b"-1"))
+    cell = _shorten(cells[column].decode())
+    return "value", f"{cell} in column {column + 1} is neither 0, 1 nor -1"
+
+
+def _leaves_folder(image: str) -> bool:
+    if image.startswith("/") or _DRIVE.match(image):
+        return True
+    if ".." not in image:
+        return False
+    return posixpath.normpath(image.replace("\\", "/")).split("/")[0] == ".."
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")
