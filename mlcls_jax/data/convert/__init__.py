@@ -1,0 +1,189 @@
+"""Other formats made an MLClsDataset, in place: label.txt and lists are written, images stay.
+
+A new format is one file and one line in `CONVERTERS`.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from mlcls_jax.config import Convert, Data
+from mlcls_jax.data.backups import recover, replace_files
+from mlcls_jax.data.convert import coco, csv_list, folder, voc
+from mlcls_jax.data.convert.reading import (
+    ImageFolder,
+    LeftOut,
+    Reading,
+    Row,
+    fits_line,
+    raise_faults,
+)
+from mlcls_jax.data.lists import find_root
+from mlcls_jax.errors import ConvertFailedError, DataError
+
+TEST_LIST = "test.txt"
+
+# name in check_dataset.convert.source_type → function of root, label.txt there, and options
+CONVERTERS: dict[str, Callable[[Path, Path, Convert], Reading]] = {
+    "coco": coco.read,
+    "csv": csv_list.read,
+    "folder": folder.read,
+    "voc": voc.read,
+}
+
+
+class Conversion(NamedTuple):
+    """What a conversion did."""
+
+    root: Path  # of the data set
+    labels: tuple[str, ...]
+    images: dict[str, int]  # split → images in its list; train, val and test as far as there are
+    links: dict[str, Path]  # images/… → the folder that it was made a link to
+    backups: dict[str, str]  # file → what it is called now
+    left_out: LeftOut  # why → boxes and images
+
+
+def convert(data: Data, options: Convert) -> Conversion:
+    """Make the folder `data.dir` an MLClsDataset that trains and passes the check.
+
+    Writes data.label_file, data.train_list, data.val_list and test.txt as far as the source has
+    them, and takes away lists of these names that it has not: they do not fit the new labels.
+    What was there becomes a backup. Image folders outside images/ are linked from there; images
+    are neither moved nor copied.
+
+    Raises:
+      ConvertFailedError: the source is missing or malformed; lists every fault. All is as it was.
+    """
+    try:
+        root = _find_root(Path(data.dir), options)
+        lists = {"test": TEST_LIST, "val": data.val_list, "train": data.train_list}
+        recover(root, {data.label_file, *lists.values()})
+        reading = CONVERTERS[options.source_type](root, root / data.label_file, options)
+        if not options.keep_empty:
+            reading = _drop_empty(reading)
+        _check(reading)
+        writers = dict.fromkeys(lists.values()) | {
+            lists[split]: partial(_write_rows, rows=rows, num_labels=len(reading.labels))
+            for split, rows in reading.splits.items()
+        }
+        writers[data.label_file] = partial(_write_labels, labels=reading.labels)
+        with _links(root, reading.folders) as links:
+            backups = replace_files(root, writers)
+    except OSError as error:
+        raise ConvertFailedError(f"{error.filename or data.dir}: {error.strerror}") from error
+    except DataError as error:
+        raise ConvertFailedError(error.message, error.hint) from error
+    images = {split: len(rows) for split, rows in reading.splits.items()}
+    return Conversion(root, reading.labels, images, links, backups, reading.left_out)
+
+
+def remarks(conversion: Conversion) -> list[str]:
+    """What a person should know of a conversion, a line each."""
+    lines = [f"left out {_count(why, what)}" for why, what in conversion.left_out.items()]
+    if "val" not in conversion.images:
+        lines.append("there are no validation images: set check_dataset.split.enable=True")
+    return lines
+
+
+def _count(why: str, what: Sequence[str]) -> str:
+    return f"{len(what)} {why}: {', '.join(what[:3])}{', …' if len(what) > 3 else ''}"
+
+
+def _find_root(folder: Path, options: Convert) -> Path:
+    """`folder`; of COCO in PaddleX's layout, which may be nested, the one that holds images/."""
+    if not folder.is_dir():
+        raise ConvertFailedError(f"{folder}: there is no such folder", "Check data.dir.")
+    if options.source_type != "coco" or options.train_annotations:
+        return folder
+    if (folder / "annotations").is_dir():
+        return folder
+    try:
+        return find_root(folder)
+    except DataError:
+        return folder
+
+
+def _drop_empty(reading: Reading) -> Reading:
+    empty = [path for rows in reading.splits.values() for path, labels in rows if not labels]
+    splits = {
+        split: [(path, labels) for path, labels in rows if labels]
+        for split, rows in reading.splits.items()
+    }
+    left_out = reading.left_out | ({"images without labels": empty} if empty else {})
+    return reading._replace(splits=splits, left_out=left_out)
+
+
+def _check(reading: Reading) -> None:
+    faults = [
+        f"the label {name!r} cannot stand in label.txt: it is empty, has a line end or is not UTF-8"
+        for name in reading.labels
+        if not fits_line(name)
+    ]
+    faults += [
+        f"several categories are called {name!r}"
+        for name, count in Counter(reading.labels).items()
+        if count > 1
+    ]
+    faults += [] if reading.labels else ["there are no labels"]
+    raise_faults(faults)
+    empty = [split for split, rows in reading.splits.items() if not rows]
+    if empty:
+        left_out = (f"left out {_count(why, what)}" for why, what in reading.left_out.items())
+        raise ConvertFailedError(
+            "\n".join([f"no images for {', '.join(empty)}", *left_out]),
+            "Check check_dataset.convert.train_images and val_images.",
+        )
+
+
+@contextmanager
+def _links(root: Path, folders: Sequence[ImageFolder]) -> Iterator[dict[str, Path]]:
+    """Links in images/ to the folders that lie elsewhere; taken away after an exception."""
+    images, made = root / "images", {}
+    is_new = not images.exists()
+    images.mkdir(exist_ok=True)
+    try:
+        for path, listed in folders:
+            if not os.path.lexists(root / listed):
+                _link(root / listed, path)
+                made[listed] = path
+            elif not (root / listed).exists() or not path.samefile(root / listed):
+                raise ConvertFailedError(
+                    f"{root / listed}: is in the way of a link to {path}", "Rename it."
+                )
+        yield made
+    except BaseException:
+        for listed in made:
+            (root / listed).unlink()
+        if is_new:
+            images.rmdir()
+        raise
+
+
+def _link(link: Path, folder: Path) -> None:
+    # Relative inside the data set, so that it can be moved as a whole.
+    is_inside = folder.is_relative_to(os.path.abspath(link.parents[1]))
+    is_relative = is_inside and not link.parent.is_symlink()
+    target = os.path.relpath(folder, link.parent) if is_relative else folder
+    try:
+        link.symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        raise ConvertFailedError(
+            f"{link}: cannot be made a link to {folder}: {error.strerror}",
+            f"Move the folder to {link}, and set check_dataset.convert.train_images or val_images.",
+        ) from error
+
+
+def _write_labels(file: TextIO, *, labels: Sequence[str]) -> None:
+    file.writelines(f"{index} {name}\n" for index, name in enumerate(labels))
+
+
+def _write_rows(file: TextIO, *, rows: Sequence[Row], num_labels: int) -> None:
+    for path, present in rows:
+        values = ["0"] * num_labels
+        for index in present:
+            values[index] = "1"
+        file.write(f"{path}\t{','.join(values)}\n")

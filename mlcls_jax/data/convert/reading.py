@@ -1,0 +1,127 @@
+"""What the readers of all formats share: the form they read into, and how images are listed."""
+
+import os
+import posixpath
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mlcls_jax.data.findings import is_error
+from mlcls_jax.data.images import IMAGE_SUFFIXES
+from mlcls_jax.data.lists import read_labels
+from mlcls_jax.errors import ConvertFailedError
+
+MAX_FAULTS = 20  # shown in one message
+
+Row = tuple[str, tuple[int, ...]]  # path as listed, rising indices of the labels it has
+NamedRow = tuple[str, Collection[str]]  # path as listed, names of the labels it has
+LeftOut = dict[str, list[str]]  # why → what
+
+
+class ImageFolder(NamedTuple):
+    """A folder of images and its name in lists, which may have to become a link to it."""
+
+    path: Path
+    listed: str  # images/…
+
+
+class Reading(NamedTuple):
+    """A data set of any format, in memory."""
+
+    labels: tuple[str, ...]
+    splits: dict[str, list[Row]]  # train; val and test where the source has them
+    folders: tuple[ImageFolder, ...]
+    left_out: LeftOut
+
+
+def image_folder(root: Path, folder: Path) -> ImageFolder:
+    """How the images of `folder` are listed by the data set in `root`.
+
+    Every listed path lies in images/. A folder elsewhere is to be linked from there, by its name;
+    inside `root` by its whole path: train/photos → images/train_photos.
+
+    Raises:
+      ConvertFailedError: there is no such folder, or it cannot be linked.
+    """
+    folder, images = (Path(os.path.abspath(path)) for path in (folder, root / "images"))
+    if not folder.is_dir():
+        raise ConvertFailedError(
+            f"{folder}: there is no such folder of images",
+            "Set check_dataset.convert.train_images and val_images to the images' folders.",
+        )
+    if folder == images or images in folder.parents:
+        return ImageFolder(folder, folder.relative_to(images.parent).as_posix())
+    if folder in images.parents:
+        raise ConvertFailedError(
+            f"{folder}: this folder holds images/ and cannot be linked from there",
+            f"Move the images into a folder of their own, such as {images}.",
+        )
+    inside = images.parent in folder.parents
+    parts = folder.relative_to(images.parent).parts if inside else (folder.name,)
+    return ImageFolder(folder, f"images/{'_'.join(parts)}")
+
+
+def listed_path(folder: ImageFolder, name: str, left_out: LeftOut) -> str | None:
+    """The path of image `name` as listed; None, and a remark, if it cannot be listed."""
+    path = posixpath.normpath(f"{folder.listed}/{name}")
+    file = folder.path / path[len(folder.listed) + 1 :]
+    if not path.startswith(f"{folder.listed}/"):
+        left_out.setdefault("images outside their folder", []).append(name)
+    elif not fits_line(path) or "\t" in path:
+        reason = "images with tabs, line ends, a blank at the end or no UTF-8 in their names"
+        left_out.setdefault(reason, []).append(ascii(name))  # others might not even be printable
+    elif not os.path.isfile(file):  # Path.is_file raises for names that are too long
+        left_out.setdefault("missing images", []).append(str(file))
+    else:
+        return path
+    return None
+
+
+def fits_line(name: str) -> bool:
+    """Whether a name can stand in a line: UTF-8 without line ends and outer blanks."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return bool(name) and name == name.strip() and "\n" not in name and "\r" not in name
+
+
+def images_below(folder: Path) -> list[str]:
+    """The images in a folder and its subfolders, relative to it, sorted; no hidden ones."""
+    found = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(here).relative_to(folder)
+        found += (
+            (inside / name).as_posix()
+            for name in files
+            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+        )
+    return sorted(found)
+
+
+def index_rows(
+    splits: Mapping[str, list[NamedRow]], label_file: Path
+) -> tuple[tuple[str, ...], dict[str, list[Row]]]:
+    """The labels, and rows with their indices.
+
+    The order of `label_file` is kept if it names all labels that occur; else they are sorted.
+    """
+    found = {name for rows in splits.values() for _, names in rows for name in names}
+    known, findings = read_labels(label_file, name=label_file.name)
+    is_kept = found <= set(known.values()) and not any(map(is_error, findings))
+    labels = tuple(known[i] for i in sorted(known)) if is_kept else tuple(sorted(found))
+    index = {name: i for i, name in enumerate(labels)}
+    return labels, {
+        split: [(path, tuple(sorted(index[name] for name in set(names)))) for path, names in rows]
+        for split, rows in splits.items()
+    }
+
+
+def raise_faults(faults: Collection[str], hint: str | None = None) -> None:
+    """Tell all faults in one ConvertFailedError, if there are any."""
+    if faults:
+        shown = list(faults)[:MAX_FAULTS]
+        if more := len(faults) - len(shown):
+            shown.append(f"… and {more} more faults")
+        raise ConvertFailedError("\n".join(shown), hint)

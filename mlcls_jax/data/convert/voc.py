@@ -1,0 +1,142 @@
+"""Pascal VOC: JPEGImages, Annotations/*.xml and the image sets in ImageSets/Main."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.etree import ElementTree
+
+from tqdm import tqdm
+
+from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.reading import (
+    LeftOut,
+    NamedRow,
+    Reading,
+    image_folder,
+    images_below,
+    index_rows,
+    listed_path,
+    raise_faults,
+)
+from mlcls_jax.errors import ConvertFailedError
+
+
+def read(root: Path, label_file: Path, options: Convert) -> Reading:
+    """Every image with the names of its objects, in the order of the image sets.
+
+    Without image sets all annotated images are training images.
+    """
+    annotations = root / "Annotations"
+    if not annotations.is_dir():
+        raise ConvertFailedError(
+            f"{root}: holds no folder named Annotations",
+            "Set data.dir to the folder that holds Annotations, VOCdevkit/VOC2012 for instance.",
+        )
+    images = {
+        "train": root / (options.train_images or "JPEGImages"),
+        "val": root / (options.val_images or options.train_images or "JPEGImages"),
+    }
+    splits: dict[str, list[NamedRow]] = {}
+    folders, faults = [], []
+    left_out: LeftOut = {}
+    for split, ids in _image_sets(root, annotations, options).items():
+        folder = image_folder(root, images.get(split, images["train"]))
+        files = {name.rpartition(".")[0]: name for name in images_below(folder.path)}
+        rows: list[NamedRow] = []
+        for key in tqdm(ids, desc=split, unit=" images", disable=None):
+            xml = annotations / f"{key}.xml"
+            if not xml.is_file():
+                left_out.setdefault("images without an annotation file", []).append(str(xml))
+            elif path := listed_path(folder, files.get(key, f"{key}.jpg"), left_out):
+                try:
+                    rows.append((path, _labels(xml, options, left_out)))
+                except ConvertFailedError as error:
+                    faults.append(error.message)
+        if rows or split != "test":  # whose annotations are often kept secret
+            splits[split] = rows
+            folders.append(folder)
+    raise_faults(faults)
+    labels, indexed = index_rows(splits, label_file)
+    return Reading(labels, indexed, tuple(folders), left_out)
+
+
+def _image_sets(root: Path, annotations: Path, options: Convert) -> dict[str, list[str]]:
+    """Image names without suffix of each split."""
+    sets = root / "ImageSets" / "Main"
+    paths = {"train": options.train_annotations, "val": options.val_annotations}
+    if any(paths.values()):
+        files = {split: root / path for split, path in paths.items() if path}
+    else:
+        files = {s: sets / f"{s}.txt" for s in ("train", "val", "test")}
+        files = {split: path for split, path in files.items() if path.is_file()}
+    if not files:
+        return {"train": sorted(path.stem for path in annotations.glob("*.xml"))}
+    if "train" not in files:
+        raise ConvertFailedError(
+            f"{sets}: holds no train.txt",
+            "Set check_dataset.convert.train_annotations to the image set to train on.",
+        )
+    return {split: _lines(path) for split, path in files.items()}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise ConvertFailedError(
+            f"{path}: there is no such image set",
+            "Check check_dataset.convert.train_annotations and val_annotations.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _labels(path: Path, options: Convert, left_out: LeftOut) -> set[str]:
+    names = set()
+    for number, thing in enumerate(_parse(path).iter("object"), start=1):
+        name = (thing.findtext("name") or "").strip()
+        if not name:
+            raise ConvertFailedError(f"{path}: object {number} has no name")
+        if reason := _why_not(thing, path, options):
+            left_out.setdefault(reason, []).append(f"{path}: object {number}")
+        else:
+            names.add(name)
+    return names
+
+
+def _why_not(thing: ElementTree.Element, path: Path, options: Convert) -> str | None:
+    if (thing.findtext("difficult") or "0").strip() == "1" and not options.crowd:
+        return "objects marked difficult"
+    if options.min_area and _area(thing, path) < options.min_area:
+        return "boxes smaller than min_area"
+    return None
+
+
+def _area(thing: ElementTree.Element, path: Path) -> float:
+    """Of the box, whose last row and column belong to it."""
+    try:
+        left, top, right, bottom = (
+            float(thing.findtext(f"bndbox/{edge}") or "")
+            for edge in ("xmin", "ymin", "xmax", "ymax")
+        )
+    except ValueError as error:
+        raise ConvertFailedError(f"{path}: an object has no bndbox of four numbers") from error
+    return (right - left + 1) * (bottom - top + 1)
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Refuses document types, because those define entities, which may grow without bounds."""
+
+    def doctype(self, *_: Any) -> NoReturn:
+        raise ConvertFailedError("has a DOCTYPE, which annotations do not need")
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        parser = ElementTree.XMLParser(target=_NoDoctype())
+        return ElementTree.parse(path, parser).getroot()
+    except ElementTree.ParseError as error:
+        line = error.position[0]
+        raise ConvertFailedError(f"{path}:{line}: is not XML: {error}") from error
+    except ConvertFailedError as error:
+        raise ConvertFailedError(f"{path}: {error.message}") from error
