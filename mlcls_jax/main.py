@@ -1,9 +1,9 @@
 """`python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo`
 
-Turns flags into a checked `Config` and runs the mode that it names. `models [PATTERN]` in the place
-of flags prints the table of models. Exit codes: 0 done; 1 the configuration, the data or a file is
-wrong (one message, no traceback); 2 a flag does not parse; 70 a fault of this program; 130
-interrupted.
+Turns flags into a checked `Config` and runs the mode that it names. In the place of flags a command
+may stand: `models [PATTERN]` prints the table of models, `pack` writes a data set as shards. Exit
+codes: 0 done; 1 the configuration, the data or a file is wrong (one message, no traceback); 2 a
+flag does not parse; 70 a fault of this program; 130 interrupted.
 """
 
 import importlib
@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,14 @@ MODES = {
     "train": "mlcls_jax.modes.train.train",
     "evaluate": "mlcls_jax.modes.evaluate.evaluate",
     "predict": "mlcls_jax.modes.predict.predict",
+    "check_dataset": "mlcls_jax.modes.check_dataset.check_dataset",
+}
+# first word in the place of flags → function (arguments) → text to print
+COMMANDS = {
+    "models": "mlcls_jax.modes.list_models.run",
+    "pack": "mlcls_jax.modes.pack.run",
 }
 USAGE = "usage: python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo"
-MODELS_USAGE = "usage: python -m mlcls_jax.main models ['PP-LCNet*_ML']"
 
 log = logging.getLogger("mlcls_jax")
 
@@ -46,8 +52,8 @@ def run(argv: list[str] | None = None) -> None:
     if "--helpconfig" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
         return
-    if argv[1:2] == ["models"]:
-        _print_models(argv[2:])
+    if argv[1:2] and argv[1] in COMMANDS:
+        _run_command(argv[1], argv[2:])
         return
     app.run(main, argv=argv, flags_parser=_parse_flags)
 
@@ -71,16 +77,24 @@ def main(_: list[str]) -> None:
     print(_summary(config, workdir, result), flush=True)
 
 
-def _print_models(patterns: list[str]) -> None:
-    """The table of the models that match the pattern; without one, of all."""
-    from mlcls_jax.modes.list_models import list_models
+def _run_command(name: str, arguments: list[str]) -> None:
+    """Run a command that needs no configuration file; print what it says."""
+    from mlcls_jax.start import start_console
 
-    if len(patterns) > 1 or patterns[:1] == ["--help"]:
-        _fail(f"models takes one pattern, not {shlex.join(patterns)}", MODELS_USAGE, code=2)
+    start_console()
     try:
-        print(list_models(*patterns))
+        print(_import(COMMANDS[name])(arguments), flush=True)
     except UserError as error:
         _fail(error.message, error.hint, code=1)
+    except OSError as error:
+        _fail(f"{error.filename or name}: {error.strerror or error}", None, code=1)
+    except KeyboardInterrupt:
+        _fail("Interrupted.", "The same command goes on where it can.", code=130)
+
+
+def _import(dotted: str) -> Callable[..., Any]:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
@@ -92,14 +106,14 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
     open_workdir(workdir)
     start_logging(workdir / f"{config.mode}.log")
     start_jax()
-    module, _, name = MODES[config.mode].rpartition(".")
     result_file = workdir / f"{config.mode}_result.json"
     try:
-        result = getattr(importlib.import_module(module), name)(config, workdir)
+        result = _import(MODES[config.mode])(config, workdir)
     except WorkdirError:
         raise  # somebody else's: leave it alone
     except Exception as error:
-        fault = {"err_type": type(error).__name__, "err_msg": str(error)}
+        facts = error.facts if isinstance(error, UserError) else {}
+        fault = facts | {"err_type": type(error).__name__, "err_msg": str(error)}
         if result_file.exists():  # may be of an earlier run that went well
             os.replace(result_file, result_file.with_suffix(".json.bak"))
         files.write_json(result_file, {"done_flag": False, **fault})
@@ -134,13 +148,36 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
                          "SampleAccuracy", "HammingDistance")
         ]  # fmt: skip
         lines += [f"on {result['images']:,} images; by class in {workdir}/evaluate_result.json"]
-    else:
+    elif config.mode == "predict":
         lines += [f"{result['images']:,} images labelled; JSON and pictures in {result['output']}"]
-    skipped = result["skipped_images"]
+    else:
+        lines += _check_summary(config, workdir, result)
+    skipped = result.get("skipped_images", [])
     if skipped:
         lines += [f"{len(skipped)} unreadable images were left out:", *skipped[:10]]
         lines += [f"all of them in {workdir}/{config.mode}_result.json"] * (len(skipped) > 10)
     return "\n".join(lines)
+
+
+def _check_summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> list[str]:
+    found = result["attributes"]
+    lists = (
+        f"{count:,} {key.removesuffix('_samples')}"
+        for key, count in found.items()
+        if key.endswith("_samples")
+    )
+    lines = [
+        "Check dataset passed !",
+        f"{', '.join(lists)} images, {found['num_classes']} labels; "
+        f"{sum(result['findings']['warning'].values()):,} warnings.",
+        f"  report  {workdir / result['report']}",
+    ]
+    if not config.check_dataset.pixels:
+        lines.append(
+            "Only headers were read: --config.check_dataset.pixels=True decodes every image and"
+            " looks for near duplicates."
+        )
+    return lines
 
 
 def _python() -> str:

@@ -12,13 +12,18 @@ from mlcls_jax import files
 
 def start_logging(log_file: Path) -> None:
     """Our messages to the terminal (INFO) and to `log_file` (all); libraries only warn."""
+    start_console()
+    file = logging.FileHandler(log_file, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("mlcls_jax").addHandler(file)
+
+
+def start_console() -> None:
+    """Our messages to the terminal (INFO); libraries only warn."""
     logger = logging.getLogger("mlcls_jax")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    console, file = _BarHandler(logging.INFO), logging.FileHandler(log_file, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for handler in (console, file):
-        logger.addHandler(handler)
+    logger.addHandler(_BarHandler(logging.INFO))
     for library in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(library).setLevel(logging.WARNING)
 

@@ -121,7 +121,8 @@ def test_a_fault_in_the_users_data_is_one_message_and_a_result_file(tmp_path):
     workdir.mkdir()
     (workdir / "train_result.json").write_text('{"done_flag": true}')  # of an earlier start
     told = f"{root}/val.txt:2: 2 values, but there are 3 labels"
-    assert fails(PHOTOS, f"--workdir={workdir}", f"--config.data.dir={root}", code=1) == told + "\n"
+    said = fails(PHOTOS, f"--workdir={workdir}", f"--config.data.dir={root}", code=1)
+    assert said.splitlines() == [told, "Give one value for every label."]
     assert json.loads((workdir / "train_result.json").read_text()) == {
         "done_flag": False,
         "err_type": "DataError",
@@ -132,7 +133,11 @@ def test_a_fault_in_the_users_data_is_one_message_and_a_result_file(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "err_type", "said"),
     [
-        ([PHOTOS, "--config.data.dir={}/nope"], "DataError", "{}/nope: there is no such folder"),
+        (
+            [PHOTOS, "--config.data.dir={}/nope"],
+            "DatasetFileNotFoundError",
+            "{}/nope: there is no such folder",
+        ),
         (
             [CONFIG, "--config.model.name=PP-LCNet_x0.5_ML"],
             "ConfigError",

@@ -4,6 +4,7 @@ Text is laid out first, by functions that return lines and boxes, and drawn seco
 its size from the layout, so that no text is ever cut off.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Sequence
@@ -27,7 +28,13 @@ _CELL_BACKGROUND = (241, 243, 244)
 _CHIP = (229, 238, 251)
 _TEXT = (32, 33, 36)
 
-# Looked for by name in the system's font folders. The second half holds Chinese, Japanese, Korean.
+# Looked for by name in the system's font folders: European scripts, then Chinese, Japanese, Korean,
+# then others, of which a Noto font holds one each.
+_NOTO_SCRIPTS = (
+    *("Arabic", "Hebrew", "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Tamil", "Telugu"),
+    *("Kannada", "Malayalam", "Sinhala", "Thai", "Lao", "Khmer", "Myanmar", "Ethiopic"),
+    *("Georgian", "Armenian", "Symbols2"),
+)
 _UNICODE_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -40,7 +47,13 @@ _UNICODE_FONTS = (
     "DroidSansFallbackFull.ttf",
     "Arial Unicode.ttf",
     "msyh.ttc",
+    "Nirmala.ttf",
+    *(f"NotoSans{script}-Regular.ttf" for script in _NOTO_SCRIPTS),
+    "NotoEmoji-Regular.ttf",
+    "seguiemj.ttf",
 )
+
+_reported: set[str] = set()  # characters without a font that a warning has been about
 
 
 @dataclass(frozen=True)
@@ -177,7 +190,7 @@ def wrap_text(text: str, *, font: Font, width: int) -> list[str]:
         line = ""
         for word in paragraph.split():
             joined = f"{line} {word}" if line else word
-            if line and _text_width(joined, font=font) > width:
+            if line and text_width(joined, font=font) > width:
                 lines.append(line)
                 joined = word
             *full, line = _break_word(joined, font=font, width=width)
@@ -189,15 +202,70 @@ def wrap_text(text: str, *, font: Font, width: int) -> list[str]:
 def find_font(text: str, *, size: int) -> Font:
     """Returns a font for `text`: Pillow's own for ASCII, else the installed one that fits best.
 
-    When no installed font has all characters, the missing ones are drawn as empty boxes and a
-    warning says so once.
+    `draw_line` takes what this font lacks from others. A warning names the characters, once, that
+    no installed font has; they are drawn as empty boxes.
     """
     # Sorted, so that each set of characters is looked up once, whatever text it comes from.
-    unusual = "".join(sorted(c for c in set(text) if not c.isascii()))
+    unusual = "".join(sorted(c for c in set(text) if not c.isascii() and c.isprintable()))
+    homeless = {c for c in unusual if _font_file_with(c, _UNICODE_FONTS) is None} - _reported
+    if homeless:
+        _reported.update(homeless)
+        logging.getLogger(__name__).warning(
+            "No font was found for %d characters of the labels, such as %r: pictures show empty"
+            " boxes in their place. Install a font that has them, for instance the package"
+            " fonts-noto-cjk or fonts-noto-core.",
+            len(homeless),
+            max(homeless),
+        )
     return _load_font(_find_font_file(unusual), size)
 
 
-@lru_cache(maxsize=64)
+def text_width(text: str, *, font: Font) -> int:
+    """How many pixels `draw_line` fills."""
+    *most, (last, last_font) = _runs(text, font=font)
+    start = sum(run_font.getlength(run) for run, run_font in most)
+    # The ink of a last letter may reach beyond the point where the next one would start.
+    return math.ceil(start + max(last_font.getlength(last), last_font.getbbox(last)[2]))
+
+
+def draw_line(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    *,
+    font: Font,
+    color: Color | int,
+) -> None:
+    """Draws a line of text from `place` = (left, top), each character in a font that has it."""
+    left, top = place
+    baseline = top + font.getmetrics()[0]
+    for run, run_font in _runs(text, font=font):
+        draw.text((left, baseline), run, fill=color, font=run_font, anchor="ls")
+        left += run_font.getlength(run)
+
+
+def _runs(text: str, *, font: Font) -> list[tuple[str, Font]]:
+    """Cuts a line where another font is needed, and only there: letters may join. One at least."""
+    runs = [("", font)]
+    for character in text:
+        run, current = runs[-1]
+        if not _has_glyph(current, character):
+            current = font if _has_glyph(font, character) else _font_with(character, font)
+            run = ""
+            runs.append((run, current))
+        runs[-1] = (run + character, current)
+    return runs
+
+
+def _font_with(character: str, font: Font) -> Font:
+    """A font of the size of `font` that has the character; `font` itself when there is none."""
+    if character.isascii():
+        return _load_font(None, font.size)
+    file = _font_file_with(character, _UNICODE_FONTS)
+    return font if file is None else _load_font(file, font.size)
+
+
+@lru_cache(maxsize=256)
 def _load_font(file: str | None, size: int) -> Font:
     return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
 
@@ -205,29 +273,39 @@ def _load_font(file: str | None, size: int) -> Font:
 @lru_cache(maxsize=64)
 def _find_font_file(characters: str) -> str | None:
     """Returns the name of the font that lacks the fewest characters; None is Pillow's own."""
-    if not characters:
-        return None
     fewest, best = len(characters), None
-    for name in _UNICODE_FONTS:
-        try:
-            font = _load_font(name, 16)
-        except OSError:
-            continue
+    for name in _installed(_UNICODE_FONTS) if characters else ():
+        font = _load_font(name, 16)
         missing = sum(not _has_glyph(font, character) for character in characters)
         if missing < fewest:
             fewest, best = missing, name
         if not missing:
-            return name
-    logging.getLogger(__name__).warning(
-        "No font was found for %d characters of the labels, such as %r: pictures show empty boxes"
-        " in their place. Install a font that has them, for instance the package fonts-noto-cjk.",
-        fewest,
-        characters[-1],
-    )
+            break
     return best
 
 
+@lru_cache(maxsize=4096)
+def _font_file_with(character: str, names: tuple[str, ...]) -> str | None:
+    """The first installed font of `names` that has the character; None: none has."""
+    fonts = ((name, _load_font(name, 16)) for name in _installed(names))
+    return next((name for name, font in fonts if _has_glyph(font, character)), None)
+
+
+@lru_cache(maxsize=4)
+def _installed(names: tuple[str, ...]) -> list[str]:
+    """Those of the fonts that there are; looking for one that is not there walks all folders."""
+    found = []
+    for name in names:
+        with contextlib.suppress(OSError):
+            _load_font(name, 16)
+            found.append(name)
+    return found
+
+
+@lru_cache(maxsize=65536)
 def _has_glyph(font: Font, character: str) -> bool:
+    if not character.isprintable():  # joiners and the like, which show nothing
+        return True
     # A font draws characters that it lacks all alike; U+10FFFF is one that every font lacks.
     glyph, absent = font.getmask(character), font.getmask("\U0010ffff")
     return glyph.size != absent.size or bytes(glyph) != bytes(absent)
@@ -237,27 +315,23 @@ def _break_word(word: str, *, font: Font, width: int) -> list[str]:
     pieces = [""]
     for character in word:
         longer = pieces[-1] + character
-        if pieces[-1] and _text_width(longer, font=font) > width:
+        if pieces[-1] and text_width(longer, font=font) > width:
             pieces.append(character)
         else:
             pieces[-1] = longer
     return pieces
 
 
-def _text_width(text: str, *, font: Font) -> int:
-    # The ink of a last letter may reach beyond the point where the next one would start.
-    return max(math.ceil(font.getlength(text)), math.ceil(font.getbbox(text)[2]))
-
-
 def _text_box(lines: list[str], left: int, top: int, *, font: Font) -> TextBox:
-    right = left + max(_text_width(line, font=font) for line in lines)
+    right = left + max(text_width(line, font=font) for line in lines)
     return TextBox(lines, (left, top, right, top + len(lines) * _line_height(font)))
 
 
 def _draw_text(draw: ImageDraw.ImageDraw, text_box: TextBox, *, font: Font, color: Color) -> None:
     left, top = text_box.box[:2]
     for row, line in enumerate(text_box.lines):
-        draw.text((left, top + row * _line_height(font)), line, fill=color, font=font, anchor="la")
+        place = (left, top + row * _line_height(font))
+        draw_line(draw, place, line, font=font, color=color)
 
 
 def _line_height(font: Font) -> int:

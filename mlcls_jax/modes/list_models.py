@@ -1,5 +1,6 @@
 """`mlcls models [PATTERN]`: the models that there are, with their sizes."""
 
+import argparse
 import difflib
 
 import jax
@@ -13,6 +14,20 @@ TITLE = (
     " papers call FLOPs."
 )
 COLUMNS = ("name", "parameters", "GMACs", "feature map", "resolution")
+
+
+def run(argv: list[str]) -> str:
+    """The table for the arguments of the command line.
+
+    Raises:
+      ConfigError: no model matches.
+      SystemExit: the arguments are wrong, or ask for help.
+    """
+    parser = argparse.ArgumentParser(prog="mlcls models", description=TITLE, allow_abbrev=False)
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="of names, such as 'PP-LCNet*_ML'; else all"
+    )
+    return list_models(parser.parse_args(argv).pattern)
 
 
 def list_models(pattern: str = "*") -> str:

@@ -34,7 +34,8 @@ def write_pictures(
     for (_, _, target), row in zip(examples, scores, strict=True):
         predicted, truth = row > predictor.bundle.threshold, target > 0.5
         captions.append(f"{_names(validation, predicted)}\ntrue: {_names(validation, truth)}")
-        colors.append(RIGHT if (predicted == truth).all() else WRONG)
+        is_right = (predicted == truth) | (target < 0)  # below 0: not annotated
+        colors.append(RIGHT if is_right.all() else WRONG)
     picture = draw_grid([image for _, image, _ in examples], captions, caption_colors=colors)
     picture.save(workdir / "predictions.png")
     written = {"predictions": str(workdir / "predictions.png")}
@@ -42,7 +43,8 @@ def write_pictures(
         samples = workdir / "samples"
         samples.mkdir(exist_ok=True)
         for name, image, _ in examples:
-            Image.fromarray(image).save(samples / f"{name}.png")
+            # Names of packed images and of TFDS may hold folders.
+            Image.fromarray(image).save(samples / f"{name.replace('/', '_')}.png")
         written["samples"] = str(samples)
     return written
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.images import decode_image
-from mlcls_jax.data.sources import digits, mlcls
+from mlcls_jax.data.sources import digits, mlcls, packed, tfds
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 
@@ -24,6 +24,8 @@ class DataSplits(NamedTuple):
 SOURCES: dict[str, Callable[[Data], tuple[Source, Source]]] = {
     "digits": digits.open_splits,
     "mlcls": mlcls.open_splits,
+    "packed": packed.open_splits,
+    "tfds": tfds.open_splits,
 }
 
 
@@ -41,13 +43,17 @@ def open_data(config: Data) -> DataSplits:
     return DataSplits(*SOURCES[config.source](config))
 
 
-def load(source: Source, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 [H, W, 3] at its own size, and target float32 [K], of one example.
+def load(
+    source: Source, index: int, *, at_least: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 [H, W, 3] and target float32 [K] of one example.
+
+    The image has its own size, or a smaller one that covers `at_least`; see `decode_image`.
 
     Raises:
       DataError: it cannot be read or decoded; names the place.
     """
     image, target = source[index]
     if isinstance(image, bytes):
-        image = decode_image(image, name=source.place(index))
+        image = decode_image(image, name=source.place(index), at_least=at_least)
     return image, target

@@ -1,0 +1,170 @@
+"""Packed data sets, which `data/pack.py` writes and `data/shards.py` describes."""
+
+import bisect
+import hashlib
+import itertools
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mlcls_jax import files
+from mlcls_jax.config import Data
+from mlcls_jax.data.shards import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    decode_record,
+    parse_manifest,
+    read_manifest,
+    sha256,
+    size_fault,
+)
+from mlcls_jax.errors import DataError
+
+log = logging.getLogger(__name__)
+
+DOWNLOADS = 8  # at once
+HINT = "Run the `pack` command that wrote it again: it keeps good shards. Or copy it again."
+
+
+class PackedSplit:
+    """The records of one split's shards, one after the other."""
+
+    def __init__(self, folder: Path, labels: tuple[str, ...], shards: Iterable[Shard]) -> None:
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self.labels = labels
+        counts = {folder / shard.file: shard.images for shard in shards}
+        self._files = list(counts)
+        self._ends = list(itertools.accumulate(counts.values()))
+        # As the counts are given, files are opened at their first use, in each process anew.
+        self._records = ArrayRecordDataSource([f"{file}[0:{n}]" for file, n in counts.items()])
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
+        image, target, _ = self._read(index)
+        return image, target.astype(np.float32)
+
+    def name(self, index: int) -> str:
+        try:
+            return self._read(index)[2]
+        except DataError:
+            return self._record(index)
+
+    def place(self, index: int) -> str:
+        return f"{self._record(index)}: {self.name(index)}"
+
+    def _read(self, index: int) -> tuple[bytes, np.ndarray, str]:
+        record = self._record(index)
+        try:
+            image, target, name = decode_record(self._records[index])
+        except (RuntimeError, ValueError) as error:  # of array_record; of `decode_record`
+            raise DataError(f"{record}: cannot be read: {error}", HINT) from error
+        if len(target) != len(self.labels):
+            counts = f"{len(target)} values, but {MANIFEST} has {len(self.labels)} labels"
+            raise DataError(f"{record}: {counts}", HINT)
+        return image, target, name
+
+    def _record(self, index: int) -> str:
+        shard = bisect.bisect_right(self._ends, index)
+        first = self._ends[shard - 1] if shard else 0
+        return f"{self._files[shard]}: record {index - first}"
+
+
+def open_splits(config: Data) -> tuple[PackedSplit, PackedSplit]:
+    """The splits `train_split` and `val_split` of the packed data set in `config.dir`.
+
+    `dir` is a folder, or a URL that fsspec knows, such as gs://bucket/folder or s3://…: its shards
+    are fetched once into the user's cache folder.
+
+    Raises:
+      DataError: there is no such data set or split, it is unfinished, or shards are missing or
+        not of their size; names each of them.
+    """
+    wanted = (config.train_split, config.val_split)
+    if "://" in config.dir:
+        folder, manifest = _fetch(config.dir.rstrip("/"), wanted)
+    else:
+        folder = Path(config.dir)
+        manifest = read_manifest(folder)
+        _require_splits(manifest, wanted, str(folder / MANIFEST))
+        faults = (size_fault(folder, shard) for shard in _shards(manifest, wanted))
+        if told := list(filter(None, faults)):
+            raise DataError("\n".join(told), HINT)
+    train, validation = (
+        PackedSplit(folder, manifest.labels, _shards(manifest, [split])) for split in wanted
+    )
+    return train, validation
+
+
+def _shards(manifest: Manifest, splits: Iterable[str]) -> list[Shard]:
+    return [shard for split in dict.fromkeys(splits) for shard in manifest.shards[split].values()]
+
+
+def _require_splits(manifest: Manifest, wanted: Iterable[str], place: str) -> None:
+    if not manifest.complete:
+        raise DataError(f"{place}: packing was not finished", "Run the `pack` command again.")
+    there = [split for split in manifest.shards if manifest.images(split)]
+    if missing := [split for split in dict.fromkeys(wanted) if split not in there]:
+        told = f"{place}: has no images of {', '.join(missing)}, but of {', '.join(there)}"
+        raise DataError(told, "Set data.train_split and data.val_split.")
+
+
+def _fetch(url: str, wanted: Iterable[str]) -> tuple[Path, Manifest]:
+    """A folder of the cache, with the splits' shards; those that it lacks are fetched."""
+    import fsspec
+
+    place = f"{url}/{MANIFEST}"
+    try:
+        store, root = fsspec.core.url_to_fs(url)
+        content = store.cat_file(f"{root}/{MANIFEST}")
+    except ImportError as error:
+        hint = "pip install gcsfs for gs://, s3fs for s3://"
+        raise DataError(f"{url}: cannot be read: {error}", hint) from error
+    except Exception as error:
+        hint = "Check data.dir, and that you may read there."
+        raise DataError(f"{place}: cannot be read: {error!r}", hint) from error
+    manifest = parse_manifest(content, place)
+    _require_splits(manifest, wanted, place)
+    # Named after what it holds, so that a data set packed anew is fetched anew.
+    folder = files.cache_folder("packed") / hashlib.sha256(content).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = _shards(manifest, wanted)
+    missing = [shard for shard in shards if size_fault(folder, shard)]
+    size = sum(shard.bytes for shard in missing)
+    log.info(
+        "%s: %d of its %d shards, %.1f MB, are to be fetched into %s.",
+        *(url, len(missing), len(shards), size / 1e6, folder),
+    )
+    if size > (free := shutil.disk_usage(folder).free):
+        told = f"{folder}: {size / 1e9:.1f} GB are to be fetched, but {free / 1e9:.1f} GB are free"
+        raise DataError(told, "XDG_CACHE_HOME names another place for caches.")
+
+    def fetch(shard: Shard) -> str | None:
+        # Beside its name, and the process's own: others may be fetching the same.
+        temporary = folder / f".{shard.file}.{os.getpid()}.tmp"
+        try:
+            store.get_file(f"{root}/{shard.file}", str(temporary))
+            if sha256(temporary) != shard.sha256:
+                return f"{url}/{shard.file}: damaged: its checksum is not that of {MANIFEST}"
+            os.replace(temporary, folder / shard.file)
+        except Exception as error:  # noqa: BLE001 (as above)
+            return f"{url}/{shard.file}: cannot be fetched: {error!r}"
+        finally:
+            temporary.unlink(missing_ok=True)
+        return None
+
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        faults = pool.map(fetch, missing)
+        bar = tqdm(faults, total=len(missing), desc="fetching", unit="shard", disable=None)
+        if told := list(filter(None, bar)):
+            raise DataError("\n".join(told), "Run it again: what was fetched is kept.")
+    return folder, manifest

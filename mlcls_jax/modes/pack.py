@@ -1,0 +1,122 @@
+"""`mlcls pack DATASET OUTPUT`: an MLClsDataset as shards, for `data.source=packed`."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.lists import find_root
+from mlcls_jax.data.pack import SHARD_SIZE, pack, verify
+from mlcls_jax.data.shards import Manifest
+from mlcls_jax.data.sources import open_data
+from mlcls_jax.data.types import Source
+
+TEST_LIST = "test.txt"
+
+
+def run(argv: list[str]) -> str:
+    """Pack as the arguments say, or verify what was packed; a summary.
+
+    Raises:
+      DataError: the data set or its images cannot be read, the output cannot be used, or shards
+        are damaged.
+      SystemExit: the arguments are wrong, or ask for help.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.verify:
+        if len(args.folders) != 1:
+            parser.error("--verify takes one folder: that of the packed data set")
+        output = Path(args.folders[0])
+        return f"{_counts(verify(output))}: every checksum holds."
+    if len(args.folders) != 2:
+        parser.error("two folders are needed: DATASET and OUTPUT")
+    data, output = args.folders[0], Path(args.folders[1])
+    sources, root = open_sources(
+        Data(
+            dir=data,
+            train_list=args.train_list,
+            val_list=args.val_list,
+            label_file=args.label_file,
+            on_error=args.on_error,
+        )
+    )
+    manifest, kept = pack(
+        sources,
+        output,
+        root=root,
+        short_side=args.short_side,
+        shard_size=args.shard_size,
+        on_error=args.on_error,
+        threads=args.threads,
+    )
+    return _summary(manifest, kept, output)
+
+
+def open_sources(data: Data) -> tuple[dict[str, Source], Path]:
+    """The splits of an MLClsDataset, the test list too if there is one; and the folder it is in."""
+    root = find_root(Path(data.dir))
+    train, validation = open_data(data)
+    sources = {"train": train, "validation": validation}
+    if (root / TEST_LIST).exists():
+        sources["test"] = open_data(dataclasses.replace(data, val_list=TEST_LIST)).validation
+    return sources, root
+
+
+def _summary(manifest: Manifest, kept: int, output: Path) -> str:
+    shards = [shard for split in manifest.shards.values() for shard in split.values()]
+    size = sum(shard.bytes for shard in shards) / 1e6
+    left_out = sum(len(shard.left_out) for shard in shards)
+    lines = [
+        _counts(manifest),
+        f"{len(shards)} shards, {size:,.1f} MB, in {output}"
+        + (f"; {kept} of them were there before" if kept else ""),
+    ]
+    if left_out:
+        lines.append(f"{left_out} unreadable images were left out: see {output / 'dataset.json'}")
+    lines.append(f"Use it: --config.data.source=packed --config.data.dir={output}")
+    return "\n".join(lines)
+
+
+def _counts(manifest: Manifest) -> str:
+    counts = (f"{manifest.images(split):,} {split}" for split in manifest.shards)
+    return f"{', '.join(counts)} images with {len(manifest.labels)} labels"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcls pack",
+        usage="%(prog)s DATASET OUTPUT [options]\n       %(prog)s --verify OUTPUT",
+        description="Write an MLClsDataset as shards. Run again, it goes on where it was stopped.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", nargs="+", help=argparse.SUPPRESS)
+    lists = Data()
+    for name in ("train_list", "val_list", "label_file"):
+        parser.add_argument(f"--{name}", default=getattr(lists, name), help="in DATASET")
+    parser.add_argument(
+        "--short_side",
+        type=_positive,
+        help="scale larger images down to this shorter side, as JPEG; None: all go in as they are",
+    )
+    parser.add_argument(
+        "--shard_size", type=_positive, default=SHARD_SIZE, help="images in a shard"
+    )
+    parser.add_argument(
+        "--on_error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="list unreadable images and fail, or leave them out",
+    )
+    parser.add_argument("--threads", type=_positive, default=8, help="that read images")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare the checksums of a packed data set"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
