@@ -95,9 +95,9 @@ def multilabel_loss(
 
     PaddleClas: `MultiLabelLoss`; its gradient at a logit of exactly 0 is wrong (0.5 - t less 1),
     ours is right. `positive_ratio` is its `weight_ratio`: with r the share of positives, an entry
-    weighs exp(1-r) if its target is above 0.5 and exp(r) if not. The original ignores a target of -1
-    together with `positive_ratio` only, and where it does, its mean is over all entries; so is ours
-    in that case.
+    weighs exp(1-r) if its target is above 0.5 and exp(r) if not. The original ignores a target of
+    -1 together with `positive_ratio` only, and where it does, its mean is over all entries; so is
+    ours in that case.
 
     Args:
         logits: [B, K], any float type.
@@ -214,7 +214,7 @@ def _split_known(targets: Float[Array, "B K"]) -> tuple[Array, Float[Array, "B K
 def _mean_over_known(
     entries: Float[Array, "B K"], known: Array, weights: Float[Array, " B"]
 ) -> Float[Array, ""]:
-    """Each entry counts as much as its row; a row that is padding or an unknown entry not at all."""
+    """Each entry counts as much as its row; padding and unknown entries not at all."""
     weights = jnp.where(known, weights[:, None], 0)
     total = weights.sum()
     return jnp.sum(jnp.where(weights != 0, entries, 0) * weights) / jnp.where(total != 0, total, 1)
