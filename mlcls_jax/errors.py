@@ -1,6 +1,10 @@
 """Errors that a user can mend: `main` prints message and hint, without a traceback, and exits 1."""
 
+from collections.abc import Collection
+from itertools import islice
 from typing import Any
+
+MAX_FAULTS = 20  # shown in one message
 
 
 class UserError(Exception):
@@ -13,6 +17,15 @@ class UserError(Exception):
         self.message = message
         self.hint = hint
         self.facts = facts or {}  # for the mode's result file
+
+
+def raise_faults(kind: type[UserError], faults: Collection[str], hint: str | None = None) -> None:
+    """Raise one error that tells all `faults`, as far as they fit; nothing if there are none."""
+    if faults:
+        lines = list(islice(faults, MAX_FAULTS))
+        if more := len(faults) - len(lines):
+            lines.append(f"… and {more} more faults")
+        raise kind("\n".join(lines), hint)
 
 
 class ConfigError(UserError):

@@ -5,8 +5,8 @@ import pytest
 from photos import LABELS, row, write_image, write_lines, write_photos
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.sources import digits, load, mlcls, open_data
-from mlcls_jax.errors import ConfigError, DataError
+from mlcls_jax.data.sources import digits, load, open_data, open_split
+from mlcls_jax.errors import MAX_FAULTS, ConfigError, DataError
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_faults_of_both_lists_are_told_together(root):
 def test_many_faults_are_cut_and_counted(root):
     write_lines(root / "train.txt", [f"images/{i}.png\t0,1,0" for i in range(123)])
     told = faults(root)
-    assert len(told) == mlcls.MAX_FAULTS + 1
+    assert len(told) == MAX_FAULTS + 1
     assert told[0] == "train.txt:1: images/0.png: there is no such image"
     assert told[-1] == "… and 103 more faults"
 
@@ -260,3 +260,10 @@ def test_the_labels_of_a_board_are_the_digits_drawn_on_it(digit):
     boards = digits.DigitBoards(ink, np.arange(10), length=50, salt=5)
     for image, target in (boards[i] for i in range(len(boards))):
         assert (np.ptp(image, axis=(0, 1)).max() > 50) == target[digit]
+
+
+def test_validation_needs_no_training_list(root):
+    (root / "train.txt").unlink()
+    assert len(open_split(Data(dir=str(root)), "validation")) == 2
+    with pytest.raises(DataError, match=r"train.txt: there is no such file"):
+        open_root(root)

@@ -31,10 +31,9 @@ from mlcls_jax.data.findings import (
     is_error,
     printable,
 )
-from mlcls_jax.data.lists import Row, find_root, read_labels, read_list, usual_columns
+from mlcls_jax.data.lists import TEST_LIST, Row, find_root, read_labels, read_list, usual_columns
 from mlcls_jax.data.probe import content_digest, probe_file, probe_pixels
 
-TEST_LIST = "test.txt"  # checked where it is there
 NUM_SAMPLES = 10  # of every list
 _TRAIN = 0  # position among the lists
 _CHUNK = 32  # images that a thread takes at once

@@ -9,15 +9,17 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mlcls_jax.data.findings import Finding, is_error
-from mlcls_jax.errors import DataError, DatasetFileNotFoundError
+from mlcls_jax.data.findings import KINDS, Finding, is_error
+from mlcls_jax.errors import DataError, DatasetFileNotFoundError, raise_faults
+
+TEST_LIST = "test.txt"  # the others' names are options
 
 _ZERO, _COMMA = b"0,"
 _VALUES = np.array([0, 1, -1], np.int8)
@@ -115,6 +117,13 @@ def usual_columns(paths: Iterable[Path]) -> int:
                 _, tab, values = item[1].partition(b"\t")
                 counts.update([values.count(b",") + 1] if tab else [])
     return counts.most_common(1)[0][0] if counts else 0
+
+
+def raise_findings(findings: Collection[Finding], kind: type[DataError] = DataError) -> None:
+    """Raise one error that tells all findings, with the first one's remedy; none: do nothing."""
+    told = [f"{finding.place}: {finding.message}" for finding in findings]
+    remedy = next((KINDS[finding.kind].remedy for finding in findings), None)
+    raise_faults(kind, told, remedy)
 
 
 def _lines(path: Path, *, name: str) -> Iterator[tuple[int, bytes] | Finding]:

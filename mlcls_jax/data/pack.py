@@ -26,11 +26,10 @@ from mlcls_jax.data.shards import (
     sha256,
 )
 from mlcls_jax.data.types import Source
-from mlcls_jax.errors import DataError
+from mlcls_jax.errors import DataError, raise_faults
 
 SHARD_SIZE = 1024  # images: some 150 MB of photographs
 JPEG_QUALITY = 95  # of images that are made smaller
-MAX_FAULTS = 100  # shown in one message
 
 # Each record on its own, and as it is: an encoded image hardly shrinks further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -117,11 +116,8 @@ def pack(
             os.replace(temporary, output / name)
             shards[name] = shard
             _save(manifest, output)
-    if faults:
-        more = len(faults) - MAX_FAULTS
-        lines = faults[:MAX_FAULTS] + ([f"… and {more} more"] if more > 0 else [])
-        hint = "Mend them, or leave them out: --on_error=skip. What is packed so far is kept."
-        raise DataError("\n".join(lines), hint)
+    hint = "Mend them, or leave them out: --on_error=skip. What is packed so far is kept."
+    raise_faults(DataError, faults, hint)
     manifest.complete = True
     _save(manifest, output)
     return PackResult(manifest, kept)

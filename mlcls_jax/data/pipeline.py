@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -79,6 +80,7 @@ def train_batches(
     Raises:
       ConfigError: data.augment names what there is not.
     """
+    _start_reading()
     crop, functions = crop_of(config.augment), augmentations(config.augment)
     # Processes only mask what they cannot read: `_iterate` has the account, and raises or goes on.
     reading = dataclasses.replace(reader, on_error="skip", broken={}) if config.workers else reader
@@ -160,6 +162,11 @@ def _iterate(
         iterator.close()
 
 
+def _start_reading() -> None:
+    cv2.setNumThreads(0)  # its own threads would compete with ours
+
+
 def _start_worker(*_: int) -> None:
+    _start_reading()
     os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerator is the trainer's
     logging.disable(logging.WARNING)  # the trainer tells what could not be read

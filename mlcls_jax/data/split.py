@@ -12,13 +12,16 @@ from tqdm import tqdm
 
 from mlcls_jax.config import Data, Split
 from mlcls_jax.data.backups import recover, replace_files
-from mlcls_jax.data.findings import KINDS, Finding, is_error
-from mlcls_jax.data.lists import find_root, read_labels, read_list
+from mlcls_jax.data.findings import Finding, is_error
+from mlcls_jax.data.lists import (
+    TEST_LIST,
+    find_root,
+    raise_findings,
+    read_labels,
+    read_list,
+)
 from mlcls_jax.data.stratify import divide
 from mlcls_jax.errors import DataError, SplitFailedError
-
-TEST_LIST = "test.txt"
-MAX_FAULTS = 20  # shown in one message
 
 
 class SplitResult(NamedTuple):
@@ -85,7 +88,7 @@ def split(data: Data, options: Split, *, seed: int) -> SplitResult:
 def _read_pool(root: Path, lists: Sequence[str], *, label_file: str, group: str | None) -> Pool:
     names, findings = read_labels(root / label_file, name=str(root / label_file))
     faults = [finding for finding in findings if is_error(finding)]
-    _raise_all(faults)
+    raise_findings(faults, SplitFailedError)
     pattern = _compile(group)
     sizes: dict[str, int] = {}
     groups: dict[str, int] = {}  # match, or path where there is none → number
@@ -108,7 +111,7 @@ def _read_pool(root: Path, lists: Sequence[str], *, label_file: str, group: str 
             group_of.append(number)
             size += 1
         sizes[name] = size
-    _raise_all(faults)
+    raise_findings(faults, SplitFailedError)
     if not group_of:
         raise SplitFailedError(f"{root / lists[0]}: lists no images")
     if pattern and unmatched == len(group_of):
@@ -131,14 +134,6 @@ def _compile(group: str | None) -> re.Pattern | None:
 def _match(pattern: re.Pattern | None, image: str) -> str | None:
     match = pattern.search(image) if pattern else None
     return match[1 if pattern.groups else 0] if match else None
-
-
-def _raise_all(faults: Sequence[Finding]) -> None:
-    if faults:
-        lines = [f"{fault.place}: {fault.message}" for fault in faults[:MAX_FAULTS]]
-        if (more := len(faults) - MAX_FAULTS) > 0:
-            lines.append(f"… and {more} more faults")
-        raise SplitFailedError("\n".join(lines), KINDS[faults[0].kind].remedy)
 
 
 def _write(file: TextIO, *, root: Path, lists: Iterable[str], chosen: np.ndarray) -> None:

@@ -1,9 +1,11 @@
 """What data sources and pipelines hand on."""
 
-from typing import Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32, UInt8
+
+Split = Literal["train", "validation"]
 
 
 class Example(TypedDict):

@@ -9,7 +9,7 @@ import jax
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.data.pipeline import Reader, eval_batches
-from mlcls_jax.data.sources import open_data
+from mlcls_jax.data.sources import open_split
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score
 from mlcls_jax.inference.bundle import read_bundle
@@ -32,7 +32,7 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
     model_dir = Path(config.evaluate.model_dir or workdir / "best_model")
     bundle = read_bundle(model_dir)
-    source = open_data(config.data).validation
+    source = open_split(config.data, "validation")
     check_labels(model_dir, bundle.labels, source.labels)
 
     reader = Reader(source, bundle.image_size, config.data.on_error)

@@ -5,13 +5,11 @@ import dataclasses
 from pathlib import Path
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.lists import find_root
+from mlcls_jax.data.lists import TEST_LIST, find_root
 from mlcls_jax.data.pack import SHARD_SIZE, pack, verify
 from mlcls_jax.data.shards import Manifest
-from mlcls_jax.data.sources import open_data
+from mlcls_jax.data.sources import open_data, open_split
 from mlcls_jax.data.types import Source
-
-TEST_LIST = "test.txt"
 
 
 def run(argv: list[str]) -> str:
@@ -59,7 +57,7 @@ def open_sources(data: Data) -> tuple[dict[str, Source], Path]:
     train, validation = open_data(data)
     sources = {"train": train, "validation": validation}
     if (root / TEST_LIST).exists():
-        sources["test"] = open_data(dataclasses.replace(data, val_list=TEST_LIST)).validation
+        sources["test"] = open_split(dataclasses.replace(data, val_list=TEST_LIST), "validation")
     return sources, root
 
 

@@ -20,12 +20,9 @@ from mlcls_jax.data.convert.reading import (
     Reading,
     Row,
     fits_line,
-    raise_faults,
 )
-from mlcls_jax.data.lists import find_root
-from mlcls_jax.errors import ConvertFailedError, DataError
-
-TEST_LIST = "test.txt"
+from mlcls_jax.data.lists import TEST_LIST, find_root
+from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 
 # name in check_dataset.convert.source_type → function of root, label.txt there, and options
 CONVERTERS: dict[str, Callable[[Path, Path, Convert], Reading]] = {
@@ -129,7 +126,7 @@ def _check(reading: Reading) -> None:
         if count > 1
     ]
     faults += [] if reading.labels else ["there are no labels"]
-    raise_faults(faults)
+    raise_faults(ConvertFailedError, faults)
     empty = [split for split, rows in reading.splits.items() if not rows]
     if empty:
         left_out = (f"left out {_count(why, what)}" for why, what in reading.left_out.items())

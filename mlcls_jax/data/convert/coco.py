@@ -21,9 +21,8 @@ from mlcls_jax.data.convert.reading import (
     Row,
     image_folder,
     listed_path,
-    raise_faults,
 )
-from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.errors import ConvertFailedError, raise_faults
 
 FIELDS = {  # what must be there of each section's entries; pycocotools needs it, too
     "images": {"id": int, "file_name": str},
@@ -111,6 +110,7 @@ def _check(content: Any, path: Path) -> None:
         raise ConvertFailedError(f"{path}: is not a COCO file, which is a JSON object")
     hint = "A COCO instances file has images, annotations and categories."
     raise_faults(
+        ConvertFailedError,
         [f"{path}: {key} is missing or no list" for key in FIELDS if not _is_list(content, key)],
         hint,
     )
@@ -121,7 +121,7 @@ def _check(content: Any, path: Path) -> None:
         for key, kind in fields.items()
         if not (isinstance(entry, dict) and isinstance(entry.get(key), kind))
     ]
-    raise_faults(faults, hint)
+    raise_faults(ConvertFailedError, faults, hint)
     for section in ("images", "categories"):
         seen: set[int] = set()
         for i, entry in enumerate(content[section]):
@@ -131,7 +131,7 @@ def _check(content: Any, path: Path) -> None:
     for i, entry in enumerate(content["annotations"]):
         if entry["category_id"] not in seen:  # those of the categories
             faults.append(f"{path}: annotations[{i}]: no category {entry['category_id']}")
-    raise_faults(faults)
+    raise_faults(ConvertFailedError, faults)
 
 
 def _is_list(content: dict, key: str) -> bool:
@@ -190,5 +190,7 @@ def _agreed(categories: dict[Path, dict[int, str]]) -> dict[int, str]:
         for key in sorted(expected.keys() | found.keys())
         if expected.get(key) != found.get(key)
     ]
-    raise_faults(faults, "Training and validation must have the same categories.")
+    raise_faults(
+        ConvertFailedError, faults, "Training and validation must have the same categories."
+    )
     return expected

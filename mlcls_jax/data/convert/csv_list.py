@@ -14,10 +14,9 @@ from mlcls_jax.data.convert.reading import (
     image_folder,
     index_rows,
     listed_path,
-    raise_faults,
 )
 from mlcls_jax.data.images import IMAGE_SUFFIXES
-from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.errors import ConvertFailedError, raise_faults
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
@@ -86,5 +85,5 @@ def _entries(path: Path) -> dict[str, set[str]]:
         raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
     except csv.Error as error:
         raise ConvertFailedError(f"{path}:{lines.line_num}: is not CSV: {error}") from error
-    raise_faults(faults, "Quote paths that hold commas.")
+    raise_faults(ConvertFailedError, faults, "Quote paths that hold commas.")
     return entries

@@ -11,8 +11,6 @@ from mlcls_jax.data.images import IMAGE_SUFFIXES
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError
 
-MAX_FAULTS = 20  # shown in one message
-
 Row = tuple[str, tuple[int, ...]]  # path as listed, rising indices of the labels it has
 NamedRow = tuple[str, Collection[str]]  # path as listed, names of the labels it has
 LeftOut = dict[str, list[str]]  # why → what
@@ -116,12 +114,3 @@ def index_rows(
         split: [(path, tuple(sorted(index[name] for name in set(names)))) for path, names in rows]
         for split, rows in splits.items()
     }
-
-
-def raise_faults(faults: Collection[str], hint: str | None = None) -> None:
-    """Tell all faults in one ConvertFailedError, if there are any."""
-    if faults:
-        shown = list(faults)[:MAX_FAULTS]
-        if more := len(faults) - len(shown):
-            shown.append(f"… and {more} more faults")
-        raise ConvertFailedError("\n".join(shown), hint)

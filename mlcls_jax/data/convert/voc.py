@@ -15,9 +15,8 @@ from mlcls_jax.data.convert.reading import (
     images_below,
     index_rows,
     listed_path,
-    raise_faults,
 )
-from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.errors import ConvertFailedError, raise_faults
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
@@ -54,7 +53,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
         if rows or split != "test":  # whose annotations are often kept secret
             splits[split] = rows
             folders.append(folder)
-    raise_faults(faults)
+    raise_faults(ConvertFailedError, faults)
     labels, indexed = index_rows(splits, label_file)
     return Reading(labels, indexed, tuple(folders), left_out)
 

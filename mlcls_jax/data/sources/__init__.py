@@ -2,15 +2,15 @@
 
 import difflib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.images import decode_image
 from mlcls_jax.data.sources import digits, mlcls, packed, tfds
-from mlcls_jax.data.types import Source
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.data.types import Source, Split
+from mlcls_jax.errors import ConfigError, DataError
 
 
 class DataSplits(NamedTuple):
@@ -20,27 +20,45 @@ class DataSplits(NamedTuple):
     validation: Source
 
 
-# name → function of the `data` section that opens both splits
-SOURCES: dict[str, Callable[[Data], tuple[Source, Source]]] = {
-    "digits": digits.open_splits,
-    "mlcls": mlcls.open_splits,
-    "packed": packed.open_splits,
-    "tfds": tfds.open_splits,
+# name → function of the `data` section that opens one split
+SOURCES: dict[str, Callable[[Data, Split], Source]] = {
+    "digits": digits.open_split,
+    "mlcls": mlcls.open_split,
+    "packed": packed.open_split,
+    "tfds": tfds.open_split,
 }
 
 
 def open_data(config: Data) -> DataSplits:
-    """Open the data set that `config` names.
+    """Open both splits of the data set that `config` names.
 
     Raises:
       ConfigError: there is no such kind of data set.
-      DataError: its files are missing or malformed; lists every fault.
+      DataError: its files are missing or malformed; lists every fault of both.
+    """
+    splits, errors = [], []
+    for split in get_args(Split):
+        try:
+            splits.append(open_split(config, split))
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        messages = dict.fromkeys(error.message for error in errors)  # both may lack the same
+        raise type(errors[0])("\n".join(messages), errors[0].hint) from errors[0]
+    return DataSplits(*splits)
+
+
+def open_split(config: Data, split: Split) -> Source:
+    """Open one split of the data set that `config` names; the other's files may be missing.
+
+    Raises:
+      ConfigError, DataError: like `open_data`.
     """
     if config.source not in SOURCES:
         close = difflib.get_close_matches(config.source, SOURCES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(SOURCES)}."
         raise ConfigError(f"data.source={config.source}: there is no such kind; {hint}")
-    return DataSplits(*SOURCES[config.source](config))
+    return SOURCES[config.source](config, split)
 
 
 def load(

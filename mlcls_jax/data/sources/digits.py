@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.types import Split
 
 SIZE = 64  # side of a board; it has 2 × 2 cells
 DIGIT_SIZES = (26, 28, 30, 32)
@@ -58,20 +59,15 @@ class DigitBoards:
         return (image * 255.0 + 0.5).astype(np.uint8), target
 
 
-def open_splits(config: Data) -> tuple[DigitBoards, DigitBoards]:
-    """Training and validation boards, from different digits."""
+def open_split(config: Data, split: Split) -> DigitBoards:
+    """Training or validation boards; they use different digits."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    digits, classes = data.images / 16.0, data.target
-    is_validation = np.arange(len(classes)) % VALIDATION_SHARE == 0
-    train = DigitBoards(
-        digits[~is_validation], classes[~is_validation], length=TRAIN_BOARDS, salt=1
-    )
-    validation = DigitBoards(
-        digits[is_validation], classes[is_validation], length=config.val_size, salt=2
-    )
-    return train, validation
+    is_validation = np.arange(len(data.target)) % VALIDATION_SHARE == 0
+    chosen = ~is_validation if split == "train" else is_validation
+    length, salt = (TRAIN_BOARDS, 1) if split == "train" else (config.val_size, 2)
+    return DigitBoards(data.images[chosen] / 16.0, data.target[chosen], length=length, salt=salt)
 
 
 def _enlarge(digits: np.ndarray, size: int) -> np.ndarray:

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.findings import KINDS, Finding, is_error
+from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.images import read_file
-from mlcls_jax.data.lists import find_root, read_labels, read_list
+from mlcls_jax.data.lists import find_root, raise_findings, read_labels, read_list
+from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError
-
-MAX_FAULTS = 20  # shown in one message
 
 
 class MLClsList:
@@ -37,7 +36,7 @@ class MLClsList:
             self._paths.append(item.image)
             self._lines.append(item.line)
             targets += item.target.tobytes()
-        _raise_all(faults)
+        raise_findings(faults)
         self._targets = np.frombuffer(targets, np.int8).reshape(-1, len(labels))  # [N, K]
 
     def __len__(self) -> int:
@@ -58,8 +57,8 @@ class MLClsList:
         return f"{self._list_file}:{self._lines[index]}: {self.name(index)}"
 
 
-def open_splits(config: Data) -> tuple[MLClsList, MLClsList]:
-    """The training and validation lists of the data set in `config.dir`.
+def open_split(config: Data, split: Split) -> MLClsList:
+    """The training or the validation list of the data set in `config.dir`.
 
     Raises:
       DataError: a file is missing, or lines are malformed; lists every fault with file and line.
@@ -67,23 +66,7 @@ def open_splits(config: Data) -> tuple[MLClsList, MLClsList]:
     root = find_root(Path(config.dir))
     label_file = root / config.label_file
     names, findings = read_labels(label_file, name=str(label_file))
-    _raise_all([finding for finding in findings if is_error(finding)])
+    raise_findings([finding for finding in findings if is_error(finding)])
     labels = tuple(names[i] for i in range(len(names)))
-    splits, errors = [], []
-    for name in (config.train_list, config.val_list):
-        try:
-            splits.append(MLClsList(root, root / name, labels, on_error=config.on_error))
-        except DataError as error:
-            errors.append(error)
-    if errors:
-        raise DataError("\n".join(error.message for error in errors), errors[0].hint)
-    train, validation = splits
-    return train, validation
-
-
-def _raise_all(faults: list[Finding]) -> None:
-    if faults:
-        lines = [f"{fault.place}: {fault.message}" for fault in faults[:MAX_FAULTS]]
-        if (more := len(faults) - MAX_FAULTS) > 0:
-            lines.append(f"… and {more} more faults")
-        raise DataError("\n".join(lines), KINDS[faults[0].kind].remedy)
+    list_file = root / (config.train_list if split == "train" else config.val_list)
+    return MLClsList(root, list_file, labels, on_error=config.on_error)

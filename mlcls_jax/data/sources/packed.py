@@ -25,6 +25,7 @@ from mlcls_jax.data.shards import (
     sha256,
     size_fault,
 )
+from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -79,47 +80,40 @@ class PackedSplit:
         return f"{self._files[shard]}: record {index - first}"
 
 
-def open_splits(config: Data) -> tuple[PackedSplit, PackedSplit]:
-    """The splits `train_split` and `val_split` of the packed data set in `config.dir`.
+def open_split(config: Data, split: Split) -> PackedSplit:
+    """The split that `train_split` or `val_split` names, of the packed data set in `config.dir`.
 
-    `dir` is a folder, or a URL that fsspec knows, such as gs://bucket/folder or s3://…: its shards
-    are fetched once into the user's cache folder.
+    `dir` is a folder, or a URL that fsspec knows, such as gs://bucket/folder or s3://…: the
+    split's shards are fetched once into the user's cache folder.
 
     Raises:
       DataError: there is no such data set or split, it is unfinished, or shards are missing or
         not of their size; names each of them.
     """
-    wanted = (config.train_split, config.val_split)
+    name = config.train_split if split == "train" else config.val_split
     if "://" in config.dir:
-        folder, manifest = _fetch(config.dir.rstrip("/"), wanted)
+        folder, manifest = _fetch(config.dir.rstrip("/"), name)
     else:
         folder = Path(config.dir)
         manifest = read_manifest(folder)
-        _require_splits(manifest, wanted, str(folder / MANIFEST))
-        faults = (size_fault(folder, shard) for shard in _shards(manifest, wanted))
+        _require_split(manifest, name, str(folder / MANIFEST))
+        faults = (size_fault(folder, shard) for shard in manifest.shards[name].values())
         if told := list(filter(None, faults)):
             raise DataError("\n".join(told), HINT)
-    train, validation = (
-        PackedSplit(folder, manifest.labels, _shards(manifest, [split])) for split in wanted
-    )
-    return train, validation
+    return PackedSplit(folder, manifest.labels, manifest.shards[name].values())
 
 
-def _shards(manifest: Manifest, splits: Iterable[str]) -> list[Shard]:
-    return [shard for split in dict.fromkeys(splits) for shard in manifest.shards[split].values()]
-
-
-def _require_splits(manifest: Manifest, wanted: Iterable[str], place: str) -> None:
+def _require_split(manifest: Manifest, name: str, place: str) -> None:
     if not manifest.complete:
         raise DataError(f"{place}: packing was not finished", "Run the `pack` command again.")
     there = [split for split in manifest.shards if manifest.images(split)]
-    if missing := [split for split in dict.fromkeys(wanted) if split not in there]:
-        told = f"{place}: has no images of {', '.join(missing)}, but of {', '.join(there)}"
+    if name not in there:
+        told = f"{place}: has no images of {name}, but of {', '.join(there)}"
         raise DataError(told, "Set data.train_split and data.val_split.")
 
 
-def _fetch(url: str, wanted: Iterable[str]) -> tuple[Path, Manifest]:
-    """A folder of the cache, with the splits' shards; those that it lacks are fetched."""
+def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
+    """A folder of the cache, with the split's shards; those that it lacks are fetched."""
     import fsspec
 
     place = f"{url}/{MANIFEST}"
@@ -133,16 +127,16 @@ def _fetch(url: str, wanted: Iterable[str]) -> tuple[Path, Manifest]:
         hint = "Check data.dir, and that you may read there."
         raise DataError(f"{place}: cannot be read: {error!r}", hint) from error
     manifest = parse_manifest(content, place)
-    _require_splits(manifest, wanted, place)
+    _require_split(manifest, split, place)
     # Named after what it holds, so that a data set packed anew is fetched anew.
     folder = files.cache_folder("packed") / hashlib.sha256(content).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    shards = _shards(manifest, wanted)
+    shards = list(manifest.shards[split].values())
     missing = [shard for shard in shards if size_fault(folder, shard)]
     size = sum(shard.bytes for shard in missing)
     log.info(
-        "%s: %d of its %d shards, %.1f MB, are to be fetched into %s.",
-        *(url, len(missing), len(shards), size / 1e6, folder),
+        "%s: %d of the %d shards of %s, %.1f MB, are to be fetched into %s.",
+        *(url, len(missing), len(shards), split, size / 1e6, folder),
     )
     if size > (free := shutil.disk_usage(folder).free):
         told = f"{folder}: {size / 1e9:.1f} GB are to be fetched, but {free / 1e9:.1f} GB are free"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ class TfdsSplit:
             raise DataError(told, "Its files seem damaged: prepare the data set again.") from error
 
 
-def open_splits(config: Data) -> tuple[TfdsSplit, TfdsSplit]:
-    """The splits `train_split` and `val_split` of the builder `tfds`, prepared in `dir`.
+def open_split(config: Data, split: Split) -> TfdsSplit:
+    """The split that `train_split` or `val_split` names, of the builder `tfds` prepared in `dir`.
 
     Nothing is downloaded, and no code of the builder runs. Splits may be slices: train[:90%].
 
@@ -88,25 +89,22 @@ def open_splits(config: Data) -> tuple[TfdsSplit, TfdsSplit]:
     features = builder.info.features
     image_key = _find_image(features, place=str(folder))
     labels = _find_labels(features, place=str(folder))
-    log.info("%s: %d labels from its feature %s.", folder, len(labels.names), labels.key)
-    decoders = {image_key: tfds.decode.SkipDecoding()}
-    splits = []
-    for split in (config.train_split, config.val_split):
-        try:
-            paths = builder.info.splits[split].filepaths
-            examples = builder.as_data_source(split, decoders=decoders)
-        except NotImplementedError as error:
-            told = f"{folder}: is prepared as {builder.info.file_format.value}, not as array_record"
-            raise DataError(told, _prepare(config, "in another data.dir")) from error
-        except (ValueError, KeyError) as error:
-            told = f"{folder}: no split {split}; there are {', '.join(builder.info.splits)}"
-            raise DataError(told, "Set data.train_split and data.val_split.") from error
-        if missing := [str(path) for path in paths if not path.exists()]:
-            told = "\n".join(f"{path}: there is no such file" for path in missing)
-            raise DataError(told, "Copy it again, or prepare the data set again.")
-        splits.append(TfdsSplit(f"{folder} ({split})", examples, image_key, labels))
-    train, validation = splits
-    return train, validation
+    log.debug("%s: %d labels from its feature %s.", folder, len(labels.names), labels.key)
+    name = config.train_split if split == "train" else config.val_split
+    try:
+        paths = builder.info.splits[name].filepaths
+        decoders = {image_key: tfds.decode.SkipDecoding()}
+        examples = builder.as_data_source(name, decoders=decoders)
+    except NotImplementedError as error:
+        told = f"{folder}: is prepared as {builder.info.file_format.value}, not as array_record"
+        raise DataError(told, _prepare(config, "in another data.dir")) from error
+    except (ValueError, KeyError) as error:
+        told = f"{folder}: no split {name}; there are {', '.join(builder.info.splits)}"
+        raise DataError(told, "Set data.train_split and data.val_split.") from error
+    if missing := [str(path) for path in paths if not path.exists()]:
+        told = "\n".join(f"{path}: there is no such file" for path in missing)
+        raise DataError(told, "Copy it again, or prepare the data set again.")
+    return TfdsSplit(f"{folder} ({name})", examples, image_key, labels)
 
 
 def _find(config: Data) -> Path:
