@@ -32,6 +32,9 @@ class Model:
     name: str = option(
         "PP-LCNet_x1_0_ML", "architecture; *_ML has the ML-Decoder head, else mean pooling"
     )
+    task: Literal["multilabel", "single"] = option(
+        "multilabel", "labels that occur independently, or exactly one an image"
+    )
     num_classes: int | None = option(None, "number of labels; None: as many as the data has", min=1)
     image_size: tuple[int, ...] = option(
         (448, 448),
@@ -139,18 +142,42 @@ class Train:
     )
     keep_checkpoints: int = option(2, "latest checkpoints to keep", min=1)
     log_steps: int = option(10, "steps between log entries", min=1)
+    accumulate: int = option(
+        1, "parts that a batch is worked through in, for want of memory; must divide it", min=1
+    )
+    remat: bool = option(False, "compute the backbone's stages twice rather than keep them")
+    nonfinite: Literal["stop", "skip", "rollback"] = option(
+        "stop",
+        "a loss or gradient that is no number: stop, leave the step out, or go back to the last"
+        " checkpoint and on with half the learning rate",
+    )
+    max_nonfinite: int = option(10, "skip, rollback: how often, before the run stops", min=1)
+    time_limit: float | None = option(
+        None, "minutes after which the run saves a checkpoint and ends; None: no limit", min=0.0
+    )
+    compile_cache: bool = option(True, "keep compiled programs in the user's cache folder")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """Optimizer and learning rate."""
 
-    name: Literal["adamw", "momentum"] = option(
-        "adamw", "AdamW, or SGD with momentum and the decay as L2 in the gradient"
+    name: Literal["adamw", "momentum", "lion"] = option(
+        "adamw", "AdamW; SGD with momentum and the decay as L2 in the gradient; or Lion"
+    )
+    sam_radius: float = option(
+        0.0, "SAM: step towards the worst near by before the gradient; 0: none", min=0.0
     )
     momentum: float = option(0.9, "momentum: decay of the velocity", min=0.0, max=0.999999)
 
     learning_rate: float = option(1e-4, "peak learning rate", min=0.0)
+    rate_scaling: Literal["none", "linear", "sqrt"] = option(
+        "none", "how learning_rate grows with train.batch_size / base_batch_size"
+    )
+    base_batch_size: int = option(256, "batch size that learning_rate is meant for", min=1)
+    layer_decay: float = option(
+        1.0, "factor from each stage or block to the one before it", min=0.001, max=1.0
+    )
     weight_decay: float = option(1e-4, "decay of parameters with two or more axes", min=0.0)
     beta1: float = option(0.9, "AdamW: decay of the first moment", min=0.0, max=0.999999)
     beta2: float = option(0.999, "AdamW: decay of the second moment", min=0.0, max=0.999999999)
@@ -184,7 +211,10 @@ class Optimizer:
 class Loss:
     """Training loss."""
 
-    name: str = option("asymmetric", "asymmetric (ASL) or multilabel (binary cross-entropy)")
+    name: str = option(
+        "asymmetric",
+        "asymmetric (ASL), multilabel (binary cross-entropy), cross_entropy (model.task=single)",
+    )
     gamma_pos: float = option(0.0, "asymmetric: focusing of positives", min=0.0)
     gamma_neg: float = option(4.0, "asymmetric: focusing of negatives", min=0.0)
     clip: float = option(
@@ -193,9 +223,43 @@ class Loss:
     stop_focal_gradient: bool = option(True, "asymmetric: take the focusing weight as constant")
     reduction: Literal["sum", "mean"] = option("sum", "asymmetric: over all images and labels")
     label_smoothing: float | None = option(
-        None, "multilabel: smoothing of the targets", min=0.0, max=0.999
+        None, "multilabel, cross_entropy: smoothing of the targets", min=0.0, max=0.999
     )
     size_sum: bool = option(False, "multilabel: sum over labels instead of mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Learning from a teacher's scores besides the targets."""
+
+    teacher: str | None = option(None, "bundle of a trained model with the same labels")
+    weight: float = option(0.5, "share of the teacher in the loss", min=0.0, max=1.0)
+    temperature: float = option(1.0, "divides both models' logits", min=0.01, max=100.0)
+    features: float = option(
+        0.0, "weight of a further loss between the two pooled feature maps; 0: none", min=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """How devices are laid out; their product must be the number of devices."""
+
+    data: int = option(-1, "devices that share out the batch; -1: the rest", min=-1)
+    fsdp: int = option(
+        1, "devices that share out the batch and the training state; -1: the rest", min=-1
+    )
+    tensor: int = option(
+        1, "devices that share out the matrices of the head and of ViT; -1: the rest", min=-1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Looking at where the time goes."""
+
+    steps: str | None = option(
+        None, "first:last step to trace, 10:15 for instance, into profile/ of the workdir"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +366,9 @@ class Config:
     train: Train = Train()
     optimizer: Optimizer = Optimizer()
     loss: Loss = Loss()
+    distill: Distill = Distill()
+    parallel: Parallel = Parallel()
+    profile: Profile = Profile()
     evaluate: Evaluate = Evaluate()
     predict: Predict = Predict()
     check_dataset: CheckDataset = CheckDataset()
@@ -471,6 +538,25 @@ def _contradictions(config: Config) -> list[str]:
         faults.append(
             f"model.num_heads={model.num_heads}: must divide model.embed_dim={model.embed_dim}"
         )
+    if (model.task == "single") != (config.loss.name == "cross_entropy"):
+        faults.append(
+            f"loss.name={config.loss.name}: model.task={model.task} wants "
+            + ("cross_entropy" if model.task == "single" else "asymmetric or multilabel")
+        )
+    if config.train.batch_size % config.train.accumulate:
+        faults.append(
+            f"train.accumulate={config.train.accumulate}: must divide"
+            f" train.batch_size={config.train.batch_size}"
+        )
+    layout = dataclasses.asdict(config.parallel)
+    if list(layout.values()).count(-1) > 1 or 0 in layout.values():
+        faults.append(f"parallel: {layout}: one of them may be -1, and none 0")
+    if config.profile.steps is not None:
+        first, colon, last = config.profile.steps.partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            faults.append(
+                f"profile.steps={config.profile.steps!r}: must be first:last, 10:15 for instance"
+            )
     if config.data.source == "mlcls" and config.data.dir is None and config.mode != "predict":
         faults.append("data.dir=None: data.source=mlcls needs the folder of the data set")
     if config.data.source == "packed" and config.data.dir is None and config.mode != "predict":

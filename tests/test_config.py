@@ -65,6 +65,11 @@ def base_type(f: dataclasses.Field) -> Any:
 LEGAL = {
     "data.dir": ["a: b # 图片"],
     "predict.input": ["photos"],
+    "profile.steps": ["3:3", "10:15"],
+    "parallel.fsdp": [1, 8],
+    "parallel.tensor": [1, 8],
+    "train.accumulate": [1, 64],
+    "model.task": ["multilabel"],
     "model.embed_dim": [16, 768],
     "model.num_heads": [1, 768],
     "model.image_size": [[8], [8192, 8]],
@@ -246,6 +251,21 @@ def test_options_without_a_default_take_a_value_of_their_type_and_none_again():
             {"check_dataset.split.group": "(a"},
             "check_dataset.split.group='(a': is not a regular expression",
         ),
+        (
+            {"model.task": "single"},
+            "loss.name=asymmetric: model.task=single wants cross_entropy",
+        ),
+        (
+            {"loss.name": "cross_entropy"},
+            "loss.name=cross_entropy: model.task=multilabel wants asymmetric or multilabel",
+        ),
+        ({"train.accumulate": 3}, "train.accumulate=3: must divide train.batch_size=64"),
+        ({"parallel.fsdp": -1}, "parallel: {'data': -1, 'fsdp': -1, 'tensor': 1}: one of them"),
+        ({"parallel.tensor": 0}, "parallel: {'data': -1, 'fsdp': 1, 'tensor': 0}: one of them"),
+        *(
+            ({"profile.steps": text}, f"profile.steps={text!r}: must be first:last")
+            for text in ("5", "5:4", "0:3", "a:b", ":")
+        ),
         ({"model.num_heads": 5}, "model.num_heads=5: must divide model.embed_dim=768"),
         ({"model.image_size": (8, 8, 8)}, "model.image_size=(8, 8, 8): must be one number or"),
         ({"model.image_size": ()}, "model.image_size=(): must be one number or"),
@@ -280,7 +300,14 @@ def test_describe_lists_every_option_with_default_range_and_help():
 @pytest.mark.parametrize("which", [0, -1])
 def test_yaml_gives_the_same_configuration_back(which):
     changes = {key: legal_values(key)[which] for key in OPTIONS}
-    agreeing = {"model.num_heads": 1, "data.source": "mlcls", "check_dataset.split.enable": False}
+    agreeing = {
+        "model.num_heads": 1,
+        "model.task": "multilabel",
+        "data.source": "mlcls",
+        "check_dataset.split.enable": False,
+        "parallel.fsdp": 1,
+        "parallel.tensor": 1,
+    }
     config = parse(plain(changes | agreeing))
     text = schema.to_yaml(config)
     assert parse(ConfigDict(yaml.safe_load(text))) == config

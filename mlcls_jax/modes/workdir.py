@@ -14,9 +14,11 @@ CONFIG_FILE = "config.yaml"
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.
 FREE = frozenset((
-    "mode", "predict.", "check_dataset.", "log.", "evaluate.model_dir", "evaluate.batch_size",
+    "mode", "predict.", "check_dataset.", "log.", "profile.", "parallel.",
+    "evaluate.model_dir", "evaluate.batch_size",
     "data.threads", "data.workers", "data.prefetch", "data.on_error", "train.resume",
     "train.save_epochs", "train.save_steps", "train.keep_checkpoints", "train.log_steps",
+    "train.nonfinite", "train.max_nonfinite", "train.time_limit", "train.compile_cache",
 ))  # fmt: skip
 
 HINT = "Choose another --workdir."
