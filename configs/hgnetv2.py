@@ -9,6 +9,8 @@
   configs/hgnetv2.py:coco    the same on COCO-2017 in MLClsDataset form. Published mAP: B0 80.98 %,
                              coco_b4 87.96 %, coco_b6 91.25 %: four GPUs, from SSLD weights. One GPU
                              of 80 GB or more, or several. Not run here.
+  configs/hgnetv2.py:single  your own images with exactly one label each: B0 under mean pooling, by
+                             the original's ImageNet recipe. One GPU. Not run here.
 
 python -m mlcls_jax.main --config=configs/hgnetv2.py --workdir=runs/hgnetv2
 
@@ -23,7 +25,12 @@ Fine-tuning:       --config.model.weights=PP-HGNetV2-B0_ml_decoder_448_pretraine
 from ml_collections import ConfigDict
 
 from mlcls_jax.config import default
-from mlcls_jax.recipes import coco_recipe, digits_demo, ml_decoder_recipe
+from mlcls_jax.recipes import (
+    coco_recipe,
+    digits_demo,
+    ml_decoder_recipe,
+    single_label_recipe,
+)
 
 AFFINES = (r"/lab/=0.01",)  # the rate of the learnable affines, relative to the others
 
@@ -38,6 +45,7 @@ def get_config(recipe: str = "demo") -> ConfigDict:
         "coco": coco,
         "coco_b4": coco_b4,
         "coco_b6": coco_b6,
+        "single": single,
     }
     if recipe not in recipes:
         raise ValueError(f"configs/hgnetv2.py:{recipe}: there are {', '.join(recipes)}")
@@ -85,3 +93,18 @@ def coco_b4() -> ConfigDict:
 def coco_b6() -> ConfigDict:
     """B6 on 80 labels; 32 images on each of four GPUs."""
     return coco_recipe(default(), name="PP-HGNetV2-B6_ML", batch_size=32)
+
+
+def single() -> ConfigDict:
+    """224 x 224, SGD 0.5 at a batch of 512, cross-entropy; the nearest to timm's rand-m7."""
+    config = single_label_recipe(
+        default(),
+        name="PP-HGNetV2-B0",
+        epochs=200,
+        batch_size=128,
+        learning_rate=0.5,
+        weight_decay=2e-5,
+    )
+    config.data.augment = (*config.data.augment, "randaugment", "random_erasing")
+    config.optimizer.lr_multipliers = AFFINES
+    return config

@@ -8,6 +8,8 @@
   configs/lcnet.py:coco    the same on COCO-2017 in MLClsDataset form. PP-LCNet_x1_0_ML, published
                            with 77.96 % mAP: four GPUs, from ImageNet weights. One GPU of 80 GB, or
                            several. Not run here.
+  configs/lcnet.py:single  your own images with exactly one label each, under mean pooling, by the
+                           original's ImageNet recipe. One GPU. Not run here.
 
 python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo
 
@@ -19,12 +21,17 @@ Fine-tuning:       --config.model.weights=PP-LCNet_x1_0_ml_decoder_448_pretraine
 from ml_collections import ConfigDict
 
 from mlcls_jax.config import default
-from mlcls_jax.recipes import coco_recipe, digits_demo, ml_decoder_recipe
+from mlcls_jax.recipes import (
+    coco_recipe,
+    digits_demo,
+    ml_decoder_recipe,
+    single_label_recipe,
+)
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """The configuration of one of the recipes above."""
-    recipes = {"demo": demo, "mlcls": mlcls, "coco": coco}
+    recipes = {"demo": demo, "mlcls": mlcls, "coco": coco, "single": single}
     if recipe not in recipes:
         raise ValueError(f"configs/lcnet.py:{recipe}: there are {', '.join(recipes)}")
     return recipes[recipe]()
@@ -45,3 +52,15 @@ def mlcls() -> ConfigDict:
 def coco() -> ConfigDict:
     """On 80 labels; 64 images on each of four GPUs."""
     return coco_recipe(default(), name="PP-LCNet_x1_0_ML", batch_size=64)
+
+
+def single() -> ConfigDict:
+    """224 x 224, SGD 0.8 at a batch of 2048, cross-entropy."""
+    return single_label_recipe(
+        default(),
+        name="PP-LCNet_x1_0",
+        epochs=360,
+        batch_size=512,
+        learning_rate=0.8,
+        weight_decay=3e-5,
+    )

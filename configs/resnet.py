@@ -10,6 +10,8 @@
                             number of the original's (the ML-Decoder paper reports 87.1 %), and
                             coco_152 no original: it is ResNet101's. One GPU of 80 GB or more, or
                             several. Not run here.
+  configs/resnet.py:single  your own images with exactly one label each: ResNet50 under mean
+                            pooling, by the original's ImageNet recipe. One GPU. Not run here.
 
 python -m mlcls_jax.main --config=configs/resnet.py --workdir=runs/resnet
 
@@ -21,7 +23,12 @@ Fine-tuning:       --config.model.weights=ResNet50_ml_decoder_448_pretrained.pdp
 from ml_collections import ConfigDict
 
 from mlcls_jax.config import default
-from mlcls_jax.recipes import coco_recipe, digits_demo, ml_decoder_recipe
+from mlcls_jax.recipes import (
+    coco_recipe,
+    digits_demo,
+    ml_decoder_recipe,
+    single_label_recipe,
+)
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
@@ -34,6 +41,7 @@ def get_config(recipe: str = "demo") -> ConfigDict:
         "coco": coco,
         "coco_101": coco_101,
         "coco_152": coco_152,
+        "single": single,
     }
     if recipe not in recipes:
         raise ValueError(f"configs/resnet.py:{recipe}: there are {', '.join(recipes)}")
@@ -78,3 +86,20 @@ def coco_101() -> ConfigDict:
 def coco_152() -> ConfigDict:
     """ResNet152 on 80 labels, as ResNet101."""
     return coco_recipe(default(), name="ResNet152_ML", batch_size=56, schedule="onecycle")
+
+
+def single() -> ConfigDict:
+    """ResNet50: 224 x 224, SGD 0.1 in steps, cross-entropy without smoothing."""
+    config = single_label_recipe(
+        default(),
+        name="ResNet50",
+        epochs=120,
+        batch_size=64,
+        learning_rate=0.1,
+        weight_decay=1e-4,
+    )
+    config.optimizer.schedule = "step"
+    config.optimizer.decay_epochs = (30, 60, 90)
+    config.optimizer.warmup_epochs = 0.0
+    config.loss.label_smoothing = None
+    return config

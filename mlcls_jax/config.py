@@ -179,8 +179,13 @@ class Optimizer:
         1.0, "factor from each stage or block to the one before it", min=0.001, max=1.0
     )
     weight_decay: float = option(1e-4, "decay of parameters with two or more axes", min=0.0)
-    beta1: float = option(0.9, "AdamW: decay of the first moment", min=0.0, max=0.999999)
-    beta2: float = option(0.999, "AdamW: decay of the second moment", min=0.0, max=0.999999999)
+    beta1: float = option(0.9, "AdamW, Lion: decay of the first moment", min=0.0, max=0.999999)
+    beta2: float = option(
+        0.999,
+        "AdamW: decay of the second moment; Lion: of its only one, 0.99 there",
+        min=0.0,
+        max=0.999999999,
+    )
     epsilon: float = option(1e-8, "AdamW: added to the root of the second moment", min=0.0)
     schedule: Literal["cosine", "linear", "step", "onecycle", "constant"] = option(
         "cosine", "learning rate over the steps"
@@ -552,7 +557,7 @@ def _contradictions(config: Config) -> list[str]:
     if list(layout.values()).count(-1) > 1 or 0 in layout.values():
         faults.append(f"parallel: {layout}: one of them may be -1, and none 0")
     if config.profile.steps is not None:
-        first, colon, last = config.profile.steps.partition(":")
+        first, _, last = config.profile.steps.partition(":")
         if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
             faults.append(
                 f"profile.steps={config.profile.steps!r}: must be first:last, 10:15 for instance"

@@ -73,3 +73,7 @@ class WorkdirError(UserError):
 
 class NonFiniteError(UserError):
     """A loss or a score is NaN or infinite: the training has diverged."""
+
+
+class PreemptedError(UserError):
+    """The run was asked to end, or its time is over; a checkpoint is saved."""

@@ -20,10 +20,9 @@ def make_forward(network: Network, mesh: Mesh) -> Forward:
     """A jitted function (variables, images) → scores in 0…1; one for training and evaluation."""
 
     def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:
-        return probabilities(network.apply(variables, images)[0])
+        return probabilities(network.apply(variables, images)[0], network.config.task)
 
-    everywhere, by_image = parallel.replicated(mesh), parallel.batch_sharding(mesh)
-    return jax.jit(forward, in_shardings=(everywhere, by_image), out_shardings=everywhere)
+    return jax.jit(forward, out_shardings=parallel.replicated(mesh))
 
 
 def score(
@@ -32,7 +31,7 @@ def score(
     """Scores float32 [N, K] of each of `models`, and targets [N, K], in the order of the data.
 
     The data is read once, whatever the number of models; padding and unreadable images are left
-    out.
+    out. With several processes each reads its rows of the batches, and each gets all scores.
 
     Raises:
       DataError: not a single image could be read.
@@ -41,10 +40,10 @@ def score(
     scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
     targets = []
     for batch in parallel.put_ahead(batches, mesh):
-        known = np.asarray(batch["mask"])
-        targets.append(np.asarray(batch["target"])[known])
+        known = parallel.fetch(batch["mask"])
+        targets.append(parallel.fetch(batch["target"])[known])
         for name, variables in models.items():
-            scores[name].append(np.asarray(forward(variables, batch["image"]))[known])
+            scores[name].append(parallel.fetch(forward(variables, batch["image"]))[known])
     if not any(map(len, targets)):
         raise DataError("there is nothing to evaluate: none of the images could be read")
     whole = {name: np.concatenate(parts) for name, parts in scores.items()}

@@ -3,7 +3,7 @@
 All compute in float32 or wider and match the values of PaddleClas (`ppcls/loss/`).
 
 A target below 0 means that the label is not annotated: it changes neither value nor gradient, and
-means are over the annotated entries.
+means are over the annotated entries. The softmax needs all of a row: there, such a row is left out.
 
 All take `mask` [B], bool or float. False or 0 is a padding row: whatever it holds, NaN included,
 it changes neither value nor gradient, and means are over the other rows. Other floats weigh their
@@ -144,7 +144,8 @@ def cross_entropy(
     Args:
         logits: [B, K], any float type.
         targets: [B] class numbers in 0..K-1 (a number outside has no class and costs nothing
-            without `epsilon`), or [B, K] shares of the classes. The rank tells them apart.
+            without `epsilon`), or [B, K] shares of the classes, -1 not annotated. The rank tells
+            them apart.
         epsilon: label smoothing as in `multilabel_loss`.
         mask: [B], bool or float; see the module.
 
@@ -157,16 +158,19 @@ def cross_entropy(
     is_hard = targets.ndim == logits.ndim - 1
     _check_shapes(logits, targets, logits.shape[:-1] if is_hard else logits.shape)
     weights = _row_weights(logits, mask)
-    logits = _drop_padding(_promote(logits), weights)
     if is_hard:
         targets = jax.nn.one_hot(targets, logits.shape[-1])
-    targets = _smooth(targets.astype(logits.dtype), epsilon)
+    known, targets = _split_known(targets.astype(weights.dtype))
+    weights = jnp.where(known.all(axis=-1), weights, 0)
+    logits = _drop_padding(_promote(logits), weights)
+    targets = _smooth(targets, epsilon)
     return _mean_over_rows(-jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1), weights)
 
 
 LOSSES: dict[str, Callable[..., Array]] = {
     "asymmetric": asymmetric_loss,
     "multilabel": multilabel_loss,
+    "cross_entropy": cross_entropy,
 }
 
 

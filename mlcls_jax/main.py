@@ -3,7 +3,8 @@
 Turns flags into a checked `Config` and runs the mode that it names. In the place of flags a command
 may stand: `models [PATTERN]` prints the table of models, `pack` writes a data set as shards. Exit
 codes: 0 done; 1 the configuration, the data or a file is wrong (one message, no traceback); 2 a
-flag does not parse; 70 a fault of this program; 130 interrupted.
+flag does not parse; 70 a fault of this program; 75 asked to end, or out of time, with a checkpoint
+saved: the same command goes on; 130 interrupted.
 """
 
 import importlib
@@ -16,13 +17,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from mlcls_jax import config as schema
-from mlcls_jax.errors import UserError, WorkdirError
+from mlcls_jax.errors import PreemptedError, UserError, WorkdirError
 
 # mode → function (config, workdir) → result; imported when it is run
 MODES = {
@@ -35,6 +36,7 @@ MODES = {
 COMMANDS = {
     "models": "mlcls_jax.modes.list_models.run",
     "pack": "mlcls_jax.modes.pack.run",
+    "plan": "mlcls_jax.modes.plan.run",
 }
 USAGE = "usage: python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo"
 
@@ -44,6 +46,13 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration: FILE.py or FILE.py:RECIPE"
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder for all that the run writes")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, where several processes train together; auto: JAX finds them",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many they are", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0", lower_bound=0)
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -64,6 +73,9 @@ def main(_: list[str]) -> None:
     try:
         config = schema.parse(_CONFIG.value)
         result = _run_mode(config, workdir)
+    except PreemptedError as error:
+        print(f"{error.message}\n{error.hint}", file=sys.stderr, flush=True)
+        sys.exit(75)  # launchers understand: try again
     except UserError as error:
         log.debug("%s", error.message)  # to the log file; the terminal gets it below
         _fail(error.message, error.hint, code=1)
@@ -73,8 +85,9 @@ def main(_: list[str]) -> None:
         _fail("Interrupted.", "The same command goes on from the last checkpoint.", code=130)
     except Exception:
         log.exception("This is a fault of mlcls_jax, not yours:")
-        sys.exit(70)
-    print(_summary(config, workdir, result), flush=True)
+        _leave(70)
+    if result:
+        print(_summary(config, workdir, result), flush=True)
 
 
 def _run_command(name: str, arguments: list[str]) -> None:
@@ -98,14 +111,22 @@ def _import(dotted: str) -> Callable[..., Any]:
 
 
 def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
-    """Run the mode with its log and result file in the workdir."""
-    from mlcls_jax import files
-    from mlcls_jax.modes.workdir import open_workdir
-    from mlcls_jax.start import start_jax, start_logging
+    """Run the mode with its log and result file in the workdir.
 
+    Of several processes the first one writes; the others give an empty result.
+    """
+    from mlcls_jax import files, parallel
+    from mlcls_jax.modes.workdir import open_workdir
+    from mlcls_jax.start import start_console, start_jax, start_logging
+
+    start_jax(cache=config.train.compile_cache)
+    parallel.start_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if not parallel.is_lead():
+        start_console(logging.WARNING)
+        _import(MODES[config.mode])(config, workdir)
+        return {}
     open_workdir(workdir)
     start_logging(workdir / f"{config.mode}.log")
-    start_jax()
     result_file = workdir / f"{config.mode}_result.json"
     try:
         result = _import(MODES[config.mode])(config, workdir)
@@ -124,13 +145,15 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
 
 def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> str:
     """What was written where, and what to do next."""
+    from mlcls_jax.metrics import MAIN_METRIC
+
     same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode\b|predict\.)", a)]
     command = f"{_python()} -m mlcls_jax.main {shlex.join(same)}"
     lines = [""]
     if config.mode == "train":
-        paths = result["paths"]
+        paths, metric = result["paths"], MAIN_METRIC[config.model.task]
         lines += [
-            f"MultiLabelMAP {result['MultiLabelMAP']:.4f} on the validation images: "
+            f"{metric} {result[metric]:.4f} on the validation images: "
             f"{result['best_weights']} weights of epoch {result['best_epoch']}, "
             f"after {result['seconds']:.0f} s at {result['images_per_s']:.0f} images/s.",
             f"  model        {paths['best_model']}",
@@ -145,7 +168,8 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
         lines += [
             f"{name:16} {result[name]:.4f}"
             for name in ("MultiLabelMAP", "OF1", "CF1", "OP", "OR", "CP", "CR", "LabelAccuracy",
-                         "SampleAccuracy", "HammingDistance")
+                         "SampleAccuracy", "HammingDistance", "Top1", "Top5", "BalancedAccuracy")
+            if name in result
         ]  # fmt: skip
         lines += [f"on {result['images']:,} images; by class in {workdir}/evaluate_result.json"]
     elif config.mode == "predict":
@@ -233,8 +257,16 @@ def _text(error: BaseException) -> str:
     return re.sub(r' Other fields present: ".*"(\n|$)', " ", text, flags=re.DOTALL)
 
 
-def _fail(message: str, hint: str | None, *, code: int) -> None:
+def _fail(message: str, hint: str | None, *, code: int) -> NoReturn:
     print("\n".join(filter(None, (f"error: {message}", hint))), file=sys.stderr, flush=True)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; at once if there are other processes, for which JAX would wait."""
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        logging.shutdown()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -1,10 +1,11 @@
-"""Multi-label metrics on scores, exact, in NumPy.
+"""Metrics on scores, exact, in NumPy: of several labels an image, and of one.
 
-`scores` are probabilities [N, K] in [0, 1] (after the sigmoid), `targets` are [N, K] with 1 for a
-label that is present; as in PaddleClas any other integer part counts as absent, but for those below
-0: such a label is not annotated, and the entry is left out of every count. All functions raise
-ValueError for arrays that are not 2-D, not alike in shape or empty, and for scores that are
-NaN or infinite. The meaning is that of PaddleClas (`ppcls/metric/metrics.py`) but for ties.
+`scores` are probabilities [N, K] in [0, 1] (after the sigmoid; after the softmax where there is one
+label an image), `targets` are [N, K] with 1 for a label that is present; as in PaddleClas any other
+integer part counts as absent, but for those below 0: such a label is not annotated, and the entry
+is left out of every count. All functions raise ValueError for arrays that are not 2-D, not alike in
+shape or empty, and for scores that are NaN or infinite. The meaning is that of PaddleClas
+(`ppcls/metric/metrics.py`) but for ties.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,27 @@ from collections.abc import Callable
 import numpy as np
 
 _F1_KEYS = ("OF1", "CF1", "OP", "OR", "CP", "CR")
+
+# model.task → what is shown of `metrics_of` while training; the first decides the best weights
+SHOWN_METRICS = {
+    "multilabel": ("MultiLabelMAP", "OF1", "CF1", "HammingDistance"),
+    "single": ("Top1", "Top5", "BalancedAccuracy"),
+}
+MAIN_METRIC = {task: shown[0] for task, shown in SHOWN_METRICS.items()}
+
+
+def metrics_of(
+    task: str,
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float | np.ndarray = 0.5,
+    method: str = "integral",
+) -> dict[str, float]:
+    """The metrics that `model.task` asks for; those of "single" need no threshold and method."""
+    if task == "single":
+        return single_label_metrics(scores, targets)
+    return multilabel_metrics(scores, targets, threshold=threshold, method=method)
 
 
 def multilabel_metrics(
@@ -33,6 +55,31 @@ def multilabel_metrics(
         "SampleAccuracy": sample_accuracy(scores, targets, threshold=threshold),
         **{key: float(f1[key]) for key in _F1_KEYS},
     }
+
+
+def single_label_metrics(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Top-1 and top-5 accuracy, and the mean of `class_recall` over the classes that have images.
+
+    Raises:
+        ValueError: an image without exactly one label, or see the module.
+    """
+    scores, labels = _one_label(scores, targets)
+    recall = _recall(scores, labels)
+    has_images = ~np.isnan(recall)
+    return {
+        "Top1": top_k_accuracy(scores, labels, k=1),
+        "Top5": top_k_accuracy(scores, labels, k=5),
+        "BalancedAccuracy": float(recall[has_images].mean()) if has_images.any() else 0.0,
+    }
+
+
+def class_recall(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Share of the images of each class whose best score is that class's: float64 [K].
+
+    NaN for a class without images. Images that are not annotated, with a target below 0, are left
+    out; else raises ValueError as `single_label_metrics`.
+    """
+    return _recall(*_one_label(scores, targets))
 
 
 def mean_average_precision(
@@ -113,6 +160,7 @@ def best_mean_accuracy(scores: np.ndarray, targets: np.ndarray) -> tuple[float, 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> float:
     """Share of images whose one true label is among the `k` best scores; 1 where K < k.
 
+    Without any image it is 0.
     `scores` are [N, K], logits will do; `labels` are the true indices, [N] or [N, 1]. Of equal
     scores the label with the lower index counts as better.
 
@@ -121,6 +169,8 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
     scores, labels = np.asarray(scores), np.asarray(labels).reshape(-1)
     if scores.ndim != 2 or len(scores) != len(labels):
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not fit")
+    if not len(labels):
+        return 0.0
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return 1.0 if scores.shape[1] < k else float((best == labels[:, None]).any(axis=1).mean())
 
@@ -156,6 +206,25 @@ def precision_recall_f1(
         "recall": recall,
         "f1": _harmonic_mean(precision, recall),
     }
+
+
+def _one_label(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [n, K] and the true label [n] of the images that are annotated."""
+    scores, positives, known = _check(scores, targets)
+    is_annotated = known.all(axis=1)  # [N]
+    counts = positives.sum(axis=1)
+    if (wrong := np.flatnonzero(is_annotated & (counts != 1))).size:
+        raise ValueError(
+            f"{wrong.size} of {len(counts)} images do not have exactly one label; the first is "
+            f"image {wrong[0]} with {counts[wrong[0]]}"
+        )
+    return scores[is_annotated], positives[is_annotated].argmax(axis=1)
+
+
+def _recall(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    hits = np.bincount(labels[scores.argmax(axis=1) == labels], minlength=scores.shape[1])
+    present = np.bincount(labels, minlength=scores.shape[1])
+    return np.where(present > 0, hits / np.maximum(present, 1), np.nan)
 
 
 def _precision_recall(scores: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

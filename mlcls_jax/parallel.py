@@ -1,19 +1,149 @@
-"""Devices: the mesh, and what is placed where on it. The only file that names mesh axes."""
+"""Devices and processes: the mesh, and what lies where on it. The only file that names its axes."""
 
+import contextlib
+import logging
+import math
+import os
+import re
+import signal
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mlcls_jax.config import Parallel
 from mlcls_jax.errors import ConfigError
 
+log = logging.getLogger(__name__)
 
-def make_mesh() -> Mesh:
-    """All devices in a row: the batch is shared out among them, everything else is copied."""
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+MIN_SHARDED = 2**14  # smaller arrays are copied: sharing them out would cost more than it saves
+
+# Matrices of the head and of ViT come in pairs: the columns of the first and the rows of the
+# second are shared among tensor devices, so that nothing is exchanged in between.
+TENSOR_AXES = (
+    (re.compile(r"/(qkv|q_proj|k_proj|v_proj|fc1|linear1)/kernel$"), 1),
+    (re.compile(r"/(qkv|q_proj|k_proj|v_proj|fc1|linear1)/bias$"), 0),
+    (re.compile(r"/(proj|out_proj|fc2|linear2)/kernel$"), 0),
+    (re.compile(r"/(group_kernel|query_embed)$"), 0),
+)
+
+
+def start_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Join the other processes of the run, if there are any; before any other use of JAX.
+
+    They are given, or found by JAX: under Slurm with several tasks and on GKE by themselves, on
+    other Cloud TPU slices where `coordinator` is "auto".
+
+    Raises:
+      ConfigError: only some of the three are given, or the others cannot be reached.
+    """
+    given = (coordinator, num_processes, process_id)
+    if coordinator == "auto":
+        coordinator = None
+    elif any(value is not None for value in given):
+        if None in given:
+            raise ConfigError(
+                "--coordinator, --num_processes and --process_id go together",
+                "Every process gets the same HOST:PORT and N, and its own number from 0 to N - 1.",
+            )
+        if not 0 <= process_id < num_processes:
+            raise ConfigError(f"--process_id={process_id}: must be 0 to {num_processes - 1}")
+    elif not _is_one_of_many():
+        return
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"the other processes cannot be reached: {error}",
+            "Start the program on all hosts, with the same --coordinator=HOST:PORT.",
+        ) from error
+
+
+def _is_one_of_many() -> bool:
+    """Whether the environment says so: GKE's for TPUs, or Slurm's."""
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES", ""))
+    is_task = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "," in hosts or is_task
+
+
+def is_lead() -> bool:
+    """Whether this process writes the logs and results."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Wait until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+class Stop:
+    """Whether the run is to save and end: after SIGTERM, or when its time is over.
+
+    With several processes all learn of it at the same step, whichever was asked.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._asked = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        # Of several processes JAX's own service takes the signal; off the main thread nobody can.
+        if jax.process_count() == 1:
+            with contextlib.suppress(ValueError):
+                self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def after(self, step: int) -> bool:
+        """Whether to end after this step; to be called after every one."""
+        if time.monotonic() >= self._end:
+            self._end = math.inf
+            log.info("The time limit is reached.")
+            self._asked = True
+            if jax.process_count() > 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        if jax.process_count() == 1:
+            return self._asked
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+
+def make_mesh(layout: Parallel | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices, or those given, as (data, fsdp, tensor).
+
+    Raises:
+      ConfigError: the layout does not fit their number.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    layout = layout or Parallel()
+    sizes = [layout.data, layout.fsdp, layout.tensor]
+    fixed = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and count % fixed == 0:
+        sizes[sizes.index(-1)] = count // fixed
+    if math.prod(sizes) != count:
+        told = ", ".join(f"parallel.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise ConfigError(
+            f"{told}: their product must be the number of devices, {count}",
+            "-1 stands for the rest.",
+        )
     # Auto, since with explicit axis types the decoder's broadcast queries do not shard.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,47 +152,166 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis shared out among the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis shared out among the devices of data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def check_batch_size(key: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises ConfigError unless `batch_size` (of option `key`) divides among the devices."""
-    devices = mesh.devices.size
-    if batch_size % devices:
-        nearest = max(1, round(batch_size / devices)) * devices
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """How each array of a model or training state is placed, by its path and shape.
+
+    Matrices of the head and of ViT are shared among tensor devices; then the largest axis that
+    fits among fsdp devices. Optimizer moments and averages have paths that end like their
+    parameter's, so they lie where it lies. Small arrays are copied.
+    """
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, _spec(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    if math.prod(shape) < MIN_SHARDED:
+        return PartitionSpec()
+    axes: list[str | None] = [None] * len(shape)
+    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+    for pattern, axis in TENSOR_AXES:
+        if tensor > 1 and pattern.search(path) and shape[axis] % tensor == 0:
+            axes[axis] = "tensor"
+    free = [i for i, size in enumerate(shape) if axes[i] is None and size % fsdp == 0]
+    if fsdp > 1 and free:
+        axes[max(free, key=lambda i: (shape[i], i))] = "fsdp"
+    return PartitionSpec(*axes)
+
+
+def gather_params(mesh: Mesh) -> Callable[[Any], Any] | None:
+    """A function that makes parameters whole among fsdp devices, for use in a pass.
+
+    Left to itself, the compiler moves activations to where a part of the parameters lies, which
+    are much larger. None where there is nothing to gather.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return None
+
+    def place(sharding: NamedSharding) -> NamedSharding:
+        kept = (axis if axis == "tensor" else None for axis in sharding.spec)
+        return NamedSharding(mesh, PartitionSpec(*kept))
+
+    return lambda params: jax.lax.with_sharding_constraint(
+        params, jax.tree.map(place, shardings(params, mesh))
+    )
+
+
+def describe(tree: Any, placed: Any, mesh: Mesh) -> str:
+    """What is shared out how, in lines: bytes in all and on each device, by kind of placement."""
+    totals: dict[str, tuple[int, int, int]] = {}
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(placed), strict=True)
+    for leaf, sharding in pairs:
+        whole = math.prod(leaf.shape) * leaf.dtype.itemsize
+        part = math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        used = [axis for axis in sharding.spec if axis]
+        kind = "shared among " + " and ".join(sorted(used)) if used else "copied"
+        arrays, before, after = totals.get(kind, (0, 0, 0))
+        totals[kind] = arrays + 1, before + whole, after + part
+    sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    lines = [f"Devices: {sizes}, in {jax.process_count()} process(es)."]
+    for kind, (arrays, before, after) in sorted(totals.items()):
+        lines.append(
+            f"  {arrays} arrays of the training state {kind}:"
+            f" {before / 1e6:,.1f} MB, {after / 1e6:,.1f} MB on each device"
+        )
+    return "\n".join(lines)
+
+
+def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
+    """Raises ConfigError unless `batch_size` (of option `key`) divides among devices and parts."""
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % (devices * parts):
+        nearest = max(1, round(batch_size / (devices * parts))) * devices * parts
+        among = f"the {devices} devices that share it" + f" and {parts} parts" * (parts > 1)
         raise ConfigError(
-            f"{key}={batch_size}: must be a multiple of the {devices} devices,"
-            f" {nearest} for instance"
+            f"{key}={batch_size}: must be a multiple of {among}, {nearest} for instance"
         )
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of every batch that this process is to read, ascending."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    rows = {row for (place,) in places.values() for row in range(*place.indices(batch_size))}
+    return sorted(rows)
+
+
 def put_ahead(batches: Iterable[Any], mesh: Mesh, *, ahead: int = 2) -> Iterator[Any]:
-    """The batches on the devices, copied while the device still works on earlier ones."""
-    sharding = batch_sharding(mesh)
+    """The batches on the devices, copied while these still work on earlier ones.
+
+    Each process gives its `local_rows` of every batch.
+    """
     waiting: deque[Any] = deque()
     for batch in batches:
-        waiting.append(jax.device_put(batch, sharding))
+        waiting.append(_put_batch(batch, mesh))
         if len(waiting) > ahead:
             yield waiting.popleft()
     yield from waiting
 
 
-def jit_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """jit of (state, batch) → (state, numbers), the old state's memory reused for the new one."""
-    everywhere = replicated(mesh)
-    shardings = (everywhere, batch_sharding(mesh))
-    return jax.jit(step, in_shardings=shardings, out_shardings=everywhere, donate_argnums=0)
+def _put_batch(batch: Any, mesh: Mesh) -> Any:
+    sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    share = len(local_rows(mesh, devices))  # of so many devices' rows
+
+    def put(array: np.ndarray) -> jax.Array:
+        size = len(array) * devices // share
+        first_of = {row: i for i, row in enumerate(local_rows(mesh, size))}
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(size)
+            return array[first_of[start] : first_of[start] + stop - start]
+
+        return jax.make_array_from_callback((size, *array.shape[1:]), sharding, part)
+
+    return jax.tree.map(put, batch)
 
 
-def jit_replicated(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """jit with the result copied to every device."""
-    return jax.jit(function, out_shardings=replicated(mesh))
-
-
-def placed(abstract: Any, mesh: Mesh) -> Any:
-    """Shapes and types of a state, each with the sharding that it is to have."""
-    sharding = replicated(mesh)
+def put(tree: Any, placed: Any) -> Any:
+    """Arrays of the host as global ones; each device copies its part only."""
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
+        lambda array, sharding: jax.make_array_from_callback(
+            array.shape, sharding, lambda index: np.asarray(array[index])
+        ),
+        tree,
+        placed,
+    )
+
+
+def fetch(tree: Any) -> Any:
+    """Whole arrays on every host, gathered one by one; all processes take part."""
+
+    def whole(array: Any) -> np.ndarray:
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            if not array.is_fully_replicated:
+                everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+                array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
+            return np.asarray(array.addressable_data(0))
+        return np.asarray(array)
+
+    return jax.tree.map(whole, tree)
+
+
+def jit_step(step: Callable[..., Any], mesh: Mesh, state: Any) -> Callable[..., Any]:
+    """jit of (state, batch, …) → (state, numbers), the old state's memory reused for the new one.
+
+    `state` holds the shardings that it has before and after.
+    """
+    return jax.jit(step, out_shardings=(state, replicated(mesh)), donate_argnums=0)
+
+
+def placed(abstract: Any, placement: Any) -> Any:
+    """Shapes and types of a state, each with the sharding that it is to have."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        abstract,
+        placement,
     )

@@ -66,6 +66,45 @@ def coco_recipe(
     return config
 
 
+def single_label_recipe(
+    config: ConfigDict,
+    *,
+    name: str,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+) -> ConfigDict:
+    """The originals' ImageNet recipe for own images with exactly one label each; fills `config`.
+
+    224 x 224, crops and flips, SGD with momentum, smoothed cross-entropy. `learning_rate` is meant
+    for the original's `batch_size` on each of four GPUs, and follows train.batch_size. Crops keep
+    half the area or more, the original's 8 %; evaluation squeezes whole images, where the original
+    cuts out their middle.
+    """
+    config.model.name = name
+    config.model.task = "single"
+    config.model.image_size = (224, 224)
+    config.data.source = "mlcls"
+    config.data.augment = ("random_resized_crop", "flip")
+    config.train.epochs = epochs
+    config.train.batch_size = 256
+    config.train.ema_decay = 0.0
+    config.optimizer.name = "momentum"
+    config.optimizer.momentum = 0.9
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.rate_scaling = "linear"
+    config.optimizer.base_batch_size = ORIGINAL_GPUS * batch_size
+    config.optimizer.weight_decay = weight_decay
+    config.optimizer.schedule = "cosine"
+    config.optimizer.end_learning_rate = 0.0
+    config.optimizer.warmup_epochs = 5.0
+    config.optimizer.warmup_start = 0.0
+    config.loss.name = "cross_entropy"
+    config.loss.label_smoothing = 0.1
+    return config
+
+
 def digits_demo(config: ConfigDict, *, name: str) -> ConfigDict:
     """Boards of handwritten digits, 64 x 64, under a narrow head: minutes on two CPU cores."""
     config.model.name = name

@@ -18,21 +18,21 @@ def start_logging(log_file: Path) -> None:
     logging.getLogger("mlcls_jax").addHandler(file)
 
 
-def start_console() -> None:
-    """Our messages to the terminal (INFO); libraries only warn."""
+def start_console(level: int = logging.INFO) -> None:
+    """Our messages to the terminal; libraries only warn."""
     logger = logging.getLogger("mlcls_jax")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    logger.addHandler(_BarHandler(logging.INFO))
+    logger.addHandler(_BarHandler(level))
     for library in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def start_jax() -> None:
-    """Keep compiled programs in the user's cache folder, so that the next start is fast."""
+def start_jax(*, cache: bool) -> None:
+    """With `cache`, keep compiled programs in the user's cache folder for the next start."""
     import jax
 
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(files.cache_folder("jax")))
 
 

@@ -184,6 +184,19 @@ def test_cross_entropy_matches_optax() -> None:
     np.testing.assert_allclose(softmax(logits, labels, epsilon=0.1), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_a_row_that_is_not_annotated_is_left_out_of_cross_entropy(epsilon: float | None) -> None:
+    logits = np.random.default_rng(5).normal(size=(4, 3)).astype(np.float32)
+    targets = np.asarray([[0, 1, 0], [-1, -1, -1], [0.3, 0.7, 0], [1, -1, 0]], np.float32)
+    of_rows = jax.jit(jax.value_and_grad(functools.partial(cross_entropy, epsilon=epsilon)))
+    value, gradient = of_rows(logits[::2], targets[::2])
+    ours, our_gradient = of_rows(logits, targets)
+    np.testing.assert_allclose(ours, value, rtol=1e-6)
+    np.testing.assert_allclose(our_gradient[::2], gradient, rtol=1e-6)
+    np.testing.assert_array_equal(our_gradient[1::2], 0)
+    assert of_rows(logits, np.full_like(targets, -1))[0] == 0
+
+
 def test_gradient_of_asymmetric_loss_is_the_derivative_of_its_value() -> None:
     targets = np.asarray([[1, 0, 0.3], [0, 1, 0]])
     with jax.enable_x64(True):

@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from mlcls_jax.metrics import (
+    MAIN_METRIC,
+    SHOWN_METRICS,
     average_precision,
     best_mean_accuracy,
+    class_recall,
     hamming_distance,
     label_accuracy,
     mean_average_precision,
+    metrics_of,
     multilabel_metrics,
     precision_recall_f1,
     sample_accuracy,
+    single_label_metrics,
     top_k_accuracy,
 )
 
@@ -286,6 +291,8 @@ FUNCTIONS = [
     sample_accuracy,
     precision_recall_f1,
     multilabel_metrics,
+    single_label_metrics,
+    class_recall,
 ]
 
 
@@ -342,3 +349,53 @@ def test_top_k_accuracy_equals_sklearn() -> None:
         assert top_k_accuracy(scores, labels, k=k) == pytest.approx(expected)
     with pytest.raises(ValueError, match="do not fit"):
         top_k_accuracy(scores, labels[:-1])
+
+
+def single_example(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and the class of each image; the last of the seven classes has none."""
+    scores, _ = example(seed)
+    return scores, np.random.default_rng(seed).integers(0, scores.shape[1] - 1, len(scores))
+
+
+def test_single_label_metrics_equal_sklearn() -> None:
+    scores, labels = single_example(5)
+    num_classes = scores.shape[1]
+    ours = single_label_metrics(scores, np.eye(num_classes)[labels])
+    every = range(num_classes)
+    for name, k in (("Top1", 1), ("Top5", 5)):
+        expected = sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=every)
+        assert ours[name] == pytest.approx(expected)
+    best = scores.argmax(axis=1)
+    recall = sklearn_metrics.recall_score(labels, best, labels=every, average=None, zero_division=0)
+    by_class = class_recall(scores, np.eye(num_classes)[labels])
+    np.testing.assert_allclose(by_class[:-1], recall[:-1])
+    assert np.isnan(by_class[-1])
+    assert ours["BalancedAccuracy"] == pytest.approx(recall[:-1].mean())
+
+
+def test_images_that_are_not_annotated_are_left_out_of_single_label_metrics() -> None:
+    scores, labels = single_example(6)
+    targets = np.eye(scores.shape[1])[labels]
+    expected = single_label_metrics(scores[10:], targets[10:])
+    targets[:5], targets[5:10, 2] = -1, -1
+    assert single_label_metrics(scores, targets) == expected
+    assert set(single_label_metrics(scores, np.full_like(targets, -1)).values()) == {0.0}
+
+
+def test_images_without_exactly_one_label_have_no_single_label_metrics() -> None:
+    targets = np.asarray([[1, 0], [1, 1], [0, 0]])
+    with pytest.raises(ValueError, match="2 of 3 images .* the first is image 1 with 2"):
+        single_label_metrics(np.ones((3, 2)), targets)
+
+
+def test_with_few_classes_the_true_one_is_always_among_five() -> None:
+    metrics = single_label_metrics(np.eye(3), np.roll(np.eye(3), 1, axis=0))
+    assert metrics == {"Top1": 0.0, "Top5": 1.0, "BalancedAccuracy": 0.0}
+
+
+@pytest.mark.parametrize("task", MAIN_METRIC)
+def test_what_is_shown_of_a_task_is_among_its_metrics(task: str) -> None:
+    scores, labels = single_example(7)
+    metrics = metrics_of(task, scores, np.eye(scores.shape[1])[labels], threshold=0.9)
+    assert {MAIN_METRIC[task], *SHOWN_METRICS[task]} <= metrics.keys()
+    assert all(type(value) is float for value in metrics.values())

@@ -1,15 +1,18 @@
 """Schedules equal the originals'; decay, freezing and multipliers reach the right parameters."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
-from mlcls_jax.config import Optimizer, Train
+from mlcls_jax.config import Model, Optimizer, Train
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.training.optimizer import make_optimizer, make_schedule
+from mlcls_jax.models import Network
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
 from mlcls_jax.training.plan import Plan
 from tests.paddle_recipe import golden
 
@@ -109,6 +112,21 @@ def test_momentum_adds_the_decay_to_the_gradient_and_keeps_its_velocity():
     np.testing.assert_allclose(second["a"]["kernel"], -0.1 * (0.9 * 2.5 + 2.5), rtol=1e-6)
 
 
+def test_lion_steps_by_signs_and_decays_beside():
+    # Chen et al. (2023): update sign(b1 m + (1 - b1) g), then m becomes b2 m + (1 - b2) g.
+    options = Optimizer(name="lion", schedule="constant", warmup_epochs=0, learning_rate=0.1,
+                        weight_decay=0.5, beta1=0.6, beta2=0.9)  # fmt: skip
+    params = {"a": {"kernel": jnp.full((1, 3), 3.0)}}
+    plan = plan_of(1, 10)
+    optimizer = make_optimizer(options, make_schedule(options, plan), params, frozenset())
+    state, momentum = optimizer.init(params), np.zeros((1, 3))
+    for gradient in ([[1.0, -2.0, 5.0]], [[-1.0, -0.1, -0.1]], [[0.1, 3.0, -0.1]]):
+        updates, state = optimizer.update({"a": {"kernel": jnp.array(gradient)}}, state, params)
+        step = np.sign(0.6 * momentum + 0.4 * np.array(gradient))
+        np.testing.assert_allclose(updates["a"]["kernel"], -0.1 * (step + 0.5 * 3.0), rtol=1e-6)
+        momentum = 0.9 * momentum + 0.1 * np.array(gradient)
+
+
 def test_frozen_parameters_stay():
     updates = one_step(Optimizer(warmup_epochs=0), frozen={"a/kernel"})
     assert not updates["kernel"].any()
@@ -132,6 +150,54 @@ def test_multipliers_may_match_frozen_parameters_too():
 def test_a_multiplier_that_matches_nothing_is_refused():
     with pytest.raises(ConfigError, match="'nothing' matches no parameter"):
         one_step(Optimizer(lr_multipliers=("nothing=2",)))
+
+
+LCNET_STAGES = {"blocks2": 5, "blocks3": 4, "blocks4": 3, "blocks5": 2, "blocks6": 1}
+LCNET_BLOCKS = {"blocks2": 1, "blocks3": 2, "blocks4": 2, "blocks5": 6, "blocks6": 2}
+DEPTHS = {  # model → depth of each part of the backbone, as exponent of the factor
+    "PP-LCNet_x0_25_ML": {"conv1": 6, "last_conv": 0}
+    | {f"{n}_{i}": LCNET_STAGES[n] for n, count in LCNET_BLOCKS.items() for i in range(count)},
+    "PP-HGNetV2-B0": {"stem": 5, "stage0": 4, "stage1": 3, "stage2": 2, "stage3": 1,
+                      "last_conv": 0, "lab": 0},
+    "ResNet18": {"stem": 9} | {f"block{i}": 8 - i for i in range(8)},
+    "CLIP_vit_base_patch32_224": {"patch_kernel": 13, "cls_token": 13, "pos_embed": 13,
+                                  "ln_pre": 13, "norm": 0}
+    | {f"block{i}": 12 - i for i in range(12)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_layer_decay_falls_from_the_head_to_the_stem(name):
+    network = Network.of(Model(name=name, num_classes=3, image_size=(64, 64)))
+    flat = traverse_util.flatten_dict(network.abstract.params, sep="/")
+    # The factor depends on paths alone: let every parameter be one number.
+    params = traverse_util.unflatten_dict(dict.fromkeys(flat, jnp.zeros(())), sep="/")
+    options = Optimizer(name="momentum", schedule="constant", warmup_epochs=0, learning_rate=1.0,
+                        layer_decay=0.5, lr_multipliers=("bias$=3",))  # fmt: skip
+    optimizer = make_optimizer(options, lambda _: 1.0, params, network.frozen)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates = optimizer.update(ones, optimizer.init(params), params)[0]
+    for path, update in traverse_util.flatten_dict(updates, sep="/").items():
+        section, part, *_ = path.split("/")
+        factor = 0.5 ** DEPTHS[name][part] if section == "backbone" and update != 0 else 1.0
+        factor *= 3 if path.endswith("bias") else 1
+        assert update == pytest.approx(0 if path in network.frozen else -factor), path
+
+
+def test_layer_decay_wants_stages():
+    with pytest.raises(ConfigError, match="no stages"):
+        one_step(Optimizer(layer_decay=0.5))
+
+
+def test_the_peak_rate_follows_the_batch_size():
+    options = Optimizer(learning_rate=0.1, base_batch_size=256, schedule="constant",
+                        warmup_epochs=0)  # fmt: skip
+    assert scaled_rate(options, 1024) == options
+    peaks = [
+        rates(scaled_rate(replace(options, rate_scaling=rule), 1024), plan_of(1, 2))[-1]
+        for rule in ("none", "linear", "sqrt")
+    ]
+    np.testing.assert_allclose(peaks, [0.1, 0.4, 0.2], rtol=1e-6)
 
 
 def test_gradients_are_clipped_by_their_global_norm():

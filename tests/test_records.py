@@ -23,9 +23,9 @@ def run(tmp_path, batches, step) -> list[dict]:
     """The log entries of an epoch."""
     config = Config(train=Train(epochs=1, batch_size=2, log_steps=3), log=Log(tensorboard=False))
     plan = Plan.of(config.train, epoch_size=2 * STEPS)
-    with Recorder(tmp_path, config, plan, start_step=0) as record:
+    with Recorder(tmp_path, config, plan, start_step=0, names_of=lambda _: []) as record:
         for number, batch in enumerate(record.timed(batches), start=1):
-            numbers = {"loss": step(batch), "learning_rate": jnp.float32(1)}
+            numbers = {"loss": step(batch), "learning_rate": jnp.float32(1), "finite": True}
             record.train(number, numbers)
         record.pause()
         metrics = dict.fromkeys(("MultiLabelMAP", "OF1", "CF1", "HammingDistance"), 0.5)

@@ -30,7 +30,14 @@ LONG_WORD = "Donaudampfschifffahrtsgesellschaftskapitaensmuetzenabzeichenverordn
 
 
 def make_result(
-    scores, *, threshold=0.5, labels=None, input_path="in/photo.png", image=PICTURE, page_index=None
+    scores,
+    *,
+    threshold=0.5,
+    labels=None,
+    input_path="in/photo.png",
+    image=PICTURE,
+    page_index=None,
+    top_k=None,
 ):
     return Result.from_scores(
         np.float32(scores),
@@ -39,6 +46,7 @@ def make_result(
         input_path=input_path,
         image=image,
         page_index=page_index,
+        top_k=top_k,
     )
 
 
@@ -74,6 +82,13 @@ def test_each_class_may_have_a_threshold():
     thresholds = np.array([0.3, 0.7, 0.0, 0.7])  # float64, as a bundle holds them
     result = make_result([0.3, 0.8, 0.1, 0.6], threshold=thresholds)
     assert result["class_ids"] == [1, 2]
+
+
+def test_the_best_few_are_reported_with_and_without_a_threshold():
+    scores = [0.1, 0.5, 0.0, 0.4]
+    assert make_result(scores, threshold=None, top_k=3)["class_ids"] == [1, 3, 0]
+    assert make_result(scores, threshold=None, top_k=9)["class_ids"] == [1, 3, 0, 2]
+    assert make_result(scores, threshold=0.4, top_k=3)["class_ids"] == [1]
 
 
 def test_nothing_above_the_threshold():

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import cv2
@@ -73,9 +73,19 @@ class Reader:
 
 
 def train_batches(
-    reader: Reader, config: Data, *, batch_size: int, seed: int, start_step: int, end_step: int
+    reader: Reader,
+    config: Data,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    end_step: int,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source.
+
+    Of several processes each reads its own `rows` of every batch; None: all of them. What is in a
+    row does not depend on who reads it.
 
     Raises:
       ConfigError: data.augment names what there is not.
@@ -85,25 +95,51 @@ def train_batches(
     # Processes only mask what they cannot read: `_iterate` has the account, and raises or goes on.
     reading = dataclasses.replace(reader, on_error="skip", broken={}) if config.workers else reader
     read = partial(_for_training, reader=reading, config=config, crop=crop, functions=functions)
-    # Not None: batches of one of an endless dataset overflow in Grain's length.
-    passes = -(-end_step * batch_size // len(reader.source))
-    dataset = (
-        grain.MapDataset.range(len(reader.source))
-        .seed(seed)
-        .shuffle()
-        .repeat(passes)
-        # Before the slice: its generator is made from the seed and the place in the whole stream.
-        .random_map(read)
-        .batch(batch_size)
-    )
+    # The generators are made from the seed and the place in the whole stream.
+    stream = _order(len(reader.source), seed, end_step * batch_size).random_map(read)
+    dataset = _rows_of(stream, rows or range(batch_size), batch_size, end_step)
     return _iterate(dataset[start_step:end_step], reader, config, workers=config.workers)
 
 
-def eval_batches(reader: Reader, config: Data, *, batch_size: int) -> Iterator[Batch]:
-    """Every example once, in order; the last batch is padded with masked examples."""
-    padded = -(-len(reader.source) // batch_size) * batch_size
-    dataset = grain.MapDataset.range(padded).map(reader).batch(batch_size)
+def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) -> list[int]:
+    """Which examples the batch of step `step`, from 0, holds, without reading them."""
+    order = _order(source_size, seed, (step + 1) * batch_size)
+    return [order[i] for i in range(step * batch_size, (step + 1) * batch_size)]
+
+
+def eval_batches(
+    reader: Reader, config: Data, *, batch_size: int, rows: Sequence[int] | None = None
+) -> Iterator[Batch]:
+    """Every example once, in order; the last batch is padded with masked examples.
+
+    Of several processes each reads its own `rows` of every batch; None: all of them.
+    """
+    steps = -(-len(reader.source) // batch_size)
+    examples = grain.MapDataset.range(steps * batch_size).map(reader)
+    dataset = _rows_of(examples, rows or range(batch_size), batch_size, steps)
     return _iterate(dataset, reader, config, workers=0)  # processes take longer to start
+
+
+def _order(source_size: int, seed: int, length: int) -> grain.MapDataset:
+    """Indices of the source, every pass in another order, `length` of them at least."""
+    # Not endless: batches of one of an endless dataset overflow in Grain's length.
+    passes = -(-length // source_size)
+    return grain.MapDataset.range(source_size).seed(seed).shuffle().repeat(passes)
+
+
+def _rows_of(
+    examples: grain.MapDataset, rows: Sequence[int], batch_size: int, steps: int
+) -> grain.MapDataset:
+    """Some rows of every batch that `examples` make up."""
+    pick = partial(_pick, examples=examples, rows=rows, batch_size=batch_size)
+    return grain.MapDataset.range(steps * len(rows)).map(pick).batch(len(rows))
+
+
+def _pick(
+    index: int, *, examples: grain.MapDataset, rows: Sequence[int], batch_size: int
+) -> Example:
+    step, row = divmod(index, len(rows))
+    return examples[step * batch_size + rows[row]]
 
 
 def _for_evaluation(source: Source, index: int, size: tuple[int, int]) -> ImageAndTarget:

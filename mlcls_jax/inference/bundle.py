@@ -26,7 +26,7 @@ class Bundle:
 
     model: Model
     labels: tuple[str, ...]
-    threshold: float
+    threshold: float | None  # None, for one label an image: the best few are reported
     facts: dict[str, Any]  # where it came from: epoch, step, which weights, metrics
 
     @property
@@ -50,7 +50,10 @@ def write_bundle(
     threshold: float,
     facts: dict[str, Any],
 ) -> None:
-    """Write a bundle in place of what `folder` holds, whole or not at all."""
+    """Write a bundle in place of what `folder` holds, whole or not at all.
+
+    `threshold` is that of several labels an image; where there is one, none is written.
+    """
     description = {
         "format": FORMAT,
         "model": {**asdict(config), "weights": None, "text_embeddings": None},
@@ -63,7 +66,7 @@ def write_bundle(
             "mean": MEAN,
             "std": STD,
         },
-        "threshold": threshold,
+        "threshold": None if config.task == "single" else threshold,
         **facts,
         "versions": {"mlcls_jax": __version__, "jax": jax.__version__},
     }
@@ -87,7 +90,8 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         config = replace(model_from_dict(described["model"]), weights=None)
-        labels, threshold = tuple(described["labels"]), float(described["threshold"])
+        labels, threshold = tuple(described["labels"]), described["threshold"]
+        threshold = None if config.task == "single" else float(threshold)
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path}: there is no such file", "Train first, or name a bundle with model_dir."

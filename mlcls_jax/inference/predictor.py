@@ -17,6 +17,8 @@ from mlcls_jax.models.classifier import probabilities
 
 log = logging.getLogger(__name__)
 
+TOP_K = 5  # classes reported where there is one label an image, as in the originals
+
 
 class Predictor:
     """A bundle, ready to be asked."""
@@ -25,7 +27,9 @@ class Predictor:
         self.bundle = bundle
         self.batch_size = batch_size
         network = bundle.model.network
-        self._forward = jax.jit(lambda v, images: probabilities(network.apply(v, images)[0]))
+        task = network.config.task
+        self._top_k = TOP_K if task == "single" else None
+        self._forward = jax.jit(lambda v, images: probabilities(network.apply(v, images)[0], task))
 
     def scores(self, images: Sequence[np.ndarray]) -> Float[np.ndarray, "n K"]:
         """Scores in 0…1 of at most `batch_size` images, uint8 [H, W, 3] of any sizes."""
@@ -47,7 +51,8 @@ class Predictor:
 
         Args:
           paths: image files.
-          threshold: above which a label is reported; None: the bundle's.
+          threshold: above which a label is reported; None: the bundle's. Of a model of one label an
+            image, the five best labels are reported, by default whatever their scores.
           skipped: takes the messages of unreadable images; None: the first one raises.
 
         Raises:
@@ -62,6 +67,7 @@ class Predictor:
                     scores,
                     labels=self.bundle.labels,
                     threshold=threshold,
+                    top_k=self._top_k,
                     input_path=str(path),
                     image=image,
                 )

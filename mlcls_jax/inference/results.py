@@ -24,9 +24,9 @@ _DIGITS = 5
 class Result(dict[str, Any]):
     """The labels of one image: {input_path, page_index, class_ids, scores, label_names}.
 
-    The three lists hold the classes above their threshold, by falling score. Outside the dict, and
-    so not in the JSON: `image`, the picture as uint8 [H, W, 3], and `all_scores`, float32 [K].
-    The fields follow PaddleX 3.x.
+    The three lists hold the classes above their threshold, or the best few, by falling score.
+    Outside the dict, and so not in the JSON: `image`, the picture as uint8 [H, W, 3], and
+    `all_scores`, float32 [K]. The fields follow PaddleX 3.x.
     """
 
     image: np.ndarray
@@ -38,27 +38,29 @@ class Result(dict[str, Any]):
         scores: np.ndarray,
         *,
         labels: Sequence[str],
-        threshold: float | np.ndarray,
+        threshold: float | np.ndarray | None,
         input_path: str | Path | None,
         image: np.ndarray,
         page_index: int | None = None,
+        top_k: int | None = None,
     ) -> Self:
         """Reports the classes whose score is above, not at, the threshold.
 
         `scores` is [K] and compared as float32; `labels` are the K names; `threshold` is one number
-        or one for each class, [K]. Classes with equal scores stay in the order of their ids.
+        or one for each class, [K], None for none. Classes with equal scores stay in the order of
+        their ids. With `top_k` only so many of the best classes are looked at.
 
         Raises ValueError when the lengths do not agree.
         """
         scores = np.asarray(scores, np.float32)
         # In float32 too: a score that prints as the threshold must not pass by its last bit.
-        thresholds = np.asarray(threshold, np.float32)
+        thresholds = np.asarray(-np.inf if threshold is None else threshold, np.float32)
         if scores.shape != (len(labels),) or thresholds.shape not in ((), scores.shape):
             raise ValueError(
                 f"scores {scores.shape} and threshold {thresholds.shape} do not fit"
                 f" {len(labels)} labels: scores take [K], a threshold one number or [K]"
             )
-        falling = np.argsort(-scores, kind="stable")
+        falling = np.argsort(-scores, kind="stable")[:top_k]
         reported = falling[(scores > thresholds)[falling]]
         result = cls(
             input_path=None if input_path is None else str(input_path),

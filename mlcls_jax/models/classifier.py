@@ -53,6 +53,10 @@ class PoolingHead(nnx.Module):
         return self.fc(jnp.mean(features, (1, 2), dtype=dtype))
 
 
-def probabilities(logits: Float[Array, "B K"]) -> Float[Array, "B K"]:
-    """Scores of independent labels, float32 as the originals' metrics expect."""
-    return jax.nn.sigmoid(logits).astype(jnp.float32)
+def probabilities(logits: Float[Array, "B K"], task: str) -> Float[Array, "B K"]:
+    """Scores in 0…1, float32 as the originals' metrics expect.
+
+    With `task` "single" those of a row add up to 1; "multilabel" labels are independent.
+    """
+    scores = jax.nn.softmax(logits) if task == "single" else jax.nn.sigmoid(logits)
+    return scores.astype(jnp.float32)

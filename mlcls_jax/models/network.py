@@ -3,6 +3,7 @@
 Nothing else in the project splits or merges modules.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,9 +14,12 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
-from mlcls_jax.models.classifier import Classifier
+from mlcls_jax.models.classifier import Classifier, normalize
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
 from mlcls_jax.models.weights.names import NameTable
+
+# What backbones call their parts, in the order of the numbers; all else is stem or output.
+STAGE = re.compile(r"(?:stage|blocks?)(\d+)(?:_\d+)?")
 
 
 class Variables(NamedTuple):
@@ -35,6 +39,7 @@ class Network:
     initial: dict[str, Initial]  # by path: what each array is drawn from
     frozen: frozenset[str]  # paths of parameters that are not trained
     foreign_names: dict[str, NameTable]  # by origin: paddle, timm
+    remat: bool = False  # compute stages once more for the gradient rather than keep them
 
     @classmethod
     def of(cls, config: ModelConfig) -> "Network":
@@ -79,9 +84,31 @@ class Network:
           train: normalise by the batch and update the running statistics.
           key: randomness of dropout; None turns dropout off.
         """
+        logits, _, stats = self.apply_with_map(variables, images, train=train, key=key)
+        return logits, stats
+
+    def apply_with_map(
+        self,
+        variables: Variables,
+        images: Array,
+        *,
+        train: bool = False,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B K"], Float[Array, "B h w C"], dict[str, Any]]:
+        """Like `apply`, with the feature map that the head sees as the second of three."""
         module = self.module(variables)
-        logits = module(images, train=train, rngs=None if key is None else self.rngs(key))
-        return logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+        backbone, rngs = module.backbone, None if key is None else self.rngs(key)
+        stages = {}
+        if self.remat:
+            stages = {n: part for n, part in vars(backbone).items() if STAGE.fullmatch(n)}
+        for name, stage in stages.items():
+            setattr(backbone, name, Recomputed(stage))
+        images = normalize(images) if images.dtype == jnp.uint8 else images
+        features = backbone(images, train=train, rngs=rngs)
+        for name, stage in stages.items():  # statistics are read under the stages' own paths
+            setattr(backbone, name, stage)
+        logits = module.head(features, rngs=rngs)
+        return logits, features, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
@@ -91,6 +118,16 @@ class Network:
     def rngs(key: Array) -> nnx.Rngs:
         """Randomness for dropout; a bare key would give every layer the same mask."""
         return nnx.Rngs(dropout=key)
+
+
+class Recomputed(nnx.Module):
+    """A stage of which only the input is kept for the gradient (Chen et al., 2016)."""
+
+    def __init__(self, stage: nnx.Module) -> None:
+        self.stage = stage
+
+    def __call__(self, x: Array, **options: bool) -> Array:
+        return nnx.remat(lambda stage, x: stage(x, **options))(self.stage, x)
 
 
 class Model:

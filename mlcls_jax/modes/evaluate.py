@@ -4,16 +4,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.data.sources import open_split
+from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score
 from mlcls_jax.inference.bundle import read_bundle
-from mlcls_jax.metrics import average_precision, multilabel_metrics
+from mlcls_jax.metrics import average_precision, class_recall, metrics_of
 
 log = logging.getLogger(__name__)
 
@@ -28,35 +29,49 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
       WeightsError: the bundle is missing or damaged.
       ConfigError: its labels are not those of the data.
     """
-    mesh = parallel.make_mesh()
+    mesh = parallel.make_mesh(config.parallel)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
     model_dir = Path(config.evaluate.model_dir or workdir / "best_model")
     bundle = read_bundle(model_dir)
     source = open_split(config.data, "validation")
     check_labels(model_dir, bundle.labels, source.labels)
+    task = bundle.model.network.config.task
+    if task == "single":
+        source = single_label(source, on_error=config.data.on_error)
 
     reader = Reader(source, bundle.image_size, config.data.on_error)
-    batches = eval_batches(reader, config.data, batch_size=config.evaluate.batch_size)
+    size = config.evaluate.batch_size
+    rows = parallel.local_rows(mesh, size)
+    batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
     network = bundle.model.network
-    variables = jax.device_put(bundle.model.variables, parallel.replicated(mesh))
+    variables = bundle.model.variables
+    variables = parallel.put(variables, parallel.shardings(variables, mesh))
     log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
     scores, targets = score(make_forward(network, mesh), {"best": variables}, batches, mesh)
     method, threshold = config.evaluate.map_type, config.evaluate.threshold
-    metrics = multilabel_metrics(scores["best"], targets, threshold=threshold, method=method)
-    by_class = average_precision(scores["best"], targets, method=method)
+    metrics = metrics_of(task, scores["best"], targets, threshold=threshold, method=method)
+    if task == "single":
+        details = {"recall": by_label(source.labels, class_recall(scores["best"], targets))}
+    else:
+        precision = average_precision(scores["best"], targets, method=method)
+        details = {
+            "map_type": method,
+            "threshold": threshold,
+            "average_precision": by_label(source.labels, precision),
+        }
     return {
         **metrics,
-        "map_type": method,
-        "threshold": threshold,
+        **details,
         "images": len(targets),
-        "average_precision": {
-            # A class without positives has none.
-            label: None if ap != ap else float(ap)
-            for label, ap in zip(source.labels, by_class, strict=True)
-        },
         "model_dir": str(model_dir),
         "skipped_images": sorted(reader.broken.values()),
     }
+
+
+def by_label(labels: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
+    """Values [K] by their label; None for NaN, of a class without positives."""
+    pairs = zip(labels, values, strict=True)
+    return {label: None if np.isnan(value) else float(value) for label, value in pairs}
 
 
 def check_labels(model_dir: Path, model: tuple[str, ...], data: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """mode=train: from a configuration to a bundle that predicts."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import time
@@ -10,33 +11,42 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from mlcls_jax import config as schema
 from mlcls_jax import files, parallel
 from mlcls_jax.data.augment import augmentations
-from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches
+from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import DataSplits, open_data
-from mlcls_jax.errors import ConfigError, WorkdirError
+from mlcls_jax.data.sources.single import single_label
+from mlcls_jax.errors import (
+    ConfigError,
+    NonFiniteError,
+    PreemptedError,
+    WorkdirError,
+)
 from mlcls_jax.evaluation import Forward, make_forward, score
-from mlcls_jax.inference.bundle import size_of, write_bundle
-from mlcls_jax.metrics import multilabel_metrics
+from mlcls_jax.inference.bundle import read_bundle, size_of, write_bundle
+from mlcls_jax.metrics import MAIN_METRIC, metrics_of
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables
 from mlcls_jax.models.weights import load
+from mlcls_jax.modes.evaluate import check_labels
 from mlcls_jax.modes.pictures import write_pictures
 from mlcls_jax.modes.workdir import CONFIG_FILE, check_owner, claim
 from mlcls_jax.training.checkpoints import Checkpoints
+from mlcls_jax.training.distill import Distillation, make_distillation
 from mlcls_jax.training.mixing import make_mix
-from mlcls_jax.training.optimizer import make_optimizer, make_schedule
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
 from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.profile import Tracer
 from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import make_loss, make_train_step
 
 log = logging.getLogger(__name__)
 
-METRIC = "MultiLabelMAP"  # decides which weights are the best
 RESULT_FILE = "train_result.json"
 PATHS = {
     "best_model": "best_model",
@@ -50,24 +60,33 @@ PATHS = {
 def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     """Train, evaluate, keep the best weights as a bundle; go on where an earlier run stopped.
 
+    With several processes all of them run this, and the first one writes.
+
     Returns:
       The content of `train_result.json`.
 
     Raises:
+      PreemptedError: the run was asked to end, or its time is over; the same command goes on.
       UserError: the configuration, the data or the workdir is wrong; see its message.
     """
     began = time.perf_counter()
     check_owner(workdir, config)
     augmentations(config.data.augment)  # a wrong name shows before the workdir is taken
-    mesh = parallel.make_mesh()
-    parallel.check_batch_size("train.batch_size", config.train.batch_size, mesh)
+    mesh = parallel.make_mesh(config.parallel)
+    parts = config.train.accumulate
+    parallel.check_batch_size("train.batch_size", config.train.batch_size, mesh, parts=parts)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
     data = open_data(config.data)
+    if config.model.task == "single":
+        data = DataSplits(*(single_label(s, on_error=config.data.on_error) for s in data))
+    metric = MAIN_METRIC[config.model.task]  # decides which weights are the best
     model = initial_model(config, data.train.labels)
     network = model.network
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
-    schedule = make_schedule(config.optimizer, plan)
-    optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
+    rates = scaled_rate(config.optimizer, config.train.batch_size)
+    schedule = make_schedule(rates, plan)
+    optimizer = make_optimizer(rates, schedule, network.abstract.params, network.frozen)
+    distill, teacher = teacher_of(config, data.train.labels, mesh)
     train_step = make_train_step(
         network,
         make_loss(config.loss),
@@ -77,19 +96,33 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         ema_decay=config.train.ema_decay,
         ema_warmup=config.train.ema_warmup,
         mix=make_mix(config.data),
+        accumulate=config.train.accumulate,
+        remat=config.train.remat,
+        nonfinite=config.train.nonfinite,
+        sam_radius=config.optimizer.sam_radius,
+        distill=distill,
+        gather=parallel.gather_params(mesh),
     )
     has_ema = config.train.ema_decay > 0
-    claim(workdir, config)
+    lead = parallel.is_lead()
+    if lead:
+        claim(workdir, config)
+    parallel.barrier("workdir claimed")
     if finished := finished_result(workdir, plan):
         return finished
-    report_plan(config, network, plan, data, mesh)
 
-    train_step = parallel.jit_step(train_step, mesh)
+    begin = partial(init_state, optimizer=optimizer, ema=has_ema)
+    abstract = jax.eval_shape(begin, model.variables)
+    placement = parallel.shardings(abstract, mesh)
+    report_plan(config, network, plan, data, mesh)
+    log.info("%s", parallel.describe(abstract, placement, mesh))
+    train_step = parallel.jit_step(train_step, mesh, placement)
     forward = make_forward(network, mesh)
-    begin = parallel.jit_replicated(partial(init_state, optimizer=optimizer, ema=has_ema), mesh)
+    sizes = {"batch_size": config.train.batch_size, "seed": config.seed}
     readers = [Reader(source, size_of(config.model), config.data.on_error) for source in data]
     best_model = workdir / "best_model"
-    files.recover_folder(best_model)
+    if lead:
+        files.recover_folder(best_model)
     save_best = partial(
         write_bundle,
         best_model,
@@ -98,47 +131,92 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         threshold=config.evaluate.threshold,
     )
 
-    with Checkpoints(
-        workdir / "checkpoints", keep=config.train.keep_checkpoints, metric=METRIC
-    ) as checkpoints:
-        state, record = begin_or_resume(checkpoints, begin, model.variables, config, mesh)
-        best, start = record["best"], int(state.step)
+    def names_of(step: int) -> list[str]:
+        indices = train_indices(len(data.train), step=step - 1, **sizes)
+        return [data.train.name(index) for index in indices]
+
+    def first_state() -> TrainState:
+        variables = parallel.put(model.variables, parallel.shardings(model.variables, mesh))
+        return jax.jit(begin, out_shardings=placement)(variables)
+
+    def train_from(
+        state: TrainState, record: dict[str, Any]
+    ) -> tuple[dict[str, Any], float, Recorder]:
+        """All steps after those of `state`; the best evaluation, seconds in all, the records."""
+        best, before, start = record["best"], record["seconds"], int(state.step)
+        rows = parallel.local_rows(mesh, config.train.batch_size)
         batches = train_batches(
-            readers[0],
-            config.data,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            start_step=start,
-            end_step=plan.total_steps,
+            readers[0], config.data, start_step=start, end_step=plan.total_steps, rows=rows, **sizes
         )
-        with Recorder(workdir, config, plan, start_step=start) as recorder:
+        recorder = Recorder(
+            workdir, config, plan, start_step=start, names_of=names_of, quiet=not lead
+        )
+        tracer = Tracer(config.profile, workdir / "profile")
+        with recorder, tracer:
             stream = recorder.timed(parallel.put_ahead(batches, mesh))
             for step, batch in enumerate(stream, start=start + 1):
-                state, numbers = train_step(state, batch)
+                tracer.before(step)
+                state, numbers = train_step(state, batch, teacher)
+                tracer.after(step, numbers)
                 recorder.train(step, numbers)
-                results = None
+                is_last, is_over = step == plan.total_steps, stop.after(step)
+                metrics = None
                 if plan.evaluate_after(step):
                     recorder.pause()
                     models = {"raw": state.variables} | ({"ema": state.ema} if has_ema else {})
                     results = evaluate_models(forward, models, readers[1], config, mesh)
-                    best = keep_best(best, results, models, plan.epoch(step), step, save_best)
+                    best = keep_best(
+                        best, results, models, metric, plan.epoch(step), step, save_best
+                    )
                     recorder.evaluation(step, results, best)
-                if plan.save_after(step):
+                    metrics = {metric: max(r[metric] for r in results.values())}
+                seconds = before + time.perf_counter() - began
+                if plan.save_after(step) or is_over:
                     recorder.pause()
-                    seconds = record["seconds"] + time.perf_counter() - began
-                    metrics = results and {METRIC: max(r[METRIC] for r in results.values())}
                     checkpoints.save(state, {"best": best, "seconds": seconds}, metrics=metrics)
+                if is_over and not is_last:
+                    checkpoints.wait()
+                    raise PreemptedError(
+                        f"Stopped after step {step} of {plan.total_steps}; a checkpoint is saved.",
+                        "The same command goes on from here.",
+                    )
+        return best, before + time.perf_counter() - began, recorder
 
+    stop = parallel.Stop(config.train.time_limit)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", keep=config.train.keep_checkpoints, metric=metric
+    )
+    with stop, checkpoints:
+        scale = 1.0
+        for rollbacks in itertools.count(1):
+            state, record = begin_or_resume(checkpoints, first_state, abstract, placement, config)
+            if rollbacks > 1:
+                state = with_rate_scale(state, scale, mesh)
+            scale = float(state.rate_scale)
+            try:
+                best, seconds, recorder = train_from(state, record)
+                break
+            except NonFiniteError as error:  # of a step, or of the scores in an evaluation
+                if config.train.nonfinite != "rollback" or rollbacks > config.train.max_nonfinite:
+                    raise
+                scale /= 2
+                log.warning(
+                    "%s. Going back, and on with %g times the learning rate.", error.message, scale
+                )
+
+    if not lead:
+        return {}
     pictures = write_pictures(config.log.pictures, data.validation, best_model, workdir)
     skipped = [message for reader in readers for message in reader.broken.values()]
     return {
-        METRIC: best[METRIC],
+        metric: best[metric],
         "best_epoch": best["epoch"],
         "best_weights": best["weights"],
         "epochs": plan.epochs,
         "steps": plan.total_steps,
         "images_per_s": round(recorder.images_per_second, 1),
-        "seconds": round(record["seconds"] + time.perf_counter() - began, 1),
+        "seconds": round(seconds, 1),
+        "nonfinite_steps": recorder.nonfinite_steps,
         "skipped_images": sorted(skipped),
         "paths": {name: str(workdir / path) for name, path in PATHS.items()} | pictures,
     }
@@ -168,29 +246,61 @@ def initial_model(config: schema.Config, labels: tuple[str, ...]) -> Model:
     return model
 
 
+def teacher_of(
+    config: schema.Config, labels: tuple[str, ...], mesh: Mesh
+) -> tuple[Distillation | None, Variables | None]:
+    """What `distill.teacher` adds to the step, and its numbers on the devices.
+
+    Raises:
+      WeightsError: the bundle is missing or damaged.
+      ConfigError: it has other labels, or another task.
+    """
+    if config.distill.teacher is None:
+        return None, None
+    folder = Path(config.distill.teacher)
+    bundle = read_bundle(folder)
+    check_labels(folder, bundle.labels, labels)
+    network, variables = bundle.model.network, bundle.model.variables
+    if network.config.task != config.model.task:
+        raise ConfigError(
+            f"distill.teacher={folder}: was trained with model.task={network.config.task},"
+            f" not {config.model.task}"
+        )
+    log.info("Teacher: %s, with a weight of %g.", folder, config.distill.weight)
+    placed = parallel.put(variables, parallel.shardings(variables, mesh))
+    return make_distillation(config.distill, config.loss, network), placed
+
+
 def begin_or_resume(
     checkpoints: Checkpoints,
-    begin: Callable[[Variables], TrainState],
-    variables: Variables,
+    first_state: Callable[[], TrainState],
+    abstract: TrainState,
+    placement: Any,
     config: schema.Config,
-    mesh: Mesh,
 ) -> tuple[TrainState, dict[str, Any]]:
     """The state to start from, and the record of the run so far: best evaluation, seconds.
 
     Raises:
       WorkdirError: there is a run to go on with, but `train.resume` is off.
     """
-    step = checkpoints.latest_step
-    if step is None:
-        return begin(variables), {"best": None, "seconds": 0.0}
-    if not config.train.resume:
+    if checkpoints.steps and not config.train.resume:
         raise WorkdirError(
-            f"the workdir holds a run that stopped after step {step}, and train.resume=false",
+            f"the workdir holds a run that stopped after step {checkpoints.steps[0]}, and"
+            " train.resume=false",
             "Choose another --workdir, or drop train.resume=false to go on.",
         )
-    state, record = checkpoints.restore(parallel.placed(jax.eval_shape(begin, variables), mesh))
-    log.info("Resumed after step %d.", step)
+    restored = checkpoints.restore(parallel.placed(abstract, placement))
+    if restored is None:
+        return first_state(), {"best": None, "seconds": 0.0}
+    state, record = restored
+    log.info("Resumed after step %d.", int(state.step))
     return state, record
+
+
+def with_rate_scale(state: TrainState, scale: float, mesh: Mesh) -> TrainState:
+    """The state with its learning rate scaled anew."""
+    value = parallel.put(np.float32(scale), parallel.replicated(mesh))
+    return dataclasses.replace(state, rate_scale=value)
 
 
 def evaluate_models(
@@ -201,27 +311,33 @@ def evaluate_models(
     mesh: Mesh,
 ) -> dict[str, dict[str, float]]:
     """Metrics of each of `models` over all images of `reader`."""
-    batches = eval_batches(reader, config.data, batch_size=config.evaluate.batch_size)
+    size = config.evaluate.batch_size
+    rows = parallel.local_rows(mesh, size)
+    batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
     scores, targets = score(forward, models, batches, mesh)
     options = {"threshold": config.evaluate.threshold, "method": config.evaluate.map_type}
-    return {name: multilabel_metrics(s, targets, **options) for name, s in scores.items()}
+    task = config.model.task
+    return {name: metrics_of(task, s, targets, **options) for name, s in scores.items()}
 
 
 def keep_best(
     best: dict[str, Any] | None,
     results: dict[str, dict[str, float]],
     models: dict[str, Variables],
+    metric: str,
     epoch: int,
     step: int,
     save: Callable[..., None],
 ) -> dict[str, Any]:
     """The better of the best so far and the best of `results`; a new best is saved."""
-    weights = max(results, key=lambda name: results[name][METRIC])
-    if best is not None and results[weights][METRIC] <= best[METRIC]:
+    weights = max(results, key=lambda name: results[name][metric])
+    if best is not None and results[weights][metric] <= best[metric]:
         return best
-    best = {METRIC: results[weights][METRIC], "epoch": epoch, "step": step, "weights": weights}
+    best = {metric: results[weights][metric], "epoch": epoch, "step": step, "weights": weights}
     facts = {"weights": weights, "epoch": epoch, "step": step, "metrics": results[weights]}
-    save(jax.device_get(models[weights]), facts=facts)
+    variables = parallel.fetch(models[weights])
+    if parallel.is_lead():
+        save(variables, facts=facts)
     return best
 
 

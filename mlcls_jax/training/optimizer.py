@@ -1,7 +1,9 @@
-"""AdamW and SGD: schedules, decay mask, frozen parameters, learning-rate multipliers."""
+"""AdamW, SGD and Lion: schedules, decay mask, frozen parameters, learning-rate multipliers."""
 
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +14,23 @@ from flax import traverse_util
 
 from mlcls_jax.config import Optimizer
 from mlcls_jax.errors import ConfigError
+from mlcls_jax.models.network import STAGE
 from mlcls_jax.training.plan import Plan
+
+# Parts of a backbone that come after its last stage, and so count with the head.
+OUTPUTS = ("last_conv", "lab", "norm", "feature_scale")
+
+
+def scaled_rate(config: Optimizer, batch_size: int) -> Optimizer:
+    """The same options with the peak `learning_rate` that `rate_scaling` gives this batch size.
+
+    "linear": in proportion to batch_size / base_batch_size (Goyal et al., 2017); "sqrt": to its
+    root, as suits Adam (Malladi et al., 2022). The rates that warm-up begins with and the schedule
+    ends at stay as they are.
+    """
+    growth = batch_size / config.base_batch_size
+    factor = {"none": 1.0, "linear": growth, "sqrt": math.sqrt(growth)}[config.rate_scaling]
+    return replace(config, learning_rate=config.learning_rate * factor)
 
 
 def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
@@ -28,17 +46,22 @@ def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
 def make_optimizer(
     config: Optimizer, schedule: optax.Schedule, params: Any, frozen: frozenset[str]
 ) -> optax.GradientTransformation:
-    """AdamW or SGD for everything but the `frozen` paths; parameters of rank one are not decayed.
+    """What `config.name` says for all but the `frozen` paths; vectors and numbers are not decayed.
+
+    Rates are scaled by `lr_multipliers` and by `layer_decay`; where both say something, by the
+    product.
 
     Raises:
-      ConfigError: a pattern of `lr_multipliers` matches no parameter.
+      ConfigError: a pattern of `lr_multipliers` matches no parameter, or the backbone has no
+        stages for `layer_decay`.
     """
-    multipliers = _multipliers(config.lr_multipliers, params, frozen)
+    multipliers = _multipliers(config, params, frozen)
     decay = optax.add_decayed_weights(config.weight_decay, mask=_decayed)
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
     steps = {
         "adamw": (adam, decay),  # decay beside the gradient
         "momentum": (decay, optax.trace(config.momentum)),  # L2 as part of it
+        "lion": (optax.scale_by_lion(config.beta1, config.beta2), decay),  # Chen et al., 2023
     }
     trained = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
@@ -140,18 +163,45 @@ def _decayed(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _multipliers(texts: tuple[str, ...], params: Any, frozen: frozenset[str]) -> dict[str, float]:
+def _multipliers(config: Optimizer, params: Any, frozen: frozenset[str]) -> dict[str, float]:
     """Factor by path, for the trained parameters whose factor is not 1."""
+    paths = list(traverse_util.flatten_dict(params, sep="/"))
+    rules, depths = _rules(config.lr_multipliers, paths), {}
+    if config.layer_decay != 1:
+        depths = _depths(paths)
+    found = {
+        path: next((f for p, f in rules if p.search(path)), 1.0)
+        * config.layer_decay ** depths.get(path, 0)
+        for path in paths
+    }
+    return {path: f for path, f in found.items() if f != 1.0 and path not in frozen}
+
+
+def _rules(texts: tuple[str, ...], paths: list[str]) -> list[tuple[re.Pattern[str], float]]:
     rules = [(re.compile(p), float(f)) for p, _, f in (t.rpartition("=") for t in texts)]
-    paths = traverse_util.flatten_dict(params, sep="/")
     for pattern, _ in rules:
         if not any(pattern.search(path) for path in paths):
             raise ConfigError(
                 f"optimizer.lr_multipliers: {pattern.pattern!r} matches no parameter",
-                f"Paths look like {next(iter(paths))}.",
+                f"Paths look like {paths[0]}.",
             )
-    found = {path: next((f for p, f in rules if p.search(path)), 1.0) for path in paths}
-    return {path: f for path, f in found.items() if f != 1.0 and path not in frozen}
+    return rules
+
+
+def _depths(paths: list[str]) -> dict[str, int]:
+    """How far below the head each parameter of the backbone lies, as in BEiT (Bao et al., 2021).
+
+    Outputs 0, the last stage 1, the one before 2, and so on; below the first stage is the stem.
+    """
+    parts = {path: path.split("/")[1] for path in paths if path.startswith("backbone/")}
+    matches = {part: STAGE.fullmatch(part) for part in parts.values()}
+    numbers = {part: int(match[1]) for part, match in matches.items() if match}
+    if not numbers:
+        raise ConfigError("optimizer.layer_decay: the backbone has no stages; leave it at 1")
+    order = sorted(set(numbers.values()), reverse=True)
+    depth = {part: 1 + order.index(number) for part, number in numbers.items()}
+    depth |= dict.fromkeys(OUTPUTS, 0)
+    return {path: depth.get(part, len(order) + 1) for path, part in parts.items()}
 
 
 def _scale(updates: Any, multipliers: dict[str, float]) -> Any:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -17,31 +17,46 @@ from tqdm import tqdm
 from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import NonFiniteError
+from mlcls_jax.metrics import SHOWN_METRICS
 from mlcls_jax.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
-SHOWN_METRICS = ("MultiLabelMAP", "OF1", "CF1", "HammingDistance")
+NONFINITE_FILE = "nonfinite.jsonl"
 SLOW_DATA = 0.1  # share of an epoch that the device may wait for images unmentioned
 
 
 class Recorder:
     """Follows a run; fetches numbers one log interval late, so that the device never waits."""
 
-    def __init__(self, workdir: Path, config: Config, plan: Plan, *, start_step: int) -> None:
-        self._plan, self._batch_size = plan, config.train.batch_size
+    def __init__(
+        self,
+        workdir: Path,
+        config: Config,
+        plan: Plan,
+        *,
+        start_step: int,
+        names_of: Callable[[int], list[str]],
+        quiet: bool = False,
+    ) -> None:
+        """`names_of` gives the examples of a step; `quiet` writes nothing: another process does."""
+        self._plan, self._batch_size, self._train = plan, config.train.batch_size, config.train
+        self._names_of, self._quiet, self._workdir = names_of, quiet, workdir
+        self.nonfinite_steps: list[int] = []
+        self._shown = SHOWN_METRICS[config.model.task]
         self._waiting: deque[tuple[int, dict[str, jax.Array]]] = deque()
         self._epoch_losses: list[float] = []
-        self._metrics_file = workdir / "metrics.jsonl"
-        _cut_after(self._metrics_file, start_step)
-        self._metrics = self._metrics_file.open("a", encoding="utf-8")
-        self._events = _open_events(workdir, start_step) if config.log.tensorboard else None
+        if not quiet:
+            _cut_after(workdir / "metrics.jsonl", start_step)
+        self._metrics = None if quiet else (workdir / "metrics.jsonl").open("a", encoding="utf-8")
+        writes_events = config.log.tensorboard and not quiet
+        self._events = _open_events(workdir, start_step) if writes_events else None
         self._bar = tqdm(
             total=plan.total_steps,
             initial=start_step,
             unit="step",
             dynamic_ncols=True,
-            disable=None,  # quiet when not a terminal
+            disable=quiet or None,  # None: when not a terminal
         )
         self._watch = Stopwatch()
         self._images = 0
@@ -57,7 +72,8 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown()
         self._bar.close()
-        self._metrics.close()
+        if self._metrics:
+            self._metrics.close()
         if self._events:
             self._events.close()
 
@@ -83,7 +99,7 @@ class Recorder:
         """Numbers of one step, still on the device.
 
         Raises:
-          NonFiniteError: an earlier step's loss was NaN or infinite.
+          NonFiniteError: an earlier step's loss was NaN or infinite, and is not to be left out.
         """
         if not self._watch.running:  # the first step after a start or pause is not counted
             jax.block_until_ready(numbers)
@@ -117,7 +133,7 @@ class Recorder:
         )  # fmt: skip
         self._tell_waiting()
         for weights, values in results.items():
-            shown = ", ".join(f"{name}: {values[name]:.4f}" for name in SHOWN_METRICS)
+            shown = ", ".join(f"{name}: {values[name]:.4f}" for name in self._shown)
             mark = " (best)" if (best["step"], best["weights"]) == (step, weights) else ""
             log.info("[Eval][Epoch %d][Avg] %s weights: %s%s", epoch, weights, shown, mark)
 
@@ -139,12 +155,9 @@ class Recorder:
         while self._waiting and self._waiting[0][0] <= before:
             step, numbers = self._waiting.popleft()
             values = {name: float(value) for name, value in jax.device_get(numbers).items()}
-            if not math.isfinite(values["loss"]):
-                raise NonFiniteError(
-                    f"step {step}: the loss is {values['loss']} "
-                    f"(learning rate {values['learning_rate']:.3g})",
-                    "Lower optimizer.learning_rate, or set optimizer.clip_norm=1.0.",
-                )
+            if not values.pop("finite"):
+                self._not_finite(step, values)
+                continue
             self._epoch_losses.append(values["loss"])
             if self._plan.log_after(step):
                 entry = self._log(step, values)
@@ -152,6 +165,29 @@ class Recorder:
             self._bar.set_postfix_str(
                 f"loss {entry['loss']:.3f}, {entry['images_per_s']:.0f} img/s"
             )
+
+    def _not_finite(self, step: int, values: dict[str, float]) -> None:
+        """Write down the step and what it was shown; raise, unless it is to be left out."""
+        self.nonfinite_steps.append(step)
+        names = self._names_of(step)
+        if not self._quiet:
+            entry = {"step": step, **{k: str(v) for k, v in values.items()}, "examples": names}
+            with (self._workdir / NONFINITE_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        told = (
+            f"step {step}: the loss is {values['loss']} and the gradient's norm"
+            f" {values['grad_norm']} (learning rate {values['learning_rate']:.3g})"
+        )
+        hint = (
+            "Lower optimizer.learning_rate, or set optimizer.clip_norm=1.0. The step's images are"
+            f" in {self._workdir / NONFINITE_FILE}."
+        )
+        count, limit = len(self.nonfinite_steps), self._train.max_nonfinite
+        if self._train.nonfinite != "skip":
+            raise NonFiniteError(told, hint)
+        if count > limit:
+            raise NonFiniteError(f"{told}; there were {limit} such steps before it", hint)
+        log.warning("%s: the step is left out.", told)
 
     def _log(self, step: int, values: dict[str, float]) -> dict[str, Any]:
         before, self._last = self._last, (step, self._watch.seconds, self._waited)
@@ -173,8 +209,9 @@ class Recorder:
         return entry
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._metrics.write(json.dumps(entry) + "\n")
-        self._metrics.flush()
+        if self._metrics:
+            self._metrics.write(json.dumps(entry) + "\n")
+            self._metrics.flush()
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         if self._events:

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from mlcls_jax.models.network import Variables
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "batch_stats", "opt_state", "ema"],
+    data_fields=["step", "params", "batch_stats", "opt_state", "ema", "rate_scale"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class TrainState:
     batch_stats: dict[str, Any]
     opt_state: optax.OptState
     ema: Variables | None  # average of parameters and batch statistics
+    rate_scale: Float[Array, ""]  # of every update; below 1 after train.nonfinite=rollback
 
     @property
     def variables(self) -> Variables:
@@ -44,4 +45,5 @@ def init_state(
         batch_stats=copy(variables.batch_stats),
         opt_state=optimizer.init(variables.params),
         ema=copy(variables) if ema else None,
+        rate_scale=jnp.ones((), jnp.float32),
     )

@@ -1,7 +1,9 @@
-"""The training step: a pure function (state, batch) → (state, numbers)."""
+"""The training step: a pure function (state, batch, teacher) → (state, numbers)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,16 @@ from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.losses import LOSSES
 from mlcls_jax.models.network import Network, Variables
+from mlcls_jax.training.distill import Distillation, Outputs, outputs_of
 from mlcls_jax.training.mixing import Mix
 from mlcls_jax.training.state import TrainState
 
 LossFunction = Callable[..., Float[Array, ""]]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]  # see make_train_step
+
+# (parameters, batch statistics, images, key) → outputs, batch statistics afterwards
+Forward = Callable[[dict, dict, Array, Array | None], tuple[Outputs, dict]]
+Objective = Callable[[Outputs], Float[Array, ""]]  # of the outputs of the whole batch
 
 
 def make_loss(config: schema.Loss) -> LossFunction:
@@ -35,6 +42,7 @@ def make_loss(config: schema.Loss) -> LossFunction:
             "reduction": config.reduction,
         },
         "multilabel": {"epsilon": config.label_smoothing, "size_sum": config.size_sum},
+        "cross_entropy": {"epsilon": config.label_smoothing},
     }
     if config.name not in LOSSES:
         raise ConfigError(f"loss.name={config.name}: there are {', '.join(LOSSES)}")
@@ -52,35 +60,172 @@ def make_train_step(
     ema_warmup: bool,
     dropout: bool = True,
     mix: Mix | None = None,
+    accumulate: int = 1,
+    remat: bool = False,
+    nonfinite: Literal["stop", "skip", "rollback"] = "stop",
+    sam_radius: float = 0.0,
+    distill: Distillation | None = None,
+    gather: Callable[[dict], dict] | None = None,
 ) -> TrainStep:
-    """The step; the caller jits it with donation and shardings."""
+    """The step (state, batch, teacher=None) → (state, numbers); the caller jits it with donation
+    and shardings.
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    Args:
+      network: the model to train.
+      loss: of logits, targets and mask; no row's loss may depend on another row's logits.
+      optimizer: what turns gradients into updates.
+      schedule: the learning rate of each step, for the numbers.
+      seed: of mixing and dropout, together with the step.
+      ema_decay: of the average, where the state has one.
+      ema_warmup: let short runs average less.
+      dropout: whether there is any.
+      mix: what is done to the batch first.
+      accumulate: parts that the batch is worked through in, one after the other; see
+        `_gradient_in_parts`.
+      remat: compute the backbone's stages once more for the gradient rather than keep them.
+      nonfinite: with "skip" and "rollback", a step whose loss or gradient is not finite changes
+        nothing but the count of steps. As the optimizer counts its own steps, its schedule is
+        then so many behind. With "rollback" all updates are scaled by the state's `rate_scale`.
+      sam_radius: how far uphill the gradient is taken (Foret et al., 2021), in a second pass with
+        the same dropout; loss and batch statistics are those of the first. 0: none.
+      distill: what a teacher adds to the loss; its `Variables` are then the step's third argument.
+      gather: what is done to parameters that are shared out, before a pass uses them.
+
+    The numbers are scalars on the device: `loss` and `grad_norm` before clipping, the
+    `learning_rate`, and `finite`, whether both of the former are.
+    """
+    if remat:
+        network = replace(network, remat=True)
+    has_features = distill is not None and distill.features > 0
+
+    def forward(params: dict, stats: dict, images: Array, key: Array | None) -> tuple:
+        variables = Variables(params if gather is None else gather(params), stats)
+        return outputs_of(network, variables, images, features=has_features, train=True, key=key)
+
+    def teach(teacher: Variables | None, images: Array) -> Outputs | None:
+        if distill is None:
+            return None
+        if accumulate == 1:
+            return distill.teach(teacher, images)
+        return _joined(jax.lax.map(partial(distill.teach, teacher), _parts(images, accumulate)))
+
+    def objective(batch: Batch, taught: Outputs | None, outputs: Outputs) -> Array:
+        value = loss(outputs.logits, batch["target"], mask=batch["mask"])
+        return value if taught is None else distill.loss(value, outputs, taught, batch["mask"])
+
+    def train_step(
+        state: TrainState, batch: Batch, teacher: Variables | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
         step_key = jax.random.fold_in(jax.random.key(seed), state.step)
         key = step_key if dropout else None
         if mix is not None:
             batch = mix(batch, step_key)
+        images = batch["image"]
+        whole = partial(objective, batch, teach(teacher, images))
 
-        def objective(params: dict) -> tuple[Array, dict]:
-            variables = Variables(params, state.batch_stats)
-            logits, stats = network.apply(variables, batch["image"], train=True, key=key)
-            return loss(logits, batch["target"], mask=batch["mask"]), stats
+        def gradient(params: dict) -> tuple[Array, dict, dict]:
+            if accumulate == 1:
+                return _gradient(forward, whole, params, state.batch_stats, images, key)
+            parts = _parts(images, accumulate)
+            return _gradient_in_parts(forward, whole, params, state.batch_stats, parts, key)
 
-        (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        value, grads, stats = gradient(state.params)
+        if sam_radius:
+            _, grads, _ = gradient(_uphill(state.params, grads, sam_radius))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        rate = schedule(state.step)
+        if nonfinite == "rollback":
+            rate = rate * state.rate_scale
+            updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             decay = _decay(state.step, ema_decay, warmup=ema_warmup)
             ema = _average(ema, Variables(params, stats), decay)
-        numbers = {
-            "loss": value,
-            "learning_rate": schedule(state.step),
-            "grad_norm": optax.tree.norm(grads),
-        }
-        return TrainState(state.step + 1, params, stats, opt_state, ema), numbers
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+        new = TrainState(state.step + 1, params, stats, opt_state, ema, state.rate_scale)
+        if nonfinite != "stop":
+            kept = jax.tree.map(partial(jnp.where, finite), new, state)
+            new = replace(kept, step=new.step)
+        numbers = {"loss": value, "learning_rate": rate, "grad_norm": grad_norm, "finite": finite}
+        return new, numbers
 
     return train_step
+
+
+def _gradient(
+    forward: Forward,
+    objective: Objective,
+    params: dict,
+    stats: dict,
+    images: Array,
+    key: Array | None,
+) -> tuple[Float[Array, ""], dict, dict]:
+    """Loss, gradient, and the batch statistics afterwards."""
+
+    def value(params: dict) -> tuple[Array, dict]:
+        outputs, new = forward(params, stats, images, key)
+        return objective(outputs), new
+
+    (loss, stats), grads = jax.value_and_grad(value, has_aux=True)(params)
+    return loss, grads, stats
+
+
+def _gradient_in_parts(
+    forward: Forward,
+    objective: Objective,
+    params: dict,
+    stats: dict,
+    parts: Array,
+    key: Array | None,
+) -> tuple[Float[Array, ""], dict, dict]:
+    """The same from images [n, B / n, H, W, 3], with the memory of one part.
+
+    Each part's gradient is that of the whole batch's loss with the other parts' outputs held
+    constant: as no row's loss depends on another row's outputs, their sum is the undivided
+    gradient, whatever the loss divides by. Of `similarity_loss`, which compares rows, only pairs
+    within a part are learnt from. Each part has its own dropout, is normalised by its own batch
+    statistics, and updates the running ones in turn.
+    """
+    count = len(parts)
+
+    def add_part(carry: tuple, numbered: tuple) -> tuple[tuple, Outputs]:
+        (stats, total), (number, images) = carry, numbered
+        part_key = None if key is None else jax.random.fold_in(key, number)
+
+        def value(params: dict) -> tuple[Array, tuple]:
+            outputs, new = forward(params, stats, images, part_key)
+            return objective(_placed(outputs, number, count)), (outputs, new)
+
+        grads, (outputs, stats) = jax.grad(value, has_aux=True)(params)
+        return (stats, jax.tree.map(jnp.add, total, grads)), outputs
+
+    start = (stats, jax.tree.map(jnp.zeros_like, params))
+    (stats, grads), outputs = jax.lax.scan(add_part, start, (jnp.arange(count), parts))
+    return objective(_joined(outputs)), grads, stats
+
+
+def _parts(images: Array, count: int) -> Array:
+    """[B, …] → [n, B / n, …]; a part is every n-th row, so that devices share out every part."""
+    return jnp.moveaxis(images.reshape(-1, count, *images.shape[1:]), 1, 0)
+
+
+def _joined(outputs: Any) -> Any:
+    """The inverse of `_parts`, for each array."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:]), outputs)
+
+
+def _placed(outputs: Any, number: Array, count: int) -> Any:
+    """One part's outputs [B / n, …] at their rows of [B, …], among zeros."""
+    here = (jnp.arange(count) == number)[:, None]  # [n, 1]
+    return jax.tree.map(lambda a: jnp.where(here, a[:, None], 0).reshape(-1, *a.shape[1:]), outputs)
+
+
+def _uphill(params: dict, grads: dict, radius: float) -> dict:
+    """The parameters `radius` away in the direction of the gradient."""
+    step = radius / jnp.maximum(optax.tree.norm(grads), 1e-12)
+    return jax.tree.map(lambda p, g: p + step * g, params, grads)
 
 
 def _decay(step: Array, decay: float, *, warmup: bool) -> Array | float:

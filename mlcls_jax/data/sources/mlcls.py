@@ -37,7 +37,7 @@ class MLClsList:
             self._lines.append(item.line)
             targets += item.target.tobytes()
         raise_findings(faults)
-        self._targets = np.frombuffer(targets, np.int8).reshape(-1, len(labels))  # [N, K]
+        self.targets = np.frombuffer(targets, np.int8).reshape(-1, len(labels))  # [N, K]
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -48,7 +48,7 @@ class MLClsList:
         except DataError as error:
             place = f"{self._list_file}:{self._lines[index]}: "
             raise DataError(place + error.message, error.hint) from error
-        return content, self._targets[index].astype(np.float32)
+        return content, self.targets[index].astype(np.float32)
 
     def name(self, index: int) -> str:
         return str(self._root / self._paths[index])

@@ -1,0 +1,179 @@
+"""What lies where: on virtual devices, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlcls_jax import parallel
+from mlcls_jax.config import Parallel
+from mlcls_jax.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+def on_devices(count: int, program: str) -> str:
+    """What a program prints that sees so many devices."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        (Parallel(data=2), "parallel.data=2, parallel.fsdp=1, parallel.tensor=1: their product"),
+        (Parallel(fsdp=3), "parallel.data=-1, parallel.fsdp=3, parallel.tensor=1: their product"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(layout, told):
+    with pytest.raises(ConfigError, match=f"^{told} must be the number of devices, 1$"):
+        parallel.make_mesh(layout)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("host:1", None, 0), "--coordinator, --num_processes and --process_id go together"),
+        ((None, 2, None), "--coordinator, --num_processes and --process_id go together"),
+        (("host:1", 2, 2), "--process_id=2: must be 0 to 1"),
+    ],
+)
+def test_processes_that_are_not_fully_given_are_refused(given, told):
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        parallel.start_hosts(*given)
+
+
+PLACEMENT = """
+import jax, numpy as np
+from jax.sharding import PartitionSpec as P
+from mlcls_jax import parallel
+from mlcls_jax.config import Parallel
+
+mesh = parallel.make_mesh(Parallel(data=-1, fsdp=2, tensor=2))
+assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+def leaf(*shape):
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+params = {
+    "backbone": {
+        "block0": {
+            "qkv": {"kernel": leaf(256, 768), "bias": leaf(768)},
+            "proj": {"kernel": leaf(256, 256)},
+            "fc1": {"kernel": leaf(256, 1023)},
+        },
+        "conv": {"kernel": leaf(3, 3, 128, 256), "bias": leaf(256)},
+        "odd": {"kernel": leaf(333, 333)},
+    },
+    "head": {"input_proj": {"kernel": leaf(512, 256)}, "group_kernel": leaf(80, 256, 1)},
+}
+spec = {
+    "backbone": {
+        "block0": {
+            "qkv": {"kernel": P("fsdp", "tensor"), "bias": P()},
+            "proj": {"kernel": P("tensor", "fsdp")},
+            "fc1": {"kernel": P("fsdp", None)},  # 1023 columns do not divide
+        },
+        "conv": {"kernel": P(None, None, None, "fsdp"), "bias": P()},
+        "odd": {"kernel": P(None, None)},
+    },
+    "head": {
+        "input_proj": {"kernel": P("fsdp", None)},
+        "group_kernel": P("tensor", "fsdp", None),
+    },
+}
+placed = parallel.shardings(params, mesh)
+assert jax.tree.map(lambda s: s.spec, placed) == spec
+state = {"params": params, "opt_state": [{"mu": params}], "ema": (params, {})}
+state_spec = {"params": spec, "opt_state": [{"mu": spec}], "ema": (spec, {})}
+assert jax.tree.map(lambda s: s.spec, parallel.shardings(state, mesh)) == state_spec
+assert "2 process" not in parallel.describe(params, placed, mesh)
+print(parallel.describe(params, placed, mesh))
+
+# What is put there comes back whole, and each device has its part only.
+rng = np.random.default_rng(0)
+values = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params)
+there = parallel.put(values, placed)
+qkv = there["backbone"]["block0"]["qkv"]["kernel"]
+assert {shard.data.shape for shard in qkv.addressable_shards} == {(128, 384)}
+jax.tree.map(np.testing.assert_array_equal, parallel.fetch(there), values)
+
+# A batch's rows are shared among data and fsdp, copied among tensor.
+assert parallel.local_rows(mesh, 8) == list(range(8))
+(batch,) = parallel.put_ahead([{"image": np.arange(8)}], mesh)
+assert {shard.data.shape for shard in batch["image"].addressable_shards} == {(2,)}
+np.testing.assert_array_equal(batch["image"], np.arange(8))
+"""
+
+
+def test_matrices_are_shared_by_path_and_shape_and_the_rest_is_copied():
+    told = on_devices(8, PLACEMENT).splitlines()
+    assert told[0] == "Devices: data 2 x fsdp 2 x tensor 2, in 1 process(es)."
+    assert [line.split(":")[0].strip() for line in told[1:]] == [
+        "3 arrays of the training state copied",
+        "3 arrays of the training state shared among fsdp",
+        "3 arrays of the training state shared among fsdp and tensor",
+    ]
+
+
+MEMORY = """
+import sys
+from functools import partial
+import jax, jax.numpy as jnp, optax
+from mlcls_jax import config as schema, parallel
+from mlcls_jax.models import Network
+from mlcls_jax.models.network import Variables
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule
+from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.state import init_state
+from mlcls_jax.training.step import make_loss, make_train_step
+
+fsdp = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+config = schema.Config(
+    model=schema.Model(name="PP-LCNet_x0_25_ML", num_classes=20, image_size=(32, 32)),
+    data=schema.Data(source="digits"),
+)
+network = Network.of(config.model)
+plan = Plan.of(config.train, epoch_size=64)
+schedule = make_schedule(config.optimizer, plan)
+optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
+step = make_train_step(
+    network, make_loss(config.loss), optimizer, schedule, seed=0, ema_decay=0.9, ema_warmup=True
+)
+abstract = jax.eval_shape(partial(init_state, optimizer=optimizer, ema=True), network.abstract)
+for count in (1, 4):
+    mesh = parallel.make_mesh(schema.Parallel(data=1, fsdp=count), jax.devices()[:count])
+    placement = parallel.shardings(abstract, mesh)
+    state = parallel.placed(abstract, placement)
+    rows = parallel.batch_sharding(mesh)
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.uint8, sharding=rows),
+        "target": jax.ShapeDtypeStruct((4, 20), jnp.float32, sharding=rows),
+        "mask": jax.ShapeDtypeStruct((4,), bool, sharding=rows),
+        "index": jax.ShapeDtypeStruct((4,), jnp.int32, sharding=rows),
+    }
+    compiled = parallel.jit_step(step, mesh, placement).lower(state, batch).compile()
+    images = 4 * 32 * 32 * 3 // count
+    print(compiled.memory_analysis().argument_size_in_bytes - images)
+"""
+
+
+@pytest.mark.slow
+def test_fsdp_leaves_each_device_its_share_of_the_training_state():
+    alone, shared = map(int, on_devices(4, MEMORY).split())
+    assert alone > 4 * 6e6 * 3  # parameters, two moments and the average, in float32
+    assert shared == pytest.approx(alone / 4, rel=0.1)

@@ -1,0 +1,146 @@
+"""Training as a function: what it does when numbers go bad, time is over, or steps are traced."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from mlcls_jax import config as schema
+from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError
+from mlcls_jax.modes.train import train
+from mlcls_jax.start import start_jax
+
+MODEL = schema.Model(
+    name="PP-LCNet_x0_25",  # pooled: compiles in a moment
+    image_size=(32, 32),
+    backbone_dropout=0.0,
+)
+
+
+def small(*, epochs: int = 2, optimizer: dict | None = None, **sections) -> schema.Config:
+    """Two epochs of four steps of eight boards."""
+    train_options = {"epochs": epochs, "batch_size": 8, "log_steps": 1} | sections.pop("train", {})
+    rates = {"learning_rate": 1e-3, "schedule": "constant", "warmup_epochs": 0.0}
+    return schema.Config(
+        model=sections.pop("model", MODEL),
+        data=schema.Data(source="digits", epoch_size=32, val_size=16),
+        train=schema.Train(**train_options),
+        optimizer=schema.Optimizer(**(rates | (optimizer or {}))),
+        loss=sections.pop("loss", schema.Loss(name="multilabel")),
+        evaluate=schema.Evaluate(batch_size=16),
+        log=schema.Log(tensorboard=False, pictures=0),
+        **sections,
+    )
+
+
+def run(config: schema.Config, workdir: Path) -> dict:
+    workdir.mkdir(exist_ok=True)
+    return train(config, workdir)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    start_jax(cache=True)
+
+
+DIVERGING = {"name": "momentum", "learning_rate": 1e6}
+
+
+def nonfinite(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "nonfinite.jsonl").read_text().splitlines()]
+
+
+def entries(workdir: Path) -> list[dict]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if "loss" in entry]
+
+
+def test_bad_numbers_stop_the_run_and_name_its_images(tmp_path):
+    with pytest.raises(NonFiniteError, match=r"^step \d: the loss is .*learning rate 1e\+06"):
+        run(small(optimizer=DIVERGING), tmp_path / "run")
+    (entry,) = nonfinite(tmp_path / "run")
+    assert len(set(entry["examples"])) == 8
+    assert all(name.startswith("board_") for name in entry["examples"])
+    assert all(math.isfinite(told["loss"]) for told in entries(tmp_path / "run"))
+
+
+def test_bad_steps_are_left_out_and_counted_up_to_a_limit(tmp_path):
+    config = small(optimizer=DIVERGING, train={"nonfinite": "skip", "max_nonfinite": 3})
+    config = replace(config, data=replace(config.data, epoch_size=64))  # none is evaluated before
+    with pytest.raises(NonFiniteError, match="; there were 3 such steps before it$"):
+        run(config, tmp_path / "run")
+    steps = [entry["step"] for entry in nonfinite(tmp_path / "run")]
+    assert len(steps) == 4 and steps == list(range(steps[0], steps[0] + 4))
+
+
+def test_going_back_halves_the_rate_until_training_goes_on(tmp_path, caplog):
+    # 1e6 is too much by far; after some halvings of 4e3 it is not.
+    rates = DIVERGING | {"learning_rate": 4e3}
+    config = small(optimizer=rates, train={"nonfinite": "rollback", "max_nonfinite": 60})
+    result = run(config, tmp_path / "run")
+    bad = nonfinite(tmp_path / "run")
+    assert bad and result["steps"] == 8
+    told = [entry["learning_rate"] for entry in entries(tmp_path / "run")]
+    halvings = sum("Going back" in record.message for record in caplog.records)
+    assert halvings >= len(bad)  # an evaluation may have found more
+    assert told[-1] == pytest.approx(4e3 * 0.5**halvings)
+    weights = load_file(tmp_path / "run/best_model/weights.safetensors")
+    assert all(np.isfinite(values).all() for values in weights.values())
+
+
+def test_going_back_ends_after_its_limit(tmp_path):
+    config = small(optimizer=DIVERGING, train={"nonfinite": "rollback", "max_nonfinite": 2})
+    with pytest.raises(NonFiniteError):
+        run(config, tmp_path / "run")
+    assert len(nonfinite(tmp_path / "run")) == 3
+
+
+def test_a_run_whose_time_is_over_saves_the_step_and_goes_on_the_same(tmp_path):
+    whole = run(small(epochs=1), tmp_path / "whole")
+    limited = small(epochs=1, train={"time_limit": 0.0})
+    for step in range(1, 4):  # it is over after every step
+        with pytest.raises(PreemptedError, match=f"^Stopped after step {step} of 4; a checkpoint"):
+            run(limited, tmp_path / "run")
+        assert (tmp_path / "run/checkpoints" / str(step)).is_dir()
+    result = run(limited, tmp_path / "run")
+    assert result["MultiLabelMAP"] == whole["MultiLabelMAP"]
+    ours, theirs = (
+        load_file(tmp_path / name / "best_model/weights.safetensors") for name in ("run", "whole")
+    )
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(ours[name], values)
+
+
+def test_steps_are_traced_into_the_workdir(tmp_path):
+    run(small(epochs=1, profile=schema.Profile(steps="2:3")), tmp_path / "run")
+    traces = list((tmp_path / "run/profile").rglob("*.xplane.pb"))
+    assert len(traces) == 1 and traces[0].stat().st_size > 1000
+    assert list((tmp_path / "run/profile").rglob("perfetto_trace.json.gz"))
+
+
+def test_a_student_learns_from_the_bundle_of_a_teacher(tmp_path):
+    run(small(), tmp_path / "teacher")
+    teacher = str(tmp_path / "teacher/best_model")
+    alone = small(epochs=1)
+    distilled = replace(alone, distill=schema.Distill(teacher=teacher, weight=0.7))
+    run(alone, tmp_path / "alone"), run(distilled, tmp_path / "distilled")
+    first = [entries(tmp_path / name)[0] for name in ("alone", "distilled")]
+    assert first[0]["loss"] != first[1]["loss"]
+    with pytest.raises(ConfigError, match=r"was trained with model.task=multilabel, not single"):
+        config = replace(
+            distilled,
+            model=replace(MODEL, task="single"),
+            loss=schema.Loss(name="cross_entropy"),
+        )
+        run(config, tmp_path / "other")
+
+
+def test_batches_that_do_not_divide_among_devices_and_parts_are_refused(tmp_path):
+    config = small(train={"accumulate": 8, "batch_size": 8})
+    assert run(config, tmp_path / "eight")["steps"] == 8
+    with pytest.raises(ConfigError, match=r"train.batch_size=8: .* 1 devices .* and 3 parts"):
+        run(small(train={"accumulate": 3, "batch_size": 8}), tmp_path / "three")
