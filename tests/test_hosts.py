@@ -130,7 +130,6 @@ def test_two_processes_train_like_one(alone, pair):
     assert_same_training(pair, alone)
     results = [json.loads((workdir / "train_result.json").read_text()) for workdir in (alone, pair)]
     assert results[0]["steps"] == results[1]["steps"] == STEPS
-    assert results[1]["MultiLabelMAP"] == pytest.approx(results[0]["MultiLabelMAP"], abs=1e-3)
 
 
 @pytest.mark.parametrize(

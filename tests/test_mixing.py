@@ -210,7 +210,6 @@ def test_what_the_configuration_asks_for():
 TWO_DEVICES = """
 import jax
 import numpy as np
-from jax.sharding import AxisType
 from test_mixing import ALPHAS, options, some_batch
 from functools import partial
 from mlcls_jax import parallel
@@ -218,7 +217,7 @@ from mlcls_jax.training.mixing import mix
 
 assert jax.device_count() == 2
 both = parallel.make_mesh()
-one = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+one = parallel.make_mesh(devices=jax.devices()[:1])
 batch = some_batch()
 batch["mask"][2] = False
 batch["target"][0, 0] = -1
