@@ -286,16 +286,19 @@ def put(tree: Any, placed: Any) -> Any:
     )
 
 
-def fetch(tree: Any) -> Any:
-    """Whole arrays on every host, gathered one by one; all processes take part."""
+def fetch(tree: Any, *, keep: bool = True) -> Any:
+    """Whole arrays on the host, gathered one by one; all processes take part.
 
-    def whole(array: Any) -> np.ndarray:
+    A process that does not `keep` them gets None in their place.
+    """
+
+    def whole(array: Any) -> np.ndarray | None:
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             if not array.is_fully_replicated:
                 everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
                 array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
-            return np.asarray(array.addressable_data(0))
-        return np.asarray(array)
+            array = array.addressable_data(0)
+        return np.asarray(array) if keep else None
 
     return jax.tree.map(whole, tree)
 

@@ -4,11 +4,13 @@ Nothing else in the project splits or merges modules.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, traverse_util
 from jaxtyping import Array, Float
 
@@ -62,10 +64,21 @@ class Network:
             foreign_names=registry.foreign_names(config, module),
         )
 
-    def init(self, seed: int) -> Variables:
-        """Initial variables as NumPy arrays, fixed by the seed."""
+    def init(
+        self, seed: int, put: Callable[[str, np.ndarray], Any] = lambda _, array: array
+    ) -> Variables:
+        """Initial variables, fixed by the seed.
+
+        Args:
+          seed: of all random numbers.
+          put: what becomes of each NumPy array, by its path, before the next one is drawn: the
+            host need not hold them all.
+        """
         shapes = {path: leaf.shape for path, leaf in flatten(self.abstract).items()}
-        arrays = {p: draw(p, shapes[p], initial, seed=seed) for p, initial in self.initial.items()}
+        arrays = {
+            path: put(path, draw(path, shapes[path], initial, seed=seed))
+            for path, initial in self.initial.items()
+        }
         return unflatten(arrays, self.abstract)
 
     def apply(

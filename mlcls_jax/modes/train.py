@@ -30,7 +30,7 @@ from mlcls_jax.evaluation import Forward, make_forward, score
 from mlcls_jax.inference.bundle import read_bundle, size_of, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC, metrics_of
 from mlcls_jax.models import Model, Network
-from mlcls_jax.models.network import Variables
+from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.evaluate import check_labels
 from mlcls_jax.modes.pictures import write_pictures
@@ -80,8 +80,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     if config.model.task == "single":
         data = DataSplits(*(single_label(s, on_error=config.data.on_error) for s in data))
     metric = MAIN_METRIC[config.model.task]  # decides which weights are the best
-    model = initial_model(config, data.train.labels)
-    network = model.network
+    network, weights = initial_weights(config, data.train.labels)
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
     rates = scaled_rate(config.optimizer, config.train.batch_size)
     schedule = make_schedule(rates, plan)
@@ -112,7 +111,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         return finished
 
     begin = partial(init_state, optimizer=optimizer, ema=has_ema)
-    abstract = jax.eval_shape(begin, model.variables)
+    abstract = jax.eval_shape(begin, network.abstract)
     placement = parallel.shardings(abstract, mesh)
     report_plan(config, network, plan, data, mesh)
     log.info("%s", parallel.describe(abstract, placement, mesh))
@@ -136,7 +135,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         return [data.train.name(index) for index in indices]
 
     def first_state() -> TrainState:
-        variables = parallel.put(model.variables, parallel.shardings(model.variables, mesh))
+        variables = first_variables(network, weights, config.seed, mesh)
         return jax.jit(begin, out_shardings=placement)(variables)
 
     def train_from(
@@ -236,14 +235,31 @@ def with_classes(model: schema.Model, labels: tuple[str, ...]) -> schema.Model:
     return dataclasses.replace(model, num_classes=len(labels))
 
 
-def initial_model(config: schema.Config, labels: tuple[str, ...]) -> Model:
-    """The model before training: drawn from the seed, or `model.weights` where those fit."""
+def initial_weights(
+    config: schema.Config, labels: tuple[str, ...]
+) -> tuple[Network, Variables | None]:
+    """The network, and what `model.weights` holds for it; None if all of it is to be drawn.
+
+    Weights may bring options of the network along; see `weights.load`.
+    """
     network = Network.of(with_classes(config.model, labels))
+    if not config.model.weights:
+        return network, None
     model = Model(network, network.init(config.seed))
-    if config.model.weights:
-        report = load(model, config.model.weights, strict=config.model.weights_strict)
-        log.info("Weights from %s: %s.", config.model.weights, report)
-    return model
+    report = load(model, config.model.weights, strict=config.model.weights_strict)
+    log.info("Weights from %s: %s.", config.model.weights, report)
+    return model.network, model.variables
+
+
+def first_variables(
+    network: Network, weights: Variables | None, seed: int, mesh: Mesh
+) -> Variables:
+    """The weights, or those drawn from the seed, on the devices; each host keeps its part only."""
+    placement = parallel.shardings(network.abstract, mesh)
+    if weights is not None:
+        return parallel.put(weights, placement)
+    places = flatten(placement)
+    return network.init(seed, lambda path, array: parallel.put(array, places[path]))
 
 
 def teacher_of(
@@ -335,7 +351,7 @@ def keep_best(
         return best
     best = {metric: results[weights][metric], "epoch": epoch, "step": step, "weights": weights}
     facts = {"weights": weights, "epoch": epoch, "step": step, "metrics": results[weights]}
-    variables = parallel.fetch(models[weights])
+    variables = parallel.fetch(models[weights], keep=parallel.is_lead())
     if parallel.is_lead():
         save(variables, facts=facts)
     return best
