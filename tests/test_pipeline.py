@@ -8,7 +8,7 @@ from photos import Numbers, write_lines, write_photos
 from PIL import Image
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.pipeline import GREY, Reader, eval_batches, train_batches
+from mlcls_jax.data.pipeline import GREY, Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import open_data
 from mlcls_jax.errors import ConfigError, DataError
 
@@ -34,6 +34,7 @@ def training(
     seed: int = 1,
     threads=4,
     on_error: str = "raise",
+    rows=None,
     **options,
 ):
     config = Data(threads=threads, prefetch=2, **options)
@@ -45,6 +46,7 @@ def training(
             seed=seed,
             start_step=start,
             end_step=end,
+            rows=rows,
         )
     )
 
@@ -119,6 +121,30 @@ def test_threads_and_buffers_change_nothing(photos, threads):
 def test_processes_change_nothing_from_whatever_step(photos, threads):
     alone = training(photos, start=3, end=20, **AUGMENTED)
     assert_equal(training(photos, start=3, end=20, threads=threads, workers=2, **AUGMENTED), alone)
+
+
+@pytest.mark.parametrize(
+    "hosts", [[range(4)], [(0, 1), (2, 3)], [(0, 2), (1, 3)], [(0,), (1, 2, 3)]]
+)
+def test_hosts_read_the_rows_of_one_batch_and_every_image_once_a_pass(photos, hosts):
+    whole = training(photos, end=14, **AUGMENTED)  # eight passes over seven images
+    parts = [training(photos, end=14, rows=rows, **AUGMENTED) for rows in hosts]
+    for step, batch in enumerate(whole):
+        for key, values in batch.items():
+            for rows, part in zip(hosts, parts, strict=True):
+                np.testing.assert_array_equal(part[step][key], values[list(rows)])
+        expected = train_indices(len(photos), batch_size=4, seed=1, step=step)
+        assert batch["index"].tolist() == expected
+    passes = joined(whole, "index").reshape(8, 7)
+    np.testing.assert_array_equal(np.sort(passes, axis=1), np.tile(np.arange(7), (8, 1)))
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (2, 3), (3,)])
+def test_hosts_evaluate_their_rows_of_one_batch(rows):
+    whole = evaluation(Numbers(6), batch_size=4)
+    config = Data(threads=2)
+    part = list(eval_batches(reader(Numbers(6)), config, batch_size=4, rows=rows))
+    assert_equal(part, [{key: b[key][list(rows)] for key in b} for b in whole])
 
 
 @pytest.mark.slow
