@@ -27,9 +27,19 @@ class Classifier(nnx.Module):
         train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B K"]:
+        return self.head(self.feature_map(images, train=train, rngs=rngs), rngs=rngs)
+
+    def feature_map(
+        self,
+        images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"],
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B h w C"]:
+        """What the head sees."""
         if images.dtype == jnp.uint8:
             images = normalize(images)
-        return self.head(self.backbone(images, train=train, rngs=rngs), rngs=rngs)
+        return self.backbone(images, train=train, rngs=rngs)
 
 
 def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
-from mlcls_jax.models.classifier import Classifier, normalize
+from mlcls_jax.models.classifier import Classifier
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
 from mlcls_jax.models.weights.names import NameTable
 
@@ -116,8 +116,7 @@ class Network:
             stages = {n: part for n, part in vars(backbone).items() if STAGE.fullmatch(n)}
         for name, stage in stages.items():
             setattr(backbone, name, Recomputed(stage))
-        images = normalize(images) if images.dtype == jnp.uint8 else images
-        features = backbone(images, train=train, rngs=rngs)
+        features = module.feature_map(images, train=train, rngs=rngs)
         for name, stage in stages.items():  # statistics are read under the stages' own paths
             setattr(backbone, name, stage)
         logits = module.head(features, rngs=rngs)
