@@ -82,3 +82,43 @@ def test_labels_that_share_a_query_differ_only_by_their_last_layer():
     head = MLDecoder(4, 6, config)
     assert (head.num_queries, head.group_size) == (2, 3)
     assert head(images(1, 4, 4)[..., [0, 1, 2, 0]]).shape == (1, 6)
+
+
+@pytest.mark.parametrize("tag", ["c33_q20_4d", "c24_q24_depth2"])
+def test_evidence_is_the_attention_of_the_last_layer(tag):
+    """Re-derived: softmax of queries times keys of each head, as NumPy sees the weights."""
+    config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
+    head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float32)
+    features = features_of(config)
+    maps = np.asarray(jax.jit(lambda x: head.evidence(x))(features))
+    batch, height, width, channels = features.shape
+    assert maps.shape == (batch, head.num_queries, height, width)
+    np.testing.assert_allclose(maps.sum((2, 3)), 1, atol=1e-5)
+
+    layer = getattr(head, f"layer{head.depth - 1}")
+
+    def linear(part, x):
+        return x @ np.asarray(part.kernel[...]) + np.asarray(part.bias[...])
+
+    memory = np.maximum(linear(head.input_proj, features.reshape(batch, -1, channels)), 0)
+    asked = np.asarray(head.queries())[None]
+    for index in range(head.depth - 1):
+        asked = np.asarray(getattr(head, f"layer{index}")(asked, memory, rngs=None))
+    q = linear(layer.cross_attn.q_proj, np.asarray(layer.ask(jnp.asarray(asked), None)))
+    k = linear(layer.cross_attn.k_proj, memory)
+    size = q.shape[-1] // layer.cross_attn.num_heads
+    mean = np.zeros(maps.shape).reshape(batch, head.num_queries, -1)
+    for first in range(0, q.shape[-1], size):
+        part = slice(first, first + size)
+        products = np.exp(q[..., part] @ k[..., part].swapaxes(1, 2) / np.sqrt(size))
+        mean += products / products.sum(-1, keepdims=True) / layer.cross_attn.num_heads
+    np.testing.assert_allclose(maps.reshape(mean.shape), mean, atol=1e-5)
+
+
+def test_evidence_follows_what_moves_in_the_feature_map():
+    config = json.loads(str(GOLDEN["c33_q20_4d/cfg"]))
+    head = load(head_of(config), weights(GOLDEN["c33_q20_4d/params"]), jnp.float32)
+    features = features_of(config)
+    maps = np.asarray(head.evidence(features))
+    np.testing.assert_allclose(head.evidence(features[:, ::-1]), maps[:, :, ::-1], atol=1e-6)
+    assert np.ptp(maps) > 1e-3

@@ -63,10 +63,14 @@ class PoolingHead(nnx.Module):
         return self.fc(jnp.mean(features, (1, 2), dtype=dtype))
 
 
-def probabilities(logits: Float[Array, "B K"], task: str) -> Float[Array, "B K"]:
+def probabilities(
+    logits: Float[Array, "B K"], task: str, *, temperature: float = 1.0
+) -> Float[Array, "B K"]:
     """Scores in 0…1, float32 as the originals' metrics expect.
 
-    With `task` "single" those of a row add up to 1; "multilabel" labels are independent.
+    With `task` "single" those of a row add up to 1; "multilabel" labels are independent. The
+    logits are divided by `temperature`, which calibration chooses (Guo et al., 2017).
     """
+    logits = logits if temperature == 1.0 else logits / temperature
     scores = jax.nn.softmax(logits) if task == "single" else jax.nn.sigmoid(logits)
     return scores.astype(jnp.float32)

@@ -3,7 +3,10 @@
 Images and feature maps are [B, H, W, C]; convolution kernels are [kh, kw, in / groups, out].
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -101,9 +104,38 @@ def conv2d(
     size = kernel.shape[0]
     if size == 1 and stride == 1 and groups == 1:
         return x @ kernel[0, 0]  # XLA's CPU matrix product beats its 1x1 convolution
-    if groups == x.shape[-1] == kernel.shape[-1] and jax.default_backend() == "cpu":
-        return depthwise_shifted(x, kernel[:, :, 0, :], stride)
+    if groups == x.shape[-1] == kernel.shape[-1]:
+        return _depthwise(x, kernel, stride)
     return xla_conv2d(x, kernel, stride=stride, groups=groups)
+
+
+# How depthwise convolutions are traced: "here", as this process' platform likes them; "plain", one
+# convolution, for other runtimes; "portable", each platform's way, chosen where the program runs.
+_form = contextvars.ContextVar("form", default="here")
+
+
+@contextlib.contextmanager
+def depthwise_form(form: Literal["here", "plain", "portable"]) -> Iterator[None]:
+    """The form of what is traced inside. Trace a new function: JAX keeps what it has traced."""
+    token = _form.set(form)
+    try:
+        yield
+    finally:
+        _form.reset(token)
+
+
+def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
+    def shifted(x: Array, kernel: Array) -> Array:
+        return depthwise_shifted(x, kernel[:, :, 0, :], stride)
+
+    def plain(x: Array, kernel: Array) -> Array:
+        return xla_conv2d(x, kernel, stride=stride, groups=x.shape[-1])
+
+    form = _form.get()
+    if form == "portable":
+        return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=plain)
+    is_cpu = form == "here" and jax.default_backend() == "cpu"
+    return shifted(x, kernel) if is_cpu else plain(x, kernel)
 
 
 def xla_conv2d(
@@ -225,11 +257,17 @@ def attend(
     rngs: nnx.Rngs | None = None,
 ) -> Float[Array, "B Q D"]:
     """Multi-head attention of projected queries, keys and values; softmax in float32 or better."""
-    batch, _, dim = k.shape
-    head_dim = dim // num_heads
-    q, k, v = (x.reshape(batch, -1, num_heads, head_dim) for x in (q * head_dim**-0.5, k, v))
-    scores = jnp.einsum("bqhd,bnhd->bhqn", q, k)
-    wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    attention = jax.nn.softmax(wide, axis=-1).astype(v.dtype)  # [B, heads, Q, N]
+    attention = attention_weights(q, k, num_heads=num_heads).astype(v.dtype)
+    v = v.reshape(*v.shape[:2], num_heads, -1)
     out = jnp.einsum("bhqn,bnhd->bqhd", dropout(attention, rate, rngs), v)
-    return out.reshape(batch, -1, dim)
+    return out.reshape(*out.shape[:2], -1)
+
+
+def attention_weights(
+    q: Float[Array, "B Q D"], k: Float[Array, "B N D"], *, num_heads: int
+) -> Float[Array, "B heads Q N"]:
+    """How much each query looks at each token: rows of N that add up to 1, in float32 or better."""
+    head_dim = k.shape[-1] // num_heads
+    q, k = (x.reshape(*x.shape[:2], num_heads, head_dim) for x in (q * head_dim**-0.5, k))
+    scores = jnp.einsum("bqhd,bnhd->bhqn", q, k)
+    return jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)

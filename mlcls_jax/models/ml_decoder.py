@@ -20,7 +20,7 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
-from mlcls_jax.models.layers import LayerNorm, Linear, attend, dropout, gelu
+from mlcls_jax.models.layers import LayerNorm, Linear, attend, attention_weights, dropout, gelu
 from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names
 
 
@@ -87,14 +87,31 @@ class MLDecoder(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B K"]:
-        batch, _, _, channels = features.shape
-        memory = jax.nn.relu(self.input_proj(features.reshape(batch, -1, channels)))  # [B, N, D]
+        memory = self.memory(features)
         x = self.queries().astype(memory.dtype)[None]  # [1, Q, D]
         if rngs is not None:  # dropout differs by image; without it they share the first steps
-            x = jnp.broadcast_to(x, (batch, *x.shape[1:]))
+            x = jnp.broadcast_to(x, (memory.shape[0], *x.shape[1:]))
         for index in range(self.depth):
             x = getattr(self, f"layer{index}")(x, memory, rngs=rngs)
         return self.classify(x)
+
+    def evidence(self, features: Float[Array, "B h w C"]) -> Float[Array, "B Q h w"]:
+        """Where each query looks in the last layer: attention, mean over heads; maps add up to 1.
+
+        Label k is answered by query k // g. Beside the logits, in one compiled program, it costs
+        one product, since all else is computed for them too.
+        """
+        memory = self.memory(features)
+        x = self.queries().astype(memory.dtype)[None]
+        for index in range(self.depth - 1):
+            x = getattr(self, f"layer{index}")(x, memory, rngs=None)
+        maps = getattr(self, f"layer{self.depth - 1}").attention(x, memory)  # [B, Q, N]
+        return maps.reshape(*maps.shape[:2], *features.shape[1:3])
+
+    def memory(self, features: Float[Array, "B h w C"]) -> Float[Array, "B N D"]:
+        """What the queries look at: the cells of the feature map, projected."""
+        batch, _, _, channels = features.shape
+        return jax.nn.relu(self.input_proj(features.reshape(batch, -1, channels)))
 
     def queries(self) -> Float[Array, "Q D"]:
         """What the decoder asks the feature map: learnt, fixed, or made from the labels' text."""
@@ -138,11 +155,21 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, rngs: nnx.Rngs | None
     ) -> Float[Array, "B Q D"]:
-        own = self.self_attn(x, x, rngs=rngs) if self.has_self_attention else x
-        x = self.norm1(x + dropout(own, self.dropout, rngs))
+        x = self.ask(x, rngs)
         x = self.norm2(x + dropout(self.cross_attn(x, memory, rngs=rngs), self.dropout, rngs))
         hidden = dropout(self.activation(self.linear1(x)), self.dropout, rngs)
         return self.norm3(x + dropout(self.linear2(hidden), self.dropout, rngs))
+
+    def ask(self, x: Float[Array, "b Q D"], rngs: nnx.Rngs | None) -> Float[Array, "b Q D"]:
+        """The queries as the cross-attention meets them."""
+        own = self.self_attn(x, x, rngs=rngs) if self.has_self_attention else x
+        return self.norm1(x + dropout(own, self.dropout, rngs))
+
+    def attention(
+        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"]
+    ) -> Float[Array, "B Q N"]:
+        """How much each query looks at each token, mean over the heads."""
+        return self.cross_attn.weights(self.ask(x, None), memory).mean(1)
 
 
 class Attention(nnx.Module):
@@ -158,11 +185,20 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, rngs: nnx.Rngs | None
     ) -> Float[Array, "B Q D"]:
-        q = self.q_proj(x)
-        q = jnp.broadcast_to(q, (memory.shape[0], *q.shape[1:]))
-        k, v = self.k_proj(memory), self.v_proj(memory)
+        q, k = self._queries_and_keys(x, memory)
+        v = self.v_proj(memory)
         out = attend(q, k, v, num_heads=self.num_heads, rate=self.dropout, rngs=rngs)
         return self.out_proj(out)
+
+    def weights(
+        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"]
+    ) -> Float[Array, "B heads Q N"]:
+        """How much each query looks at each token; rows add up to 1."""
+        return attention_weights(*self._queries_and_keys(x, memory), num_heads=self.num_heads)
+
+    def _queries_and_keys(self, x: Array, memory: Array) -> tuple[Array, Array]:
+        q = self.q_proj(x)
+        return jnp.broadcast_to(q, (memory.shape[0], *q.shape[1:])), self.k_proj(memory)
 
 
 def paddle_names(head: MLDecoder) -> NameTable:

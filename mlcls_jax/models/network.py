@@ -122,6 +122,19 @@ class Network:
         logits = module.head(features, rngs=rngs)
         return logits, features, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the head has maps of attention, as the ML-Decoder has."""
+        return any(path.startswith("head/layer0/") for path in self.initial)
+
+    def apply_with_evidence(
+        self, variables: Variables, images: Array
+    ) -> tuple[Float[Array, "B K"], Float[Array, "B Q h w"]]:
+        """Logits, and where each query of the ML-Decoder looks: see `MLDecoder.evidence`."""
+        module = self.module(variables)
+        features = module.feature_map(images)
+        return module.head(features), module.head.evidence(features)
+
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
         return nnx.merge(self.graphdef, variables.params, variables.batch_stats)
