@@ -6,6 +6,7 @@ import warnings
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -206,6 +207,74 @@ def test_sixteen_bits_are_scaled_down(file_format):
     np.testing.assert_array_equal(decoded[0], np.repeat([0, 0, 1, 1, 100, 255], 3).reshape(6, 3))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_of_colour_are_scaled_down(suffix, channels):
+    values = np.random.default_rng(0).integers(0, 256, (9, 7, channels)).astype(np.uint16)
+    if channels == 4:
+        values[..., 3] = 255
+    data = cv2.imencode(suffix, values * 257)[1].tobytes()  # blue first
+    np.testing.assert_array_equal(decode_image(data, name="x"), values[..., 2::-1])
+
+
+def test_one_transparent_grey_of_sixteen_bits_is_laid_over_white():
+    values = np.uint16([[257 * 9, 257 * 10]])
+    decoded = decode(Image.fromarray(values), "PNG", transparency=257 * 9)
+    np.testing.assert_array_equal(decoded[0, :, 0], [255, 10])
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "TIFF, compressed"])
+def test_grey_of_which_white_is_zero(file_format):
+    """The photometric interpretation 0 of TIFF, as scanners and X-ray machines write it."""
+    for values in (np.uint16([[0, 257 * 10, 65535]]), np.uint8([[0, 10, 255]])):
+        data = encode(
+            Image.fromarray(values),
+            "TIFF",
+            tiffinfo={262: 0},
+            compression="tiff_lzw" if "compressed" in file_format else None,
+        )
+        # Pillow turns 8 bits over as it writes them, but not 16.
+        expected = [0, 10, 255] if values.dtype == np.uint8 else [255, 245, 0]
+        np.testing.assert_array_equal(decode_image(data, name="x")[0, :, 0], expected)
+
+
+def test_floats_of_one_channel():
+    data = cv2.imencode(".tiff", np.float32([[0, 0.2, 1]]))[1].tobytes()
+    np.testing.assert_array_equal(decode_image(data, name="x")[0, :, 0], [0, 51, 255])
+
+
+def test_cmyk_of_adobe_reads_as_another_decoder_reads_it():
+    inks = np.kron(
+        np.random.default_rng(0).integers(0, 256, (3, 4, 4), dtype=np.uint8),
+        np.ones((16, 16, 1), np.uint8),
+    )
+    data = encode(Image.fromarray(inks, "CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in data  # by which the inks are stored inverted
+    other = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(decode_image(data, name="x").astype(int) - other).max() <= 4
+
+
+def test_one_bit():
+    image = Image.fromarray(np.uint8([[0, 255, 255, 0]])).convert("1")
+    for file_format in ("PNG", "TIFF", "BMP"):
+        np.testing.assert_array_equal(decode(image, file_format)[0, :, 0], [0, 255, 255, 0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_of_the_pictures_that_phones_put_into_one_jpeg_the_first_counts(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = [Image.fromarray(smooth(64, 96) // n) for n in (1, 2)]
+    data = encode(stored[0], "MPO", save_all=True, append_images=stored[1:], exif=exif)
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    np.testing.assert_array_equal(
+        decode_image(data, name="x"),
+        decode_image(encode(stored[0], "JPEG", exif=exif), name="x"),
+    )
+    half = decode_image(data, name="x", at_least=(20, 20))
+    assert half.shape[:2] == ((24, 36) if orientation < 5 else (36, 24))
+
+
 def test_big_endian_sixteen_bits():
     header = b"P5 2 1 65535\n"
     data = header + np.array([257 * 7, 65535], ">u2").tobytes()
@@ -302,6 +371,21 @@ def test_more_pixels_than_pillow_allows_fail(monkeypatch, limit):
     assert "MAX_IMAGE_PIXELS" in caught.value.hint
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert decode_image(data, name="bomb.png").shape == (20, 31, 3)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM"])
+def test_a_limit_on_pixels(file_format):
+    data = encode(Image.new("RGB", (31, 20)), file_format)
+    assert decode_image(data, name="x", max_pixels=620).shape == (20, 31, 3)
+    with pytest.raises(DataError, match="x: too large .*31 x 20 pixels, above the limit of 619"):
+        decode_image(data, name="x", max_pixels=619)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded():
+    data = encode(Image.new("RGB", (31, 20)), "PNG")
+    header_only = data[: data.index(b"IDAT") + 4]
+    with pytest.raises(DataError, match="x: too large"):
+        decode_image(header_only, name="x", max_pixels=619)
 
 
 def test_a_bomb_warning_turned_into_an_error_is_still_a_data_error(monkeypatch):

@@ -4,7 +4,10 @@
 `at_least` and `resize_fast` give nearly the same picture in a third of the time.
 """
 
+import contextlib
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +23,14 @@ IMAGE_SUFFIXES = (
     *(".bmp", ".dib", ".jpeg", ".jpg", ".png", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
     *(".sr", ".ras", ".tif", ".tiff"),
 )
+SUFFIX_HINT = f"An image ends in one of: {', '.join(IMAGE_SUFFIXES)}."
 
 # A closed list, because Pillow knows formats that start other programs (EPS runs Ghostscript),
 # and a server decodes what strangers send.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "SUN", "TIFF", "GIF")
 
 _EXIF_ORIENTATION = 0x0112
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF and one of its values
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,12 +62,19 @@ def read_file(path: str | Path) -> bytes:
     except IsADirectoryError as error:
         hint = "Name one image, or list the folder with list_images."
         raise DataError(f"{path}: this is a folder, not an image", hint=hint) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
+        cause = getattr(error, "strerror", None) or error
         hint = "Check that the file may be read."
-        raise DataError(f"{path}: cannot be opened: {error.strerror}", hint=hint) from error
+        raise DataError(f"{path}: cannot be opened: {cause}", hint=hint) from error
 
 
-def decode_image(data: bytes, *, name: str, at_least: tuple[int, int] | None = None) -> np.ndarray:
+def decode_image(
+    data: bytes,
+    *,
+    name: str,
+    at_least: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+) -> np.ndarray:
     """Decodes the bytes of an image file to uint8 [H, W, 3], RGB; `name` stands in errors.
 
     The EXIF orientation is applied. Grey becomes three equal channels, transparency is laid over
@@ -72,24 +84,38 @@ def decode_image(data: bytes, *, name: str, at_least: tuple[int, int] | None = N
     With `at_least` = (height, width) a JPEG is decoded at the smallest scale of 1/8, 2/8, ... 8/8
     at which neither side falls below it: what a later shrinking would average away is not computed.
 
-    Raises DataError for empty, foreign, damaged or cut-off data, and for pictures above Pillow's
-    limit on pixels.
+    Raises DataError for empty, foreign, damaged or cut-off data, and for pictures of more than
+    `max_pixels` or above Pillow's own limit; their header is enough for that.
     """
     if not data:
         raise DataError(f"{name}: the file is empty", hint="Fetch or copy it again.")
+    with data_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        # MPO: a JPEG with further pictures behind it, as phones and stereo cameras write it.
+        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+            _check_pixel_count(image, name=name, max_pixels=max_pixels)
+            orientation = exif_orientation(image)
+            pixels = _decode_jpeg(data, at_least, is_turned=orientation > 4)
+            if pixels is not None:
+                return _turn_upright(pixels, orientation)
+        return to_pixels(image, name=name, max_pixels=max_pixels)
+
+
+def to_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None) -> np.ndarray:
+    """The current frame of a Pillow image as uint8 [H, W, 3], by the rules of `decode_image`."""
+    with data_errors(name):
+        _check_pixel_count(image, name=name, max_pixels=max_pixels)
+        image.load()
+        # Only now: Pillow turns TIFFs upright while loading, and then drops the tag.
+        upright = _UPRIGHT.get(exif_orientation(image))
+        rgb = _to_rgb(image)
+        return np.array(rgb if upright is None else rgb.transpose(upright))
+
+
+@contextlib.contextmanager
+def data_errors(name: str) -> Iterator[None]:
+    """Turns what Pillow raises into a DataError about `name`."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixel_count(image, name=name)
-            if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                orientation = exif_orientation(image)
-                pixels = _decode_jpeg(data, at_least, is_turned=orientation > 4)
-                if pixels is not None:
-                    return _turn_upright(pixels, orientation)
-            image.load()
-            # Only now: Pillow turns TIFFs upright while loading, and then drops the tag.
-            upright = _UPRIGHT.get(exif_orientation(image))
-            rgb = _to_rgb(image)
-            return np.array(rgb if upright is None else rgb.transpose(upright))
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -196,16 +222,43 @@ def list_images(path: str | Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder", hint="Check the path.")
-    found = sorted(file for file in path.rglob("*") if _is_listed(file, root=path))
+    found = []
+    for file in walk_images(path):
+        if isinstance(file, DataError):
+            raise InputError(file.message, file.hint)
+        found.append(file)
     if not found:
-        hint = f"An image ends in one of: {', '.join(IMAGE_SUFFIXES)}."
-        raise InputError(f"{path}: no image in this folder", hint=hint)
+        raise InputError(f"{path}: no image in this folder", hint=SUFFIX_HINT)
     return found
 
 
-def _is_listed(file: Path, *, root: Path) -> bool:
-    is_hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return not is_hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+def walk_images(folder: Path) -> Iterator[Path | DataError]:
+    """What `list_images` gives, one by one; an error in the place of a folder that cannot be read.
+
+    Only one folder a level is in memory, as names.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            # Folders among files, by name: the order of sorted paths.
+            names = sorted(
+                (entry.name, is_folder)
+                for entry in entries
+                if not entry.name.startswith(".")
+                and ((is_folder := entry.is_dir(follow_symlinks=False)) or _is_image_file(entry))
+            )
+    except OSError as error:
+        hint = "Check that the folder may be read."
+        yield DataError(f"{folder}: this folder cannot be read: {error.strerror}", hint)
+        return
+    for name, is_folder in names:
+        if is_folder:
+            yield from walk_images(folder / name)
+        else:
+            yield folder / name
+
+
+def _is_image_file(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
 
 
 def _decode_jpeg(
@@ -222,17 +275,17 @@ def _decode_jpeg(
         return None
 
 
-def _check_pixel_count(image: Image.Image, *, name: str) -> None:
+def _check_pixel_count(image: Image.Image, *, name: str, max_pixels: int | None) -> None:
     # Pillow itself only warns below twice its limit. Turning the warning into an error would change
     # the filters of the whole process, which is not safe with threads, hence this comparison.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        pixels = f"{image.width} x {image.height} pixels, above the limit of {limit}"
+    limits = [limit for limit in (max_pixels, Image.MAX_IMAGE_PIXELS) if limit is not None]
+    if limits and image.width * image.height > min(limits):
+        pixels = f"{image.width} x {image.height} pixels, above the limit of {min(limits)}"
         raise _too_large(pixels, name=name)
 
 
 def _too_large(cause: str, *, name: str) -> DataError:
-    hint = "Shrink the picture; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+    hint = "Shrink the picture; if you trust it, raise the limit, PIL.Image.MAX_IMAGE_PIXELS too."
     return DataError(f"{name}: too large to decode: {cause}", hint=hint)
 
 
@@ -252,7 +305,15 @@ def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_uint8(np.asarray(image), mode=image.mode)).convert("RGB")
+        values = np.asarray(image)  # [H, W]
+        grey = _to_uint8(values, mode=image.mode)
+        # Pillow leaves these two to its users where a grey value has 16 bits.
+        if image.mode.startswith("I;16"):
+            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+                grey = 255 - grey
+            if image.format == "PNG" and "transparency" in image.info:
+                grey = np.where(values == image.info["transparency"], np.uint8(255), grey)
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
