@@ -19,6 +19,9 @@ from ml_collections import ConfigDict, config_dict
 
 from mlcls_jax.errors import ConfigError
 
+EXPORT_FORMATS = ("stablehlo", "onnx", "litert")
+DEFAULT_THRESHOLD = 0.5
+
 
 def option(default: Any, help: str, *, min: float | None = None, max: float | None = None) -> Any:
     """A field with one line of help and, for numbers, the range of its values (ends included)."""
@@ -275,10 +278,36 @@ class Evaluate:
     map_type: Literal["integral", "11point"] = option(
         "integral", "average precision: all points, or eleven"
     )
-    threshold: float = option(
-        0.5, "score above which a label counts as predicted", min=0.0, max=1.0
+    threshold: float | None = option(
+        None,
+        "score above which a label counts as predicted; None: the bundle's, 0.5 while training",
+        min=0.0,
+        max=1.0,
     )
     model_dir: str | None = option(None, "bundle to evaluate; None: best_model in the workdir")
+    report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
+    thresholds: bool = option(
+        False, "mode=evaluate: choose thresholds at the end, as mode=thresholds does"
+    )
+
+    @property
+    def training_threshold(self) -> float:
+        """The threshold where there is no bundle yet."""
+        return DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """mode=thresholds: what is chosen on the validation images and stored in the bundle."""
+
+    objective: Literal["f1", "precision", "recall"] = option(
+        "f1", "best F1 of each class; or a wanted precision, or recall, with the most of the other"
+    )
+    target: float | None = option(
+        None, "precision or recall that is wanted, 0.9 for instance", min=0.0, max=1.0
+    )
+    min_positives: int = option(10, "classes with fewer positive images share one threshold", min=1)
+    calibrate: bool = option(True, "scale the logits, too, so that scores are probabilities")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +321,27 @@ class Predict:
         None, "score above which a label is reported; None: the bundle's", min=0.0, max=1.0
     )
     output: str | None = option(None, "folder for the results; None: predictions in the workdir")
+    explain: bool = option(False, "draw where the head looked for each label (ML-Decoder)")
+    backend: Literal["jax", "onnxruntime", "openvino", "auto"] = option(
+        "jax", "what computes; auto: the fastest here, by a short measurement"
+    )
+    precision: Literal["float32", "bfloat16", "int8"] = option(
+        "float32", "weights, and with bfloat16 the arithmetic; `mlcls backends` shows what it costs"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """mode=export: the bundle and other runtimes' files, each verified against JAX' scores."""
+
+    model_dir: str | None = option(None, "bundle to export; None: best_model in the workdir")
+    formats: tuple[str, ...] = option(
+        ("stablehlo", "onnx"), "some of stablehlo, onnx, litert; the bundle is always there"
+    )
+    output: str | None = option(None, "folder for the files; None: export in the workdir")
+    images: str | None = option(
+        None, "image or folder of images to verify with; None: two photographs of scikit-learn's"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,7 +412,9 @@ class Log:
 class Config:
     """A whole run."""
 
-    mode: Literal["train", "evaluate", "predict", "check_dataset"] = option("train", "what to do")
+    mode: Literal["train", "evaluate", "thresholds", "predict", "export", "check_dataset"] = option(
+        "train", "what to do"
+    )
     seed: int = option(
         0, "fixes initial weights, dropout and the order of the data", min=0, max=2**31 - 1
     )
@@ -375,7 +427,9 @@ class Config:
     parallel: Parallel = Parallel()
     profile: Profile = Profile()
     evaluate: Evaluate = Evaluate()
+    thresholds: Thresholds = Thresholds()
     predict: Predict = Predict()
+    export: Export = Export()
     check_dataset: CheckDataset = CheckDataset()
     log: Log = Log()
 
@@ -562,11 +616,12 @@ def _contradictions(config: Config) -> list[str]:
             faults.append(
                 f"profile.steps={config.profile.steps!r}: must be first:last, 10:15 for instance"
             )
-    if config.data.source == "mlcls" and config.data.dir is None and config.mode != "predict":
+    needs_data = config.mode not in ("predict", "export")
+    if config.data.source == "mlcls" and config.data.dir is None and needs_data:
         faults.append("data.dir=None: data.source=mlcls needs the folder of the data set")
-    if config.data.source == "packed" and config.data.dir is None and config.mode != "predict":
+    if config.data.source == "packed" and config.data.dir is None and needs_data:
         faults.append("data.dir=None: data.source=packed needs the folder of the shards")
-    if config.data.source == "tfds" and config.data.tfds is None and config.mode != "predict":
+    if config.data.source == "tfds" and config.data.tfds is None and needs_data:
         faults.append("data.tfds=None: data.source=tfds needs a builder, coco/2017 for instance")
     if config.mode == "check_dataset" and config.data.source != "mlcls":
         faults.append(
@@ -588,6 +643,20 @@ def _contradictions(config: Config) -> list[str]:
             )
     if config.mode == "predict" and config.predict.input is None:
         faults.append("predict.input=None: mode=predict needs an image or a folder")
+    if (config.thresholds.target is None) != (config.thresholds.objective == "f1"):
+        faults.append(
+            f"thresholds.target={config.thresholds.target}: "
+            f"thresholds.objective={config.thresholds.objective} wants "
+            + ("none" if config.thresholds.objective == "f1" else "a number, 0.9 for instance")
+        )
+    chooses = config.mode == "thresholds" or config.evaluate.thresholds
+    if config.model.task == "single" and chooses:
+        faults.append("model.task=single: one label an image has no thresholds to choose")
+    if unknown := set(config.export.formats) - {*EXPORT_FORMATS}:
+        faults.append(
+            f"export.formats has {', '.join(sorted(unknown))}:"
+            f" must be some of {', '.join(EXPORT_FORMATS)}"
+        )
     for text in config.optimizer.lr_multipliers:
         pattern, _, factor = text.rpartition("=")
         try:

@@ -67,6 +67,10 @@ class InputError(UserError):
     """An input given for prediction cannot be read."""
 
 
+class ExportError(UserError):
+    """A model cannot be written for another runtime, or that runtime gives other scores."""
+
+
 class WorkdirError(UserError):
     """The working directory cannot be used; nothing in it was touched."""
 

@@ -16,11 +16,12 @@ from mlcls_jax.models.network import Network, Variables
 Forward = Callable[[Variables, Array], Float[Array, "B K"]]
 
 
-def make_forward(network: Network, mesh: Mesh) -> Forward:
+def make_forward(network: Network, mesh: Mesh, *, temperature: float = 1.0) -> Forward:
     """A jitted function (variables, images) → scores in 0…1; one for training and evaluation."""
 
     def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:
-        return probabilities(network.apply(variables, images)[0], network.config.task)
+        logits, _ = network.apply(variables, images)
+        return probabilities(logits, network.config.task, temperature=temperature)
 
     return jax.jit(forward, out_shardings=parallel.replicated(mesh))
 

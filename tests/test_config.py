@@ -65,6 +65,9 @@ def base_type(f: dataclasses.Field) -> Any:
 LEGAL = {
     "data.dir": ["a: b # 图片"],
     "predict.input": ["photos"],
+    "export.formats": [[], ["litert", "onnx"]],
+    "thresholds.objective": ["f1"],
+    "thresholds.target": [None],
     "profile.steps": ["3:3", "10:15"],
     "parallel.fsdp": [1, 8],
     "parallel.tensor": [1, 8],
@@ -259,6 +262,19 @@ def test_options_without_a_default_take_a_value_of_their_type_and_none_again():
             {"loss.name": "cross_entropy"},
             "loss.name=cross_entropy: model.task=multilabel wants asymmetric or multilabel",
         ),
+        (
+            {"thresholds.objective": "recall"},
+            "thresholds.target=None: thresholds.objective=recall wants a number",
+        ),
+        ({"thresholds.target": 0.9}, "thresholds.target=0.9: thresholds.objective=f1 wants none"),
+        (
+            {"model.task": "single", "loss.name": "cross_entropy", "mode": "thresholds"},
+            "model.task=single: one label an image has no thresholds to choose",
+        ),
+        (
+            {"export.formats": ["onx", "onnx"]},
+            "export.formats has onx: must be some of stablehlo, onnx, litert",
+        ),
         ({"train.accumulate": 3}, "train.accumulate=3: must divide train.batch_size=64"),
         ({"parallel.fsdp": -1}, "parallel: {'data': -1, 'fsdp': -1, 'tensor': 1}: one of them"),
         ({"parallel.tensor": 0}, "parallel: {'data': -1, 'fsdp': 1, 'tensor': 0}: one of them"),
@@ -281,7 +297,12 @@ def test_contradictions_are_refused(changes, told):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"data.dir": None, "mode": "predict"}, {"data.dir": None, "data.source": "digits"}]
+    "changes",
+    [
+        {"data.dir": None, "mode": "predict"},
+        {"data.dir": None, "mode": "export"},
+        {"data.dir": None, "data.source": "digits"},
+    ],
 )
 def test_a_data_folder_is_asked_for_only_where_it_is_used(changes):
     assert parse(plain(changes)).data.dir is None

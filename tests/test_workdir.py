@@ -13,6 +13,7 @@ from mlcls_jax.modes.workdir import claim, open_workdir
 # Another value of each option that does not touch the training, and of some that do.
 FREE = {
     "mode": "evaluate", "predict.input": "x.jpg", "predict.threshold": 0.1,
+    "export.formats": ("onnx",), "thresholds.calibrate": False, "evaluate.report": False,
     "log.tensorboard": False, "log.pictures": 3, "evaluate.model_dir": "x",
     "evaluate.batch_size": 3, "data.threads": 1, "data.prefetch": 1, "data.on_error": "skip",
     "train.resume": False, "train.save_epochs": 7, "train.save_steps": 7,

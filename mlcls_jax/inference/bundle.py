@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 from safetensors.numpy import save_file
 
 from mlcls_jax import __version__, files
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
 from mlcls_jax.errors import ConfigError, WeightsError
-from mlcls_jax.models.classifier import MEAN, STD
+from mlcls_jax.models.classifier import MEAN, STD, probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
 
@@ -26,8 +27,20 @@ class Bundle:
 
     model: Model
     labels: tuple[str, ...]
-    threshold: float | None  # None, for one label an image: the best few are reported
+    # One for all labels or one a label; None, for one label an image: the best few are reported.
+    threshold: float | tuple[float, ...] | None
     facts: dict[str, Any]  # where it came from: epoch, step, which weights, metrics
+    temperature: float = 1.0  # logits are divided by it
+
+    def scores(self, variables: Variables, images: Array) -> Float[Array, "B K"]:
+        """Scores in 0…1 of uint8 images [B, H, W, 3] of `image_size`; to be traced by JAX."""
+        logits, _ = self.model.network.apply(variables, images)
+        return self.probabilities(logits)
+
+    def probabilities(self, logits: Float[Array, "B K"]) -> Float[Array, "B K"]:
+        """Scores in 0…1, calibrated."""
+        task = self.model.network.config.task
+        return probabilities(logits, task, temperature=self.temperature)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -67,6 +80,7 @@ def write_bundle(
             "std": STD,
         },
         "threshold": None if config.task == "single" else threshold,
+        "temperature": 1.0,
         **facts,
         "versions": {"mlcls_jax": __version__, "jax": jax.__version__},
     }
@@ -91,7 +105,11 @@ def read_bundle(folder: Path) -> Bundle:
         described = json.loads(path.read_text(encoding="utf-8"))
         config = replace(model_from_dict(described["model"]), weights=None)
         labels, threshold = tuple(described["labels"]), described["threshold"]
-        threshold = None if config.task == "single" else float(threshold)
+        if isinstance(threshold, list):
+            threshold = tuple(map(float, threshold))
+        else:
+            threshold = None if config.task == "single" else float(threshold)
+        temperature = float(described.get("temperature", 1.0))
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path}: there is no such file", "Train first, or name a bundle with model_dir."
@@ -100,10 +118,32 @@ def read_bundle(folder: Path) -> Bundle:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
     if len(labels) != config.num_classes:
         raise WeightsError(f"{path}: {len(labels)} labels, but num_classes={config.num_classes}")
+    if isinstance(threshold, tuple) and len(threshold) != len(labels):
+        raise WeightsError(f"{path}: {len(threshold)} thresholds, but {len(labels)} labels")
+    if not temperature > 0:
+        raise WeightsError(f"{path}: temperature={temperature}: must be above 0")
     network = Network.of(config)
     model = Model(network, network.abstract)  # shapes; every number comes from the file
     report = load(model, folder)
     if report.initial or report.ignored:
         raise WeightsError(f"{folder}: weights do not belong to inference.json: {report}")
-    facts = {k: described[k] for k in ("weights", "epoch", "step", "metrics") if k in described}
-    return Bundle(model, labels, threshold, facts)
+    known = ("weights", "epoch", "step", "metrics", "calibration")
+    facts = {k: described[k] for k in known if k in described}
+    return Bundle(model, labels, threshold, facts, temperature)
+
+
+def update_bundle(
+    folder: Path,
+    *,
+    threshold: float | tuple[float, ...],
+    temperature: float,
+    calibration: dict[str, Any],
+) -> None:
+    """Put other thresholds and another temperature into the bundle; its weights stay.
+
+    `calibration` says how they were chosen, for people who read the file.
+    """
+    path = folder / "inference.json"
+    described = json.loads(path.read_text(encoding="utf-8"))
+    described |= {"threshold": threshold, "temperature": temperature, "calibration": calibration}
+    files.write_json(path, described)

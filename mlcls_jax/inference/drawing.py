@@ -99,6 +99,35 @@ def draw_labels(image: np.ndarray, entries: Sequence[str]) -> Image.Image:
     return canvas
 
 
+def draw_evidence(image: np.ndarray, evidence: np.ndarray) -> Image.Image:
+    """Draws a map of attention over the image uint8 [H, W, 3]; returns the RGB picture.
+
+    `evidence` [h, w] holds numbers of any scale: the lowest leaves the picture grey, the highest is
+    red. The map is enlarged bilinearly, so that its cells do not look sharper than they are.
+    """
+    low, high = float(evidence.min()), float(evidence.max())
+    strength = (evidence - low) / (high - low) if high > low else np.zeros_like(evidence)
+    height, width = image.shape[:2]
+    heat = Image.fromarray(strength.astype(np.float32))
+    heat = np.asarray(heat.resize((width, height), Image.Resampling.BILINEAR))[..., None]
+    # From yellow to red, and ever less transparent.
+    color = np.concatenate([np.full_like(heat, 255), 225 * (1 - heat), 40 * (1 - heat)], axis=-1)
+    grey = image.mean(axis=-1, keepdims=True) * 0.35 + image * 0.65
+    cover = 0.7 * heat**0.8
+    return Image.fromarray(np.rint(grey * (1 - cover) + color * cover).astype(np.uint8))
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other, centred."""
+    width = max(picture.width for picture in pictures)
+    whole = Image.new("RGB", (width, sum(picture.height for picture in pictures)), _BACKGROUND)
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, ((width - picture.width) // 2, top))
+        top += picture.height
+    return whole
+
+
 def layout_labels(entries: Sequence[str], width: int, *, font: Font) -> tuple[list[TextBox], int]:
     """Places entries side by side on a strip of `width` pixels, in as many rows as it takes.
 

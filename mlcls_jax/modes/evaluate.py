@@ -1,9 +1,10 @@
-"""mode=evaluate: the metrics of a bundle on the validation images."""
+"""mode=evaluate: the metrics of a bundle on the validation images, and a report about them."""
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mlcls_jax import config as schema
@@ -11,16 +12,38 @@ from mlcls_jax import parallel
 from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.sources.single import single_label
+from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score
-from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.metrics import average_precision, class_recall, metrics_of
+from mlcls_jax.modes.evaluate_mistakes import Illustrator
+from mlcls_jax.modes.evaluate_page import Evaluation, write_report
+from mlcls_jax.modes.fitting import fit_thresholds, to_scores
 
 log = logging.getLogger(__name__)
 
 
+class Outputs(NamedTuple):
+    """What a bundle says about the validation images."""
+
+    model_dir: Path
+    bundle: Bundle
+    source: Source
+    # Position in the source of each row; None: of other processes, this one does not know which
+    # images they could not read.
+    indices: np.ndarray | None
+    values: np.ndarray  # float32 [N, K], logits or scores
+    targets: np.ndarray  # [N, K]
+    skipped: list[str]  # messages of unreadable images
+
+
 def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
     """Evaluate the bundle `evaluate.model_dir`, or the workdir's best model.
+
+    With `evaluate.report` a page is written into the folder `evaluate` of the workdir; with
+    `evaluate.thresholds` the bundle gets other thresholds at the end. Metrics and page are about
+    the thresholds that it had.
 
     Returns:
       The content of `evaluate_result.json`.
@@ -29,43 +52,107 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
       WeightsError: the bundle is missing or damaged.
       ConfigError: its labels are not those of the data.
     """
+    choose = config.evaluate.thresholds
+    outputs = run_bundle(config, workdir, logits=choose)
+    bundle, labels, targets = outputs.bundle, outputs.bundle.labels, outputs.targets
+    scores = to_scores(outputs.values, bundle.temperature) if choose else outputs.values
+    task, method = bundle.model.network.config.task, config.evaluate.map_type
+    threshold, calibration = bundle.threshold, bundle.facts.get("calibration")
+    if config.evaluate.threshold is not None:
+        threshold, calibration = config.evaluate.threshold, None
+    metrics = metrics_of(task, scores, targets, threshold=threshold, method=method)
+    if task == "single":
+        by_class = class_recall(scores, targets)
+        details: dict[str, Any] = {"recall": by_label(labels, by_class)}
+    else:
+        by_class = average_precision(scores, targets, method=method)
+        is_one = isinstance(threshold, float)
+        details = {
+            "map_type": method,
+            "threshold": threshold if is_one else dict(zip(labels, threshold, strict=True)),
+            "average_precision": by_label(labels, by_class),
+        }
+    result = {
+        **metrics,
+        **details,
+        "images": len(targets),
+        "model_dir": str(outputs.model_dir),
+        "skipped_images": outputs.skipped,
+    }
+    if not parallel.is_lead():
+        return result
+    if choose:
+        result["thresholds"] = fit_thresholds(
+            outputs.model_dir, bundle, outputs.values, targets, config.thresholds
+        )
+    if config.evaluate.report:
+        evaluation = Evaluation(
+            model_dir=outputs.model_dir,
+            task=task,
+            labels=labels,
+            scores=scores,
+            targets=targets,
+            metrics=metrics,
+            by_class=by_class,
+            threshold=None if task == "single" else threshold,
+            temperature=bundle.temperature,
+            calibration=calibration,
+            skipped=len(outputs.skipped),
+            chosen=result.get("thresholds"),
+        )
+        illustrate = Illustrator(bundle, outputs.source, outputs.indices)
+        result["report"] = str(write_report(workdir / "evaluate", evaluation, illustrate))
+        log.info("Report: %s", result["report"])
+    return result
+
+
+def run_bundle(config: schema.Config, workdir: Path, *, logits: bool) -> Outputs:
+    """Logits, or else scores, of the bundle to evaluate for every readable validation image.
+
+    Raises:
+      WeightsError: the bundle is missing or damaged.
+      ConfigError: its labels are not those of the data; or there is one label an image, of which
+        no logits are wanted, since thresholds are not for it.
+    """
     mesh = parallel.make_mesh(config.parallel)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
     model_dir = Path(config.evaluate.model_dir or workdir / "best_model")
     bundle = read_bundle(model_dir)
+    network = bundle.model.network
+    if logits and network.config.task == "single":
+        raise ConfigError(
+            f"{model_dir}: thresholds are not for model.task=single, whose best label is reported",
+            "Leave out evaluate.thresholds and mode=thresholds.",
+        )
     source = open_split(config.data, "validation")
     check_labels(model_dir, bundle.labels, source.labels)
-    task = bundle.model.network.config.task
-    if task == "single":
+    if network.config.task == "single":
         source = single_label(source, on_error=config.data.on_error)
 
     reader = Reader(source, bundle.image_size, config.data.on_error)
     size = config.evaluate.batch_size
     rows = parallel.local_rows(mesh, size)
     batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
-    network = bundle.model.network
     variables = bundle.model.variables
     variables = parallel.put(variables, parallel.shardings(variables, mesh))
     log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
-    scores, targets = score(make_forward(network, mesh), {"best": variables}, batches, mesh)
-    method, threshold = config.evaluate.map_type, config.evaluate.threshold
-    metrics = metrics_of(task, scores["best"], targets, threshold=threshold, method=method)
-    if task == "single":
-        details = {"recall": by_label(source.labels, class_recall(scores["best"], targets))}
-    else:
-        precision = average_precision(scores["best"], targets, method=method)
-        details = {
-            "map_type": method,
-            "threshold": threshold,
-            "average_precision": by_label(source.labels, precision),
-        }
-    return {
-        **metrics,
-        **details,
-        "images": len(targets),
-        "model_dir": str(model_dir),
-        "skipped_images": sorted(reader.broken.values()),
-    }
+    forward = make_forward(network, mesh, temperature=bundle.temperature)
+    if logits:
+        forward = jax.jit(
+            lambda variables, images: network.apply(variables, images)[0].astype(np.float32),
+            out_shardings=parallel.replicated(mesh),
+        )
+    values, targets = score(forward, {"best": variables}, batches, mesh)
+    indices = np.setdiff1d(np.arange(len(source)), list(reader.broken))
+    return Outputs(
+        model_dir,
+        bundle,
+        source,
+        indices if len(indices) == len(targets) else None,
+        values["best"],
+        targets,
+        sorted(reader.broken.values()),
+    )
 
 
 def by_label(labels: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:

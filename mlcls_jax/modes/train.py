@@ -127,7 +127,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         best_model,
         network.config,
         labels=data.train.labels,
-        threshold=config.evaluate.threshold,
+        threshold=config.evaluate.training_threshold,
     )
 
     def names_of(step: int) -> list[str]:
@@ -331,7 +331,7 @@ def evaluate_models(
     rows = parallel.local_rows(mesh, size)
     batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
     scores, targets = score(forward, models, batches, mesh)
-    options = {"threshold": config.evaluate.threshold, "method": config.evaluate.map_type}
+    options = {"threshold": config.evaluate.training_threshold, "method": config.evaluate.map_type}
     task = config.model.task
     return {name: metrics_of(task, s, targets, **options) for name, s in scores.items()}
 

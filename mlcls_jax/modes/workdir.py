@@ -14,8 +14,9 @@ CONFIG_FILE = "config.yaml"
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.
 FREE = frozenset((
-    "mode", "predict.", "check_dataset.", "log.", "profile.", "parallel.",
-    "evaluate.model_dir", "evaluate.batch_size",
+    "mode", "predict.", "export.", "thresholds.", "check_dataset.", "log.", "profile.",
+    "parallel.", "evaluate.model_dir", "evaluate.batch_size", "evaluate.report",
+    "evaluate.thresholds",
     "data.threads", "data.workers", "data.prefetch", "data.on_error", "train.resume",
     "train.save_epochs", "train.save_steps", "train.keep_checkpoints", "train.log_steps",
     "train.nonfinite", "train.max_nonfinite", "train.time_limit", "train.compile_cache",

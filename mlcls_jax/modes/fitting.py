@@ -1,0 +1,137 @@
+"""Thresholds and temperature that fit the validation images, put into a bundle."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mlcls_jax import config as schema
+from mlcls_jax import files
+from mlcls_jax.inference.bundle import Bundle, update_bundle
+from mlcls_jax.metrics import mean_average_precision, precision_recall_f1
+from mlcls_jax.models.classifier import probabilities
+from mlcls_jax.thresholds import (
+    DEFAULT,
+    FOLDS,
+    Choice,
+    calibration_bins,
+    choose_thresholds,
+    fit_temperature,
+    held_out_decisions,
+    log_loss,
+)
+
+log = logging.getLogger(__name__)
+
+SUMMARY = ("OF1", "CF1", "OP", "OR", "CP", "CR")
+
+
+def to_scores(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Scores float32 [N, K] of logits [N, K], as the model gives them with this temperature."""
+    return np.asarray(
+        jax.jit(lambda z: probabilities(z, "multilabel", temperature=temperature))(logits)
+    )
+
+
+def fit_thresholds(
+    model_dir: Path,
+    bundle: Bundle,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    options: schema.Thresholds,
+) -> dict[str, Any]:
+    """Choose thresholds and temperature, write them into the bundle, and tell what they change.
+
+    They start from the bare logits [N, K], whatever the bundle holds: done again on the same
+    images, the result is the same. An `inference.json` with thresholds that were chosen otherwise
+    is kept as `inference.json.bak`.
+
+    Returns:
+      Metrics before, after, and after on images that the thresholds were not chosen on
+      (`cross_validated`); calibration before and after; and a row a class.
+    """
+    wanted = {
+        "objective": options.objective,
+        "target": options.target,
+        "min_positives": options.min_positives,
+    }
+    temperature = fit_temperature(logits, targets) if options.calibrate else 1.0
+    scores = {
+        "before": to_scores(logits, bundle.temperature),
+        "after": to_scores(logits, temperature),
+    }
+    choice = choose_thresholds(scores["after"], targets, **wanted)
+    thresholds = {"before": np.float32(bundle.threshold), "after": choice.thresholds}
+    measured = {
+        when: precision_recall_f1(scores[when], targets, threshold=thresholds[when])
+        for when in scores
+    }
+    decisions = held_out_decisions(scores["after"], targets, **wanted)
+    if decisions is not None:  # as scores of 0 and 1
+        measured["cross_validated"] = precision_recall_f1(
+            decisions.astype(np.float32), targets, threshold=0.5
+        )
+    temperatures = {"before": bundle.temperature, "after": temperature}
+    facts = {**wanted, "calibrated": options.calibrate, "images": len(targets)}
+    _store(model_dir, choice, temperature, facts)
+    log.info(
+        "Thresholds of %s: OF1 %.4f, was %.4f.",
+        model_dir, measured["after"]["OF1"], measured["before"]["OF1"],
+    )  # fmt: skip
+    return {
+        "model_dir": str(model_dir),
+        **facts,
+        "folds": min(FOLDS, len(targets)),
+        "temperature": temperatures,
+        "NLL": {when: log_loss(logits, targets, temperature=t) for when, t in temperatures.items()},
+        "ECE": {when: calibration_bins(s, targets).error for when, s in scores.items()},
+        "MultiLabelMAP": {when: mean_average_precision(s, targets) for when, s in scores.items()},
+        **{
+            when: {key: float(numbers[key]) for key in SUMMARY}
+            for when, numbers in measured.items()
+        },
+        "classes": _rows(bundle.labels, targets, thresholds, choice, measured, options),
+    }
+
+
+def _store(model_dir: Path, choice: Choice, temperature: float, facts: dict[str, Any]) -> None:
+    path = model_dir / "inference.json"
+    text = path.read_text(encoding="utf-8")
+    before = json.loads(text)
+    thresholds = tuple(map(float, choice.thresholds))
+    is_chosen = isinstance(before["threshold"], list) or "calibration" in before
+    is_same = (before["threshold"], before.get("temperature")) == ([*thresholds], temperature)
+    if is_chosen and not is_same:
+        files.write_text(path.with_name("inference.json.bak"), text)
+    update_bundle(model_dir, threshold=thresholds, temperature=temperature, calibration=facts)
+
+
+def _rows(
+    labels: tuple[str, ...],
+    targets: np.ndarray,
+    thresholds: dict[str, np.ndarray],
+    choice: Choice,
+    measured: dict[str, dict[str, Any]],
+    options: schema.Thresholds,
+) -> list[dict[str, Any]]:
+    positives = (targets >= 1).sum(0)
+    limits = {when: np.broadcast_to(t, len(labels)) for when, t in thresholds.items()}
+    rows = []
+    for k, label in enumerate(labels):
+        row = {"label": label, "positives": int(positives[k])}
+        for name in ("threshold", "precision", "recall", "f1"):
+            for when, t in limits.items():
+                value = t[k] if name == "threshold" else measured[when][name][k]
+                row[f"{name}_{when}"] = float(value)
+        notes = []
+        if choice.shared[k]:
+            fewer = f"{positives[k]} positives: shares its threshold with other rare labels"
+            has_pool = positives[choice.shared].any()
+            notes.append(fewer if has_pool else f"no positives: threshold {DEFAULT}")
+        if choice.unreached[k]:
+            notes.append(f"{options.objective} {options.target} cannot be reached")
+        rows.append(row | {"note": "; ".join(notes)})
+    return rows
