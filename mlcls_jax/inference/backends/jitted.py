@@ -1,0 +1,153 @@
+"""JAX: compiled for a few batch sizes, on one device or several."""
+
+import contextlib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from mlcls_jax.errors import InputError
+from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.precision import Packed, in_dtype, pack, unpack
+from mlcls_jax.models.layers import depthwise_form
+
+
+class Jitted:
+    """A bundle compiled by JAX; can be called from several threads at once.
+
+    Args:
+      bundle: the model.
+      devices: of one kind; each holds a copy of the weights, and batches take turns.
+      batch_size: images that are computed together, at most; see `batch_sizes`.
+      precision: see `mlcls_jax.inference.precision`.
+    """
+
+    name = "jax"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        devices: Sequence[jax.Device],
+        batch_size: int,
+        precision: str = "float32",
+    ) -> None:
+        self._bundle = in_dtype(bundle, "bfloat16" if precision == "bfloat16" else "float32")
+        self._network = self._bundle.model.network
+        self._sizes = batch_sizes(batch_size)
+        # Depthwise convolutions are traced as the default device likes them, unless told.
+        self._form = "here" if devices[0].platform == jax.default_backend() else "portable"
+        packed = pack(bundle.model.variables, precision)
+        self._replicas = [(device, jax.device_put(packed, device)) for device in devices]
+        self.replicas = len(self._replicas)
+        self._turn = itertools.count()  # next() is atomic
+        self._scores = jax.jit(self._trace_scores)
+        self._explained = jax.jit(self._trace_explained)
+
+    def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
+        """Scores in 0…1 of images of the model's size."""
+        return self._run(self._scores, images)[0]
+
+    def explain(
+        self, images: UInt8[np.ndarray, "n H W 3"]
+    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"]]:
+        """Scores, and where each query of the head looks: label k belongs to query k // g.
+
+        Raises:
+          InputError: the model's head has no such maps.
+        """
+        if not self._network.has_evidence:
+            raise InputError(
+                f"{self._network.config.name}: cannot be explained: its head pools the whole image",
+                "Models with the ML-Decoder head can: their names end in _ML.",
+            )
+        scores, maps = self._run(self._explained, images)
+        return scores, maps
+
+    def warm_up(self) -> None:
+        """Compile what calls need, on every device."""
+        for size in self._sizes:
+            images = np.zeros((size, *self._bundle.image_size, 3), np.uint8)
+            for _ in self._replicas:
+                self(images)
+
+    def _run(self, function: Callable[..., Any], images: np.ndarray) -> list[np.ndarray]:
+        parts = []
+        for start, count, size in cover(len(images), self._sizes):
+            batch = images[start : start + count]
+            if count < size:
+                padding = np.zeros((size - count, *batch.shape[1:]), np.uint8)
+                batch = np.concatenate([batch, padding])
+            device, weights = self._replicas[next(self._turn) % len(self._replicas)]
+            parts.append((count, function(weights, jax.device_put(batch, device))))
+        # Only now, when all are on their way, wait; and let NumPy cut, since JAX would compile it.
+        rows = ([np.asarray(output)[:count] for output in outputs] for count, outputs in parts)
+        return [np.concatenate(pieces) for pieces in zip(*rows, strict=True)]
+
+    def _trace_scores(self, weights: Packed, images: Array) -> tuple[Array]:
+        with self._tracing():
+            variables = unpack(weights, self._network.abstract)
+            return (self._bundle.scores(variables, images),)
+
+    def _trace_explained(self, weights: Packed, images: Array) -> tuple[Array, Array]:
+        with self._tracing():
+            variables = unpack(weights, self._network.abstract)
+            logits, maps = self._network.apply_with_evidence(variables, images)
+            return self._bundle.probabilities(logits), maps.astype(np.float32)
+
+    @contextlib.contextmanager
+    def _tracing(self) -> Iterator[None]:
+        # TPUs and new GPUs would round the factors of float32 products to fewer bits.
+        with depthwise_form(self._form), jax.default_matmul_precision("float32"):
+            yield
+
+
+def batch_sizes(largest: int) -> tuple[int, ...]:
+    """1, 4, 16, … below `largest`, and `largest`: few programs, and little padding."""
+    powers = itertools.takewhile(lambda size: size < largest, (4**i for i in itertools.count()))
+    return (*powers, largest)
+
+
+def cover(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Divides `count` images into batches of `sizes`: start, number of images, batch size.
+
+    A batch that is not full holds more images than padding. `sizes` rise from 1.
+    """
+    start = 0
+    while rest := count - start:
+        size = next((size for size in sizes if rest <= size < 2 * rest), None)
+        size = size or max(size for size in sizes if size <= rest)
+        yield start, min(rest, size), size
+        start += min(rest, size)
+
+
+def device_list(text: str | None) -> list[jax.Device]:
+    """The devices that `cpu`, `gpu`, `gpu:0,1` or `tpu:0` name; None: JAX' default device.
+
+    Raises:
+      InputError: the text is none of these, or there is no such device; lists those that are.
+    """
+    if text is None:
+        return [jax.local_devices()[0]]
+    match = re.fullmatch(r"(cpu|gpu|tpu)(?::(\d+(?:,\d+)*))?", text)
+    found = _devices_of(match[1]) if match else []
+    chosen = sorted({int(index) for index in (match[2] or "0").split(",")}) if match else []
+    if not match or chosen[-1] >= len(found):
+        there = [d for kind in ("cpu", "gpu", "tpu") for d in _devices_of(kind)]
+        names = ", ".join(f"{d.platform}:{d.local_hardware_id or 0}" for d in there)
+        raise InputError(
+            f"device={text!r}: there is no such device",
+            f"There are: {names}. One is named gpu or gpu:0, several gpu:0,1.",
+        )
+    return [found[index] for index in chosen]
+
+
+def _devices_of(kind: str) -> list[jax.Device]:
+    try:
+        return jax.local_devices(backend=kind)
+    except RuntimeError:  # JAX has no such platform here
+        return []

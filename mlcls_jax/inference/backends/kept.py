@@ -1,0 +1,133 @@
+"""What the CPU runtimes share: the ONNX file of a bundle, made once and kept; batches; threads."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from mlcls_jax import __version__, files
+from mlcls_jax.errors import UserError
+from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.exports import EXPORTS, reference_scores, write_checked
+from mlcls_jax.inference.exports.verify import sample_images
+from mlcls_jax.models.network import flatten
+
+log = logging.getLogger(__name__)
+
+
+def onnx_file(bundle: Bundle, precision: str) -> Path:
+    """The bundle as an ONNX file in the user's cache folder; made, and checked, if it is not there.
+
+    Args:
+      bundle: the model.
+      precision: float32, or int8: weights and activations quantised for ONNX Runtime.
+
+    Raises:
+      UserError: onnx or ONNX Runtime is not installed, or its scores are not those of JAX.
+    """
+    folder = files.cache_folder("exports")
+    name = f"{bundle.model.network.config.name}-{fingerprint(bundle)}"
+    path, quantized = (folder / f"{name}-{kind}.onnx" for kind in ("float32", "int8"))
+    if not path.exists():
+        log.info("Making %s, once.", path)
+        folder.mkdir(parents=True, exist_ok=True)
+        images = sample_images(bundle.image_size)
+        write_checked(EXPORTS["onnx"], bundle, path, images, reference_scores(bundle, images))
+    if precision == "float32":
+        return path
+    if not quantized.exists():
+        log.info("Making %s, once.", quantized)
+        quantize(path, quantized, sample_images(bundle.image_size))
+    return quantized
+
+
+def fingerprint(bundle: Bundle) -> str:
+    """Of everything that scores depend on: weights, architecture, calibration, release."""
+    digest = hashlib.sha256()
+    described = (
+        __version__,
+        bundle.temperature,
+        sorted(asdict(bundle.model.network.config).items()),
+    )
+    digest.update(repr(described).encode())
+    for path, array in sorted(flatten(bundle.model.variables).items()):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
+
+
+def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> None:
+    """Write an ONNX file in whole numbers of 8 bits: weights a channel, activations by `images`."""
+    try:
+        from onnxruntime.quantization import (
+            CalibrationDataReader,
+            QuantFormat,
+            QuantType,
+            quantize_static,
+        )
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise UserError(
+            f"int8 needs onnx and ONNX Runtime: {error}", 'Install: pip install "mlcls_jax[onnx]"'
+        ) from error
+
+    class Images(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._rest = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self._rest, None)
+            return None if image is None else {"images": image[None]}
+
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        prepared, made = Path(scratch) / "prepared.onnx", Path(scratch) / "made.onnx"
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            made,
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            nodes_to_exclude=_depthwise(prepared),
+        )
+        os.replace(made, target)
+
+
+def _depthwise(path: Path) -> list[str]:
+    """Names of convolutions that keep float32: they gain nothing, and lose most of the accuracy."""
+    import onnx
+
+    return [
+        node.name
+        for node in onnx.load(path).graph.node
+        if node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
+
+
+def in_batches(
+    run: Callable[[np.ndarray], np.ndarray],
+    images: UInt8[np.ndarray, "n H W 3"],
+    batch_size: int,
+) -> Float[np.ndarray, "n K"]:
+    """Scores of images, at most `batch_size` at once."""
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([run(images[start : start + batch_size]) for start in starts])
+
+
+def thread_count() -> int:
+    """Threads to compute with: OMP_NUM_THREADS, or as many as there are cores for this process."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

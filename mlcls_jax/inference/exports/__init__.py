@@ -1,0 +1,141 @@
+"""A bundle as a file for another runtime, checked by that runtime before it is kept."""
+
+import importlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mlcls_jax import files
+from mlcls_jax.errors import InputError
+from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.exports.verify import check_scores, read_images
+from mlcls_jax.inference.precision import in_dtype
+
+log = logging.getLogger(__name__)
+
+BUNDLE_FILES = ("inference.json", "weights.safetensors")
+
+
+class Format(NamedTuple):
+    """How one kind of file is made, and run; dotted names, imported where they are used."""
+
+    file: str
+    write: str  # (bundle, path): writes the file
+    load: str  # (path) → function of uint8 images [n, H, W, 3] that gives scores [n, K]
+    describe: str | None = None  # (path) → what stands in the JSON beside the file
+
+
+EXPORTS = {
+    "stablehlo": Format(
+        "model.stablehlo",
+        "mlcls_jax.inference.exports.stablehlo.write",
+        "mlcls_jax.inference.exports.stablehlo.load",
+        "mlcls_jax.inference.exports.stablehlo.describe",
+    ),
+    "onnx": Format(
+        "model.onnx",
+        "mlcls_jax.inference.exports.onnx.export_onnx",
+        "mlcls_jax.inference.backends.onnxruntime.load",
+    ),
+    "litert": Format(
+        "model.tflite",
+        "mlcls_jax.inference.exports.litert.write",
+        "mlcls_jax.inference.exports.litert.load",
+    ),
+}
+
+
+class Exported(NamedTuple):
+    """A file that was written and checked."""
+
+    path: Path
+    bytes: int
+    largest_difference: float  # of a score, from JAX
+
+
+def export(
+    bundle_folder: Path,
+    output: Path,
+    formats: Sequence[str],
+    images: str | Path | None = None,
+) -> dict[str, Exported]:
+    """Write the bundle and the files of `formats` to the folder `output`.
+
+    Files of an earlier export are replaced, one by one; others are left alone. When a format fails,
+    the formats before it are there, and the later ones are as they were.
+
+    Args:
+      bundle_folder: with inference.json and weights.safetensors.
+      output: made if need be.
+      formats: keys of `EXPORTS`.
+      images: an image or a folder of images, which the scores are compared on; None: parts of two
+        photographs.
+
+    Raises:
+      InputError: there is no such format, or no image.
+      WeightsError: the bundle cannot be read.
+      UserError: a runtime is not installed, or its scores are not those of JAX.
+    """
+    if unknown := [name for name in formats if name not in EXPORTS]:
+        known = ", ".join(EXPORTS)
+        raise InputError(f"{', '.join(unknown)}: there is no such format", f"There are: {known}.")
+    bundle = read_bundle(bundle_folder)
+    shown = read_images(images, bundle.image_size)  # uint8 [n, H, W, 3]
+    wanted = reference_scores(bundle, shown)
+    (output / "bundle").mkdir(parents=True, exist_ok=True)
+    for name in BUNDLE_FILES:
+        _copy(bundle_folder / name, output / "bundle" / name)
+    exported = {}
+    for name in formats:
+        kind = EXPORTS[name]
+        path = output / kind.file
+        difference = write_checked(kind, bundle, path, shown, wanted)
+        if kind.describe:
+            files.write_json(path.with_name(f"{path.name}.json"), _import(kind.describe)(path))
+        exported[name] = Exported(path, path.stat().st_size, difference)
+        log.info(
+            "%s: %.1f MB; scores as JAX' but for %.1g, on %d images.",
+            *(path, path.stat().st_size / 1e6, difference, len(shown)),
+        )
+    return exported
+
+
+def write_checked(
+    kind: Format, bundle: Bundle, path: Path, images: np.ndarray, wanted: np.ndarray
+) -> float:
+    """Write `path`, unless the scores of its runtime are not the `wanted` ones; see `check_scores`.
+
+    Returns the largest difference.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # others may write the same
+    try:
+        _import(kind.write)(in_dtype(bundle, "float32"), temporary)
+        difference = check_scores(wanted, _import(kind.load)(temporary)(images), what=str(path))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+def reference_scores(bundle: Bundle, images: np.ndarray) -> np.ndarray:
+    """JAX' scores [n, K] of images uint8 [n, H, W, 3] in float32, which every runtime must give."""
+    bundle = in_dtype(bundle, "float32")
+    with jax.default_matmul_precision("float32"):
+        return np.asarray(jax.jit(bundle.scores)(bundle.model.variables, images))
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def _import(dotted: str) -> Callable[..., Any]:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,101 @@
+"""A bundle as an ONNX file: uint8 images in, scores out, for runtimes other than JAX."""
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mlcls_jax import __version__
+from mlcls_jax.errors import ExportError
+from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.exports.onnx_graph import build
+from mlcls_jax.models.layers import depthwise_form
+from mlcls_jax.models.network import Network
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET, IR_VERSION = 17, 8  # of 2022: what any runtime in use can read
+MAX_BYTES = 2**31 - 1  # of a protobuf
+
+
+def export_onnx(bundle: Bundle, path: Path) -> Path:
+    """Write `bundle.scores` as an ONNX file that computes in float32.
+
+    It takes `images` [batch, H, W, 3], uint8 of the bundle's size, and gives `scores` [batch, K],
+    float32. Labels, threshold, temperature and image size are in its metadata, as JSON.
+
+    Raises:
+      ExportError: onnx is not installed, the model has an operation without a rule, or it is too
+        large for the format.
+    """
+    config = replace(bundle.model.network.config, dtype="float32", text_embeddings=None)
+    network, variables = Network.of(config), bundle.model.variables
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    if size > MAX_BYTES:
+        raise ExportError(
+            f"{path}: the weights take {size / 2**30:.1f} GiB, but an ONNX file holds 2 at most",
+            "Export StableHLO, which has no such limit.",
+        )
+    model = convert(
+        lambda images: bundle.probabilities(network.apply(variables, images)[0]), bundle.image_size
+    )
+    facts = {
+        "labels": bundle.labels,
+        "threshold": bundle.threshold,
+        "temperature": bundle.temperature,
+        "image_size": bundle.image_size,
+        "mlcls_jax": __version__,
+    }
+    for name, fact in facts.items():
+        model.metadata_props.add(key=name, value=json.dumps(fact, ensure_ascii=False))
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(model.SerializeToString())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "ModelProto":
+    """A function of uint8 images [batch, H, W, 3] as an ONNX model, for a batch of any size.
+
+    Arrays that `scores` closes over become weights. Layers must be traced by this call for the
+    first time: JAX keeps what it has traced, in the form that other runtimes do not like.
+
+    Raises:
+      ExportError: onnx is not installed, or the function has an operation without a rule.
+    """
+    try:
+        from onnx import TensorProto, helper
+
+        from mlcls_jax.inference.exports.onnx_nodes import write
+    except ImportError as error:
+        raise ExportError(
+            "ONNX files are written by the package onnx, which is not installed",
+            'pip install "mlcls_jax[onnx]"',
+        ) from error
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *image_size, 3), jnp.uint8)
+    # Full precision: what is computed here must not be rounded as accelerators like to.
+    with depthwise_form("plain"), jax.default_matmul_precision("highest"):
+        result = build(jax.make_jaxpr(lambda images: scores(images))(images))
+    nodes, weights = write(result, "images", "scores")
+    inputs = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *image_size, 3])
+    outputs = helper.make_tensor_value_info("scores", TensorProto.FLOAT, result.shape)
+    graph = helper.make_graph(nodes, "mlcls_jax", [inputs], [outputs], weights)
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="mlcls_jax",
+        producer_version=__version__,
+    )

@@ -1,0 +1,394 @@
+"""A graph of operations as nodes of ONNX.
+
+ONNX convolves NCHW where JAX convolves NHWC, so every value is written in the order of axes that
+its operation likes, that order is remembered, and axes are only moved for readers that must have
+another one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from mlcls_jax.inference.exports.onnx_graph import BATCH, Op, Shape, in_order
+
+Order = tuple[int, ...]  # stored axis -> axis in JAX
+NCHW: Order = (0, 3, 1, 2)
+SAME_NAME = {
+    **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"},
+    **{"abs": "Abs", "erf": "Erf", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": "Tanh"},
+    **{"logistic": "Sigmoid", "hard_swish": "HardSwish"},
+}
+REDUCTIONS = {
+    **{"reduce_sum": "ReduceSum", "reduce_mean": "ReduceMean"},
+    **{"reduce_max": "ReduceMax", "reduce_min": "ReduceMin"},
+}
+
+
+class Nodes:
+    """The nodes and weights written so far."""
+
+    def __init__(self, images: str) -> None:
+        self.images = images
+        self.nodes: list[NodeProto] = []
+        self.weights: list[TensorProto] = []
+        self.stored: dict[Op, dict[Order, str]] = {}  # the first order is that of its operation
+        self.readers: dict[Op, list[Op]] = {}
+        self.shared: dict[tuple[Any, ...], str] = {}  # names of weights by content
+
+    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Append a node and return the name of its output."""
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def weight(self, array: Any, dtype: type = np.float32) -> str:
+        """The name of a constant; small ones are written once."""
+        array = np.asarray(array, dtype)
+        key = (array.tobytes() if array.size < 64 else len(self.weights), array.shape, dtype)
+        if key not in self.shared:
+            self.shared[key] = f"weight_{len(self.weights)}"
+            self.weights.append(numpy_helper.from_array(array, self.shared[key]))
+        return self.shared[key]
+
+    def order(self, op: Op) -> Order:
+        """The order of axes in which `op` was written."""
+        return next(iter(self.stored[op]))
+
+    def read(self, value: "Op | np.ndarray", order: Order) -> str:
+        """The name of `value` with its axes in `order`."""
+        if not isinstance(value, Op):
+            return self.weight(value.transpose(order) if value.ndim == len(order) else value)
+        names = self.stored[value]
+        if order not in names:
+            first = self.order(value)
+            shape = [value.shape[axis] for axis in order]
+            if _moves_nothing(first, order, value.shape):
+                names[order] = self.reshape(names[first], shape)
+            else:
+                moves = [first.index(axis) for axis in order]
+                names[order] = self.node("Transpose", [names[first]], perm=moves)
+        return names[order]
+
+    def reshape(self, name: str, shape: Sequence[int | str]) -> str:
+        """`name` with another shape, in which one size may be BATCH."""
+        sizes = [-1 if size == BATCH else size for size in shape]
+        return self.node("Reshape", [name, self.weight(sizes, np.int64)])
+
+    def repeated(self, array: np.ndarray, order: Order, shape: Shape) -> str:
+        """A constant with a batch of one, once for each image."""
+        name = self.weight(array.transpose(order))
+        if BATCH not in shape:
+            return name
+        batch = self.node("Shape", [self.images], start=0, end=1)
+        axis = [shape[a] for a in order].index(BATCH)
+        ones = self.weight(np.ones(len(shape)), np.int64)
+        sizes = self.node("ScatterElements", [ones, self.weight([axis], np.int64), batch])
+        return self.node("Expand", [name, sizes])
+
+
+def write(result: Op, images: str, scores: str) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Nodes and weights that compute `result`, called `scores`, from uint8 `images` NHWC."""
+    to = Nodes(images)
+    ops = in_order(result)
+    for op in ops:
+        for operand in op.inputs:
+            if isinstance(operand, Op):
+                to.readers.setdefault(operand, []).append(op)
+    for op in ops:
+        name, order = WRITERS[op.kind](op, to)
+        to.stored[op] = {order: name}
+    last = to.read(result, _plain(result))
+    for node in to.nodes:
+        for names in (node.input, node.output):
+            names[:] = [scores if name == last else name for name in names]
+    return to.nodes, to.weights
+
+
+def _plain(op: Op) -> Order:
+    return tuple(range(len(op.shape)))
+
+
+def _moves_nothing(old: Order, new: Order, shape: Shape) -> bool:
+    """Whether only axes of size one change places, so that the numbers lie as before."""
+    return [a for a in old if shape[a] != 1] == [a for a in new if shape[a] != 1]
+
+
+Written = tuple[str, Order]
+
+
+def _images(op: Op, to: Nodes) -> Written:
+    """Bytes are moved before they become numbers of four bytes, if a convolution reads them."""
+    reader = op
+    while len(to.readers.get(reader, [])) == 1 and reader.kind in ("images", "cast", "affine"):
+        (reader,) = to.readers[reader]
+    if reader.kind in ("conv", "max_pool"):
+        return to.node("Transpose", [to.images], perm=NCHW), NCHW
+    return to.images, _plain(op)
+
+
+def _cast(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    return to.node("Cast", [to.read(op.x, order)], to=TensorProto.FLOAT), order
+
+
+def _elementwise(op: Op, to: Nodes) -> Written:
+    """Operands must have one order: that of the largest that is no constant."""
+    operands = [i for i in op.inputs if isinstance(i, Op)]
+    order = to.order(next((i for i in operands if i.shape == op.shape), operands[0]))
+    return to.node(SAME_NAME[op.kind], [to.read(i, order) for i in op.inputs]), order
+
+
+def _rsqrt(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    return to.node("Reciprocal", [to.node("Sqrt", [to.read(op.x, order)])]), order
+
+
+def _power(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    return to.node("Pow", [to.read(op.x, order), to.weight(op.y)]), order
+
+
+def _affine(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    name = to.read(op.x, order)
+    if np.any(op.scale != 1):
+        name = to.node("Mul", [name, to.read(op.scale, order)])
+    if np.any(op.shift != 0):
+        name = to.node("Add", [name, to.read(op.shift, order)])
+    return name, order
+
+
+def _clip(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    name = to.read(op.x, order)
+    if (op.low, op.high) == (0, math.inf):
+        return to.node("Relu", [name]), order
+    bounds = ["" if math.isinf(bound) else to.weight(bound) for bound in (op.low, op.high)]
+    return to.node("Clip", [name, *bounds][: 3 if bounds[1] else 2]), order
+
+
+def _hard_sigmoid(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    name = to.read(op.x, order)
+    return to.node("HardSigmoid", [name], alpha=op.alpha, beta=op.beta), order
+
+
+def _gelu(op: Op, to: Nodes) -> Written:
+    """The five nodes that runtimes know as the exact GELU."""
+    order = to.order(op.x)
+    x = to.read(op.x, order)
+    erf = to.node("Erf", [to.node("Div", [x, to.weight(math.sqrt(2))])])
+    product = to.node("Mul", [x, to.node("Add", [erf, to.weight(1)])])
+    return to.node("Mul", [product, to.weight(0.5)]), order
+
+
+def _softmax(op: Op, to: Nodes) -> Written:
+    return to.node("Softmax", [to.read(op.x, _plain(op))], axis=-1), _plain(op)
+
+
+def _layer_norm(op: Op, to: Nodes) -> Written:
+    inputs = [to.read(op.x, _plain(op)), to.weight(op.weight), to.weight(op.bias)]
+    return to.node("LayerNormalization", inputs, axis=-1, epsilon=op.epsilon), _plain(op)
+
+
+def _reduce(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    name, axes = to.read(op.x, order), [order.index(axis) for axis in op.axes]
+    if op.kind == "reduce_mean" and order == NCHW and sorted(axes) == [2, 3]:
+        return to.node("GlobalAveragePool", [name]), order
+    if op.kind == "reduce_sum":  # the only one whose axes are an input
+        return to.node("ReduceSum", [name, to.weight(axes, np.int64)], keepdims=1), order
+    return to.node(REDUCTIONS[op.kind], [name], axes=axes, keepdims=1), order
+
+
+def _conv(op: Op, to: Nodes) -> Written:
+    (top, bottom), (left, right) = op.pads
+    inputs = [to.read(op.x, NCHW), to.weight(op.weight.transpose(3, 2, 0, 1))]
+    if np.any(op.bias):
+        inputs.append(to.weight(op.bias))
+    name = to.node(
+        "Conv",
+        inputs,
+        kernel_shape=op.weight.shape[:2],
+        strides=op.strides,
+        pads=(top, left, bottom, right),
+        dilations=op.dilations,
+        group=op.groups,
+    )
+    return name, NCHW
+
+
+def _linear(op: Op, to: Nodes) -> Written:
+    """On a map a 1 x 1 convolution, else a matrix product."""
+    if len(op.shape) == 4:
+        one = {"strides": (1, 1), "pads": ((0, 0), (0, 0)), "dilations": (1, 1), "groups": 1}
+        params = one | {"weight": op.weight[None, None], "bias": op.bias}
+        return _conv(Op("conv", op.inputs, op.shape, params), to)
+    x, weight = to.read(op.x, _plain(op)), to.weight(op.weight)
+    if len(op.shape) == 2:
+        return to.node("Gemm", [x, weight, to.weight(op.bias)]), _plain(op)
+    name = to.node("MatMul", [x, weight])
+    return to.node("Add", [name, to.weight(op.bias)]) if np.any(op.bias) else name, _plain(op)
+
+
+def _max_pool(op: Op, to: Nodes) -> Written:
+    (top, bottom), (left, right) = op.pads
+    name = to.node(
+        "MaxPool",
+        [to.read(op.x, NCHW)],
+        kernel_shape=op.sizes,
+        strides=op.strides,
+        pads=(top, left, bottom, right),
+    )
+    return name, NCHW
+
+
+def _dot(op: Op, to: Nodes) -> Written:
+    """Products of matrices, one for each index of the axes that both have in common."""
+    operands, (contracted, batched) = op.inputs, op.dimension_numbers
+    sides = []
+    for value, inner, outer in zip(operands, contracted, batched, strict=True):
+        free = tuple(a for a in range(len(value.shape)) if a not in (*inner, *outer))
+        sides.append((value, tuple(outer), tuple(inner), free))
+    if any(len(inner) != 1 or len(free) != 1 for _, _, inner, free in sides):
+        return _einsum(op, sides, to)
+    plain = _plain(op)
+    ways = []
+    for (a, b), order in ((sides, plain), (sides[::-1], (*plain[:-2], plain[-1], plain[-2]))):
+        orders = ((*a[1], *a[3], *a[2]), (*b[1], *b[2], *b[3]))
+        moved = sum(
+            isinstance(v, Op) and not _moves_nothing(to.order(v), o, v.shape)
+            for (v, *_), o in zip((a, b), orders, strict=True)
+        )
+        ways.append((moved, [(a[0], orders[0]), (b[0], orders[1])], order))
+    _, factors, order = min(ways, key=lambda way: way[0])
+    return to.node("MatMul", [to.read(value, o) for value, o in factors]), order
+
+
+def _einsum(op: Op, sides: list[tuple[Any, Order, Order, Order]], to: Nodes) -> Written:
+    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    (left, *left_axes), (right, *right_axes) = sides
+    names: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    result = []
+    for group in range(2):  # batch axes, then contracted ones
+        for i, j in zip(left_axes[group], right_axes[group], strict=True):
+            names[0][i] = names[1][j] = letter = next(letters)
+            result += [letter] if group == 0 else []
+    for side, axes in zip(names, (left_axes[2], right_axes[2]), strict=True):
+        for axis in axes:
+            side[axis] = next(letters)
+            result.append(side[axis])
+    inputs, terms = [], []
+    for value, name in ((left, names[0]), (right, names[1])):
+        order = to.order(value) if isinstance(value, Op) else tuple(range(value.ndim))
+        inputs.append(to.read(value, order))
+        terms.append("".join(name[axis] for axis in order))
+    # The batch first, as whoever reads it next will want.
+    order = tuple(sorted(_plain(op), key=lambda axis: op.shape[axis] != BATCH))
+    equation = f"{','.join(terms)}->{''.join(result[axis] for axis in order)}"
+    return to.node("Einsum", inputs, equation=equation), order
+
+
+def _reshape(op: Op, to: Nodes) -> Written:
+    """Without moving anything where the axes that are merged or split lie side by side."""
+    order = to.order(op.x)
+    groups = _groups(op.x.shape, op.shape)
+    place = {axis: index for index, axis in enumerate(a for a in order if op.x.shape[a] != 1)}
+    starts = [place[group[0]] for group, _ in groups]
+    together = all(
+        [place[axis] for axis in group] == list(range(start, start + len(group)))
+        for (group, _), start in zip(groups, starts, strict=True)
+    )
+    if not together:
+        return to.reshape(to.read(op.x, _plain(op.x)), op.shape), _plain(op)
+    in_place = [axis for start in sorted(starts) for axis in groups[starts.index(start)][1]]
+    ones = [axis for axis, size in enumerate(op.shape) if axis not in in_place]
+    new = _plain(op) if in_place == sorted(in_place) else (*in_place, *ones)
+    return to.reshape(to.read(op.x, order), [op.shape[axis] for axis in new]), new
+
+
+def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+    """The axes of `old` that become those of `new`, as few at a time as possible, without ones."""
+    axes = [[i for i, size in enumerate(shape) if size != 1] for shape in (old, new)]
+    groups = []
+    while axes[0]:
+        ours, theirs = ([side.pop(0)] for side in axes)
+        while (count := _size(old, ours)) != (wanted := _size(new, theirs)):
+            (ours if count < wanted else theirs).append(axes[count > wanted].pop(0))
+        groups.append((ours, theirs))
+    return groups
+
+
+def _size(shape: Shape, axes: list[int]) -> int:
+    return math.prod(-1 if shape[axis] == BATCH else shape[axis] for axis in axes)
+
+
+def _expand(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    sizes = [1 if op.shape[axis] == BATCH else op.shape[axis] for axis in order]
+    return to.node("Expand", [to.read(op.x, order), to.weight(sizes, np.int64)]), order
+
+
+def _transpose(op: Op, to: Nodes) -> Written:
+    """Nothing is moved; the order is called by the new names of the axes."""
+    order = to.order(op.x)
+    return to.read(op.x, order), tuple(op.permutation.index(axis) for axis in order)
+
+
+def _concatenate(op: Op, to: Nodes) -> Written:
+    order = next(to.order(i) for i in op.inputs if isinstance(i, Op))
+    names = []
+    for value in op.inputs:
+        if isinstance(value, Op):
+            names.append(to.read(value, order))
+        else:
+            names.append(to.repeated(value, order, op.shape))
+    return to.node("Concat", names, axis=order.index(op.dimension)), order
+
+
+def _slice(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    axes = [a for a in order if op.shape[a] != op.x.shape[a]]
+    bounds = [
+        [op.starts[a] for a in axes],
+        [op.starts[a] + op.shape[a] for a in axes],
+        [order.index(a) for a in axes],
+    ]
+    inputs = [to.read(op.x, order), *(to.weight(b, np.int64) for b in bounds)]
+    return to.node("Slice", inputs) if axes else inputs[0], order
+
+
+def _pad(op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    pads = [op.pads[axis][side] for side in range(2) for axis in order]
+    inputs = [to.read(op.x, order), to.weight(pads, np.int64), to.weight(op.value)]
+    return to.node("Pad", inputs), order
+
+
+WRITERS: dict[str, Callable[[Op, Nodes], Written]] = {
+    **dict.fromkeys(SAME_NAME, _elementwise),
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    "images": _images,
+    "cast": _cast,
+    "rsqrt": _rsqrt,
+    "integer_pow": _power,
+    "affine": _affine,
+    "clip": _clip,
+    "hard_sigmoid": _hard_sigmoid,
+    "gelu": _gelu,
+    "softmax": _softmax,
+    "layer_norm": _layer_norm,
+    "conv": _conv,
+    "linear": _linear,
+    "dot_general": _dot,
+    "max_pool": _max_pool,
+    "reshape": _reshape,
+    "expand": _expand,
+    "transpose": _transpose,
+    "concatenate": _concatenate,
+    "slice": _slice,
+    "pad": _pad,
+}

@@ -1,0 +1,73 @@
+"""An exported file is only kept if its own runtime gives JAX' scores."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from mlcls_jax.data.images import list_images, read_image, resize
+from mlcls_jax.errors import ExportError, NonFiniteError
+
+TOLERANCE = 1e-4  # of a score
+MOST_IMAGES = 64  # of a folder: more would tell nothing new
+
+# Left, top, width, height: parts of scikit-learn's photographs, of 640 x 427 pixels.
+_CROPS = ((0, 0, 640, 427), (40, 60, 240, 240), (330, 30, 280, 200), (180, 190, 200, 230))
+
+
+def check_scores(
+    wanted: Float[np.ndarray, "n K"], found: Float[np.ndarray, "n K"], *, what: str
+) -> float:
+    """The largest difference of two runtimes' scores of the same images.
+
+    Args:
+      wanted: JAX' scores.
+      found: those of `what`, for the message.
+
+    Raises:
+      NonFiniteError: scores are not numbers.
+      ExportError: the difference is above 1e-4, or the shapes differ.
+    """
+    if wanted.shape != found.shape:
+        raise ExportError(f"{what}: gives scores {found.shape} where JAX gives {wanted.shape}")
+    if not (np.isfinite(wanted).all() and np.isfinite(found).all()):
+        raise NonFiniteError(f"{what}: there are scores that are not numbers")
+    differences = np.abs(wanted - found)
+    largest = float(differences.max())
+    if largest > TOLERANCE:
+        image, label = np.unravel_index(differences.argmax(), differences.shape)
+        raise ExportError(
+            f"{what}: its scores differ from those of JAX by {largest:.2g}, more than"
+            f" {TOLERANCE:g}: image {image}, label {label}: {found[image, label]:.6f},"
+            f" JAX {wanted[image, label]:.6f}",
+            "The file was not kept. Another release of the runtime may help.",
+        )
+    return largest
+
+
+def sample_images(size: tuple[int, int]) -> UInt8[np.ndarray, "8 H W 3"]:
+    """Eight parts of the two photographs that come with scikit-learn, at `size` (height, width)."""
+    from sklearn.datasets import load_sample_images
+
+    photographs = load_sample_images().images  # two of uint8 [427, 640, 3]
+    return np.stack(
+        [
+            resize(photograph[top : top + height, left : left + width], size)
+            for photograph in photographs
+            for left, top, width, height in _CROPS
+        ]
+    )
+
+
+def read_images(path: str | Path | None, size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
+    """An image, or up to 64 of a folder, spread over it; None: `sample_images`.
+
+    Raises:
+      InputError: there is none.
+      DataError: one cannot be read.
+    """
+    if path is None:
+        return sample_images(size)
+    paths = list_images(path)
+    chosen = paths[:: -(-len(paths) // MOST_IMAGES)]
+    return np.stack([resize(read_image(path), size) for path in chosen])

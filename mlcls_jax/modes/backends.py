@@ -1,0 +1,123 @@
+"""`mlcls backends MODEL_DIR`: what each backend and precision gains here, and what it costs."""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mlcls_jax.errors import UserError
+from mlcls_jax.inference.backends import BACKENDS, open_backend
+from mlcls_jax.inference.backends.choose import machine, measure
+from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.exports.verify import read_images
+
+
+class Row(NamedTuple):
+    """One line of the table: speed, and how scores change from those of JAX in float32."""
+
+    backend: str
+    precision: str
+    milliseconds: float  # an image, in batches
+    speed: float  # images per second over those of JAX in float32
+    largest: float  # change of a score
+    mean: float
+    decisions: float  # share of the labels reported, or not, that change
+
+
+def run(argv: list[str]) -> str:
+    """Measure as the arguments say; a table.
+
+    Raises:
+      WeightsError: the bundle is missing or damaged.
+      InputError: there is no image.
+      SystemExit: the arguments are wrong, or ask for help.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mlcls backends",
+        description="Speed of each backend and precision, and how scores change from those of JAX"
+        " in float32.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="bundle, best_model for instance")
+    parser.add_argument("--batch_size", type=int, default=16, help="images computed together")
+    parser.add_argument(
+        "--images", help="image or folder, of which up to 64; None: parts of two photographs"
+    )
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        parser.error(f"--batch_size {args.batch_size}: must be above 0")
+    bundle = read_bundle(Path(args.model_dir))
+    images = read_images(args.images, bundle.image_size)
+    rows, missing = compare(bundle, images, batch_size=args.batch_size)
+    return _text(rows, missing, images=len(images), batch_size=args.batch_size)
+
+
+def compare(
+    bundle: Bundle, images: np.ndarray, *, batch_size: int
+) -> tuple[list[Row], dict[str, UserError]]:
+    """A row for each backend and precision; and the errors of those that cannot be used here.
+
+    JAX computes on its default device, the others on the CPU.
+
+    Args:
+      bundle: the model.
+      images: uint8 [n, H, W, 3] of its size, on which scores are compared.
+      batch_size: images computed together when time is measured.
+    """
+    opened, missing = {}, {}
+    for name, kind in BACKENDS.items():
+        for precision in kind.precisions:
+            try:
+                opened[name, precision] = open_backend(
+                    name, bundle, batch_size=batch_size, precision=precision
+                )
+            except UserError as error:
+                missing[f"{name} {precision}"] = error
+    batch = np.resize(images, (batch_size, *images.shape[1:]))  # repeats them
+    calls = {key: lambda backend=backend: backend(batch) for key, backend in opened.items()}
+    seconds = measure(calls)
+    wanted = opened["jax", "float32"](images)
+    rows = []
+    for key, backend in opened.items():
+        scores = backend(images)
+        change = np.abs(scores - wanted)
+        flips = decisions(bundle, scores) != decisions(bundle, wanted)
+        rows.append(
+            Row(
+                *key,
+                milliseconds=1e3 * seconds[key] / batch_size,
+                speed=seconds["jax", "float32"] / seconds[key],
+                largest=float(change.max()),
+                mean=float(change.mean()),
+                decisions=float(flips.mean()),
+            )
+        )
+    return rows, missing
+
+
+def decisions(bundle: Bundle, scores: Float[np.ndarray, "n K"]) -> Bool[np.ndarray, "n K"]:
+    """Which labels are reported; of one label an image, the best one."""
+    if bundle.model.network.config.task == "single":
+        return scores == scores.max(-1, keepdims=True)
+    return scores > np.asarray(bundle.threshold, np.float32)
+
+
+def _text(rows: list[Row], missing: dict[str, UserError], *, images: int, batch_size: int) -> str:
+    facts = machine()
+    head = ("ms/image", "speed", "largest change", "mean change", "decisions changed")
+    lines = [
+        f"{facts['processor']}, {facts['threads']} threads; JAX on {jax.devices()[0].device_kind};"
+        f" time in batches of {batch_size}, scores on {images} images",
+        f"{'':12} {'':9} {head[0]:>9} {head[1]:>7} {head[2]:>15} {head[3]:>12} {head[4]:>18}",
+    ]
+    lines += [
+        f"{row.backend:12} {row.precision:9} {row.milliseconds:9.3g} {row.speed:6.2f}×"
+        f" {row.largest:15.1e} {row.mean:12.1e} {row.decisions:18.2%}"
+        for row in rows
+    ]
+    lines += [f"{name}: {error.message}. {error.hint or ''}" for name, error in missing.items()]
+    return "\n".join(lines)

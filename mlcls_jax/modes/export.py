@@ -1,0 +1,75 @@
+"""mode=export and `mlcls export MODEL_DIR`: a bundle as files for other runtimes."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mlcls_jax import config as schema
+from mlcls_jax.inference import exports
+
+
+def export(config: schema.Config, workdir: Path) -> dict[str, Any]:
+    """Export `export.model_dir`, or the best model of the workdir, in `export.formats`.
+
+    Returns:
+      The content of `export_result.json`: of each file its size, and the largest difference of its
+      scores from those of JAX.
+
+    Raises:
+      WeightsError: the bundle is missing or damaged.
+      InputError: there is no image at `export.images`.
+      UserError: a format's runtime is not installed, or its scores are not those of JAX.
+    """
+    options = config.export
+    model_dir = Path(options.model_dir or workdir / "best_model")
+    output = Path(options.output or workdir / "export")
+    exported = exports.export(model_dir, output, options.formats, options.images)
+    return {
+        "model_dir": str(model_dir),
+        "output": str(output),
+        "files": {
+            name: {
+                "path": str(file.path),
+                "bytes": file.bytes,
+                "largest_difference": file.largest_difference,
+            }
+            for name, file in exported.items()
+        },
+    }
+
+
+def run(argv: list[str]) -> str:
+    """Export as the arguments say; a line a file.
+
+    Raises:
+      UserError: as `export`.
+      SystemExit: the arguments are wrong, or ask for help.
+    """
+    defaults = schema.Export()
+    parser = argparse.ArgumentParser(
+        prog="mlcls export",
+        description="Write a bundle as files for other runtimes, each checked by its runtime.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="bundle, best_model for instance")
+    parser.add_argument(
+        "--format",
+        default=",".join(defaults.formats),
+        help=f"some of {','.join(schema.EXPORT_FORMATS)}",
+    )
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the files")
+    parser.add_argument(
+        "--images", help="image or folder to compare scores on; None: parts of two photographs"
+    )
+    args = parser.parse_args(argv)
+    formats = [name.strip() for name in args.format.split(",")]
+    output = Path(args.output)
+    exported = exports.export(Path(args.model_dir), output, formats, args.images)
+    lines = [f"{output / 'bundle'}: the bundle itself"]
+    lines += [
+        f"{file.path}: {file.bytes / 1e6:,.1f} MB,"
+        f" scores differ from those of JAX by {file.largest_difference:.1g} at most"
+        for file in exported.values()
+    ]
+    return "\n".join(lines)
