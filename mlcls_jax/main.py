@@ -1,10 +1,11 @@
 """`python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo`
 
-Turns flags into a checked `Config` and runs the mode that it names. In the place of flags a command
-may stand: `models [PATTERN]` prints the table of models, `pack` writes a data set as shards. Exit
-codes: 0 done; 1 the configuration, the data or a file is wrong (one message, no traceback); 2 a
-flag does not parse; 70 a fault of this program; 75 asked to end, or out of time, with a checkpoint
-saved: the same command goes on; 130 interrupted.
+Turns flags into a checked `Config` and runs the mode that it names. The console command `mlcls` is
+the same: its first word may name the mode (`mlcls train --config=…`) or a command that needs no
+configuration file (`mlcls models`), and the flags of PaddleX (`mlcls --pipeline NAME`) are
+understood. Exit codes: 0 done; 1 the configuration, the data or a file is wrong (one message, no
+traceback); 2 a flag does not parse; 70 a fault of this program; 75 asked to end, or out of time,
+with a checkpoint saved: the same command goes on; 130 interrupted.
 """
 
 import importlib
@@ -29,16 +30,54 @@ from mlcls_jax.errors import PreemptedError, UserError, WorkdirError
 MODES = {
     "train": "mlcls_jax.modes.train.train",
     "evaluate": "mlcls_jax.modes.evaluate.evaluate",
+    "thresholds": "mlcls_jax.modes.thresholds.thresholds",
     "predict": "mlcls_jax.modes.predict.predict",
+    "export": "mlcls_jax.modes.export.export",
     "check_dataset": "mlcls_jax.modes.check_dataset.check_dataset",
 }
-# first word in the place of flags → function (arguments) → text to print
+# first word → mode; `predict` and `export` have commands that need no configuration file
+WORDS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "thresholds": "thresholds",
+    "check": "check_dataset",
+}
+# first word → function (arguments) → text to print
 COMMANDS = {
     "models": "mlcls_jax.modes.list_models.run",
     "pack": "mlcls_jax.modes.pack.run",
     "plan": "mlcls_jax.modes.plan.run",
+    "predict": "mlcls_jax.modes.pipeline.run",
+    "export": "mlcls_jax.modes.export.run",
+    "backends": "mlcls_jax.modes.backends.run",
+    "score": "mlcls_jax.modes.score.run",
 }
+# flags of PaddleX that stand without a first word, and mean `predict`
+PIPELINE_FLAGS = {"--pipeline", "--input", "--serve", "--get_pipeline_config"}
 USAGE = "usage: python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo"
+OVERVIEW = """\
+Multi-label image classification.
+
+With a configuration file, `mlcls WORD --config=configs/lcnet.py --workdir=runs/demo [--config.…]`:
+  check        what is wrong with a data set; convert and divide it
+  train        train a model; the same command goes on after an interruption
+  evaluate     mAP and more on the validation images, with a report
+  thresholds   choose thresholds and calibrate on the validation images
+  (--helpconfig lists all keys; `python -m mlcls_jax.main` takes the same flags)
+
+With a model, `mlcls WORD …`:
+  predict      labels of images; also PaddleX' way: mlcls --pipeline NAME --input IMAGE
+  score        labels of millions of images, as Parquet files
+  export       files for other runtimes: StableHLO, ONNX, LiteRT
+  backends     what each runtime and precision costs and brings here
+  --serve      an HTTP server: mlcls --serve --model_dir runs/demo/best_model --port 8080
+
+Others:
+  models       the models that there are
+  pack         a data set as shards
+  plan         memory and time of a training
+
+`mlcls WORD --help` tells more."""
 
 log = logging.getLogger("mlcls_jax")
 
@@ -61,8 +100,24 @@ def run(argv: list[str] | None = None) -> None:
     if "--helpconfig" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
         return
-    if argv[1:2] and argv[1] in COMMANDS:
-        _run_command(argv[1], argv[2:])
+    word = argv[1] if len(argv) > 1 else ""
+    if word in ("--help", "-h"):
+        print(OVERVIEW)
+    elif word in COMMANDS:
+        _run_command(word, argv[2:])
+    elif PIPELINE_FLAGS & {argument.partition("=")[0] for argument in argv[1:]}:
+        _run_command("predict", argv[1:])
+    elif word in WORDS:
+        # The configuration's flags are looked for here, and the summary repeats them.
+        sys.argv = [argv[0], *argv[2:], f"--config.mode={WORDS[word]}"]
+        _run_flags(sys.argv)
+    else:
+        _run_flags(argv)
+
+
+def _run_flags(argv: list[str]) -> None:
+    if "--help" in argv:
+        print(f"{USAGE} [--config.KEY=VALUE ...]\n--helpconfig lists all keys.")
         return
     app.run(main, argv=argv, flags_parser=_parse_flags)
 
@@ -172,6 +227,20 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
             if name in result
         ]  # fmt: skip
         lines += [f"on {result['images']:,} images; by class in {workdir}/evaluate_result.json"]
+        if "report" in result:
+            lines += [f"  report  {result['report']}"]
+        if "thresholds" in result:
+            lines += ["", *_thresholds_summary(result["thresholds"])]
+    elif config.mode == "thresholds":
+        lines += _thresholds_summary(result)
+        lines += [f"by class in {workdir}/thresholds_result.json"]
+    elif config.mode == "export":
+        lines += [
+            f"  {file['path']}  {file['bytes'] / 1e6:,.1f} MB, scores within "
+            f"{file['largest_difference']:.1g} of JAX'"
+            for file in result["files"].values()
+        ]
+        lines += [f"and the bundle, in {result['output']}; docs/export.md says how each is loaded"]
     elif config.mode == "predict":
         lines += [f"{result['images']:,} images labelled; JSON and pictures in {result['output']}"]
     else:
@@ -181,6 +250,21 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
         lines += [f"{len(skipped)} unreadable images were left out:", *skipped[:10]]
         lines += [f"all of them in {workdir}/{config.mode}_result.json"] * (len(skipped) > 10)
     return "\n".join(lines)
+
+
+def _thresholds_summary(result: dict[str, Any]) -> list[str]:
+    """The numbers before and after, and on images that the thresholds were not chosen on."""
+    columns = [when for when in ("before", "after", "cross_validated") if when in result]
+    lines = [f"{'':12}" + "".join(f"{when.replace('_', '-'):>18}" for when in columns)]
+    for name in ("OF1", "CF1", "OP", "OR", "CP", "CR"):
+        lines.append(f"{name:12}" + "".join(f"{result[when][name]:18.4f}" for when in columns))
+    for name in ("ECE", "NLL", "temperature"):
+        numbers = [result[name][when] for when in ("before", "after")]
+        lines.append(f"{name:12}" + "".join(f"{number:18.4f}" for number in numbers))
+    lines.append(f"Thresholds and temperature are in {result['model_dir']}.")
+    if missed := sum("cannot be reached" in row["note"] for row in result["classes"]):
+        lines.append(f"{missed} labels cannot reach what was wanted.")
+    return lines
 
 
 def _check_summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> list[str]:

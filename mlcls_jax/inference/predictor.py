@@ -1,86 +1,256 @@
-"""Scores of images by a bundle, in batches of one shape, so that nothing is compiled twice."""
+"""A bundle that answers: inputs of any kind in, results out, in order, as a stream."""
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+import difflib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
+from typing import Any, Literal
 
-import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
-from mlcls_jax.data.images import read_image, resize
-from mlcls_jax.errors import DataError
+from mlcls_jax.config import DEFAULT_THRESHOLD
+from mlcls_jax.data.images import resize
+from mlcls_jax.errors import InputError
+from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.inputs import Picture, read
 from mlcls_jax.inference.results import Result
-from mlcls_jax.models.classifier import probabilities
-
-log = logging.getLogger(__name__)
 
 TOP_K = 5  # classes reported where there is one label an image, as in the originals
 
+# What a user may give: a number for all labels, one a label in their order, or numbers by label.
+Threshold = float | Sequence[float] | Mapping[str | int, float]
+OnError = Literal["raise", "yield"]
+
 
 class Predictor:
-    """A bundle, ready to be asked."""
+    """A bundle, ready to be asked; may be asked from several threads at once."""
 
-    def __init__(self, bundle: Bundle, *, batch_size: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        backend: str = "jax",
+        batch_size: int = 1,
+        precision: str = "float32",
+        threads: int = 8,
+        threshold: Threshold | None = None,
+    ) -> None:
+        """
+        Args:
+          bundle: the model with its labels.
+          device: `cpu`, `gpu:0`, `gpu:0,1` (one copy of the weights a device), `tpu`; None: the
+            first that JAX finds.
+          backend: `jax`, `onnxruntime`, `openvino`, or `auto`, the fastest of them here.
+          batch_size: the greatest batch that is computed at once.
+          precision: `float32`, `bfloat16` or `int8`.
+          threads: that decode and resize images.
+          threshold: of this predictor, instead of the bundle's; see `predict`.
+
+        Raises:
+          InputError: no such device, backend or precision; or a threshold that does not fit.
+        """
         self.bundle = bundle
         self.batch_size = batch_size
-        network = bundle.model.network
-        task = network.config.task
+        self.threads = threads
+        task = bundle.model.network.config.task
         self._top_k = TOP_K if task == "single" else None
-        self._forward = jax.jit(lambda v, images: probabilities(network.apply(v, images)[0], task))
+        self._threshold = bundle.threshold
+        if threshold is not None:
+            self._threshold = self.threshold(threshold)
+        self._options = {"device": device, "batch_size": batch_size, "precision": precision}
+        self.backend = open_backend(backend, bundle, **self._options)
+        self._explainer = self.backend if backend == "jax" else None
+
+    def prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """The image in the model's size, as in evaluation."""
+        return resize(image, self.bundle.image_size)
+
+    def run(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
+        """Scores of prepared images."""
+        return self.backend(images)
+
+    def run_explained(
+        self, images: UInt8[np.ndarray, "n H W 3"]
+    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"]]:
+        """Scores of prepared images, and where each query of the ML-Decoder looked.
+
+        Always by JAX, whatever the backend.
+
+        Raises:
+          InputError: the model has no ML-Decoder.
+        """
+        if self._explainer is None:
+            self._explainer = open_backend("jax", self.bundle, **self._options)
+        return self._explainer.explain(images)
 
     def scores(self, images: Sequence[np.ndarray]) -> Float[np.ndarray, "n K"]:
-        """Scores in 0…1 of at most `batch_size` images, uint8 [H, W, 3] of any sizes."""
-        height, width = self.bundle.image_size
-        batch = np.zeros((self.batch_size, height, width, 3), np.uint8)
-        for row, image in zip(batch, images, strict=False):
-            row[:] = resize(image, (height, width))
-        scores = self._forward(self.bundle.model.variables, batch)
-        return np.asarray(scores)[: len(images)]
+        """Scores in 0…1 of images, uint8 [h, w, 3] of any sizes."""
+        return self.run(np.stack([self.prepare(image) for image in images]))
+
+    def warm_up(self) -> None:
+        """Compile for every batch size now rather than at the first images."""
+        self.backend.warm_up()
 
     def predict(
         self,
-        paths: Iterable[Path],
+        input: Any,
+        batch_size: int | None = None,
+        threshold: Threshold | None = None,
         *,
-        threshold: float | None = None,
-        skipped: list[str] | None = None,
+        explain: bool = False,
+        on_error: OnError = "raise",
+        bgr: bool = False,
     ) -> Iterator[Result]:
-        """A result for each image file, in order.
+        """A result for each image, in the order of the input, as they are computed.
 
         Args:
-          paths: image files.
-          threshold: above which a label is reported; None: the bundle's. Of a model of one label an
-            image, the five best labels are reported, by default whatever their scores.
-          skipped: takes the messages of unreadable images; None: the first one raises.
+          input: an array uint8 [h, w, 3] (RGB), a path, a URL, a folder (with its subfolders,
+            sorted), a TIFF or PDF (a result a page), or a list or generator of these.
+          batch_size: images computed together, at most the predictor's; None: just that.
+          threshold: above which a label is reported: a number; one a label, in their order; or
+            numbers by class id or label, with "default" for all others (else the bundle's). None:
+            the predictor's. Of a model of one label an image, the five best labels are reported,
+            by default whatever their scores.
+          explain: add to each reported label where the ML-Decoder looked.
+          on_error: "raise" stops at the first image that cannot be read, after the results of those
+            before it; "yield" gives a result with `error` for it and goes on.
+          bgr: arrays are BGR, as OpenCV reads them.
 
         Raises:
-          DataError: a file is missing or is not a readable image.
+          InputError: the input or an option is of no known kind, or a folder holds no image.
+          DataError: an image cannot be read.
         """
-        threshold = self.bundle.threshold if threshold is None else threshold
-        images = _read_images(paths, skipped)
-        while batch := list(islice(images, self.batch_size)):
-            all_scores = self.scores([image for _, image in batch])
-            for (path, image), scores in zip(batch, all_scores, strict=True):
-                yield Result.from_scores(
-                    scores,
-                    labels=self.bundle.labels,
-                    threshold=threshold,
-                    top_k=self._top_k,
-                    input_path=str(path),
-                    image=image,
+        if on_error not in ("raise", "yield"):
+            raise InputError(f"on_error is {on_error!r}; it must be raise or yield")
+        limits = self._threshold if threshold is None else self.threshold(threshold)
+        size = self.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise InputError(f"batch_size is {size}; it must be at least 1")
+        ahead = max(2 * size, 2 * self.threads)
+        pictures = read(input, prepare=self.prepare, threads=self.threads, ahead=ahead, bgr=bgr)
+        return self._stream(pictures, size, limits, explain, on_error)
+
+    def _stream(
+        self,
+        pictures: Iterator[Picture],
+        size: int,
+        threshold: float | np.ndarray | None,
+        explain: bool,
+        on_error: OnError,
+    ) -> Iterator[Result]:
+        run = self.run_explained if explain else lambda images: (self.run(images), None)
+        # A second batch is on its way while the first one is waited for, and one more a device.
+        in_flight = 1 + self.backend.replicas
+        pending: deque[tuple[list[Picture], Future | None]] = deque()
+        with ThreadPoolExecutor(in_flight) as pool:
+            try:
+                while batch := list(islice(pictures, size)):
+                    images = [p.prepared for p in batch if p.error is None]
+                    pending.append((batch, pool.submit(run, np.stack(images)) if images else None))
+                    if len(pending) == in_flight:
+                        yield from self._results(*pending.popleft(), threshold, on_error)
+                while pending:
+                    yield from self._results(*pending.popleft(), threshold, on_error)
+            finally:
+                for _, future in pending:
+                    if future is not None:
+                        future.cancel()
+                pictures.close()
+
+    def _results(
+        self,
+        batch: list[Picture],
+        future: Future | None,
+        threshold: float | np.ndarray | None,
+        on_error: OnError,
+    ) -> Iterator[Result]:
+        scores, maps = (None, None) if future is None else future.result()
+        row = 0
+        for picture in batch:
+            if picture.error is not None:
+                if on_error == "raise":
+                    raise picture.error
+                yield Result.of_error(picture.error, picture.name, picture.page)
+                continue
+            yield self.result(
+                scores[row],
+                image=picture.image,
+                threshold=threshold,
+                input_path=picture.name,
+                page_index=picture.page,
+                maps=None if maps is None else maps[row],
+            )
+            row += 1
+
+    def result(
+        self,
+        scores: Float[np.ndarray, " K"],
+        *,
+        image: UInt8[np.ndarray, "h w 3"],
+        threshold: float | np.ndarray | None,
+        input_path: str | None = None,
+        page_index: int | None = None,
+        maps: Float[np.ndarray, "Q h w"] | None = None,
+    ) -> Result:
+        """The result of one image; `threshold` as `self.threshold` gives it."""
+        return Result.from_scores(
+            scores,
+            labels=self.bundle.labels,
+            threshold=threshold,
+            top_k=self._top_k,
+            input_path=input_path,
+            page_index=page_index,
+            image=image,
+            maps=maps,
+        )
+
+    def threshold(self, value: Threshold | None) -> float | np.ndarray | None:
+        """What `predict` takes as a threshold, one number or float32 [K]; None: this predictor's.
+
+        Raises:
+          InputError: it is of no known kind, does not fit the labels, or is no number in 0…1.
+        """
+        if value is None:
+            return self._threshold
+        labels = self.bundle.labels
+        if isinstance(value, Mapping):
+            own = DEFAULT_THRESHOLD if self._threshold is None else self._threshold
+            default = _number(value["default"]) if "default" in value else own
+            limits = np.full(len(labels), default, np.float32)
+            for key, limit in value.items():
+                if key != "default":
+                    limits[self._class_id(key)] = _number(limit)
+            return limits
+        if isinstance(value, (list, tuple, np.ndarray)):
+            if len(value) != len(labels):
+                raise InputError(
+                    f"threshold has {len(value)} numbers, but the model has {len(labels)} labels"
                 )
+            return np.array([_number(limit) for limit in value], np.float32)
+        return _number(value)
+
+    def _class_id(self, key: str | int) -> int:
+        labels = self.bundle.labels
+        if isinstance(key, str) and key in labels:
+            return labels.index(key)
+        if str(key).isdecimal() and int(key) < len(labels):
+            return int(key)
+        close = difflib.get_close_matches(str(key), labels, n=1)
+        raise InputError(
+            f"threshold has the key {key!r}, which is no class id below {len(labels)}, no label"
+            " and not default" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
 
 
-def _read_images(
-    paths: Iterable[Path], skipped: list[str] | None
-) -> Iterator[tuple[Path, np.ndarray]]:
-    for path in paths:
-        try:
-            yield path, read_image(path)
-        except DataError as error:
-            if skipped is None:
-                raise
-            log.warning("left out: %s", error.message)
-            skipped.append(error.message)
+def _number(value: Any) -> float:
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:
+        raise InputError(
+            f"threshold is {value!r}; it must be a number from 0 to 1, one a label, or a dict of"
+            " them by class id or label"
+        )
+    return float(value)

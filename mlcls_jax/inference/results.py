@@ -16,21 +16,25 @@ from PIL import Image
 
 from mlcls_jax.data.images import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference.drawing import draw_labels
+from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
 
 _DIGITS = 5
+_NO_PICTURE = np.full((120, 320, 3), 225, np.uint8)  # drawn where an image could not be read
 
 
 class Result(dict[str, Any]):
     """The labels of one image: {input_path, page_index, class_ids, scores, label_names}.
 
     The three lists hold the classes above their threshold, or the best few, by falling score.
+    An explained result has `evidence` too: for each of these classes rows of numbers, [h, w], that
+    say where the model looked. The result of an image that cannot be read has `error`, a message,
+    and no classes.
     Outside the dict, and so not in the JSON: `image`, the picture as uint8 [H, W, 3], and
-    `all_scores`, float32 [K]. The fields follow PaddleX 3.x.
+    `all_scores`, float32 [K]; None of an image that cannot be read. The fields follow PaddleX 3.x.
     """
 
-    image: np.ndarray
-    all_scores: np.ndarray
+    image: np.ndarray | None
+    all_scores: np.ndarray | None
 
     @classmethod
     def from_scores(
@@ -43,12 +47,14 @@ class Result(dict[str, Any]):
         image: np.ndarray,
         page_index: int | None = None,
         top_k: int | None = None,
+        maps: np.ndarray | None = None,
     ) -> Self:
         """Reports the classes whose score is above, not at, the threshold.
 
         `scores` is [K] and compared as float32; `labels` are the K names; `threshold` is one number
         or one for each class, [K], None for none. Classes with equal scores stay in the order of
-        their ids. With `top_k` only so many of the best classes are looked at.
+        their ids. With `top_k` only so many of the best classes are looked at. `maps` [Q, h, w] are
+        where the queries looked; query q answers for classes q * g … q * g + g - 1.
 
         Raises ValueError when the lengths do not agree.
         """
@@ -69,8 +75,28 @@ class Result(dict[str, Any]):
             scores=[round(float(scores[i]), _DIGITS) for i in reported],
             label_names=[str(labels[i]) for i in reported],
         )
+        if maps is not None:
+            group = -(-len(labels) // len(maps))
+            seen = [maps[i // group].astype(float) for i in reported]
+            result["evidence"] = [np.round(seen_by, _DIGITS).tolist() for seen_by in seen]
         result.image = image
         result.all_scores = scores
+        return result
+
+    @classmethod
+    def of_error(
+        cls, error: Exception, input_path: str | None, page_index: int | None = None
+    ) -> Self:
+        """The result of an image that could not be read."""
+        result = cls(
+            input_path=input_path,
+            page_index=page_index,
+            class_ids=[],
+            scores=[],
+            label_names=[],
+            error=str(error),
+        )
+        result.image = result.all_scores = None
         return result
 
     @property
@@ -80,10 +106,21 @@ class Result(dict[str, Any]):
 
     @property
     def img(self) -> dict[str, Image.Image]:
-        """The picture with a strip below that lists `name(score)`, {"res": picture}."""
+        """The picture with a strip below that lists `name(score)`, {"res": picture}.
+
+        An explained result shows the picture again for each label, with its evidence over it.
+        """
+        if self.image is None:
+            return {"res": draw_labels(_NO_PICTURE, [self["error"]])}
         pairs = zip(self["label_names"], self["scores"], strict=True)
         entries = [f"{name}({score:.3f})" for name, score in pairs]
-        return {"res": draw_labels(self.image, entries or ["(no label above the threshold)"])}
+        picture = draw_labels(self.image, entries or ["(no label above the threshold)"])
+        if not self.get("evidence"):
+            return {"res": picture}
+        seen = [np.asarray(draw_evidence(self.image, np.array(e))) for e in self["evidence"]]
+        columns = 2 if len(seen) > 1 else 1
+        sheet = draw_grid(seen, entries, columns=columns, cell=max(picture.width // columns, 128))
+        return {"res": stack([picture, sheet])}
 
     def print(
         self, format_json: bool = True, *, indent: int | None = 4, ensure_ascii: bool = False
@@ -121,7 +158,8 @@ class Result(dict[str, Any]):
 
     def _stem(self) -> str:
         # Arrays have no name. The checksum tells them apart and is the same for JSON and picture.
-        stem = self._input_name().stem or f"image_{zlib.crc32(self.image.tobytes()):08x}"
+        pixels = b"" if self.image is None else self.image.tobytes()
+        stem = self._input_name().stem or f"image_{zlib.crc32(pixels):08x}"
         # Without the number, the pages of one document would overwrite each other.
         return stem if self["page_index"] is None else f"{stem}_{self['page_index']}"
 

@@ -28,34 +28,48 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
       InputError: there is no image at `predict.input`.
       DataError: an image cannot be read, unless `data.on_error` is "skip".
     """
-    given = Path(config.predict.input)
-    paths = list_images(given)
-    model_dir = Path(config.predict.model_dir or workdir / "best_model")
-    bundle = read_bundle(model_dir)
-    output = Path(config.predict.output or workdir / "predictions")
-    predictor = Predictor(bundle, batch_size=min(config.predict.batch_size, len(paths)))
-    log.info("Labelling %d images with %s.", len(paths), model_dir)
-    skipped = [] if config.data.on_error == "skip" else None
-    results = predictor.predict(paths, threshold=config.predict.threshold, skipped=skipped)
-    stems = Counter(path.with_suffix("") for path in paths)
-    written = 0
-    for result in tqdm(results, total=len(paths), unit="image", disable=None):
+    options = config.predict
+    folder, inputs = Path(options.input), [options.input]
+    if not options.input.startswith(("http://", "https://")):
+        inputs = list_images(folder)
+    model_dir = Path(options.model_dir or workdir / "best_model")
+    predictor = Predictor(
+        read_bundle(model_dir),
+        backend=options.backend,
+        precision=options.precision,
+        batch_size=min(options.batch_size, len(inputs)),
+        threads=max(config.data.threads, 1),
+    )
+    output = Path(options.output or workdir / "predictions")
+    log.info("Labelling %d images with %s.", len(inputs), model_dir)
+    on_error = "yield" if config.data.on_error == "skip" else "raise"
+    results = predictor.predict(
+        inputs, threshold=options.threshold, explain=options.explain, on_error=on_error
+    )
+    stems = Counter(Path(name).with_suffix("") for name in inputs)
+    written, skipped = 0, []
+    for result in tqdm(results, total=len(inputs), unit="image", disable=None):
+        if "error" in result:
+            log.warning("left out: %s", result["error"])
+            skipped.append(result["error"])
+            continue
         path = Path(result["input_path"])
-        folder = output / (path.parent.relative_to(given) if given.is_dir() else "")
+        target = output / (path.parent.relative_to(folder) if folder.is_dir() else "")
         # photo.jpg and photo.png side by side would overwrite each other's photo_res.json.
         alone = stems[path.with_suffix("")] == 1
-        result.save_to_json(folder if alone else folder / f"{path.name}_res.json")
-        result.save_to_img(folder)
+        result.save_to_json(target if alone else target / f"{path.name}_res.json")
+        result.save_to_img(target)
         if written < SHOWN:
             found = zip(result["label_names"], result["scores"], strict=True)
             labels = ", ".join(f"{name} ({score:.3f})" for name, score in found)
-            log.info("%s: %s", path, labels or "no label above the threshold")
+            page = "" if result["page_index"] is None else f", page {result['page_index']}"
+            log.info("%s%s: %s", path, page, labels or "no label above the threshold")
         written += 1
     if written > SHOWN:
         log.info("… and %d more.", written - SHOWN)
     return {
         "images": written,
-        "skipped_images": skipped or [],
+        "skipped_images": skipped,
         "model_dir": str(model_dir),
         "output": str(output),
     }

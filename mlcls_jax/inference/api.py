@@ -1,0 +1,182 @@
+"""`create_model` and `create_pipeline`: three lines of Python from an image to its labels.
+
+Nothing heavy is imported before one of them is called.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlcls_jax.inference.predictor import OnError, Predictor, Threshold
+    from mlcls_jax.inference.results import Result
+
+PIPELINE = "image_multilabel_classification"
+PIPELINES = (PIPELINE, "multi_label_image_classification")  # the second is PaddleX' older name
+MODULE = "ImageMultiLabelClassification"  # what a pipeline file calls its only part
+
+
+def create_model(
+    model_name: str | None = None,
+    model_dir: str | Path | None = None,
+    device: str | None = None,
+    threshold: "Threshold | None" = None,
+    use_hpip: bool = False,
+    *,
+    backend: str | None = None,
+    batch_size: int = 1,
+    precision: str = "float32",
+) -> "Predictor":
+    """A model that predicts: `for result in model.predict("photo.jpg"): result.print()`.
+
+    Args:
+      model_name: `PP-LCNet_x1_0_ML` for instance; None: whatever is in `model_dir`.
+      model_dir: a bundle, such as `best_model` of a run; None: the published model of this name.
+      device: `cpu`, `gpu:0`, `gpu:0,1` (one copy a device), `tpu`; None: the first that JAX finds.
+      threshold: above which a label is reported: a number; one a label; or a dict of them by class
+        id or label, with "default". None: the bundle's.
+      use_hpip: take the fastest backend that is installed, by a short measurement.
+      backend: `jax` (the default), `onnxruntime`, `openvino`, or `auto`, which is `use_hpip`.
+      batch_size: the greatest batch that is computed at once, and `predict`'s default.
+      precision: `float32`, `bfloat16` or `int8`; see `mlcls backends` for what it costs.
+
+    Raises:
+      InputError: an option is of no known kind, or the name is not that of the model in the folder.
+      WeightsError: the bundle is missing or damaged, or the published one cannot be fetched.
+    """
+    from mlcls_jax.errors import InputError
+    from mlcls_jax.inference.bundle import read_bundle
+    from mlcls_jax.inference.official import official_bundle
+    from mlcls_jax.inference.predictor import Predictor
+
+    if model_dir is None and model_name is None:
+        raise InputError("create_model needs model_name or model_dir")
+    folder = official_bundle(model_name) if model_dir is None else Path(model_dir)
+    bundle = read_bundle(folder)
+    name = bundle.model.network.config.name
+    if model_name not in (None, name):
+        raise InputError(
+            f"{folder}: holds {name}, not {model_name}", "Leave out model_name, or correct it."
+        )
+    return Predictor(
+        bundle,
+        device=device,
+        backend=backend or ("auto" if use_hpip else "jax"),
+        batch_size=batch_size,
+        precision=precision,
+        threshold=threshold,
+    )
+
+
+class Pipeline:
+    """A model with the settings of a pipeline file; `predict` takes {"img": ...}, too."""
+
+    def __init__(self, model: "Predictor") -> None:
+        self.model = model
+
+    def predict(
+        self,
+        input: Any,
+        batch_size: int | None = None,
+        threshold: "Threshold | None" = None,
+        *,
+        explain: bool = False,
+        on_error: "OnError" = "raise",
+    ) -> "Iterator[Result]":
+        """As `Predictor.predict`; `input` may be a dict {"img": any of its kinds}, or a list."""
+        return self.model.predict(input, batch_size, threshold, explain=explain, on_error=on_error)
+
+
+def create_pipeline(
+    pipeline: str | Path = PIPELINE,
+    device: str | None = None,
+    use_hpip: bool = False,
+    *,
+    model_dir: str | Path | None = None,
+    backend: str | None = None,
+    batch_size: int | None = None,
+) -> Pipeline:
+    """The pipeline of a name or a YAML file in PaddleX' form; see `pipeline_config`.
+
+    Args:
+      pipeline: `image_multilabel_classification` or a `.yaml` file.
+      device, use_hpip, backend: as for `create_model`.
+      model_dir, batch_size: instead of the file's.
+
+    Raises:
+      InputError: no such pipeline or file, or a key in it is wrong.
+      WeightsError: like `create_model`.
+    """
+    settings = pipeline_settings(pipeline)
+    model = create_model(
+        # A folder of one's own says itself which model it holds.
+        None if model_dir else settings["model_name"],
+        model_dir or settings["model_dir"],
+        device,
+        settings["threshold"],
+        use_hpip,
+        backend=backend,
+        batch_size=batch_size or settings["batch_size"],
+    )
+    return Pipeline(model)
+
+
+def pipeline_config() -> str:
+    """The default pipeline as YAML, to be edited."""
+    return f"""\
+pipeline_name: {PIPELINE}
+SubModules:
+  {MODULE}:
+    module_name: {PIPELINE}
+    model_name: PP-HGNetV2-B6_ML
+    model_dir: null  # a bundle of your own, best_model of a run for instance
+    batch_size: 4
+    threshold: null  # a number, a list, or numbers by class id or label; null: the model's own
+"""
+
+
+def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
+    """model_name, model_dir, batch_size and threshold of a pipeline; absent ones by default.
+
+    Raises:
+      InputError: no such pipeline or file, or a key in it is wrong.
+    """
+    import yaml
+
+    from mlcls_jax.errors import InputError
+
+    text, name = pipeline_config(), str(pipeline)
+    if name.endswith((".yaml", ".yml")):
+        try:
+            text = Path(pipeline).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{pipeline}: cannot be read: {error}") from error
+    elif name not in PIPELINES:
+        raise InputError(
+            f"{name}: there is no such pipeline", f"Give {PIPELINE}, or a file that ends in .yaml."
+        )
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{pipeline}: is not YAML: {error}") from error
+    defaults = {"module_name": PIPELINE, "model_name": None, "model_dir": None}
+    defaults |= {"batch_size": 1, "threshold": None}
+    try:
+        given = content["SubModules"][MODULE]
+        found, pipeline_name = dict(given), content["pipeline_name"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{pipeline}: lacks pipeline_name or SubModules.{MODULE}",
+            "`mlcls --get_pipeline_config image_multilabel_classification` writes a right one.",
+        ) from error
+    if pipeline_name not in PIPELINES:
+        raise InputError(f"{pipeline}: pipeline_name is {pipeline_name!r}, not {PIPELINE}")
+    if unknown := [key for key in found if key not in defaults]:
+        raise InputError(
+            f"{pipeline}: {MODULE} has the unknown key {unknown[0]!r};"
+            f" it may have {', '.join(defaults)}"
+        )
+    settings = defaults | found
+    if not isinstance(settings["batch_size"], int) or settings["batch_size"] < 1:
+        raise InputError(f"{pipeline}: batch_size is {settings['batch_size']!r}, not 1 or more")
+    return settings

@@ -1,0 +1,201 @@
+"""create_model and create_pipeline, as their users call them; PaddleX' command line."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mlcls_jax import create_model, create_pipeline, models
+from mlcls_jax.errors import InputError, WeightsError
+from mlcls_jax.inference.api import pipeline_config
+from mlcls_jax.inference.official import COCO_LABELS
+from mlcls_jax.models import weights
+from tests.bundles import write_images, write_small
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_small(tmp_path_factory.mktemp("bundle"), threshold=0.2)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), 3)
+
+
+@pytest.fixture(scope="module")
+def expected(folder, paths):
+    return list(create_model(model_dir=folder).predict(paths))
+
+
+def test_importing_create_model_is_light():
+    program = (
+        "import sys; from mlcls_jax import create_model, create_pipeline;"
+        "print(*sys.modules)"
+    )  # fmt: skip
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    loaded = {name.partition(".")[0] for name in process.stdout.split()}
+    assert not loaded & {"optax", "orbax", "grain", "tensorflow", "flax", "jax", "numpy", "PIL"}
+
+
+def test_a_model_of_ones_own_needs_no_name(folder, paths, expected):
+    results = list(create_model("PP-LCNet_x0_25_ML", str(folder), "cpu").predict(paths[0]))
+    assert results == expected[:1]
+    higher = create_model(model_dir=folder, threshold=0.99)
+    assert all(s > 0.99 for r in higher.predict(paths) for s in r["scores"])
+
+
+def test_what_create_model_refuses(folder, tmp_path):
+    with pytest.raises(InputError, match="needs model_name or model_dir"):
+        create_model()
+    with pytest.raises(InputError, match="holds PP-LCNet_x0_25_ML, not ResNet50_ML"):
+        create_model("ResNet50_ML", folder)
+    with pytest.raises(InputError, match="PP-LCNet_x0_5_ML: no weights are published for it$"):
+        create_model("PP-LCNet_x0_5_ML")
+    with pytest.raises(InputError, match="PP-LCNet: no weights .* no model of this name either"):
+        create_model("PP-LCNet")
+    with pytest.raises(WeightsError, match="inference.json: there is no such file"):
+        create_model(model_dir=tmp_path)
+
+
+def test_a_published_model_is_fetched_once_and_kept(tmp_path, monkeypatch, paths):
+    """From a server that has one weight file in the published name and format."""
+    model = models.create("PP-LCNet_x1_0_ML", num_classes=80, seed=3)
+    weights.save(model, tmp_path / "PP-LCNet_x1_0_ML_pretrained.pdparams", "paddle")
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, _, *arguments):
+            asked.append(arguments[0])
+
+    server = HTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MLCLS_MODELS_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        fetched = create_model("PP-LCNet_x1_0_ML")
+        assert fetched.bundle.labels == COCO_LABELS and fetched.bundle.threshold == 0.5
+    assert asked == ["GET /PP-LCNet_x1_0_ML_pretrained.pdparams HTTP/1.1"]
+    server.shutdown()
+    image = np.random.default_rng(0).integers(0, 256, (448, 448, 3), np.uint8)
+    (result,) = fetched.predict(image)
+    ours = 1 / (1 + np.exp(-np.asarray(model(image[None]))[0]))
+    np.testing.assert_allclose(result.all_scores, ours, atol=1e-5)
+
+
+def test_coco_has_eighty_labels():
+    assert len(set(COCO_LABELS)) == 80
+    some = {0: "person", 9: "traffic light", 39: "bottle", 46: "banana", 60: "dining table"}
+    assert {i: COCO_LABELS[i] for i in some} == some  # 39, 46, 60: from the original's example
+
+
+def write_pipeline(path, folder, **changes):
+    settings = yaml.safe_load(pipeline_config())
+    part = settings["SubModules"]["ImageMultiLabelClassification"]
+    part |= {"model_name": None, "model_dir": str(folder), **changes}
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_a_pipeline_file(tmp_path, folder, paths, expected):
+    path = write_pipeline(tmp_path / "own.yaml", folder, batch_size=2)
+    pipeline = create_pipeline(path)
+    assert pipeline.model.batch_size == 2
+    assert list(pipeline.predict([str(p) for p in paths])) == expected
+    (result,) = pipeline.predict({"img": str(paths[1])})
+    assert result == expected[1]
+    cats = create_pipeline(write_pipeline(path, folder, threshold={"default": 1, "cat": 0}))
+    assert [r["label_names"] for r in cats.predict(paths[0])] == [["cat"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["image_multilabel_classification", "multi_label_image_classification"]
+)
+def test_the_pipelines_two_names(folder, name, paths, expected):
+    results = create_pipeline(name, "cpu", model_dir=folder).predict(paths[0])
+    assert list(results) == expected[:1]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "content", "said"),
+    [
+        ("ocr", None, "ocr: there is no such pipeline"),
+        ("none.yaml", None, "none.yaml: cannot be read"),
+        ("a.yaml", "a: [", "a.yaml: is not YAML"),
+        ("a.yaml", "a: 1", "a.yaml: lacks pipeline_name or SubModules.ImageMultiLabel"),
+        ("a.yaml", pipeline_config().replace("batch_size", "batchsize"), "unknown key 'batchsize'"),
+        ("a.yaml", pipeline_config().replace("batch_size: 4", "batch_size: 0"), "batch_size is 0"),
+        ("a.yaml", pipeline_config().replace("name: image_", "name: ocr_", 1), "pipeline_name is"),
+    ],
+)
+def test_wrong_pipelines_are_told(tmp_path, monkeypatch, pipeline, content, said):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(pipeline).write_text(content)
+    with pytest.raises(InputError, match=said):
+        create_pipeline(pipeline)
+
+
+def mlcls(*arguments, cwd):
+    program = "import sys; from mlcls_jax import main; sys.argv[0] = 'mlcls'; main.run()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+    )
+
+
+def test_the_command_line_of_paddlex(tmp_path, folder, paths, expected):
+    process = mlcls("--get_pipeline_config", "image_multilabel_classification", cwd=tmp_path)
+    path = tmp_path / "image_multilabel_classification.yaml"
+    assert process.returncode == 0 and path.read_text() == pipeline_config()
+    again = mlcls("--get_pipeline_config", "image_multilabel_classification", cwd=tmp_path)
+    assert again.returncode == 1 and "is there already" in again.stderr
+
+    write_pipeline(path, folder)
+    flags = ("--pipeline", path, "--input", paths[0].parent, "--device", "cpu")
+    process = mlcls(*flags, "--save_path", "output", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    for image, result in zip(paths, expected, strict=True):
+        assert json.loads((tmp_path / f"output/{image.stem}_res.json").read_text()) == result.json
+        assert (tmp_path / f"output/{image.stem}_res.png").stat().st_size > 1000
+        assert json.dumps(result.json, indent=4, ensure_ascii=False) in process.stdout
+    assert "3 images" in process.stderr + process.stdout
+
+
+def test_faults_on_the_command_line_are_one_message(tmp_path, folder, paths):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"x")
+    flags = ("--model_dir", folder, "--input")
+    process = mlcls(*flags, broken, cwd=tmp_path)
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert process.stderr.splitlines()[-2].startswith(f"error: {broken}: this is not an image")
+    process = mlcls(*flags, tmp_path, "--on_error", "yield", cwd=tmp_path)
+    assert process.returncode == 0 and '"error": "' in process.stdout
+    process = mlcls("--input", paths[0], "--pipeline", "ocr", cwd=tmp_path)
+    assert process.returncode == 1 and "ocr: there is no such pipeline" in process.stderr
+    process = mlcls(*flags, paths[0], "--threshold", "[0.5", cwd=tmp_path)
+    assert process.returncode == 1 and "--threshold" in process.stderr
+
+
+def test_the_overview_names_every_command(tmp_path):
+    from mlcls_jax import main
+
+    process = mlcls("--help", cwd=tmp_path)
+    for word in (*main.COMMANDS, *main.WORDS, "--serve", "--pipeline"):
+        assert f" {word} " in process.stdout
