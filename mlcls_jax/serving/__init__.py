@@ -1,0 +1,38 @@
+"""An HTTP service around a predictor; see `docs/serving.md`."""
+
+import logging
+from collections.abc import Callable
+
+from mlcls_jax.errors import UserError
+from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.serving.options import Options, add_arguments, from_arguments
+
+log = logging.getLogger(__name__)
+
+__all__ = ["Options", "add_arguments", "from_arguments", "serve"]
+
+
+def serve(
+    predictor: Predictor,
+    options: Options,
+    *,
+    announce: Callable[[str], None] = log.info,
+) -> None:
+    """Answer requests until SIGTERM or SIGINT; then answer those that are due, and return.
+
+    Args:
+      predictor: what answers; its batch size is best that of `options`. It is warmed up here.
+      options: limits and times.
+      announce: is told the server's address.
+
+    Raises:
+      UserError: the extra is not installed, or the port is taken.
+    """
+    try:
+        from mlcls_jax.serving.run import run
+    except ImportError as error:
+        raise UserError(
+            f"the server needs {error.name}, which is not installed",
+            'Install it: pip install "mlcls_jax[serve]"',
+        ) from error
+    run(predictor, options, announce)

@@ -1,0 +1,180 @@
+"""From a checked question to its answer: decode, wait for a batch, compute, describe."""
+
+import asyncio
+import base64
+import io
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+from jaxtyping import UInt8
+from PIL import Image
+
+from mlcls_jax.data.images import decode_image
+from mlcls_jax.errors import UserError
+from mlcls_jax.inference.backends.jitted import batch_sizes
+from mlcls_jax.inference.fetch import Policy, fetch
+from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.serving.batcher import Batcher, Scored
+from mlcls_jax.serving.monitor import Monitor
+from mlcls_jax.serving.options import Options
+from mlcls_jax.serving.requests import Asked, busy, decode_base64, wrong
+
+MAX_DETAILED = 100  # labels of one image that are drawn, or have evidence: the best ones
+MAX_DRAWN_SIDE = 2048  # of pictures in answers: more would hold too much memory while they wait
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """A predictor behind a bounded queue; knows whether it takes work.
+
+    Args:
+      predictor: what answers.
+      options: limits and times.
+    """
+
+    def __init__(self, predictor: Predictor, options: Options) -> None:
+        self.predictor = predictor
+        self.options = options
+        self.monitor = Monitor()
+        self.is_warm = False
+        self.is_draining = False
+        self.open_requests = 0  # that came before draining, of any kind
+        self._at_work = 0  # images between admission and answer
+        self._batcher = Batcher(
+            predictor,
+            max_batch=options.max_batch,
+            max_wait_s=options.max_wait_ms / 1000,
+            monitor=self.monitor,
+        )
+        self._decoders = ThreadPoolExecutor(options.decoders, "decode")
+        # Threads of their own: slow hosts must not keep other requests from being decoded.
+        self._fetchers = ThreadPoolExecutor(8, "fetch") if options.allow_urls else None
+        self._policy = Policy(
+            hosts=options.allow_urls,
+            allow_private=False,
+            max_bytes=int(options.max_body_mb * 2**20),
+            timeout=options.request_timeout_s,
+        )
+
+    @property
+    def can_explain(self) -> bool:
+        """Whether the model knows where it looks."""
+        return self.predictor.bundle.model.network.has_evidence
+
+    def warm_up(self) -> None:
+        """Compile all programs; questions are answered from then on."""
+        self.predictor.warm_up()
+        if self.can_explain:
+            height, width = self.predictor.bundle.image_size
+            for size in batch_sizes(self.predictor.batch_size):
+                for _ in range(self.predictor.backend.replicas):
+                    self.predictor.run_explained(np.zeros((size, height, width, 3), np.uint8))
+        self.is_warm = True
+
+    def close(self) -> None:
+        """Give up what waits; threads end after what they are doing."""
+        self._batcher.close()
+        for pool in (self._decoders, self._fetchers):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    async def answer(self, asked: Asked, gone: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+        """The `result` of the answer.
+
+        Args:
+          asked: the question.
+          gone: returns when nobody waits for the answer any more.
+
+        Raises:
+          HTTPException: the question is at fault (422), the queue is full (503), it took too long
+            (504), or nobody waits (499).
+        """
+        if self._at_work >= self.options.queue_size:
+            raise busy("the queue is full")
+        self._at_work += 1
+        work, leaving = asyncio.ensure_future(self._work(asked)), asyncio.ensure_future(gone())
+        try:
+            timeout = self.options.request_timeout_s
+            await asyncio.wait((work, leaving), timeout=timeout, return_when="FIRST_COMPLETED")
+            if work.done():
+                return work.result()
+            if leaving.done():
+                raise HTTPException(499, "the client went away")
+            raise HTTPException(504, f"no answer within {timeout:g} seconds")
+        finally:
+            # Cancelling takes the image out of every queue, unless a thread has it already.
+            work.cancel()
+            leaving.cancel()
+            self._at_work -= 1
+
+    async def _work(self, asked: Asked) -> dict[str, Any]:
+        choices = asked.choices
+        if choices.explain and not self.can_explain:
+            raise wrong("explain: this model has no ML-Decoder, and so no evidence")
+        try:
+            threshold = self.predictor.threshold(choices.threshold)
+            data = await self._fetched(asked.image)
+            image, picture = await _in(self._decoders, self._decode, data, choices.visualize)
+        except UserError as error:
+            raise wrong(error.message) from error
+        scored = await asyncio.wrap_future(
+            self._batcher.submit(image, explain=bool(choices.explain))
+        )
+        return await _in(self._decoders, self._describe, scored, picture, threshold)
+
+    async def _fetched(self, image: bytes | str) -> bytes | str:
+        if isinstance(image, bytes) or not image[:8].lower().startswith(("http://", "https://")):
+            return image
+        if self._fetchers is None:
+            raise wrong(
+                "image is a URL, and this server fetches none: send the image as base64, or start"
+                " the server with --allow_urls HOST"
+            )
+        return await _in(self._fetchers, fetch, image, self._policy)
+
+    def _decode(
+        self, data: bytes | str, visualize: bool | None
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w 3"] | None]:
+        started = time.monotonic()
+        if isinstance(data, str):
+            data = decode_base64(data)
+        pixels = decode_image(data, name="image", max_pixels=self.options.max_pixels)
+        image = self.predictor.prepare(pixels)
+        picture = None
+        if visualize:
+            small = Image.fromarray(pixels)
+            small.thumbnail((MAX_DRAWN_SIDE, MAX_DRAWN_SIDE))
+            picture = np.asarray(small)
+        self.monitor.decode.observe(time.monotonic() - started)
+        return image, picture
+
+    def _describe(
+        self,
+        scored: Scored,
+        picture: UInt8[np.ndarray, "h w 3"] | None,
+        threshold: float | np.ndarray | None,
+    ) -> dict[str, Any]:
+        scores, maps = scored
+        result = self.predictor.result(scores, image=picture, threshold=threshold, maps=maps)
+        rows = zip(result["class_ids"], result["label_names"], result["scores"], strict=True)
+        categories = [{"id": id, "name": name, "score": score} for id, name, score in rows]
+        evidence = result.pop("evidence", ())
+        for category, seen in zip(categories, evidence[:MAX_DETAILED], strict=False):
+            category["evidence"] = seen
+        if picture is None:
+            return {"categories": categories, "image": None}
+        for name in ("class_ids", "label_names", "scores"):
+            del result[name][MAX_DETAILED:]
+        buffer = io.BytesIO()
+        result.img["res"].save(buffer, "JPEG", quality=90)
+        return {"categories": categories, "image": base64.b64encode(buffer.getvalue()).decode()}
+
+
+async def _in(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
