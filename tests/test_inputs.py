@@ -478,6 +478,17 @@ def test_broken_pdfs(tmp_path):
     assert found[-1].error is None
 
 
+def test_a_pdf_without_pages_is_an_error():
+    [found] = read(pdf([]))
+    assert found.error.message.startswith("the input: this PDF cannot be read")
+
+
+def test_without_keep_image_only_what_was_prepared_stays():
+    image = np.zeros((4, 6, 3), np.uint8)
+    [found] = read(image, prepare=np.shape, keep_image=False)
+    assert (found.image, found.prepared) == (None, (4, 6, 3))
+
+
 def test_pdf_needs_its_extra(tmp_path):
     program = f"""
 import sys

@@ -77,6 +77,7 @@ def read(
     policy: Policy = _ANY,
     max_pixels: int | None = None,
     bgr: bool = False,
+    keep_image: bool = True,
 ) -> Iterator[Picture]:
     """The pictures of `source`, in order, decoded in threads while the consumer is at work.
 
@@ -94,6 +95,7 @@ def read(
       policy: what URLs may be fetched.
       max_pixels: larger pictures are refused before they are decoded, and pages of PDFs rendered
         smaller; Pillow's own limit holds besides.
+      keep_image: give `image`, too; without it only what `prepare` made of it stays in memory.
       bgr: arrays of three or four channels have blue first, as OpenCV gives them.
 
     Raises:
@@ -102,7 +104,7 @@ def read(
     """
     if threads < 1 or ahead < 1:
         raise ValueError(f"threads={threads}, ahead={ahead}: both must be 1 or more")
-    options = _Options(prepare, policy, max_pixels, bgr)
+    options = _Options(prepare, policy, max_pixels, bgr, keep_image)
     jobs = (partial(_open, _taken_up(item, options), options) for item in expand(source))
     return _run(jobs, threads, ahead)
 
@@ -275,6 +277,7 @@ class _Options(NamedTuple):
     policy: Policy
     max_pixels: int | None
     bgr: bool
+    keep_image: bool
 
 
 def _taken_up(item: Item, options: _Options) -> Item:
@@ -340,7 +343,7 @@ def _picture(
         prepared = options.prepare(image) if options.prepare else None
     except UserError as error:
         return _failed(name, page, error)
-    return Picture(name, page, image, prepared, None)
+    return Picture(name, page, image if options.keep_image else None, prepared, None)
 
 
 def _failed(name: str | None, page: int | None, error: UserError) -> Picture:

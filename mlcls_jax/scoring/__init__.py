@@ -1,0 +1,1 @@
+"""Batch scoring: a bundle over millions of images into Parquet files, resumable at any moment."""

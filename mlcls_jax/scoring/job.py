@@ -1,0 +1,209 @@
+"""A job in its output folder: what was asked, which ranges are done, and whose they are.
+
+A range is `rows_per_file` images in the order of the input. It is done when its part file is there.
+"""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcls_jax import __version__, files
+from mlcls_jax.errors import WorkdirError
+from mlcls_jax.scoring.inputs import Survey
+
+FORMAT = 1  # of _job.json
+_FILE = "_job.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for."""
+
+    model_dir: str
+    input: str
+    output: str
+    batch_size: int = 32
+    threshold: Any = None
+    all_scores: bool = False
+    shard: int = 0  # this process scores shard i of n
+    shards: int = 1
+    rows_per_file: int = 10_000
+    device: str | None = None
+    backend: str = "jax"
+    precision: str = "float32"
+    threads: int = 8
+    image_column: str | None = None
+    path_column: str | None = None
+    split: str | None = None
+
+
+# Must not change while a job is under way. Of the others, device and backend decide about the last
+# bits at most, and the machines of a job may differ in them.
+_FIXED = (
+    *("batch_size", "all_scores", "shards", "rows_per_file", "backend", "precision"),
+    *("image_column", "path_column", "split"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job and the shard of it that this process does."""
+
+    output: Path
+    input: Survey
+    model: dict[str, Any]  # name, labels, threshold, temperature, image_size, weights_sha256
+    rows_per_file: int
+    all_scores: bool
+    shard: int
+    shards: int
+
+    @property
+    def ranges(self) -> range:
+        """The shard's ranges: neighbours, so that files of the input are read one after another."""
+        count = -(-self.input.images // self.rows_per_file)
+        return range(self.shard * count // self.shards, (self.shard + 1) * count // self.shards)
+
+    def images(self, number: int) -> range:
+        """Positions in the input of a range's images."""
+        start = number * self.rows_per_file
+        return range(start, min(start + self.rows_per_file, self.input.images))
+
+    def part(self, number: int) -> Path:
+        """Where the results of a range go."""
+        return self.output / f"part-{self.shard:05d}-{number:06d}.parquet"
+
+    def errors(self, number: int) -> Path:
+        """Where the broken images of a range go; readers of a folder skip names that begin so."""
+        return self.output / f"_errors-{self.shard:05d}-{number:06d}.parquet"
+
+    @property
+    def success(self) -> Path:
+        """Is there once the shard is done."""
+        return self.output / _success_name(self.shard, self.shards)
+
+    def reopen(self) -> None:
+        """Take back that the shard is done: a user deleted parts, to have them scored again."""
+        for path in (self.success, self.output / _success_name(0, 1)):
+            path.unlink(missing_ok=True)
+
+    def finish(self, counts: dict[str, Any]) -> None:
+        """Note that the shard is done and, if it is the last one, the job."""
+        files.write_json(self.success, {"shard": self.shard, "shards": self.shards, **counts})
+        names = [_success_name(shard, self.shards) for shard in range(self.shards)]
+        paths = [self.output / name for name in names]
+        if self.shards > 1 and all(path.exists() for path in paths):
+            done = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+            total = {key: sum(one[key] for one in done) for key in ("images", "rows", "broken")}
+            files.write_json(self.output / _success_name(0, 1), {"shards": self.shards, **total})
+
+
+def _success_name(shard: int, shards: int) -> str:
+    return "_SUCCESS.json" if shards == 1 else f"_SUCCESS-{shard}-of-{shards}.json"
+
+
+def read_survey(output: Path) -> Survey | None:
+    """The input that the job in `output` began with, if there is one."""
+    begun = _read(output)
+    return begun and Survey(**begun["input"])
+
+
+def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
+    """Begin the job, or go on with the one in the output folder.
+
+    Raises:
+      WorkdirError: that one has another model or other options, or the folder holds other things.
+    """
+    output = Path(request.output)
+    asked = {
+        "format": FORMAT,
+        "version": __version__,
+        "input": asdict(found),
+        "model": model,
+        "options": {name: getattr(request, name) for name in _FIXED},
+    }
+    asked = json.loads(json.dumps(asked))
+    begun = _read(output)
+    if begun is None:
+        _write_first(output / _FILE, asked)
+        begun = _read(output)  # of several processes that begin at once, the first one's
+    differences = [
+        f"{key}: {_short(then)} when the job began, now {_short(now)}"
+        for section in ("format", "model", "options")
+        for key, then, now in _differences(section, begun[section], asked[section])
+    ]
+    if differences:
+        lines = [f"{output / _FILE}: this is another job:", *differences]
+        raise WorkdirError("\n".join(lines), "Give the same options, or name another folder.")
+    return Job(
+        output=output,
+        input=Survey(**begun["input"]),
+        model=model,
+        rows_per_file=request.rows_per_file,
+        all_scores=request.all_scores,
+        shard=request.shard,
+        shards=request.shards,
+    )
+
+
+def check_output(name: str) -> Path:
+    """Make the output folder, or see that it is one of a job.
+
+    Raises:
+      WorkdirError: it holds other things, or is not on a disk.
+    """
+    if "://" in name:
+        hint = "Mount the store as a folder, or copy the files when the job is done."
+        raise WorkdirError(f"{name}: the output must be a folder, not a URL", hint)
+    output = Path(name)
+    if output.exists() and not output.is_dir():
+        raise WorkdirError(f"{output}: is no folder", "Name a new folder.")
+    output.mkdir(parents=True, exist_ok=True)
+    ours = ("_index-", ".index.", f".{_FILE}")  # of a job that is beginning, or was killed then
+    is_strange = any(not path.name.startswith(ours) for path in output.iterdir())
+    if is_strange and not (output / _FILE).exists():
+        raise WorkdirError(f"{output}: is not empty, and no job's", "Name a new folder.")
+    return output
+
+
+def _read(output: Path) -> dict[str, Any] | None:
+    path = output / _FILE
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        value["format"], value["model"], value["options"], Survey(**value["input"])
+        return value
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WorkdirError(f"{path}: cannot be read: {error}", "Name another folder.") from error
+
+
+def _write_first(path: Path, value: dict[str, Any]) -> None:
+    """Write the file whole, unless another process was faster."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    files.write_json(temporary, value)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    except OSError:  # a file system without links
+        if not path.exists():
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _differences(key: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in sorted({*then, *now}):
+            yield from _differences(name, then.get(name), now.get(name))
+    elif then != now:
+        yield key, then, now
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}…"

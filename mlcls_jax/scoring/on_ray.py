@@ -1,0 +1,136 @@
+"""Scoring on a Ray cluster: Ray Data hands the ranges to one actor a device.
+
+Actors write their files themselves, as the local engine does, so that both go on with each other's
+work. Bundle, input and output must be at the same paths on all nodes.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlcls_jax.errors import InputError, UserError, WorkdirError
+from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.scoring.inputs import Read
+from mlcls_jax.scoring.job import Job, Request, read_survey
+from mlcls_jax.scoring.score import Engine, open_job_input, open_predictor, score_here
+
+
+def ray_engine(address: str | None, cpus_per_actor: int | None) -> Engine:
+    """The engine for `score`.
+
+    Args:
+      address: of the cluster, `auto` for the one of this node; None: one that lasts as long as the
+        job, on this machine.
+      cpus_per_actor: where the cluster has no accelerators; None: those of the smallest node.
+
+    Raises:
+      InputError: Ray is not installed, or there is no such cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("ray is missing", 'pip install "mlcls_jax[ray]"') from error
+
+    def run(request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
+        if not ranges:
+            return
+        is_ours = not ray.is_initialized()
+        if is_ours:
+            try:
+                ray.init(address, logging_level=logging.WARNING)
+            except ConnectionError as error:
+                hint = "Start it: launch/ray_score.sh, or `ray start --head`."
+                raise InputError(f"--address={address}: no Ray cluster: {error}", hint) from error
+        try:
+            yield from _run(ray, request, job, ranges, cpus_per_actor)
+        finally:
+            if is_ours:
+                ray.shutdown()
+
+    return run
+
+
+class ScoreRanges:
+    """The actor: called with ranges, it scores them and writes their files."""
+
+    def __init__(self, request: Request, job: Job) -> None:
+        self._request, self._job = request, job
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`range` [n], numbers of ranges → `images` [1] scored; `error` and `hint` [1], or empty.
+
+        Errors of the user are handed on as values: Ray would wrap them, or try again.
+        """
+        error, hint, images = "", "", 0
+        try:
+            images = sum(score_here(*self._opened, batch["range"].tolist()))
+        except UserError as told:
+            error, hint = told.message, told.hint or ""
+        return {
+            name: np.array([v])
+            for name, v in {"images": images, "error": error, "hint": hint}.items()
+        }
+
+    @cached_property
+    def _opened(self) -> tuple[Predictor, Job, Read]:
+        if read_survey(self._job.output) != self._job.input:
+            told = f"{self._job.output}: the job is not there on {os.uname().nodename}"
+            raise WorkdirError(told, "The output must be a folder that all nodes share.")
+        predictor = open_predictor(self._request, read_bundle(Path(self._request.model_dir)))
+        return predictor, self._job, open_job_input(self._request, self._job)
+
+
+def _run(
+    ray: Any, request: Request, job: Job, ranges: list[int], cpus_per_actor: int | None
+) -> Iterator[int]:
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False  # there is ours
+
+    needs, actors = _actors(ray, cpus_per_actor, len(ranges))
+    # Paths may be relative to where the command was started, and actors are started elsewhere.
+    names = ("model_dir", "input", "output")
+    whole = {
+        name: value if "://" in value else os.path.abspath(value)
+        for name in names
+        for value in [getattr(request, name)]
+    }
+    job = replace(job, output=Path(whole["output"]))
+    scored = ray.data.from_items(
+        [{"range": number} for number in ranges], override_num_blocks=len(ranges)
+    ).map_batches(
+        ScoreRanges,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        fn_constructor_args=(replace(request, **whole), job),
+        **needs,
+    )
+    for row in scored.iter_rows():
+        if row["error"]:
+            raise UserError(row["error"], row["hint"] or None)
+        yield int(row["images"])
+
+
+def _actors(ray: Any, cpus: int | None, ranges: int) -> tuple[dict[str, Any], int]:
+    """What an actor needs, and how many there are at most: one a device."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for kind, needs in (
+        ("GPU", {"num_gpus": 1, "num_cpus": 1}),
+        ("TPU", {"resources": {"TPU": 1}, "num_cpus": 1}),
+    ):
+        if devices := int(sum(node.get(kind, 0) for node in nodes)):
+            return needs, min(devices, ranges)
+    counts = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    cpus = cpus or min(counts, default=1)
+    actors = sum(count // cpus for count in counts)
+    if actors == 0:
+        told = f"--cpus_per_actor={cpus}: no node of the cluster has so many"
+        raise InputError(told, f"They have: {', '.join(map(str, counts))}.")
+    return {"num_cpus": cpus}, min(actors, ranges)
