@@ -13,6 +13,7 @@ from typing import Any
 from mlcls_jax import files
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
+from mlcls_jax.modes.predict import open_input
 from mlcls_jax.serving import add_arguments, from_arguments, serve
 
 
@@ -73,8 +74,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _predict(pipeline: Pipeline, options: argparse.Namespace) -> str:
     """Print every result; the summary."""
+    inputs, save = open_input(options.input)
     results = pipeline.predict(
-        options.input,
+        inputs,
         threshold=_threshold(options.threshold),
         explain=options.explain,
         on_error=options.on_error,
@@ -86,8 +88,7 @@ def _predict(pipeline: Pipeline, options: argparse.Namespace) -> str:
         broken += "error" in result
         result.print()
         if options.save_path:
-            result.save_to_json(options.save_path)
-            result.save_to_img(options.save_path)
+            save(result, Path(options.save_path))
     seconds = time.perf_counter() - start
     lines = [f"{count:,} images, {count / seconds:.1f}/s, the first start included"]
     if broken:

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlcls_jax import config as schema
 from mlcls_jax.data.images import list_images
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.inference.results import Result
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,7 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
       DataError: an image cannot be read, unless `data.on_error` is "skip".
     """
     options = config.predict
-    folder, inputs = Path(options.input), [options.input]
-    if not options.input.startswith(("http://", "https://")):
-        inputs = list_images(folder)
+    inputs, save = open_input(options.input)
     model_dir = Path(options.model_dir or workdir / "best_model")
     predictor = Predictor(
         read_bundle(model_dir),
@@ -46,24 +46,19 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
     results = predictor.predict(
         inputs, threshold=options.threshold, explain=options.explain, on_error=on_error
     )
-    stems = Counter(Path(name).with_suffix("") for name in inputs)
     written, skipped = 0, []
     for result in tqdm(results, total=len(inputs), unit="image", disable=None):
         if "error" in result:
             log.warning("left out: %s", result["error"])
             skipped.append(result["error"])
             continue
-        path = Path(result["input_path"])
-        target = output / (path.parent.relative_to(folder) if folder.is_dir() else "")
-        # photo.jpg and photo.png side by side would overwrite each other's photo_res.json.
-        alone = stems[path.with_suffix("")] == 1
-        result.save_to_json(target if alone else target / f"{path.name}_res.json")
-        result.save_to_img(target)
+        save(result, output)
         if written < SHOWN:
             found = zip(result["label_names"], result["scores"], strict=True)
             labels = ", ".join(f"{name} ({score:.3f})" for name, score in found)
             page = "" if result["page_index"] is None else f", page {result['page_index']}"
-            log.info("%s%s: %s", path, page, labels or "no label above the threshold")
+            name = f"{result['input_path']}{page}"
+            log.info("%s: %s", name, labels or "no label above the threshold")
         written += 1
     if written > SHOWN:
         log.info("… and %d more.", written - SHOWN)
@@ -73,3 +68,28 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
         "model_dir": str(model_dir),
         "output": str(output),
     }
+
+
+def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, Path], None]]:
+    """The images at a path or URL, and a function that saves a result of one into a folder.
+
+    Results of a folder's images lie in subfolders as the images do, and none overwrites another.
+
+    Raises:
+      InputError: there is no such path, or no image in the folder.
+    """
+    folder, inputs = Path(given), [given]
+    if not given.startswith(("http://", "https://")):
+        inputs = list_images(folder)
+    stems = Counter(Path(name).with_suffix("") for name in inputs)
+
+    def save(result: Result, output: Path) -> None:
+        path = Path(result["input_path"])
+        target = output / (path.parent.relative_to(folder) if folder.is_dir() else "")
+        # photo.jpg and photo.png side by side would overwrite each other's photo_res.json.
+        alone = stems[path.with_suffix("")] == 1
+        page = "" if result["page_index"] is None else f"_{result['page_index']}"
+        result.save_to_json(target if alone else target / f"{path.name}{page}_res.json")
+        result.save_to_img(target)
+
+    return inputs, save
