@@ -6,11 +6,17 @@ integer part counts as absent, but for those below 0: such a label is not annota
 is left out of every count. All functions raise ValueError for arrays that are not 2-D, not alike in
 shape or empty, and for scores that are NaN or infinite. The meaning is that of PaddleClas
 (`ppcls/metric/metrics.py`) but for ties.
+
+Arrays of any float, integer or bool type are worked through in blocks, so that little memory is
+needed besides theirs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+
+_BLOCK = 2**23  # entries that are worked on at a time
 
 _F1_KEYS = ("OF1", "CF1", "OP", "OR", "CP", "CR")
 
@@ -47,12 +53,13 @@ def multilabel_metrics(
 
     `threshold` is a number or one a class [K]; `method` is that of `average_precision`.
     """
-    f1 = precision_recall_f1(scores, targets, threshold=threshold)
+    counts = _count(scores, targets, threshold)
+    f1 = _f1(counts)
     return {
         "MultiLabelMAP": mean_average_precision(scores, targets, method=method),
-        "HammingDistance": hamming_distance(scores, targets, threshold=threshold),
-        "LabelAccuracy": label_accuracy(scores, targets, threshold=threshold),
-        "SampleAccuracy": sample_accuracy(scores, targets, threshold=threshold),
+        "HammingDistance": _hamming_distance(counts),
+        "LabelAccuracy": _label_accuracy(counts),
+        "SampleAccuracy": _sample_accuracy(counts),
         **{key: float(f1[key]) for key in _F1_KEYS},
     }
 
@@ -112,12 +119,17 @@ def average_precision(
     if method not in _METHODS:
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(_METHODS)}")
     summarise = _METHODS[method]
-    scores, positives, known = _check(scores, targets)
-    is_complete = known.all(axis=0)  # [K]
+    scores, targets = _check(scores, targets)
     values = np.full(scores.shape[1], np.nan)
-    for k in np.flatnonzero(positives.any(axis=0)):
-        rows = slice(None) if is_complete[k] else known[:, k]
-        values[k] = summarise(*_precision_recall(scores[rows, k], positives[rows, k]))
+    width = max(1, _BLOCK // len(scores))
+    for start in range(0, scores.shape[1], width):
+        # A class after the other, each one's entries side by side, as sorting wants them.
+        columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
+        for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
+            positives, known = _labels(truth)
+            if positives.any():
+                rows = slice(None) if known.all() else known
+                values[k] = summarise(*_precision_recall(_wide(column[rows]), positives[rows]))
     return values
 
 
@@ -125,25 +137,21 @@ def hamming_distance(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
     """Share of the N·K decisions that are wrong. A label is predicted if its score > threshold."""
-    predicted, positives, known = _decide(scores, targets, threshold)
-    return float(_ratio((predicted != positives).sum(), known.sum()))
+    return _hamming_distance(_count(scores, targets, threshold))
 
 
 def label_accuracy(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
     """Share of the N·K decisions that are right. PaddleClas: AccuracyScore with base "label"."""
-    predicted, positives, known = _decide(scores, targets, threshold)
-    return float(_ratio(((predicted == positives) & known).sum(), known.sum()))
+    return _label_accuracy(_count(scores, targets, threshold))
 
 
 def sample_accuracy(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
     """Share of the images with all K decisions right. PaddleClas: AccuracyScore, base "sample"."""
-    predicted, positives, known = _decide(scores, targets, threshold)
-    counts = known.any(axis=1)  # [N]
-    return float(_ratio(((predicted == positives).all(axis=1) & counts).sum(), counts.sum()))
+    return _sample_accuracy(_count(scores, targets, threshold))
 
 
 def best_mean_accuracy(scores: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
@@ -171,8 +179,13 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not fit")
     if not len(labels):
         return 0.0
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return 1.0 if scores.shape[1] < k else float((best == labels[:, None]).any(axis=1).mean())
+    if scores.shape[1] < k:
+        return 1.0
+    hits = 0
+    for rows in _row_blocks(scores):
+        best = np.argsort(-_wide(scores[rows]), axis=1, kind="stable")[:, :k]
+        hits += int((best == labels[rows, None]).any(axis=1).sum())
+    return hits / len(labels)
 
 
 def precision_recall_f1(
@@ -188,10 +201,62 @@ def precision_recall_f1(
         harmonic mean 2·CP·CR / (CP + CR), as papers on multi-label classification report it; it
         is *not* the mean of the classes' F1. "precision", "recall", "f1": float64 [K].
     """
-    predicted, positives, _ = _decide(scores, targets, threshold)
-    hits = (predicted & positives).sum(axis=0)
-    claims = predicted.sum(axis=0)
-    present = positives.sum(axis=0)
+    return _f1(_count(scores, targets, threshold))
+
+
+class _Counts(NamedTuple):
+    """How often what was decided, of the decisions and images that are annotated."""
+
+    hits: np.ndarray  # int64 [K]: predicted and present
+    claims: np.ndarray  # int64 [K]: predicted
+    present: np.ndarray  # int64 [K]
+    known: int  # decisions
+    wrong: int  # decisions
+    images: int  # with any label annotated
+    exact: int  # images with all decisions right
+
+
+def _count(scores: np.ndarray, targets: np.ndarray, threshold: float | np.ndarray) -> _Counts:
+    """All that the metrics of decisions are made of, in one pass. Predicted: score > threshold."""
+    scores, targets = _check(scores, targets)
+    # In the type of the scores, so that a score of 0.3 is not above a threshold of 0.3.
+    limits = np.asarray(threshold, dtype=_wide(scores[:0]).dtype)
+    if limits.shape not in ((), scores.shape[1:]):
+        raise ValueError(
+            f"threshold {limits.shape} must be a number or [{scores.shape[1]}], one a class"
+        )
+    hits, claims, present = (np.zeros(scores.shape[1], np.int64) for _ in range(3))
+    num_known = wrong = images = exact = 0
+    for rows in _row_blocks(scores):
+        positives, known = _labels(targets[rows])
+        predicted = (_wide(scores[rows]) > limits) & known
+        is_wrong = predicted != positives  # neither holds what is not annotated
+        is_annotated = known.any(axis=1)
+        hits += (predicted & positives).sum(axis=0)
+        claims += predicted.sum(axis=0)
+        present += positives.sum(axis=0)
+        num_known += int(np.count_nonzero(known))
+        wrong += int(np.count_nonzero(is_wrong))
+        images += int(np.count_nonzero(is_annotated))
+        exact += int(np.count_nonzero(is_annotated & ~is_wrong.any(axis=1)))
+    return _Counts(hits, claims, present, num_known, wrong, images, exact)
+
+
+def _hamming_distance(counts: _Counts) -> float:
+    return float(_ratio(counts.wrong, counts.known))
+
+
+def _label_accuracy(counts: _Counts) -> float:
+    return float(_ratio(counts.known - counts.wrong, counts.known))
+
+
+def _sample_accuracy(counts: _Counts) -> float:
+    return float(_ratio(counts.exact, counts.images))
+
+
+def _f1(counts: _Counts) -> dict[str, float | np.ndarray]:
+    """See `precision_recall_f1`."""
+    hits, claims, present = counts.hits, counts.claims, counts.present
     precision, recall = _ratio(hits, claims), _ratio(hits, present)
     overall = float(_ratio(hits.sum(), claims.sum())), float(_ratio(hits.sum(), present.sum()))
     by_class = float(precision.mean()), float(recall.mean())
@@ -210,19 +275,28 @@ def precision_recall_f1(
 
 def _one_label(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores [n, K] and the true label [n] of the images that are annotated."""
-    scores, positives, known = _check(scores, targets)
-    is_annotated = known.all(axis=1)  # [N]
-    counts = positives.sum(axis=1)
+    scores, targets = _check(scores, targets)
+    is_annotated = np.empty(len(scores), bool)
+    counts, labels = (np.empty(len(scores), np.int64) for _ in range(2))
+    for rows in _row_blocks(scores):
+        positives, known = _labels(targets[rows])
+        is_annotated[rows] = known.all(axis=1)
+        counts[rows], labels[rows] = positives.sum(axis=1), positives.argmax(axis=1)
     if (wrong := np.flatnonzero(is_annotated & (counts != 1))).size:
         raise ValueError(
             f"{wrong.size} of {len(counts)} images do not have exactly one label; the first is "
             f"image {wrong[0]} with {counts[wrong[0]]}"
         )
-    return scores[is_annotated], positives[is_annotated].argmax(axis=1)
+    if is_annotated.all():
+        return scores, labels
+    return scores[is_annotated], labels[is_annotated]
 
 
 def _recall(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    hits = np.bincount(labels[scores.argmax(axis=1) == labels], minlength=scores.shape[1])
+    best = np.empty(len(labels), np.int64)
+    for rows in _row_blocks(scores):
+        best[rows] = _wide(scores[rows]).argmax(axis=1)
+    hits = np.bincount(labels[best == labels], minlength=scores.shape[1])
     present = np.bincount(labels, minlength=scores.shape[1])
     return np.where(present > 0, hits / np.maximum(present, 1), np.nan)
 
@@ -257,38 +331,44 @@ _METHODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores as float32 or float64, which labels are present, and which are annotated: bool."""
+def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, after a look at their shapes and at whether all scores are finite."""
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != 2 or scores.shape != targets.shape or scores.size == 0:
         raise ValueError(
             f"scores {scores.shape} and targets {targets.shape} must both be "
             "[images, classes], alike and not empty"
         )
-    if scores.dtype not in (np.float32, np.float64):
-        scores = scores.astype(np.float64)
-    is_finite = np.isfinite(scores)
-    if not is_finite.all():
-        row, column = np.argwhere(~is_finite)[0]
+    count, first = 0, None
+    for rows in _row_blocks(scores):
+        is_finite = np.isfinite(_wide(scores[rows]))
+        if not is_finite.all():
+            if first is None:
+                row, column = np.argwhere(~is_finite)[0]
+                first = row + rows.start, column
+            count += is_finite.size - np.count_nonzero(is_finite)
+    if first is not None:
         raise ValueError(
-            f"{scores.size - is_finite.sum()} of {scores.size} scores are not finite; the first "
-            f"is {scores[row, column]} of image {row}, class {column}"
+            f"{count} of {scores.size} scores are not finite; the first "
+            f"is {_wide(scores[first])} of image {first[0]}, class {first[1]}"
         )
-    return scores, (targets >= 1) & (targets < 2), targets >= 0
+    return scores, targets
 
 
-def _decide(
-    scores: np.ndarray, targets: np.ndarray, threshold: float | np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted, present and annotated labels, bool [N, K]; what is not annotated is in neither."""
-    scores, positives, known = _check(scores, targets)
-    # In the type of the scores, so that a score of 0.3 is not above a threshold of 0.3.
-    limits = np.asarray(threshold, dtype=scores.dtype)
-    if limits.shape not in ((), scores.shape[1:]):
-        raise ValueError(
-            f"threshold {limits.shape} must be a number or [{scores.shape[1]}], one a class"
-        )
-    return (scores > limits) & known, positives, known
+def _row_blocks(array: np.ndarray) -> Iterator[slice]:
+    """Slices of the rows of [N, K], at most `_BLOCK` entries each where a row is not longer."""
+    height = max(1, _BLOCK // max(1, array.shape[1]))
+    return (slice(start, start + height) for start in range(0, len(array), height))
+
+
+def _wide(scores: np.ndarray) -> np.ndarray:
+    """Scores as float32 or float64, which they may be already."""
+    return scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float64)
+
+
+def _labels(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which labels are present, and which are annotated: bool, of the same shape."""
+    return (targets >= 1) & (targets < 2), targets >= 0
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

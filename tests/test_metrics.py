@@ -1,5 +1,6 @@
 """Metrics: the originals' numbers, scikit-learn's, and what must not depend on order or scale."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
+from mlcls_jax import metrics
 from mlcls_jax.metrics import (
     MAIN_METRIC,
     SHOWN_METRICS,
@@ -281,6 +283,39 @@ def test_narrow_scores_give_the_metrics_of_their_values(dtype: type) -> None:
     narrow = scores.astype(dtype)
     expected = multilabel_metrics(narrow.astype(np.float64), targets)
     assert multilabel_metrics(narrow, targets.astype(bool)) == expected
+
+
+@pytest.mark.parametrize("block", [1, 50])
+@pytest.mark.parametrize("task", MAIN_METRIC)
+def test_blocks_do_not_change_the_metrics(
+    task: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, targets = example(11)
+    targets[3] = -1
+    if task == "single":
+        targets = np.eye(scores.shape[1])[np.arange(len(scores)) % scores.shape[1]]
+    expected = metrics_of(task, scores, targets)
+    monkeypatch.setattr(metrics, "_BLOCK", block)
+    assert metrics_of(task, scores, targets) == expected
+
+
+@pytest.mark.parametrize("task", MAIN_METRIC)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("target_dtype", [np.uint8, np.int8, bool, np.float32])
+def test_memory_besides_the_arrays_is_a_fraction_of_theirs(
+    task: str, dtype: type, target_dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_BLOCK", 2**12)
+    rng = np.random.default_rng(0)
+    scores = rng.random((20_000, 100)).astype(dtype)
+    targets = np.eye(100, dtype=target_dtype)[rng.integers(0, 100, len(scores))]
+    tracemalloc.start()
+    try:
+        metrics_of(task, scores, targets)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < scores.size / 2  # bytes; some numbers an image are needed, and a block's
 
 
 FUNCTIONS = [

@@ -1,0 +1,139 @@
+"""Our models in PyTorch: timm's backbones under an ML-Decoder head, with random weights.
+
+The parameters are as many as ours, but for the bias of LCNet's last convolution (1,280 more), and
+for CLIP's position embedding, stored here for the grid at hand (451,584 more), where ours is
+resampled in every forward pass.
+"""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# our backbone → timm's name, and what it is given
+BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
+    "PP-LCNet_x0_5": ("lcnet_050", {}),
+    "PP-LCNet_x1_0": ("lcnet_100", {}),
+    "PP-HGNetV2-B0": ("hgnetv2_b0", {}),
+    "PP-HGNetV2-B4": ("hgnetv2_b4", {}),
+    "PP-HGNetV2-B6": ("hgnetv2_b6", {}),
+    "ResNet50": ("resnet50", {}),
+    "CLIP_vit_base_patch16_448": ("vit_base_patch16_clip_224", {"img_size": 448}),
+}
+EMBED_DIM, HIDDEN_DIM, HEADS, QUERIES = 768, 2048, 8, 80
+HEAD_DROPOUT = 0.1
+LCNET_DROPOUT = 0.2  # on the feature map, as ours; timm's is for the pooled features
+
+
+def build(name: str, num_classes: int) -> nn.Module:
+    """The model `name` of ours, `*_ML`: images float [B, 3, H, W] → logits [B, num_classes].
+
+    It is in training mode, and its weights lie as PyTorch makes them; `channels_last` is for the
+    caller to choose.
+
+    Raises:
+      KeyError: timm has no such backbone.
+    """
+    timm_name, options = BACKBONES[name.removesuffix("_ML")]
+    backbone = _import_timm().create_model(timm_name, num_classes=0, **options)
+    if name.startswith("PP-LCNet"):
+        last = nn.Sequential(backbone.conv_head, nn.Hardswish(), nn.Dropout(LCNET_DROPOUT))
+        backbone.conv_head = nn.Identity()  # in `last`, before any pooling
+        channels = last[0].out_channels
+    elif name.startswith("PP-HGNetV2"):
+        last, backbone.head.last_conv = backbone.head.last_conv, nn.Identity()
+        channels = last[0].out_channels
+    else:
+        last, channels = nn.Identity(), backbone.num_features
+    return Classifier(backbone, last, MLDecoder(channels, num_classes))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Stored numbers without the statistics of batch normalisation."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class Classifier(nn.Module):
+    """images [B, 3, H, W] → logits [B, K]: backbone, last convolution, head."""
+
+    def __init__(self, backbone: nn.Module, last: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.last, self.head = backbone, last, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images that are already normalised."""
+        x = self.backbone.forward_features(images)
+        if x.ndim == 3:  # a transformer's tokens [B, 1 + N, C], of which the head sees the patches
+            return self.head(x[:, 1:])
+        return self.head(self.last(x).flatten(2).transpose(1, 2))
+
+
+class MLDecoder(nn.Module):
+    """tokens [B, N, C] → logits [B, K]: Ridnik et al. (2021), one layer, no self-attention."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        queries = min(QUERIES, num_classes)
+        group = -(-num_classes // queries)
+        self.input_proj = nn.Linear(in_channels, EMBED_DIM)
+        drawn = nn.init.xavier_uniform_(torch.empty(queries, EMBED_DIM))
+        self.query_embed = nn.Parameter(drawn, requires_grad=False)  # the original freezes them
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(EMBED_DIM, EMBED_DIM) for _ in range(4)
+        )
+        self.linear1 = nn.Linear(EMBED_DIM, HIDDEN_DIM)
+        self.linear2 = nn.Linear(HIDDEN_DIM, EMBED_DIM)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(EMBED_DIM) for _ in range(3))
+        self.dropout = nn.Dropout(HEAD_DROPOUT)
+        drawn = nn.init.normal_(torch.empty(queries, EMBED_DIM, group), std=0.05)
+        self.group_kernel = nn.Parameter(drawn)
+        self.group_bias = nn.Parameter(torch.zeros(queries * group))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits, one group of labels a query."""
+        batch = tokens.shape[0]
+        memory = functional.relu(self.input_proj(tokens))
+        x = self.query_embed[None]
+        if self.training:  # dropout differs by image; without it they share the first steps
+            x = x.expand(batch, -1, -1)
+        x = self.norm1(x + self.dropout(x))
+        x = self.norm2(x + self.dropout(self._attend(x, memory)))
+        hidden = self.dropout(functional.relu(self.linear1(x)))
+        x = self.norm3(x + self.dropout(self.linear2(hidden)))
+        logits = torch.matmul(x.transpose(0, 1), self.group_kernel)  # [Q, B, g]
+        logits = logits.transpose(0, 1).flatten(1) + self.group_bias
+        return logits[:, : self.num_classes]
+
+    def _attend(self, x: Tensor, memory: Tensor) -> Tensor:
+        q = self.q_proj(x).expand(memory.shape[0], -1, -1)
+        q, k, v = (
+            y.unflatten(-1, (HEADS, -1)).transpose(1, 2)  # [B, heads, tokens, size]
+            for y in (q, self.k_proj(memory), self.v_proj(memory))
+        )
+        rate = HEAD_DROPOUT if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _import_timm() -> Any:
+    """timm, also where torchvision cannot load its compiled operators."""
+    try:
+        import timm
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        # torchvision's wheel for another build of PyTorch: its operators are not registered, and it
+        # fails when it describes them. timm uses none of them, so it is enough that they exist.
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            with contextlib.suppress(RuntimeError):  # already there
+                library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+        _kept.append(library)  # what is defined goes when it does
+        import timm
+    return timm
+
+
+_kept: list[Any] = []

@@ -1,0 +1,584 @@
+"""One training step at 448 x 448: ours against PyTorch, eager and compiled; and where ours goes.
+
+python -m benchmarks.train [--models NAME ...] [--batch 8] [--size 448] [--rounds 3]
+    [--dtype float32] [--json FILE]
+python -m benchmarks.train --profile [--models NAME ...]    ours by kind of instruction (CPUs)
+python -m benchmarks.train --sweep --dtype bfloat16         the best batch of each (GPUs)
+
+The step is that of `mode=train` with its default configuration: uint8 images in, asymmetric loss,
+AdamW, averaged weights, the old state's memory reused. PyTorch's does the same, but for the norm of
+the gradient, which it does not report: channels_last, fused AdamW where there is one, the average
+by foreach, and autocast for bfloat16. Models are timm's under an ML-Decoder head
+(`benchmarks/peers/pytorch.py`).
+
+`limit` is what three forward passes of multiply-accumulates would take at the rate of a large
+matrix product, measured in turn with the others on CPUs, and at the vendor's bfloat16 peak on
+accelerators; `used` is the share of that rate. `cold_s` and `cached_s`: seconds to trace and
+compile our step with an empty and a full cache, each in a process of its own.
+"""
+
+import argparse
+import collections
+import copy
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks.timing import Turn, describe, in_turn, multiply, print_table, spread, timed
+from mlcls_jax import config as schema
+from mlcls_jax import parallel
+from mlcls_jax.chips import CHIPS
+from mlcls_jax.models import Network
+from mlcls_jax.models.classifier import MEAN, STD
+from mlcls_jax.models.counting import count_macs
+from mlcls_jax.modes.train import first_variables
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule
+from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.state import TrainState, init_state
+from mlcls_jax.training.step import make_loss, make_train_step
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+MODELS = (
+    "PP-LCNet_x1_0_ML",
+    "PP-HGNetV2-B0_ML",
+    "PP-HGNetV2-B4_ML",
+    "ResNet50_ML",
+    "CLIP_vit_base_patch16_448_ML",
+)
+OURS, EAGER, COMPILED, LIMIT = "mlcls_jax", "PyTorch", "torch.compile", "limit"
+PATHS = (OURS, EAGER, COMPILED)
+INSTALL = "pip install torch timm"
+CLASSES = 80
+PRESENT = 0.04  # share of labels that an image has, about as in COCO
+LARGEST_BATCH = 4096
+LARGEST_KERNEL = 11  # of a convolution; a larger window is an image
+LONGEST = 40  # instructions that a profile names
+
+
+class Case(NamedTuple):
+    """What is trained."""
+
+    model: str
+    batch: int
+    size: int  # side of the images
+    dtype: str  # of the computation
+
+
+class Step(NamedTuple):
+    """Our step, compiled, with what it begins from."""
+
+    compiled: jax.stages.Compiled
+    state: TrainState
+    batch: dict[str, jax.Array]
+    seconds: float  # of tracing and compiling
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=448, help="side of the images")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--paths", nargs="+", default=PATHS, choices=PATHS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=2, help="steps a turn")
+    parser.add_argument("--no_compile_times", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--json")
+    parser.add_argument("--compile_only", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    # Ours and PyTorch share the accelerator's memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    cases = [
+        Case(model, arguments.batch, arguments.size, arguments.dtype) for model in arguments.models
+    ]
+    if arguments.compile_only:
+        print(json.dumps([make_step(case).seconds for case in cases]))
+        return
+    if arguments.profile:
+        rows = [{"model": case.model} | row for case in cases for row in profile(case)]
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        return
+    if arguments.sweep:
+        rows = [row for case in cases for row in sweep(case, arguments.paths)]
+        print_table(f"Best batch, {_facts()}", rows, arguments.json)
+        return
+    rows, missing = [], []
+    for case in cases:
+        found, lacking = compare(case, arguments.paths, arguments.rounds, arguments.calls)
+        if not arguments.no_compile_times and OURS in arguments.paths:
+            found[0] |= compile_seconds(case)
+        rows += found
+        missing += lacking
+        for row in found:
+            print(row, file=sys.stderr)  # a long run shows what it has
+    columns = {column: None for row in rows for column in row}
+    rows = [columns | row for row in rows]
+    print_table(f"{_title(cases[0]).partition(',')[2].strip()}; {_facts()}", rows, arguments.json)
+    for line in dict.fromkeys(missing):
+        print(line)
+
+
+def compare(
+    case: Case, paths: tuple[str, ...], rounds: int, calls: int
+) -> tuple[list[dict[str, object]], list[str]]:
+    """A row a path, and what could not be measured."""
+    turns: dict[str, Turn] = {}
+    missing = []
+    for path in paths:
+        try:
+            turns[path] = _turn(*(ours(case) if path == OURS else theirs(case, path)))
+        except ImportError as error:
+            missing.append(f"{path}: not measured, {error.name} is missing: {INSTALL}")
+        except Exception as error:  # a peer that does not run must not hide the others' numbers
+            if path == OURS:
+                raise
+            said = (str(error).splitlines() or [""])[0]
+            missing.append(f"{path}, {case.model}: failed, {type(error).__name__}: {said}")
+    model = schema.Model(name=case.model, num_classes=CLASSES, image_size=(case.size, case.size))
+    flops = 2 * 3 * count_macs(Network.of(model), case.size) * case.batch
+    if peak := _vendor_peak():
+        times = in_turn(turns, rounds=rounds, calls=calls) | {LIMIT: [1e3 * flops / peak]}
+    else:
+        product, macs = multiply() if jax.default_backend() == "cpu" else _multiply_there(case)
+        turns[LIMIT] = timed(product)
+        times = in_turn(turns, rounds=rounds, calls=calls)
+        times[LIMIT] = [ms * flops / (2 * macs) for ms in times[LIMIT]]
+    medians = {path: spread(values)[0] for path, values in times.items()}
+    peers = [medians[path] for path in (EAGER, COMPILED) if path in medians]
+    rows = []
+    for path, values in times.items():
+        middle, low, high = spread(values)
+        rows.append(
+            {
+                "model": case.model,
+                "path": path,
+                "ms": round(middle, 2),
+                "p10_ms": round(low, 2),
+                "p90_ms": round(high, 2),
+                "images_per_s": round(1e3 * case.batch / middle, 1),
+                "used": round(medians[LIMIT] / middle, 3),
+                "ratio": round(middle / min(peers), 3) if peers else None,
+            }
+        )
+    return rows, missing
+
+
+def compile_seconds(case: Case) -> dict[str, float]:
+    """Seconds to trace and compile our step without and with a cached program, once each."""
+    command = [sys.executable, "-m", "benchmarks.train", "--compile_only"]
+    for name, value in (("models", case.model), *case._asdict().items()):
+        command += [] if name == "model" else [f"--{name}", str(value)]
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder}
+        for name in ("cold_s", "cached_s"):
+            done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+            seconds[name] = round(json.loads(done.stdout.splitlines()[-1])[0], 2)
+    return seconds
+
+
+def sweep(case: Case, paths: tuple[str, ...]) -> list[dict[str, object]]:
+    """Each path at batches of powers of two until memory ends, in processes of their own."""
+    rows = []
+    for path in paths:
+        batch = case.batch
+        while batch <= LARGEST_BATCH:
+            command = [sys.executable, "-m", "benchmarks.train", "--no_compile_times"]
+            command += ["--models", case.model, "--paths", path, "--batch", str(batch)]
+            command += ["--size", str(case.size), "--dtype", case.dtype, "--calls", "10"]
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder, "rows.json")
+                done = subprocess.run([*command, "--json", str(file)], capture_output=True)
+                measured = json.loads(file.read_text()) if done.returncode == 0 else []
+            found = [row for row in measured if row["path"] == path]
+            if not found:
+                said = (done.stderr or done.stdout).decode(errors="replace").strip()
+                print(f"{path}, batch {batch}: {said.rpartition(chr(10))[2]}", file=sys.stderr)
+                break
+            rows += [{"batch": batch} | row for row in found]
+            batch *= 2
+    best: dict[str, float] = collections.defaultdict(float)
+    for row in rows:
+        best[row["path"]] = max(best[row["path"]], row["images_per_s"])
+    return [row | {"best": row["images_per_s"] == best[row["path"]]} for row in rows]
+
+
+def _turn(step: Callable[[], object], wait: Callable[[object], object]) -> Turn:
+    """Milliseconds of a step. On accelerators steps are queued, and their mean is what counts."""
+    step_and_wait = timed(lambda: wait(step()))
+    step_and_wait(1)  # compiles, so that what fails does so here
+    if jax.default_backend() == "cpu":
+        return step_and_wait
+
+    def turn(calls: int) -> list[float]:
+        wait(step())
+        began = time.perf_counter()
+        for _ in range(calls):
+            result = step()
+        wait(result)
+        return [1e3 * (time.perf_counter() - began) / calls]
+
+    return turn
+
+
+def _vendor_peak() -> float | None:
+    """FLOP/s of the accelerator in bfloat16; None where it is not known, or on CPUs."""
+    kind = jax.devices()[0].device_kind.lower()
+    return next((chip.flops for name, chip in CHIPS.items() if name.lower() in kind), None)
+
+
+def _multiply_there(case: Case, size: int = 8192) -> tuple[Callable[[], object], int]:
+    """A large matrix product on the accelerator, and its multiply-accumulates."""
+    x = jax.numpy.ones((size, size), case.dtype)
+    product = jax.jit(jax.numpy.matmul)
+    return lambda: jax.block_until_ready(product(x, x)), size**3
+
+
+def _title(case: Case) -> str:
+    return f"{case.model}, training, {case.size} x {case.size}, batch {case.batch}, {case.dtype}"
+
+
+def _facts() -> str:
+    return f"{jax.devices()[0].device_kind}, {describe('jax', 'torch', 'timm')}"
+
+
+def make_batch(case: Case) -> dict[str, np.ndarray]:
+    """Random images uint8 [B, H, W, 3] and targets [B, K], as the pipeline hands them on."""
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (case.batch, case.size, case.size, 3), np.uint8),
+        "target": (rng.random((case.batch, CLASSES)) < PRESENT).astype(np.float32),
+        "mask": np.ones(case.batch, np.bool_),
+        "index": np.arange(case.batch, dtype=np.int32),
+    }
+
+
+def make_step(case: Case) -> Step:
+    """Our step as `modes/train.py` makes it, for the defaults of its configuration."""
+    model = schema.Model(
+        name=case.model,
+        num_classes=CLASSES,
+        image_size=(case.size, case.size),
+        dtype=case.dtype,
+    )
+    config = schema.Config(model=model)
+    network, mesh = Network.of(model), parallel.make_mesh(devices=jax.devices()[:1])
+    schedule = make_schedule(config.optimizer, Plan.of(config.train, epoch_size=80_000))
+    optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
+    step = make_train_step(
+        network,
+        make_loss(config.loss),
+        optimizer,
+        schedule,
+        seed=config.seed,
+        ema_decay=config.train.ema_decay,
+        ema_warmup=config.train.ema_warmup,
+    )
+
+    def begin(variables: Any) -> TrainState:
+        return init_state(variables, optimizer=optimizer, ema=True)
+
+    placement = parallel.shardings(jax.eval_shape(begin, network.abstract), mesh)
+    variables = first_variables(network, None, config.seed, mesh)
+    state = jax.jit(begin, out_shardings=placement)(variables)
+    batch = jax.device_put(make_batch(case), parallel.batch_sharding(mesh))
+    began = time.perf_counter()
+    lowered = parallel.jit_step(step, mesh, placement).lower(state, batch)
+    compiled = lowered.compile()
+    return Step(compiled, state, batch, time.perf_counter() - began)
+
+
+def ours(case: Case) -> tuple[Callable[[], object], Callable[[object], object]]:
+    """Our step, and how to wait for what it gives."""
+    step = make_step(case)
+    state = step.state
+
+    def run() -> object:
+        nonlocal state
+        state, numbers = step.compiled(state, step.batch)
+        return state, numbers
+
+    return run, jax.block_until_ready
+
+
+def theirs(case: Case, path: str) -> tuple[Callable[[], object], Callable[[object], object]]:
+    """PyTorch's step, and how to wait for it.
+
+    Raises:
+      ImportError: PyTorch or timm is missing.
+    """
+    if torch is None:
+        raise ImportError(name="torch")
+    from benchmarks.peers.pytorch import build
+
+    torch.set_num_threads(
+        os.cpu_count() if not hasattr(os, "sched_getaffinity") else len(os.sched_getaffinity(0))
+    )
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch finds no GPU, on which ours runs")
+    model = build(case.model, CLASSES).to(device, memory_format=torch.channels_last).train()
+    average = copy.deepcopy(model).requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1]},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    config = schema.Config()
+    rates = {"lr": config.optimizer.learning_rate, "weight_decay": config.optimizer.weight_decay}
+    optimizer = torch.optim.AdamW(groups, **rates, fused=True)
+    old, new = (
+        [x for x in (*m.parameters(), *m.buffers()) if x.is_floating_point()]
+        for m in (average, model)
+    )
+    batch = make_batch(case)
+    images, targets = (torch.from_numpy(batch[key]).to(device) for key in ("image", "target"))
+    mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (MEAN, STD))
+    autocast = functools.partial(
+        torch.autocast, device, torch.bfloat16, enabled=case.dtype == "bfloat16"
+    )
+
+    def objective(images: Any, targets: Any) -> Any:
+        # uint8 [B, H, W, 3] is [B, 3, H, W] in channels_last already.
+        x = (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        with autocast():
+            logits = model(x)
+        return asymmetric_loss(logits.float(), targets, config.loss)
+
+    if path == COMPILED:
+        objective = torch.compile(objective)
+
+    def run() -> object:
+        optimizer.zero_grad(set_to_none=True)
+        loss = objective(images, targets)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(old, new, 1 - config.train.ema_decay)
+        return loss
+
+    def wait(_: object) -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run, wait
+
+
+def asymmetric_loss(logits: Any, targets: Any, config: schema.Loss) -> Any:
+    """Ridnik et al. (2021) in PyTorch, of logits and targets [B, K]: as `losses.asymmetric_loss`.
+
+    For gamma_pos = 0, and the focusing factor taken as constant in the gradient.
+    """
+    present, absent = torch.sigmoid(logits), torch.sigmoid(-logits)
+    excess = (present.detach() - config.clip).clamp(min=0)
+    positive = torch.log(present.clamp(min=1e-8))
+    negative = torch.log((absent + config.clip).clamp(max=1)) * excess**config.gamma_neg
+    return -(targets * positive + (1 - targets) * negative).sum()
+
+
+INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+MOVES = {"copy", "transpose", "broadcast", "bitcast", "reshape", "pad", "slice", "concatenate"}
+MOVES |= {"parameter", "constant", "convert", "iota", "dynamic-slice", "reverse", "tuple"}
+DEPTHWISE = re.compile(r"depthwise|jit\(_backward\)")  # `models/depthwise.py`
+
+
+class Instruction(NamedTuple):
+    """A line of a compiled program."""
+
+    name: str
+    shape: str
+    opcode: str
+    rest: str  # operands and attributes
+
+    @property
+    def op_name(self) -> str:
+        """The path of JAX's function transformations and primitive that it comes from."""
+        match = re.search(r'op_name="([^"]*)"', self.rest)
+        return match[1] if match else ""
+
+    @property
+    def pass_(self) -> str:
+        """forward, backward, or update: all that comes after the gradient."""
+        if "transpose(" in self.op_name:
+            return "backward"
+        return "forward" if "jvp(" in self.op_name else "update"
+
+
+def instructions(text: str) -> tuple[dict[str, Instruction], dict[str, list[Instruction]]]:
+    """All instructions of a compiled program by name, and by the computation that holds them."""
+    by_name: dict[str, Instruction] = {}
+    inside: dict[str, list[Instruction]] = collections.defaultdict(list)
+    current = ""
+    for line in text.splitlines():
+        if match := COMPUTATION.match(line):
+            current = match[1]
+        elif match := INSTRUCTION.match(line):
+            found = Instruction(*match.groups())
+            by_name[found.name] = found
+            inside[current].append(found)
+    return by_name, inside
+
+
+def kind_of(instruction: Instruction, inside: dict[str, list[Instruction]]) -> str:
+    """What the time of a table is added up by."""
+    parts = list(_flat(instruction, inside))
+    for part in parts:
+        if part.opcode == "convolution":
+            return _kind_of_convolution(part)
+    # What the compiler put in has no origin of its own: it is counted where its neighbours belong.
+    named = [p for p in parts if p.op_name] or _siblings(instruction, inside)
+    passes = collections.Counter(part.pass_ for part in named)
+    where = passes.most_common(1)[0][0] if passes else "update"
+    opcodes = {part.opcode for part in parts}
+    if "dot" in opcodes:
+        return f"matrix product, {where}"
+    if opcodes <= MOVES:
+        return f"copy, transpose, pad, {where}"
+    if any(DEPTHWISE.search(part.op_name) for part in parts):
+        return f"depthwise products, {where}"
+    if any("_bernoulli" in part.op_name for part in parts):
+        return "random bits of dropout"
+    if opcodes & {"transpose", "copy"}:
+        return f"elementwise with transpose, {where}"
+    if opcodes & {"reduce", "reduce-window"}:
+        return f"elementwise with reduction, {where}"
+    return f"elementwise, {where}"
+
+
+def _siblings(instruction: Instruction, inside: dict[str, list[Instruction]]) -> list[Instruction]:
+    """The instructions with an origin in the computation that holds this one."""
+    for computation in inside.values():
+        if instruction in computation:
+            return [part for part in computation if part.op_name]
+    return []
+
+
+def _flat(instruction: Instruction, inside: dict[str, list[Instruction]]) -> Iterator[Instruction]:
+    """The instruction, or those of the computation that a fusion or call runs."""
+    called = re.search(r"(?:calls|to_apply)=%?([\w.\-]+)", instruction.rest)
+    if instruction.opcode in ("fusion", "call") and called:
+        for part in inside[called[1]]:
+            yield from _flat(part, inside)
+    else:
+        yield instruction
+
+
+def _kind_of_convolution(part: Instruction) -> str:
+    """A kernel's gradient slides one whole image over the other; the compiler may drop its name."""
+    depthwise = "depthwise " if "feature_group_count" in part.rest else ""
+    window = re.search(r"window=\{size=(\d+)", part.rest)
+    largest = int(window[1]) if window else 1
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", part.rest)
+    shape = re.search(r"\[([\d,]+)\]", part.shape)
+    side = int(shape[1].split(",")[labels[3].index("0")])
+    if largest > LARGEST_KERNEL or "rhs_dilate" in part.rest:
+        return f"{depthwise}convolution, kernel gradient"
+    if part.pass_ == "backward":
+        return f"{depthwise}convolution, {'kernel' if side <= largest else 'input'} gradient"
+    return f"{depthwise}convolution, forward"
+
+
+def profile(case: Case, steps: int = 3) -> list[dict[str, object]]:
+    """Milliseconds a step by kind of instruction, the most expensive first; CPU only.
+
+    An instruction that the runtime leaves to other threads counts with the time of its start alone;
+    the difference shows between all instructions and the step.
+    """
+    step = make_step(case)
+    by_name, inside = instructions(step.compiled.as_text())
+    state, _ = step.compiled(step.state, step.batch)
+    jax.block_until_ready(state)
+    times: dict[str, float] = collections.defaultdict(float)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            began = time.perf_counter()
+            for _ in range(steps):
+                state, _ = step.compiled(state, step.batch)
+                jax.block_until_ready(state)
+            wall = (time.perf_counter() - began) * 1e3 / steps
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        for name, nanoseconds in _self_times(jax.profiler.ProfileData.from_file(str(file))):
+            times[name] += nanoseconds / 1e6 / steps
+    program = by_name, inside
+    kinds: dict[str, list[float]] = collections.defaultdict(list)
+    for name, ms in times.items():
+        found = by_name.get(name)
+        kinds[kind_of(found, inside) if found else "unknown"].append(ms)
+    total = sum(times.values())
+    rows = [
+        {"case": kind, "ms": round(sum(ms), 1), "share": round(sum(ms) / total, 3), "n": len(ms)}
+        for kind, ms in sorted(kinds.items(), key=lambda item: -sum(item[1]))
+    ]
+    rows.append({"case": "all instructions", "ms": round(total, 1), "share": 1.0, "n": len(times)})
+    rows.append({"case": "step", "ms": round(wall, 1), "share": round(wall / total, 3), "n": 1})
+    rows.append({"case": "compilation", "ms": round(1e3 * step.seconds, 1), "share": None, "n": 1})
+    _print_profile(case, rows, times, program)
+    return rows
+
+
+def _self_times(data: Any) -> Iterator[tuple[str, float]]:
+    """(instruction, nanoseconds without those of instructions inside it), each time it ran."""
+    for plane in data.planes:
+        for line in plane.lines:
+            events = [
+                (e.start_ns, e.start_ns + e.duration_ns, dict(e.stats)["hlo_op"])
+                for e in line.events
+                if "hlo_op" in dict(e.stats) and not e.name.startswith("end:")
+            ]
+            open_: list[list[Any]] = []  # [end, name, own time] of what runs now, outermost first
+            for start, end, name in sorted(events, key=lambda e: (e[0], -e[1])):
+                while open_ and open_[-1][0] <= start:
+                    _, done, own = open_.pop()
+                    yield done, own
+                if open_:
+                    open_[-1][2] -= end - start
+                open_.append([end, name, end - start])
+            for _, name, own in open_:
+                yield name, own
+
+
+def _print_profile(
+    case: Case,
+    rows: list[dict[str, object]],
+    times: dict[str, float],
+    program: tuple[dict[str, Instruction], dict[str, list[Instruction]]],
+) -> None:
+    """The table by kind, and the instructions that take longest."""
+    by_name, inside = program
+    print_table(f"{_title(case)}: time by kind of instruction", rows, None)
+    print("\nThe instructions that take longest, in ms:")
+    for name, ms in sorted(times.items(), key=lambda item: -item[1])[:LONGEST]:
+        if (found := by_name.get(name)) is None:
+            continue
+        parts = _flat(found, inside)
+        main_part = next((p for p in parts if p.opcode in ("convolution", "dot")), found)
+        window = re.search(r"window=\{[^}]*\}.*?dim_labels=[\w\->]+", main_part.rest)
+        kind, origin = kind_of(found, inside), main_part.op_name.removeprefix("jit(train_step)/")
+        shape = found.shape if len(found.shape) < 50 else f"{found.shape[:47]}..."
+        more = window[0] if window else ""
+        print(f"{ms:8.1f}  {name:32}  {kind:36}  {shape:50}  {origin[-60:]} {more}".rstrip())
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The benchmarks' shared parts, and that they run without peers; nothing is said about time."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import infer, timing
+
+NO_PEERS = {"torch", "timm", "paddle"}
+
+
+def test_candidates_take_turns_and_warm_up():
+    order = []
+
+    def candidate(name):
+        return timing.timed(lambda: order.append(name))
+
+    times = timing.in_turn({"a": candidate("a"), "b": candidate("b")}, rounds=2, calls=1)
+    assert order == list("aabb") * 3  # one round to warm up; one call more at the start of a turn
+    assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2}
+
+
+def test_spread_is_the_median_between_percentiles():
+    assert timing.spread(range(11)) == (5.0, 1.0, 9.0)
+
+
+def test_table_shows_and_json_holds_every_row(tmp_path, capsys):
+    rows = [
+        {"model": "M", "path": "ours", "ms": 1.5, "ratio": 0.5},
+        {"model": "M", "path": "peer", "ms": None, "ratio": None},
+    ]
+    timing.print_table("Title", rows, str(tmp_path / "rows.json"))
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.startswith("Title")
+    assert [line.split() for line in lines] == [
+        ["model", "path", "ms", "ratio"],
+        ["M", "ours", "1.5", "0.5"],
+        ["M", "peer", "-", "-"],
+    ]
+    assert json.loads((tmp_path / "rows.json").read_text()) == rows
+
+
+def test_ratios_are_to_the_best_peer_and_to_onnx_runtime():
+    times = {
+        infer.LIMIT: [4.0, 4.0],
+        "ours jax": [30.0],
+        infer.REFERENCE: [20.0],
+        "peer openvino": [10.0],
+    }
+    rows = infer.rows_of_model("M", times, 2.0, {infer.PADDLE: "pip install paddlepaddle"})
+    ours = rows[0]
+    assert (ours["path"], ours["ratio"], ours["to_ort"]) == ("ours jax", 3.0, 1.5)
+    assert (ours["limit_ms"], ours["of_limit"]) == (8.0, 3.75)
+    assert rows[-1]["path"] == infer.PADDLE and rows[-1]["ms"] is None
+
+
+def test_prediction_without_peers_names_what_is_missing(tmp_path, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in NO_PEERS else find(name)
+    )
+    monkeypatch.delenv("PADDLE_PYTHON", raising=False)
+    file = tmp_path / "rows.json"
+    command = "infer --models PP-LCNet_x0_25_ML --size 32 --rounds 1 --calls 1 --paths jax peers"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--json", str(file)])
+    infer.main()
+    rows = json.loads(file.read_text())
+    paths = {row["path"]: row["ms"] for row in rows}
+    assert paths.pop("ours jax") > 0
+    assert set(paths) == {*infer.TORCH_PEERS, infer.PADDLE} and not any(paths.values())
+    printed = capsys.readouterr().out
+    assert "missing: pip install torch timm" in printed
+    assert "missing: pip install paddlepaddle" in printed
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("torch", "timm")),
+    reason="torch or timm is not installed",
+)
+def test_peers_in_pytorch_have_our_number_of_parameters():
+    from benchmarks.peers.pytorch import build, count_parameters
+    from mlcls_jax.models.counting import summarize
+
+    for name, more in {"PP-LCNet_x1_0_ML": 1280, "ResNet50_ML": 0}.items():
+        assert count_parameters(build(name, 80)) == summarize(name)["parameters"] + more
+
+
+def test_onnx_graph_for_paddle_starts_at_the_floats(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from benchmarks.peers.paddle_process import write_graph
+
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["moved"], perm=(0, 3, 1, 2)),
+        helper.make_node("Cast", ["moved"], ["floats"], to=kinds.FLOAT),
+        helper.make_node("Add", ["floats", "one"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("pixels", kinds.UINT8, ["batch", 4, 5, 3])],
+        [helper.make_tensor_value_info("scores", kinds.FLOAT, ["batch", 3, 4, 5])],
+        [onnx.numpy_helper.from_array(np.ones((), np.float32), "one")],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    assert write_graph(tmp_path / "m.onnx", tmp_path)
+    written = json.loads((tmp_path / "nodes.json").read_text())
+    assert written["image_shape"] == [3, 4, 5]
+    assert [(n["kind"], n["inputs"]) for n in written["nodes"]] == [("Add", ["images", "one"])]
+    assert np.load(tmp_path / "weights.npz")["one"] == 1
