@@ -109,47 +109,12 @@ def ours_step(name: str, batch: int, size: int) -> None:
     """One step as mode=train makes it."""
     import jax
 
-    from mlcls_jax import config as schema
-    from mlcls_jax import parallel
-    from mlcls_jax.models import Network
-    from mlcls_jax.modes.train import first_variables
+    from benchmarks.our_step import Case, make_step
     from mlcls_jax.start import start_jax
-    from mlcls_jax.training.optimizer import make_optimizer, make_schedule
-    from mlcls_jax.training.plan import Plan
-    from mlcls_jax.training.state import TrainState, init_state
-    from mlcls_jax.training.step import make_loss, make_train_step
 
     start_jax(cache=True)
-    model = schema.Model(name=name, num_classes=CLASSES, image_size=(size, size))
-    config = schema.Config(model=model)
-    network, mesh = Network.of(model), parallel.make_mesh(devices=jax.devices()[:1])
-    schedule = make_schedule(config.optimizer, Plan.of(config.train, epoch_size=80_000))
-    optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
-    step = make_train_step(
-        network,
-        make_loss(config.loss),
-        optimizer,
-        schedule,
-        seed=config.seed,
-        ema_decay=config.train.ema_decay,
-        ema_warmup=config.train.ema_warmup,
-    )
-
-    def begin(variables: object) -> TrainState:
-        return init_state(variables, optimizer=optimizer, ema=config.train.ema_decay > 0)
-
-    placement = parallel.shardings(jax.eval_shape(begin, network.abstract), mesh)
-    variables = first_variables(network, None, config.seed, mesh)
-    state = jax.jit(begin, out_shardings=placement)(variables)
-    images, targets = random_batch(batch, size)
-    given = {
-        "image": images,
-        "target": targets,
-        "mask": np.ones(batch, np.bool_),
-        "index": np.arange(batch, dtype=np.int32),
-    }
-    given = jax.device_put(given, parallel.batch_sharding(mesh))
-    jax.block_until_ready(parallel.jit_step(step, mesh, placement)(state, given))
+    step = make_step(Case(name, batch, size, "float32"))
+    jax.block_until_ready(step.compiled(step.state, step.batch))
 
 
 def ours_prediction(name: str, batch: int, size: int) -> None:

@@ -1,0 +1,83 @@
+"""Our training step for benchmarks, as `modes/train.py` makes it, with random images."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mlcls_jax import config as schema
+from mlcls_jax import parallel
+from mlcls_jax.models import Network
+from mlcls_jax.modes.train import first_variables
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule
+from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.state import TrainState, init_state
+from mlcls_jax.training.step import make_loss, make_train_step
+
+CLASSES = 80
+PRESENT = 0.04  # share of labels that an image has, about as in COCO
+
+
+class Case(NamedTuple):
+    """What is trained."""
+
+    model: str
+    batch: int
+    size: int  # side of the images
+    dtype: str  # of the computation
+
+
+class Step(NamedTuple):
+    """Our step, compiled, with what it begins from."""
+
+    compiled: jax.stages.Compiled
+    state: TrainState
+    batch: dict[str, jax.Array]
+    seconds: float  # of tracing and compiling
+
+
+def make_batch(case: Case) -> dict[str, np.ndarray]:
+    """Random images uint8 [B, H, W, 3] and targets [B, K], as the pipeline hands them on."""
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (case.batch, case.size, case.size, 3), np.uint8),
+        "target": (rng.random((case.batch, CLASSES)) < PRESENT).astype(np.float32),
+        "mask": np.ones(case.batch, np.bool_),
+        "index": np.arange(case.batch, dtype=np.int32),
+    }
+
+
+def make_step(case: Case) -> Step:
+    """Our step as `modes/train.py` makes it, for the defaults of its configuration."""
+    model = schema.Model(
+        name=case.model,
+        num_classes=CLASSES,
+        image_size=(case.size, case.size),
+        dtype=case.dtype,
+    )
+    config = schema.Config(model=model)
+    network, mesh = Network.of(model), parallel.make_mesh(devices=jax.devices()[:1])
+    schedule = make_schedule(config.optimizer, Plan.of(config.train, epoch_size=80_000))
+    optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
+    step = make_train_step(
+        network,
+        make_loss(config.loss),
+        optimizer,
+        schedule,
+        seed=config.seed,
+        ema_decay=config.train.ema_decay,
+        ema_warmup=config.train.ema_warmup,
+    )
+
+    def begin(variables: Any) -> TrainState:
+        return init_state(variables, optimizer=optimizer, ema=True)
+
+    placement = parallel.shardings(jax.eval_shape(begin, network.abstract), mesh)
+    variables = first_variables(network, None, config.seed, mesh)
+    state = jax.jit(begin, out_shardings=placement)(variables)
+    batch = jax.device_put(make_batch(case), parallel.batch_sharding(mesh))
+    began = time.perf_counter()
+    lowered = parallel.jit_step(step, mesh, placement).lower(state, batch)
+    compiled = lowered.compile()
+    return Step(compiled, state, batch, time.perf_counter() - began)
