@@ -132,15 +132,9 @@ def test_two_processes_train_like_one(alone, pair):
     assert results[0]["steps"] == results[1]["steps"] == STEPS
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        ("--config.parallel.data=1", "--config.parallel.fsdp=-1"),
-        ("--config.parallel.fsdp=2", "--config.parallel.tensor=2"),
-    ],
-    ids=["fsdp", "fsdp and tensor"],
-)
-def test_a_shared_state_trains_like_a_whole_one(alone, tmp_path, layout):
+def test_a_shared_state_trains_like_a_whole_one(alone, tmp_path):
+    """fsdp across the processes, tensor inside each."""
+    layout = ("--config.parallel.fsdp=2", "--config.parallel.tensor=2")
     lead, _ = run(tmp_path / "run", 2, 2, *layout)
     assert "arrays of the training state shared among fsdp" in lead
     assert_same_training(tmp_path / "run", alone)
