@@ -32,6 +32,8 @@ def start_jax(*, cache: bool) -> None:
     """With `cache`, keep compiled programs in the user's cache folder for the next start."""
     import jax
 
+    # Before the devices are looked for: that there is no TPU is no news.
+    logging.getLogger("jax").setLevel(logging.WARNING)
     if cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(files.cache_folder("jax")))
 

@@ -15,6 +15,7 @@ from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
 from mlcls_jax.modes.predict import open_input
 from mlcls_jax.serving import add_arguments, from_arguments, serve
+from mlcls_jax.start import start_jax
 
 
 def run(argv: list[str]) -> str:
@@ -30,6 +31,7 @@ def run(argv: list[str]) -> str:
     options = _parse(argv)
     if options.get_pipeline_config:
         return _write_config(options.get_pipeline_config, Path(options.save_path or "."))
+    start_jax(cache=True)
     server = from_arguments(options)
     pipeline = create_pipeline(
         options.pipeline,
