@@ -26,7 +26,17 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.peers.paddle_process import Paddle, find_python
-from benchmarks.timing import Turn, describe, in_turn, multiply, print_table, spread, timed
+from benchmarks.timing import (
+    CLASSES,
+    MODELS,
+    Turn,
+    describe,
+    in_turn,
+    multiply,
+    print_table,
+    spread,
+    timed,
+)
 from mlcls_jax import models
 from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.backends.kept import onnx_file, thread_count
@@ -34,14 +44,6 @@ from mlcls_jax.inference.backends.onnxruntime import load
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.models.counting import count_macs
 
-MODELS = (
-    "PP-LCNet_x1_0_ML",
-    "PP-HGNetV2-B0_ML",
-    "PP-HGNetV2-B4_ML",
-    "ResNet50_ML",
-    "CLIP_vit_base_patch16_448_ML",
-)
-CLASSES = 80
 TOLERANCE = 1e-3  # of a score
 OURS = ("jax", "onnxruntime", "openvino", "auto")
 REFERENCE = "peer onnxruntime"

@@ -23,9 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.timing import describe, print_table, spread
+from benchmarks.timing import CLASSES, describe, print_table, spread
 
-CLASSES = 80
 TORCH = "peer torch eager"
 
 

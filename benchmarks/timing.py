@@ -12,6 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+MODELS = (
+    "PP-LCNet_x1_0_ML",
+    "PP-HGNetV2-B0_ML",
+    "PP-HGNetV2-B4_ML",
+    "ResNet50_ML",
+    "CLIP_vit_base_patch16_448_ML",
+)
+CLASSES = 80
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 Turn = Callable[[int], Sequence[float]]  # number of calls → milliseconds of each
 

@@ -33,8 +33,18 @@ from typing import Any
 
 import jax
 
-from benchmarks.our_step import CLASSES, Case, make_batch, make_step
-from benchmarks.timing import Turn, describe, in_turn, multiply, print_table, spread, timed
+from benchmarks.our_step import Case, make_batch, make_step
+from benchmarks.timing import (
+    CLASSES,
+    MODELS,
+    Turn,
+    describe,
+    in_turn,
+    multiply,
+    print_table,
+    spread,
+    timed,
+)
 from benchmarks.train_profile import profile
 from mlcls_jax import config as schema
 from mlcls_jax.chips import CHIPS
@@ -47,13 +57,6 @@ try:
 except ImportError:
     torch = None
 
-MODELS = (
-    "PP-LCNet_x1_0_ML",
-    "PP-HGNetV2-B0_ML",
-    "PP-HGNetV2-B4_ML",
-    "ResNet50_ML",
-    "CLIP_vit_base_patch16_448_ML",
-)
 OURS, EAGER, COMPILED, LIMIT = "mlcls_jax", "PyTorch", "torch.compile", "limit"
 PATHS = (OURS, EAGER, COMPILED)
 INSTALL = "pip install torch timm"

@@ -41,7 +41,7 @@ def switched(images):
     return run(images)
 
 predictor.run = switched
-predictor.warm_up = lambda: (wait_while_held(), warm_up())
+predictor.warm_up = lambda **options: (wait_while_held(), warm_up(**options))
 serve(predictor, options, announce=lambda text: print(text, flush=True))
 """
 

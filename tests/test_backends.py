@@ -277,8 +277,8 @@ def test_the_command_shows_what_each_precision_costs(folder):
 
 def test_decisions_follow_the_thresholds_of_the_labels(bundle, tmp_path):
     scores = np.float32([[0.2, 0.5, 0.6, 0.9, 0.1]])
-    assert mode.decisions(bundle, scores).tolist() == [[False, False, True, True, False]]
+    assert bundle.decide(scores).tolist() == [[False, False, True, True, False]]
     own = replace(bundle, threshold=(0.1, 0.4, 0.7, 0.9, 0.05))
-    assert mode.decisions(own, scores).tolist() == [[True, True, False, False, True]]
+    assert own.decide(scores).tolist() == [[True, True, False, False, True]]
     single = read_bundle(write_small(tmp_path, task="single"))
-    assert mode.decisions(single, scores).tolist() == [[False, False, False, True, False]]
+    assert single.decide(scores).tolist() == [[False, False, False, True, False]]

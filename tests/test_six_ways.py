@@ -1,9 +1,6 @@
 """The same images, six ways: Python, command line, server, StableHLO, ONNX Runtime, batch job."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -17,6 +14,7 @@ from mlcls_jax.inference import exports
 from mlcls_jax.inference.backends import onnxruntime
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from tests.bundles import LABELS, write_images, write_small
+from tests.commands import mlcls
 from tests.server_process import start
 
 REPOSITORY = Path(__file__).parent.parent
@@ -53,20 +51,6 @@ def assert_same(rows, results):
         np.testing.assert_allclose(scores, result["scores"], atol=1e-4)
 
 
-def command(*arguments, cwd):
-    program = "from mlcls_jax import main; main.run()"
-    process = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
 def reported(all_scores, results, bundle):
     """Class ids and scores that a runtime's bare scores [n, K] lead to."""
     limits = np.float32(read_bundle(bundle).threshold)
@@ -85,8 +69,9 @@ def prepared(images, bundle):
 @pytest.mark.slow
 def test_the_command_line(asked):
     root, bundle, images, results = asked
-    command("predict", "--model_dir", bundle, "--input", root / "images", "--save_path",
-            "out", cwd=root)  # fmt: skip
+    flags = ("--model_dir", bundle, "--input", root / "images", "--save_path", "out")
+    process = mlcls("predict", *flags, cwd=root)
+    assert process.returncode == 0, process.stderr
     # The second folder's names are those of the first: its files stand in a folder of their own.
     found = [json.loads(path.read_text())["res"] for path in (root / "out").rglob("*.json")]
     by_path = {row["input_path"]: (row["class_ids"], row["scores"]) for row in found}
@@ -122,8 +107,9 @@ def test_exported_files(asked):
 @pytest.mark.slow
 def test_the_batch_job(asked):
     root, bundle, images, results = asked
-    command("score", "--model_dir", bundle, "--input", root / "images", "--output", "scores",
-            "--batch_size", "4", cwd=root)  # fmt: skip
+    flags = ("--model_dir", bundle, "--input", root / "images", "--output", "scores")
+    process = mlcls("score", *flags, "--batch_size", "4", cwd=root)
+    assert process.returncode == 0, process.stderr
     table = pq.read_table(root / "scores").to_pylist()
     by_path = {Path(row["path"]).name: row for row in table if "more" not in row["path"]}
     by_path |= {f"more/{Path(r['path']).name}": r for r in table if "more" in r["path"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from safetensors.numpy import save_file
 
 from mlcls_jax import __version__, files
@@ -41,6 +41,12 @@ class Bundle:
         """Scores in 0…1, calibrated."""
         task = self.model.network.config.task
         return probabilities(logits, task, temperature=self.temperature)
+
+    def decide(self, scores: Float[np.ndarray, "... K"]) -> Bool[np.ndarray, "... K"]:
+        """Labels above their thresholds; of one label an image, the best one."""
+        if self.threshold is None:
+            return np.arange(scores.shape[-1]) == scores.argmax(-1, keepdims=True)
+        return scores > np.asarray(self.threshold, scores.dtype)
 
     @property
     def image_size(self) -> tuple[int, int]:

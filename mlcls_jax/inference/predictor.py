@@ -14,6 +14,7 @@ from mlcls_jax.config import DEFAULT_THRESHOLD
 from mlcls_jax.data.images import resize
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends import open_backend
+from mlcls_jax.inference.backends.jitted import Jitted
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.inputs import Picture, read
 from mlcls_jax.inference.results import Result
@@ -83,17 +84,25 @@ class Predictor:
         Raises:
           InputError: the model has no ML-Decoder.
         """
+        return self._open_explainer().explain(images)
+
+    def _open_explainer(self) -> Jitted:
         if self._explainer is None:
             self._explainer = open_backend("jax", self.bundle, **self._options)
-        return self._explainer.explain(images)
+        return self._explainer
 
     def scores(self, images: Sequence[np.ndarray]) -> Float[np.ndarray, "n K"]:
         """Scores in 0…1 of images, uint8 [h, w, 3] of any sizes."""
         return self.run(np.stack([self.prepare(image) for image in images]))
 
-    def warm_up(self) -> None:
-        """Compile for every batch size now rather than at the first images."""
+    def warm_up(self, *, explain: bool = False) -> None:
+        """Compile for every batch size now rather than at the first images.
+
+        With `explain`, the programs of `run_explained`, too; it raises the same error.
+        """
         self.backend.warm_up()
+        if explain:
+            self._open_explainer().warm_up(explain=True)
 
     def predict(
         self,

@@ -135,7 +135,7 @@ def conv2d(
     size = kernel.shape[0]
     if size == 1 and groups == 1 and (stride == 1 or _is_for_cpu()):
         # XLA's CPU matrix product beats its 1x1 convolution, with strides and in gradients by far.
-        return matmul(x[:, ::stride, ::stride], kernel[0, 0])
+        return matmul(x if stride == 1 else x[:, ::stride, ::stride], kernel[0, 0])
     if groups == x.shape[-1] == kernel.shape[-1]:
         return _depthwise(x, kernel, stride)
     return xla_conv2d(x, kernel, stride=stride, groups=groups)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
 
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.backends import BACKENDS, open_backend
@@ -85,7 +84,7 @@ def compare(
     for key, backend in opened.items():
         scores = backend(images)
         change = np.abs(scores - wanted)
-        flips = decisions(bundle, scores) != decisions(bundle, wanted)
+        flips = bundle.decide(scores) != bundle.decide(wanted)
         rows.append(
             Row(
                 *key,
@@ -97,13 +96,6 @@ def compare(
             )
         )
     return rows, missing
-
-
-def decisions(bundle: Bundle, scores: Float[np.ndarray, "n K"]) -> Bool[np.ndarray, "n K"]:
-    """Which labels are reported; of one label an image, the best one."""
-    if bundle.model.network.config.task == "single":
-        return scores == scores.max(-1, keepdims=True)
-    return scores > np.asarray(bundle.threshold, np.float32)
 
 
 def _text(rows: list[Row], missing: dict[str, UserError], *, images: int, batch_size: int) -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
-from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.drawing import draw_grid
 from mlcls_jax.inference.predictor import Predictor
 
@@ -32,7 +32,7 @@ def write_pictures(
     scores = predictor.scores([image for _, image, _ in examples])
     captions, colors = [], []
     for (_, _, target), row in zip(examples, scores, strict=True):
-        predicted, truth = _predicted(row, predictor.bundle), target > 0.5
+        predicted, truth = predictor.bundle.decide(row), target > 0.5
         captions.append(f"{_names(validation, predicted)}\ntrue: {_names(validation, truth)}")
         is_right = (predicted == truth) | (target < 0)  # below 0: not annotated
         colors.append(RIGHT if is_right.all() else WRONG)
@@ -60,13 +60,6 @@ def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndar
         except DataError:  # the pipeline has reported it already
             continue
     return found
-
-
-def _predicted(scores: np.ndarray, bundle: Bundle) -> np.ndarray:
-    """Labels above the threshold, or the best one where there is one an image: bool [K]."""
-    if bundle.threshold is None:
-        return np.arange(len(scores)) == scores.argmax()
-    return scores > bundle.threshold
 
 
 def _names(source: Source, present: np.ndarray) -> str:

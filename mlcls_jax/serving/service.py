@@ -16,7 +16,6 @@ from PIL import Image
 
 from mlcls_jax.data.images import decode_image
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference.backends.jitted import batch_sizes
 from mlcls_jax.inference.fetch import Policy, fetch
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.batcher import Batcher, Scored
@@ -69,12 +68,7 @@ class Service:
 
     def warm_up(self) -> None:
         """Compile all programs; questions are answered from then on."""
-        self.predictor.warm_up()
-        if self.can_explain:
-            height, width = self.predictor.bundle.image_size
-            for size in batch_sizes(self.predictor.batch_size):
-                for _ in range(self.predictor.backend.replicas):
-                    self.predictor.run_explained(np.zeros((size, height, width, 3), np.uint8))
+        self.predictor.warm_up(explain=self.can_explain)
         self.is_warm = True
 
     def close(self) -> None:

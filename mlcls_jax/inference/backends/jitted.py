@@ -68,12 +68,13 @@ class Jitted:
         scores, maps = self._run(self._explained, images)
         return scores, maps
 
-    def warm_up(self) -> None:
-        """Compile what calls need, on every device."""
+    def warm_up(self, *, explain: bool = False) -> None:
+        """Compile what calls need, or what `explain` does, on every device."""
+        function = self.explain if explain else self
         for size in self._sizes:
             images = np.zeros((size, *self._bundle.image_size, 3), np.uint8)
             for _ in self._replicas:
-                self(images)
+                function(images)
 
     def _run(self, function: Callable[..., Any], images: np.ndarray) -> list[np.ndarray]:
         parts = []
