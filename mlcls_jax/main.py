@@ -8,6 +8,7 @@ traceback); 2 a flag does not parse; 70 a fault of this program; 75 asked to end
 with a checkpoint saved: the same command goes on; 130 interrupted.
 """
 
+import difflib
 import importlib
 import logging
 import os
@@ -111,6 +112,10 @@ def run(argv: list[str] | None = None) -> None:
         # The configuration's flags are looked for here, and the summary repeats them.
         sys.argv = [argv[0], *argv[2:], f"--config.mode={WORDS[word]}"]
         _run_flags(sys.argv)
+    elif re.fullmatch(r"\w+", word):
+        close = difflib.get_close_matches(word, [*WORDS, *COMMANDS], n=1)
+        hint = f"Did you mean {close[0]}?" if close else "`mlcls --help` names all commands."
+        _fail(f"{word}: there is no such command", hint, code=2)
     else:
         _run_flags(argv)
 

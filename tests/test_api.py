@@ -1,7 +1,6 @@
 """create_model and create_pipeline, as their users call them; PaddleX' command line."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from mlcls_jax.inference.api import pipeline_config
 from mlcls_jax.inference.official import COCO_LABELS
 from mlcls_jax.models import weights
 from tests.bundles import write_images, write_small
+from tests.commands import mlcls
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -148,18 +148,6 @@ def test_wrong_pipelines_are_told(tmp_path, monkeypatch, pipeline, content, said
         create_pipeline(pipeline)
 
 
-def mlcls(*arguments, cwd):
-    program = "import sys; from mlcls_jax import main; sys.argv[0] = 'mlcls'; main.run()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-    )
-
-
 def test_the_command_line_of_paddlex(tmp_path, folder, paths, expected):
     process = mlcls("--get_pipeline_config", "image_multilabel_classification", cwd=tmp_path)
     path = tmp_path / "image_multilabel_classification.yaml"
@@ -199,3 +187,12 @@ def test_the_overview_names_every_command(tmp_path):
     process = mlcls("--help", cwd=tmp_path)
     for word in (*main.COMMANDS, *main.WORDS, "--serve", "--pipeline"):
         assert f" {word} " in process.stdout
+
+
+def test_a_mistyped_command_gets_the_right_spelling(tmp_path):
+    process = mlcls("evalute", "--config=x.py", cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
+        "error: evalute: there is no such command",
+        "Did you mean evaluate?",
+    ]
