@@ -20,3 +20,21 @@ def mlcls(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess:
         cwd=cwd,
         timeout=300,
     )
+
+
+def on_devices(count: int, program: str) -> str:
+    """What a program prints that sees so many devices."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        env=os.environ
+        | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -103,7 +103,7 @@ def test_evidence_is_the_attention_of_the_last_layer(tag):
     memory = np.maximum(linear(head.input_proj, features.reshape(batch, -1, channels)), 0)
     asked = np.asarray(head.queries())[None]
     for index in range(head.depth - 1):
-        asked = np.asarray(getattr(head, f"layer{index}")(asked, memory, rngs=None))
+        asked = np.asarray(getattr(head, f"layer{index}")(asked, memory, draws=None))
     q = linear(layer.cross_attn.q_proj, np.asarray(layer.ask(jnp.asarray(asked), None)))
     k = linear(layer.cross_attn.k_proj, memory)
     size = q.shape[-1] // layer.cross_attn.num_heads

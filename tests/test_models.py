@@ -17,6 +17,7 @@ from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import MEAN, STD
+from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.network import Model, Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.names import to_theirs
@@ -219,7 +220,7 @@ def test_backbone_dropout_zeroes_the_right_share_and_keeps_the_originals_scale()
     backbone = network.module(network.init(0)).backbone
     batch = images(4, 64, 64)
     plain = np.asarray(backbone(batch, train=True)) / 0.8
-    dropped = backbone(batch, train=True, rngs=network.rngs(jax.random.key(0)))
+    dropped = backbone(batch, train=True, draws=Draws(jax.random.key(0)))
     kept = np.asarray(dropped) != 0
     np.testing.assert_allclose(np.asarray(dropped)[kept], plain[kept], rtol=1e-5)
     assert kept.sum() / (plain != 0).sum() == pytest.approx(0.8, abs=0.02)

@@ -1,35 +1,11 @@
 """What lies where: on virtual devices, in a process of its own."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from mlcls_jax import parallel
 from mlcls_jax.config import Parallel
 from mlcls_jax.errors import ConfigError
-
-ROOT = Path(__file__).parents[1]
-
-
-def on_devices(count: int, program: str) -> str:
-    """What a program prints that sees so many devices."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from tests.commands import on_devices
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Initial
 from mlcls_jax.models.layers import Linear
 
@@ -25,21 +26,21 @@ class Classifier(nnx.Module):
         images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"],
         *,
         train: bool = False,
-        rngs: nnx.Rngs | None = None,
+        draws: Draws | None = None,
     ) -> Float[Array, "B K"]:
-        return self.head(self.feature_map(images, train=train, rngs=rngs), rngs=rngs)
+        return self.head(self.feature_map(images, train=train, draws=draws), draws=draws)
 
     def feature_map(
         self,
         images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"],
         *,
         train: bool = False,
-        rngs: nnx.Rngs | None = None,
+        draws: Draws | None = None,
     ) -> Float[Array, "B h w C"]:
         """What the head sees."""
         if images.dtype == jnp.uint8:
             images = normalize(images)
-        return self.backbone(images, train=train, rngs=rngs)
+        return self.backbone(images, train=train, draws=draws)
 
 
 def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
@@ -57,7 +58,7 @@ class PoolingHead(nnx.Module):
         self.fc = Linear(in_channels, num_classes, initial=initial)
 
     def __call__(
-        self, features: Float[Array, "B h w C"], *, rngs: nnx.Rngs | None = None
+        self, features: Float[Array, "B h w C"], *, draws: Draws | None = None
     ) -> Float[Array, "B K"]:
         dtype = jnp.promote_types(features.dtype, jnp.float32)
         return self.fc(jnp.mean(features, (1, 2), dtype=dtype))

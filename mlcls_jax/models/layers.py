@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlcls_jax.models.depthwise import depthwise_shifted
+from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
     ONES,
     ZEROS,
@@ -46,19 +47,6 @@ def gelu(x: Array) -> Array:
 def quick_gelu(x: Array) -> Array:
     """OpenAI's approximation in CLIP: x * sigmoid(1.702 x)."""
     return x * jax.nn.sigmoid(1.702 * x)
-
-
-def dropout(x: Array, rate: float, rngs: nnx.Rngs | None) -> Array:
-    """Drop elements with probability `rate` and rescale the rest; without `rngs`, return x.
-
-    The probability is met to 1 / 65536: 16 random bits an element take half the time of the 32 that
-    jax.random.bernoulli draws, and that time shows on CPUs.
-    """
-    if rngs is None or rate == 0.0:
-        return x
-    bits = jax.random.bits(rngs.dropout(), x.shape, jnp.uint16)
-    keep = bits < min(round((1.0 - rate) * 2**16), 2**16 - 1)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
 def cast(x: Array, dtype: jnp.dtype | None) -> Array:
@@ -288,12 +276,12 @@ def attend(
     *,
     num_heads: int,
     rate: float = 0.0,
-    rngs: nnx.Rngs | None = None,
+    draws: Draws | None = None,
 ) -> Float[Array, "B Q D"]:
     """Multi-head attention of projected queries, keys and values; softmax in float32 or better."""
     attention = attention_weights(q, k, num_heads=num_heads).astype(v.dtype)
     v = v.reshape(*v.shape[:2], num_heads, -1)
-    out = jnp.einsum("bhqn,bnhd->bqhd", dropout(attention, rate, rngs), v)
+    out = jnp.einsum("bhqn,bnhd->bqhd", dropout(attention, rate, draws), v)
     return out.reshape(*out.shape[:2], -1)
 
 

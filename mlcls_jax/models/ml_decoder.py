@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
     ZEROS,
     FromFile,
@@ -20,7 +21,7 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
-from mlcls_jax.models.layers import LayerNorm, Linear, attend, attention_weights, dropout, gelu
+from mlcls_jax.models.layers import LayerNorm, Linear, attend, attention_weights, gelu
 from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names
 
 
@@ -85,14 +86,14 @@ class MLDecoder(nnx.Module):
         self,
         features: Float[Array, "B h w C"],
         *,
-        rngs: nnx.Rngs | None = None,
+        draws: Draws | None = None,
     ) -> Float[Array, "B K"]:
         memory = self.memory(features)
         x = self.queries().astype(memory.dtype)[None]  # [1, Q, D]
-        if rngs is not None:  # dropout differs by image; without it they share the first steps
+        if draws is not None:  # dropout differs by image; without it they share the first steps
             x = jnp.broadcast_to(x, (memory.shape[0], *x.shape[1:]))
         for index in range(self.depth):
-            x = getattr(self, f"layer{index}")(x, memory, rngs=rngs)
+            x = getattr(self, f"layer{index}")(x, memory, draws=draws)
         return self.classify(x)
 
     def evidence(self, features: Float[Array, "B h w C"]) -> Float[Array, "B Q h w"]:
@@ -104,7 +105,7 @@ class MLDecoder(nnx.Module):
         memory = self.memory(features)
         x = self.queries().astype(memory.dtype)[None]
         for index in range(self.depth - 1):
-            x = getattr(self, f"layer{index}")(x, memory, rngs=None)
+            x = getattr(self, f"layer{index}")(x, memory, draws=None)
         maps = getattr(self, f"layer{self.depth - 1}").attention(x, memory)  # [B, Q, N]
         return maps.reshape(*maps.shape[:2], *features.shape[1:3])
 
@@ -153,17 +154,17 @@ class DecoderLayer(nnx.Module):
         self.activation = gelu if config.gelu else jax.nn.relu
 
     def __call__(
-        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, rngs: nnx.Rngs | None
+        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, draws: Draws | None
     ) -> Float[Array, "B Q D"]:
-        x = self.ask(x, rngs)
-        x = self.norm2(x + dropout(self.cross_attn(x, memory, rngs=rngs), self.dropout, rngs))
-        hidden = dropout(self.activation(self.linear1(x)), self.dropout, rngs)
-        return self.norm3(x + dropout(self.linear2(hidden), self.dropout, rngs))
+        x = self.ask(x, draws)
+        x = self.norm2(x + dropout(self.cross_attn(x, memory, draws=draws), self.dropout, draws))
+        hidden = dropout(self.activation(self.linear1(x)), self.dropout, draws)
+        return self.norm3(x + dropout(self.linear2(hidden), self.dropout, draws))
 
-    def ask(self, x: Float[Array, "b Q D"], rngs: nnx.Rngs | None) -> Float[Array, "b Q D"]:
+    def ask(self, x: Float[Array, "b Q D"], draws: Draws | None) -> Float[Array, "b Q D"]:
         """The queries as the cross-attention meets them."""
-        own = self.self_attn(x, x, rngs=rngs) if self.has_self_attention else x
-        return self.norm1(x + dropout(own, self.dropout, rngs))
+        own = self.self_attn(x, x, draws=draws) if self.has_self_attention else x
+        return self.norm1(x + dropout(own, self.dropout, draws))
 
     def attention(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"]
@@ -183,11 +184,11 @@ class Attention(nnx.Module):
         self.num_heads, self.dropout = num_heads, rate
 
     def __call__(
-        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, rngs: nnx.Rngs | None
+        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, draws: Draws | None
     ) -> Float[Array, "B Q D"]:
         q, k = self._queries_and_keys(x, memory)
         v = self.v_proj(memory)
-        out = attend(q, k, v, num_heads=self.num_heads, rate=self.dropout, rngs=rngs)
+        out = attend(q, k, v, num_heads=self.num_heads, rate=self.dropout, draws=draws)
         return self.out_proj(out)
 
     def weights(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import Classifier
+from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
 from mlcls_jax.models.weights.names import NameTable
 
@@ -110,16 +111,16 @@ class Network:
     ) -> tuple[Float[Array, "B K"], Float[Array, "B h w C"], dict[str, Any]]:
         """Like `apply`, with the feature map that the head sees as the second of three."""
         module = self.module(variables)
-        backbone, rngs = module.backbone, None if key is None else self.rngs(key)
+        backbone, draws = module.backbone, None if key is None else Draws(key)
         stages = {}
         if self.remat:
             stages = {n: part for n, part in vars(backbone).items() if STAGE.fullmatch(n)}
         for name, stage in stages.items():
             setattr(backbone, name, Recomputed(stage))
-        features = module.feature_map(images, train=train, rngs=rngs)
+        features = module.feature_map(images, train=train, draws=draws)
         for name, stage in stages.items():  # statistics are read under the stages' own paths
             setattr(backbone, name, stage)
-        logits = module.head(features, rngs=rngs)
+        logits = module.head(features, draws=draws)
         return logits, features, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     @property
@@ -138,11 +139,6 @@ class Network:
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
         return nnx.merge(self.graphdef, variables.params, variables.batch_stats)
-
-    @staticmethod
-    def rngs(key: Array) -> nnx.Rngs:
-        """Randomness for dropout; a bare key would give every layer the same mask."""
-        return nnx.Rngs(dropout=key)
 
 
 class Recomputed(nnx.Module):

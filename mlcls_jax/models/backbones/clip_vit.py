@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlcls_jax.config import Model
+from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Normal, conv_normal, param
 from mlcls_jax.models.layers import LayerNorm, Linear, attend, cast, gelu, quick_gelu
 from mlcls_jax.models.weights.names import (
@@ -92,7 +93,7 @@ class CLIPViT(nnx.Module):
         self.config, self.dtype = config, dtype
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x, grid = self.tokens(images)
         if self.config.pool:

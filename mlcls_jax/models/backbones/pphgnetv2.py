@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
-from mlcls_jax.models.layers import Conv, ConvNorm, dropout
+from mlcls_jax.models.layers import Conv, ConvNorm
 from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.
@@ -99,7 +100,7 @@ class PPHGNetV2(nnx.Module):
         self.channels, self.config = config.out_channels, config
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x = self.stem(images, train=train)
         for index in range(len(STAGES)):
@@ -109,7 +110,7 @@ class PPHGNetV2(nnx.Module):
         x = nnx.relu(self.last_conv(x))
         x = x if self.lab is None else self.lab(x)
         scale = jax.lax.stop_gradient(self.feature_scale[...])
-        return dropout(x, self.config.dropout, rngs) * scale.astype(x.dtype)
+        return dropout(x, self.config.dropout, draws) * scale.astype(x.dtype)
 
 
 class Affine(nnx.Module):

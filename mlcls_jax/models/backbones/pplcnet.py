@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
-from mlcls_jax.models.layers import Conv, ConvNorm, dropout, hardsigmoid, hardswish
+from mlcls_jax.models.layers import Conv, ConvNorm, hardsigmoid, hardswish
 from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names, norm_names
 
 # stage → blocks of (kernel size, base width, squeeze-excite); a stage's stride is its first block's
@@ -85,7 +86,7 @@ class PPLCNet(nnx.Module):
         self.dropout, self.pool = config.dropout, config.pool
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x = self.conv1(images, train=train)
         for stage, blocks in STAGES.items():
@@ -95,7 +96,7 @@ class PPLCNet(nnx.Module):
             x = x.mean((1, 2), keepdims=True)
         x = hardswish(self.last_conv(x))
         scale = jax.lax.stop_gradient(self.feature_scale[...])
-        return dropout(x, self.dropout, rngs) * scale.astype(x.dtype)
+        return dropout(x, self.dropout, draws) * scale.astype(x.dtype)
 
 
 class SeparableBlock(nnx.Module):

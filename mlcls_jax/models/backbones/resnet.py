@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Uniform
 from mlcls_jax.models.layers import ConvNorm
 from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
@@ -63,7 +64,7 @@ class ResNet(nnx.Module):
         self.head_initial = Uniform(1 / math.sqrt(channels))  # of the plain classifier
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x = self.stem(images, train=train)
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
