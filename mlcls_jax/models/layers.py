@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.depthwise import depthwise_shifted
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
-    ONES,
     ZEROS,
     Initial,
     conv_normal,
@@ -24,6 +23,7 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
+from mlcls_jax.models.norms import BatchNorm
 
 # The Paddle kernel's float32 attribute, not 1/6: the difference is visible in parity tests.
 HARDSIGMOID_SLOPE = 0.16666670143604279
@@ -205,48 +205,6 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         x = self.norm(self.conv(x), train=train)
         return x if self.activation is None else self.activation(x)
-
-
-class BatchNorm(nnx.Module):
-    """Batch normalisation as in Paddle: eps 1e-5, running = 0.9 running + 0.1 (biased) batch.
-
-    Statistics are taken over the whole batch, on all devices, in float32 or better.
-    """
-
-    def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5) -> None:
-        self.scale, self.bias = param((channels,), ONES), param((channels,), ZEROS)
-        self.mean = param((channels,), ZEROS, nnx.BatchStat)
-        self.var = param((channels,), ONES, nnx.BatchStat)
-        self.momentum, self.epsilon = momentum, epsilon
-
-    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W C"]:
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(x, axes, dtype=dtype)
-            var = jnp.mean(jnp.square(x.astype(dtype) - mean), axes)
-            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
-            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
-        else:
-            mean, var = self.mean[...], self.var[...]
-        # One multiply and one add a pixel; folded in float32, applied in the compute dtype.
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        return x * scale.astype(x.dtype) + (self.bias[...] - mean * scale).astype(x.dtype)
-
-
-class LayerNorm(nnx.Module):
-    """Layer normalisation over the last axis, computed in float32 or better; eps 1e-5."""
-
-    def __init__(self, dim: int, *, epsilon: float = 1e-5) -> None:
-        self.scale, self.bias = param((dim,), ONES), param((dim,), ZEROS)
-        self.epsilon = epsilon
-
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = wide - wide.mean(-1, keepdims=True)
-        var = jnp.square(centred).mean(-1, keepdims=True)
-        wide = centred * jax.lax.rsqrt(var + self.epsilon) * self.scale[...] + self.bias[...]
-        return wide.astype(x.dtype)
 
 
 class Linear(nnx.Module):

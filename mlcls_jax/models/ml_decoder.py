@@ -21,7 +21,8 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
-from mlcls_jax.models.layers import LayerNorm, Linear, attend, attention_weights, gelu
+from mlcls_jax.models.layers import Linear, attend, attention_weights, gelu
+from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names
 
 

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Normal, conv_normal, param
-from mlcls_jax.models.layers import LayerNorm, Linear, attend, cast, gelu, quick_gelu
+from mlcls_jax.models.layers import Linear, attend, cast, gelu, quick_gelu
+from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.weights.names import (
     Foreign,
     NameTable,
