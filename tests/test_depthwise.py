@@ -14,7 +14,7 @@ def grouped(x, kernel, stride):
     return xla_conv2d(x, kernel[:, :, None], stride=stride, groups=x.shape[-1])
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(2, 8, 8, 4), (1, 7, 9, 3), (3, 4, 5, 1), (2, 1, 1, 2)])
 def test_values_and_gradients_equal_the_grouped_convolution(size, stride, shape):

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.windows import gather_back, output_shape, pad, window
+
 # Kernels up to this size are applied to rows of width * channels numbers, since XLA's loops over
 # few channels are slow; larger ones would need too many copies of their weights.
 FLAT_SIZE = 3
@@ -21,8 +23,8 @@ def depthwise_shifted(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k C"], stride: int
 ) -> Float[Array, "B h w C"]:
     """Depthwise convolution padded as `xla_conv2d` does, as the sum of k * k shifted products."""
-    height, width = ((n - 1) // stride + 1 for n in x.shape[1:3])
-    return _products(_pad(x, kernel.shape[0]), kernel, height, width, stride)
+    height, width = output_shape(*x.shape[1:3], stride)
+    return _products(pad(x, kernel.shape[0]), kernel, height, width, stride)
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -48,16 +50,18 @@ def _products(
     """The sum, over the taps of `kernel`, of the shifted `padded` times the tap."""
     size, channels = kernel.shape[0], kernel.shape[-1]
     taps = [(i, j) for i in range(size) for j in range(size)]
-    if stride > 1 or size > FLAT_SIZE:
-        shifted = (_window(padded, i, j, height, width, (stride, stride)) for i, j in taps)
+    if stride > 1 or size == 1 or size > FLAT_SIZE:
+        shifted = (window(padded, i, j, height, width, (stride, stride)) for i, j in taps)
         return sum(pixels * kernel[i, j] for pixels, (i, j) in zip(shifted, taps, strict=True))
     rows = padded.reshape(*padded.shape[:2], -1)  # [B, P, R * C]
     weights = jnp.tile(kernel, (1, 1, width))  # [k, k, w * C]
     flat = sum(
         rows[:, i : i + height, j * channels : (j + width) * channels] * weights[i, j]
-        for i, j in taps
+        for i, j in taps[:-1]
     )
-    return flat.reshape(-1, height, width, channels)
+    # The last sum is of pixels, since XLA computes what ends in a reshape anew for every use.
+    last = window(padded, size - 1, size - 1, height, width, (1, 1)) * kernel[-1, -1]
+    return flat.reshape(-1, height, width, channels) + last
 
 
 def _input_gradient(
@@ -68,24 +72,13 @@ def _input_gradient(
     if stride == 1:
         padded = jnp.pad(grad, ((0, 0), (high, low), (high, low), (0, 0)))
         return _products(padded, kernel[::-1, ::-1], *shape[1:3], 1)
-    # Every stride-th row and column apart, since each meets other taps: tap i joins output row
-    # p + shift to input row p * stride + first.
     padded = jnp.pad(grad, ((0, 0), (size, size), (size, size), (0, 0)))
 
-    def one_of(first: int, left: int) -> Array:
-        total = jnp.zeros_like(grad)
-        for i in range((first + low) % stride, size, stride):
-            for j in range((left + low) % stride, size, stride):
-                down, right = (first + low - i) // stride, (left + low - j) // stride
-                pixels = _window(padded, size + down, size + right, *grad.shape[1:3], (1, 1))
-                total += pixels * kernel[i, j]
-        return total
+    def share(i: int, j: int, down: int, right: int) -> Array:
+        pixels = window(padded, size + down, size + right, *grad.shape[1:3], (1, 1))
+        return pixels * kernel[i, j]
 
-    rows = [jnp.stack([one_of(a, b) for b in range(stride)], 3) for a in range(stride)]
-    whole = jnp.stack(rows, 2)  # [B, h, stride, w, stride, C]
-    batch, height, _, width, _, channels = whole.shape
-    whole = whole.reshape(batch, height * stride, width * stride, channels)
-    return whole[:, : shape[1], : shape[2]]
+    return gather_back(shape, size, stride, share)
 
 
 def _kernel_gradient(
@@ -93,7 +86,7 @@ def _kernel_gradient(
 ) -> Float[Array, "k k C"]:
     """Accumulates over output rows in a loop, so that no product is ever written out whole."""
     size = kernel.shape[0]
-    padded = _pad(x, size)
+    padded = pad(x, size)
     batch, out_h, out_w, channels = grad.shape
     dtype = jnp.promote_types(grad.dtype, jnp.float32)
     is_flat = stride == 1 and size <= FLAT_SIZE
@@ -108,24 +101,10 @@ def _kernel_gradient(
             width = out_w * channels
             shifted = (rows[..., j * channels : j * channels + width] for j in range(size))
         else:
-            shifted = (_window(rows, 0, j, size, out_w, (1, stride)) for j in range(size))
+            shifted = (window(rows, 0, j, size, out_w, (1, stride)) for j in range(size))
         return [total + s * grad_row for total, s in zip(sums, shifted, strict=True)], None
 
     zeros = [jnp.zeros((batch, size, *grad.shape[2:]), dtype)] * size
     sums, _ = jax.lax.scan(add_row, zeros, jnp.arange(out_h))
     sums = (total.reshape(batch, size, out_w, channels).sum((0, 2)) for total in sums)
     return jnp.stack(list(sums), axis=1).astype(kernel.dtype)
-
-
-def _pad(x: Array, size: int) -> Array:
-    pad = ((size - 1) // 2, size // 2)
-    return jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
-
-
-def _window(
-    x: Array, top: int, left: int, height: int, width: int, strides: tuple[int, int]
-) -> Array:
-    """`height` x `width` pixels of `x` from (top, left), `strides` apart."""
-    bottom = top + (height - 1) * strides[0] + 1
-    right = left + (width - 1) * strides[1] + 1
-    return x[:, top : bottom : strides[0], left : right : strides[1]]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models import pooling
 from mlcls_jax.models.depthwise import depthwise_shifted
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
@@ -56,10 +57,10 @@ def cast(x: Array, dtype: jnp.dtype | None) -> Array:
 
 @jax.custom_vjp
 def matmul(x: Float[Array, "... I"], kernel: Float[Array, "I O"]) -> Float[Array, "... O"]:
-    """x @ kernel, with the kernel's gradient in the order of factors that is the faster one.
+    """x @ kernel, with the kernel's gradient in the form that CPUs do without transposing.
 
-    XLA on CPUs writes out the first factor of x.T @ grad turned around, which can take longer than
-    the product: it should be the one with fewer channels, and for autodiff it is always `grad`.
+    XLA on CPUs takes a sum over one axis as it is, but writes a factor out transposed where the sum
+    is over several, which can take longer than the product.
     """
     return x @ kernel
 
@@ -70,11 +71,12 @@ def _matmul_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]
 
 def _matmul_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = saved
+    x_grad = (grad @ kernel.T).astype(x.dtype)
+    if jax.default_backend() == "cpu":
+        x, grad = (a.reshape(-1, a.shape[-1]) for a in (x, grad))
     rows = tuple(range(x.ndim - 1))
-    first, second = (x, grad) if x.shape[-1] <= grad.shape[-1] else (grad, x)
-    kernel_grad = jax.lax.dot_general(first, second, ((rows, rows), ((), ())))
-    kernel_grad = kernel_grad if first is x else kernel_grad.T
-    return (grad @ kernel.T).astype(x.dtype), kernel_grad.astype(kernel.dtype)
+    kernel_grad = jax.lax.dot_general(x, grad, ((rows, rows), ((), ())))
+    return x_grad, kernel_grad.astype(kernel.dtype)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -159,6 +161,14 @@ def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
     if form == "portable":
         return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=plain)
     return shifted(x, kernel) if _is_for_cpu() else plain(x, kernel)
+
+
+def max_pool(x: Float[Array, "B H W C"], size: int, *, stride: int) -> Float[Array, "B h w C"]:
+    """Maxima of windows padded with -inf by size - 1 in all, as `conv2d` pads."""
+    if _is_for_cpu():
+        return pooling.max_pool(x, size, stride)
+    around = ((size - 1) // 2, size // 2)
+    return nnx.max_pool(x, (size, size), strides=(stride, stride), padding=(around, around))
 
 
 def xla_conv2d(

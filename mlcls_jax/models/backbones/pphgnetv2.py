@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
-from mlcls_jax.models.layers import Conv, ConvNorm
+from mlcls_jax.models.layers import Conv, ConvNorm, max_pool
 from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.
@@ -177,7 +177,7 @@ class Stem(nnx.Module):
     def __call__(self, images: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
         x = self.stem1(images, train=train)
         # Affines make values negative: the missing neighbours of the last row and column are -inf.
-        pooled = nnx.max_pool(x, (2, 2), strides=(1, 1), padding=((0, 1), (0, 1)))
+        pooled = max_pool(x, 2, stride=1)
         convolved = self.stem2b(self.stem2a(x, train=train), train=train)
         x = self.stem3(jnp.concatenate([pooled, convolved], -1), train=train)
         return self.stem4(x, train=train)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Uniform
-from mlcls_jax.models.layers import ConvNorm
+from mlcls_jax.models.layers import ConvNorm, max_pool
 from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
 
 STEM_WIDTH = 64
@@ -67,7 +67,7 @@ class ResNet(nnx.Module):
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x = self.stem(images, train=train)
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x, 3, stride=2)
         for number in range(sum(self.config.blocks)):
             x = getattr(self, f"block{number}")(x, train=train)
         return x

@@ -1,0 +1,72 @@
+"""Windows that slide over feature maps, tap by tap, as k * k shifted arrays.
+
+A tap (i, j) is a place in the window; padding is k - 1 in all, as in `layers.conv2d`.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def pad(x: Float[Array, "B H W C"], size: int, value: float = 0.0) -> Float[Array, "B P R C"]:
+    """`x` with size - 1 more rows and columns of `value`, the larger half below and right."""
+    around = ((size - 1) // 2, size // 2)
+    return jnp.pad(x, ((0, 0), around, around, (0, 0)), constant_values=value)
+
+
+def window(
+    x: Float[Array, "B H W C"],
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    strides: tuple[int, int],
+) -> Float[Array, "B h w C"]:
+    """`height` x `width` pixels of `x` from (top, left), `strides` apart."""
+    bottom = top + (height - 1) * strides[0] + 1
+    right = left + (width - 1) * strides[1] + 1
+    return x[:, top : bottom : strides[0], left : right : strides[1]]
+
+
+def output_shape(height: int, width: int, stride: int) -> tuple[int, int]:
+    """Height and width of what windows `stride` apart give."""
+    return (height - 1) // stride + 1, (width - 1) // stride + 1
+
+
+def gather_back(
+    shape: tuple[int, ...],
+    size: int,
+    stride: int,
+    share: Callable[[int, int, int, int], Float[Array, "B h w C"]],
+) -> Float[Array, "B H W C"]:
+    """The transpose of sliding: for each pixel of the input, the sum over the windows it is in.
+
+    Every stride-th row and column is summed apart, since each meets other taps: none is scattered.
+
+    Args:
+      shape: of the input, [B, H, W, C].
+      size: k, of the window.
+      stride: of the window.
+      share: (i, j, down, right) → what tap (i, j) gives back to the pixels that it covers in the
+        windows shifted by (down, right), which are -k to k windows away.
+    """
+    low = (size - 1) // 2
+    windows = (shape[0], *output_shape(*shape[1:3], stride), shape[3])
+
+    def taps(first: int) -> list[tuple[int, int]]:
+        # Tap i joins window p + shift to input row p * stride + first.
+        found = range((first + low) % stride, size, stride)
+        return [(i, (first + low - i) // stride) for i in found]
+
+    def one_of(first: int, left: int) -> Array:
+        parts = (share(i, j, down, right) for i, down in taps(first) for j, right in taps(left))
+        return jnp.broadcast_to(sum(parts), windows)  # a window smaller than the stride skips some
+
+    if stride == 1:
+        return one_of(0, 0)
+    rows = [jnp.stack([one_of(a, b) for b in range(stride)], 3) for a in range(stride)]
+    whole = jnp.stack(rows, 2)  # [B, h, stride, w, stride, C]
+    batch, height, _, width, _, channels = whole.shape
+    whole = whole.reshape(batch, height * stride, width * stride, channels)
+    return whole[:, : shape[1], : shape[2]]
