@@ -26,6 +26,7 @@ from ml_collections import config_flags
 
 from mlcls_jax import config as schema
 from mlcls_jax.errors import PreemptedError, UserError, WorkdirError
+from mlcls_jax.huge_pages import restart_with_huge_pages
 
 # mode → function (config, workdir) → result; imported when it is run
 MODES = {
@@ -96,8 +97,9 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 
 
 
 def run(argv: list[str] | None = None) -> None:
-    """The console command."""
-    argv = sys.argv if argv is None else argv
+    """The console command; `argv` is that of this process unless given."""
+    is_own = argv is None
+    argv = sys.argv if is_own else argv
     if "--helpconfig" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
         return
@@ -111,19 +113,21 @@ def run(argv: list[str] | None = None) -> None:
     elif word in WORDS:
         # The configuration's flags are looked for here, and the summary repeats them.
         sys.argv = [argv[0], *argv[2:], f"--config.mode={WORDS[word]}"]
-        _run_flags(sys.argv)
+        _run_flags(sys.argv, restart=is_own)
     elif re.fullmatch(r"\w+", word):
         close = difflib.get_close_matches(word, [*WORDS, *COMMANDS], n=1)
         hint = f"Did you mean {close[0]}?" if close else "`mlcls --help` names all commands."
         _fail(f"{word}: there is no such command", hint, code=2)
     else:
-        _run_flags(argv)
+        _run_flags(argv, restart=is_own)
 
 
-def _run_flags(argv: list[str]) -> None:
+def _run_flags(argv: list[str], *, restart: bool) -> None:
     if "--help" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n--helpconfig lists all keys.")
         return
+    if restart:
+        restart_with_huge_pages()
     app.run(main, argv=argv, flags_parser=_parse_flags)
 
 
