@@ -32,7 +32,7 @@ LINK_SHARE = 0.5  # of the peak of the links: small slices of a torus have no wa
 USABLE = 0.9  # of the memory; the rest is the runtime's and lost between arrays
 PASSES = 7  # how often an input or output of a layer goes through memory in a step
 LATENCY = 15e-6  # seconds that a small exchange takes, whatever its size
-WAITS = 4  # a batch normalisation: mean, variance, and the sums of the gradients of both
+WAITS = 3  # a batch normalisation: mean, variance, and both sums of its gradient at once
 BACKWARD = 2 / 3  # of the operations, behind which sums of gradients can hide
 
 
