@@ -5,8 +5,8 @@ python -m benchmarks.infer [--models NAME …] [--batch 1] [--size 448] [--round
 
 All of them take turns in this process, but Paddle Inference, which has one of its own and takes its
 turn there. Ours take uint8 images and normalise them, peers take floats. The weights are random.
-Paddle runs the graph of our ONNX file, rebuilt from its own functions and checked against ONNX
-Runtime; the other peers run timm's backbone under a head of our writing.
+Paddle runs PaddleClas' own models with the weights of ours, after their scores have been compared;
+the other peers run timm's backbone under a head of our writing.
 
 Ratios are of medians: to the best peer, and to ONNX Runtime on PyTorch's export. The limit is what
 the multiply-accumulates would take at the rate of a large matrix product by NumPy, measured in the
@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.peers.paddle_process import Paddle, find_python
+from benchmarks.peers.paddle_process import FACTORIES, Paddle, find_python
 from benchmarks.timing import (
     CLASSES,
     MODELS,
@@ -39,8 +39,7 @@ from benchmarks.timing import (
 )
 from mlcls_jax import models
 from mlcls_jax.inference.backends import open_backend
-from mlcls_jax.inference.backends.kept import onnx_file, thread_count
-from mlcls_jax.inference.backends.onnxruntime import load
+from mlcls_jax.inference.backends.kept import thread_count
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.models.counting import count_macs
 
@@ -137,19 +136,20 @@ def open_all(
                 missing[path] = why
             else:
                 turns[path] = timed(call)
-        if python := find_python(paddle_python):
-            file = onnx_file(bundle, "float32")
+        if not (python := find_python(paddle_python)):
+            missing[PADDLE] = "pip install paddlepaddle, see benchmarks/requirements.txt"
+        elif name not in FACTORIES:
+            missing[PADDLE] = f"{name}: not compared, see benchmarks/peers/paddle_process.py"
+        else:
             paddle = stack.enter_context(
-                Paddle(python, file, folder / "paddle" / name, images, threads=threads)
+                Paddle(python, model, folder / "paddle" / name, images, threads=threads)
             )
             path = f"{PADDLE} {paddle.version}"
-            difference = np.abs(paddle.scores - load(file)(images)).max()
+            difference = np.abs(paddle.scores - open_backend("jax", bundle)(images)).max()
             if difference > TOLERANCE:
                 missing[path] = f"{name}: its scores are wrong by {difference:.1e}: not timed"
             else:
                 turns[path] = lambda calls: paddle.times(calls + 1)[1:]
-        else:
-            missing[PADDLE] = "pip install paddlepaddle (or name a Python: --paddle_python)"
     products = batch * count_macs(model.network, size) / product_macs
     return Opened(turns, missing, products)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import infer, timing
+from mlcls_jax import models
 
 NO_PEERS = {"torch", "timm", "paddle"}
 
@@ -88,26 +89,22 @@ def test_peers_in_pytorch_have_our_number_of_parameters():
         assert count_parameters(build(name, 80)) == summarize(name)["parameters"] + more
 
 
-def test_onnx_graph_for_paddle_starts_at_the_floats(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    from benchmarks.peers.paddle_process import write_graph
+def test_paddle_is_given_our_weights_and_how_to_build_its_model(tmp_path):
+    from benchmarks.peers.paddle_process import write_model
 
-    helper, kinds = onnx.helper, onnx.TensorProto
-    nodes = [
-        helper.make_node("Transpose", ["pixels"], ["moved"], perm=(0, 3, 1, 2)),
-        helper.make_node("Cast", ["moved"], ["floats"], to=kinds.FLOAT),
-        helper.make_node("Add", ["floats", "one"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info("pixels", kinds.UINT8, ["batch", 4, 5, 3])],
-        [helper.make_tensor_value_info("scores", kinds.FLOAT, ["batch", 3, 4, 5])],
-        [onnx.numpy_helper.from_array(np.ones((), np.float32), "one")],
-    )
-    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
-    assert write_graph(tmp_path / "m.onnx", tmp_path)
-    written = json.loads((tmp_path / "nodes.json").read_text())
-    assert written["image_shape"] == [3, 4, 5]
-    assert [(n["kind"], n["inputs"]) for n in written["nodes"]] == [("Add", ["images", "one"])]
-    assert np.load(tmp_path / "weights.npz")["one"] == 1
+    model = models.create("PP-LCNet_x1_0_ML", num_classes=7, image_size=64)
+    write_model(model, tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description["name"] == "PPLCNet_x1_0"
+    assert (description["class_num"], description["query_num"]) == (7, 7)
+    assert (description["in_channels"], description["size"]) == (1280, 64)
+    with np.load(tmp_path / "weights.npz") as weights:
+        assert weights["fc.input_proj.weight"].shape == (768, 1280, 1, 1)
+        assert len(weights.files) == len(model.network.initial) - 1  # but for feature_scale
+
+
+def test_a_model_that_paddle_is_not_compared_with_is_named(tmp_path):
+    from benchmarks.peers.paddle_process import write_model
+
+    with pytest.raises(ValueError, match="PP-LCNet_x0_25_ML: PaddleClas' is not compared"):
+        write_model(models.create("PP-LCNet_x0_25_ML", num_classes=7, image_size=64), tmp_path)

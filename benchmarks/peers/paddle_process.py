@@ -10,6 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from mlcls_jax.models.classifier import MEAN, STD
+from mlcls_jax.models.network import Model
+from mlcls_jax.models.weights.export import to_foreign
+
+# What PaddleClas calls them. CLIP is not among them: with oneDNN, Paddle 3.3's scores are wrong.
+FACTORIES = {
+    "PP-LCNet_x1_0_ML": "PPLCNet_x1_0",
+    "PP-HGNetV2-B0_ML": "PPHGNetV2_B0",
+    "PP-HGNetV2-B4_ML": "PPHGNetV2_B4",
+    "PP-HGNetV2-B6_ML": "PPHGNetV2_B6",
+    "ResNet50_ML": "ResNet50",
+}
 WORKER = Path(__file__).with_name("paddle_worker.py")
 
 
@@ -20,51 +32,34 @@ def find_python(given: str | None) -> str | None:
     return sys.executable if importlib.util.find_spec("paddle") else None
 
 
-def write_graph(onnx_file: Path, folder: Path) -> bool:
-    """The ONNX file as nodes.json and weights.npz, which are read without the package onnx.
+def write_model(model: Model, folder: Path) -> None:
+    """What the worker needs to build PaddleClas' model with the weights of ours.
 
-    Bytes that become floats at the start are left out: Paddle is given floats, and the axes as its
-    first operation likes them. Returns whether that is [batch, channels, height, width].
+    Raises:
+      ValueError: the model is not compared with PaddleClas'.
     """
-    import onnx
-
-    graph = onnx.load(onnx_file).graph
-    _, *image_shape = (size.dim_value for size in graph.input[0].type.tensor_type.shape.dim)
-    renamed = {graph.input[0].name: "images"}
-    nodes, channels_first = [], False
-    for node in graph.node:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        inputs = [renamed.get(name, name) for name in node.input]
-        is_first = inputs[:1] == ["images"]
-        if is_first and node.op_type == "Cast":
-            renamed[node.output[0]] = "images"
-            continue
-        if is_first and node.op_type == "Transpose":
-            channels_first = True
-            image_shape = [image_shape[axis - 1] for axis in attributes["perm"][1:]]
-            renamed[node.output[0]] = "images"
-            continue
-        nodes.append(
-            {
-                "kind": node.op_type,
-                "inputs": inputs,
-                "output": node.output[0],
-                "attributes": attributes,
-            }
-        )
-    weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
-    np.savez(folder / "weights.npz", **weights)
-    description = {"nodes": nodes, "image_shape": image_shape}
-    (folder / "nodes.json").write_text(json.dumps(description), encoding="utf-8")
-    return channels_first
+    config = model.network.config
+    name = FACTORIES.get(config.name)
+    if name is None:
+        raise ValueError(f"{config.name}: PaddleClas' is not compared")
+    description = {
+        "name": name,
+        "classes": config.num_classes,
+        "class_num": config.num_classes,
+        "query_num": min(config.query_num, config.num_classes),
+        "in_channels": model.network.module(model.variables).backbone.channels,
+        "size": config.image_size[0],
+    }
+    (folder / "model.json").write_text(json.dumps(description), encoding="utf-8")
+    np.savez(folder / "weights.npz", **to_foreign(model, "paddle"))
 
 
 class Paddle:
     """A model in Paddle Inference with oneDNN; to be used as a context.
 
     Args:
-      python: that has Paddle.
-      onnx_file: the model, of ours.
+      python: that has Paddle and PaddleClas.
+      model: of ours, whose weights it takes.
       folder: for its files.
       images: uint8 [B, H, W, 3], which all its predictions are of.
       threads: to compute with.
@@ -74,11 +69,11 @@ class Paddle:
     """
 
     def __init__(
-        self, python: str, onnx_file: Path, folder: Path, images: np.ndarray, *, threads: int
+        self, python: str, model: Model, folder: Path, images: np.ndarray, *, threads: int
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        channels_first = write_graph(onnx_file, folder)
-        given = images.transpose(0, 3, 1, 2) if channels_first else images
+        write_model(model, folder)
+        given = ((images / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
         np.save(folder / "images.npy", np.ascontiguousarray(given, np.float32))
         self._log = folder / "log.txt"
         command = [python, str(WORKER), str(folder), str(len(images)), str(threads)]
