@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from benchmarks.peers.paddle_process import FACTORIES, Paddle, find_python
@@ -141,17 +142,36 @@ def open_all(
         elif name not in FACTORIES:
             missing[PADDLE] = f"{name}: not compared, see benchmarks/peers/paddle_process.py"
         else:
-            paddle = stack.enter_context(
-                Paddle(python, model, folder / "paddle" / name, images, threads=threads)
-            )
-            path = f"{PADDLE} {paddle.version}"
-            difference = np.abs(paddle.scores - open_backend("jax", bundle)(images)).max()
-            if difference > TOLERANCE:
-                missing[path] = f"{name}: its scores are wrong by {difference:.1e}: not timed"
+            path, call, why = paddle_peer(python, model, images, folder, stack, threads)
+            if call is None:
+                missing[path] = why
             else:
-                turns[path] = lambda calls: paddle.times(calls + 1)[1:]
+                turns[path] = call
     products = batch * count_macs(model.network, size) / product_macs
     return Opened(turns, missing, products)
+
+
+def paddle_peer(
+    python: str,
+    model: models.Model,
+    images: np.ndarray,
+    folder: Path,
+    stack: contextlib.ExitStack,
+    threads: int,
+) -> tuple[str, Turn | None, str]:
+    """Path, turn of predictions, and where there is none, why."""
+    name = model.network.config.name
+    try:
+        paddle = Paddle(python, model, folder / "paddle" / name, images, threads=threads)
+    except RuntimeError as error:  # a peer that does not run must not hide the others' numbers
+        return PADDLE, None, f"{name}: {error}"
+    stack.enter_context(paddle)
+    path = f"{PADDLE} {paddle.version}"
+    ours = np.asarray(jax.nn.sigmoid(model(images)))
+    difference = np.abs(paddle.scores - ours).max()
+    if difference > TOLERANCE:
+        return path, None, f"{name}: its scores are wrong by {difference:.1e}: not timed"
+    return path, lambda calls: paddle.times(calls + 1)[1:], ""
 
 
 def torch_peers(

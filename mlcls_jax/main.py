@@ -56,6 +56,8 @@ COMMANDS = {
 }
 # flags of PaddleX that stand without a first word, and mean `predict`
 PIPELINE_FLAGS = {"--pipeline", "--input", "--serve", "--get_pipeline_config"}
+# Beginnings of arguments of what computes for long, for which beginning anew is worth a moment.
+LONG = ("--config", "score", "--serve")
 USAGE = "usage: python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo"
 OVERVIEW = """\
 Multi-label image classification.
@@ -97,9 +99,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 
 
 
 def run(argv: list[str] | None = None) -> None:
-    """The console command; `argv` is that of this process unless given."""
-    is_own = argv is None
-    argv = sys.argv if is_own else argv
+    """The console command; `argv` is this process' own unless given."""
+    if argv is None:
+        argv = sys.argv
+        if any(argument.startswith(LONG) for argument in argv[1:]):
+            restart_with_huge_pages()
     if "--helpconfig" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
         return
@@ -113,21 +117,19 @@ def run(argv: list[str] | None = None) -> None:
     elif word in WORDS:
         # The configuration's flags are looked for here, and the summary repeats them.
         sys.argv = [argv[0], *argv[2:], f"--config.mode={WORDS[word]}"]
-        _run_flags(sys.argv, restart=is_own)
+        _run_flags(sys.argv)
     elif re.fullmatch(r"\w+", word):
         close = difflib.get_close_matches(word, [*WORDS, *COMMANDS], n=1)
         hint = f"Did you mean {close[0]}?" if close else "`mlcls --help` names all commands."
         _fail(f"{word}: there is no such command", hint, code=2)
     else:
-        _run_flags(argv, restart=is_own)
+        _run_flags(argv)
 
 
-def _run_flags(argv: list[str], *, restart: bool) -> None:
+def _run_flags(argv: list[str]) -> None:
     if "--help" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n--helpconfig lists all keys.")
         return
-    if restart:
-        restart_with_huge_pages()
     app.run(main, argv=argv, flags_parser=_parse_flags)
 
 

@@ -56,3 +56,27 @@ def test_it_goes_on_where_the_system_does_not_say(tmp_path):
 def test_what_the_user_has_set_stays(tmp_path):
     found = lines(setting(tmp_path, "always [madvise] never\n"), GLIBC_TUNABLES="")
     assert found[1:] == [" ['--word', 'two words']"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "restarts"),
+    [
+        ("train --config=a.py", True),
+        ("score --input a", True),
+        ("--serve", True),
+        ("models", False),
+    ],
+)
+def test_the_command_begins_anew_for_what_takes_long(arguments, restarts):
+    program = (
+        "from mlcls_jax import main\n"
+        "main.restart_with_huge_pages = lambda: print('restarts')\n"
+        "main.run()"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, *arguments.split()],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.stdout.startswith("restarts\n") == restarts, process.stderr

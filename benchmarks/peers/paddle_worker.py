@@ -63,7 +63,9 @@ def build(description, weights):
         raise ImportError("paddleclas is missing: benchmarks/requirements.txt says how to get it")
     sys.path.insert(0, package.submodule_search_locations[0])  # it is written to be run in there
     from ppcls.arch import build_model
+    from ppcls.utils import logger
 
+    logger.init_logger()  # ResNet's layers warn
     arch = {"name": description["name"], "class_num": description["classes"]}
     head = {key: description[key] for key in ("class_num", "in_channels", "query_num")}
     model = build_model({"Arch": arch | {"use_ml_decoder": True}, "MLDecoder": head})
