@@ -16,7 +16,7 @@ def restart_with_huge_pages(setting: Path = SETTING) -> None:
     system gives huge pages unasked or never, where malloc is not glibc's (2.35 or later), or where
     the variable is set: to keep small pages, set it to anything, as `GLIBC_TUNABLES=`.
     """
-    if VARIABLE in os.environ or not _helps(setting):
+    if VARIABLE in os.environ or not sys.executable or not _helps(setting):
         return
     sys.stdout.flush()
     environment = os.environ | {VARIABLE: TUNABLE}

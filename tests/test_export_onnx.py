@@ -16,7 +16,7 @@ from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports import onnx as exported
 from mlcls_jax.inference.exports.onnx import convert, export_onnx
-from mlcls_jax.models import layers
+from mlcls_jax.models import layers, norms
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), np.uint8)
@@ -224,7 +224,7 @@ def test_means_and_norms():
     check(lambda x: x.mean((1, 2)), "ReduceMean", "Reshape")
     kernel = random(3, 3, 3, 4)
     check(lambda x: layers.conv2d(x, kernel).mean((1, 2)), "Conv", "GlobalAveragePool", "Reshape")
-    norm = layers.LayerNorm(3)
+    norm = norms.LayerNorm(3)
     norm.scale[...], norm.bias[...] = random(3), random(3)
     found = check(norm, "LayerNormalization")
     assert found["LayerNormalization"] == 1
