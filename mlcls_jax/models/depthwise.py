@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.windows import gather_back, output_shape, pad, window
+from mlcls_jax.models.windows import gather_back, output_shape, pad, padding, window
 
 # Kernels up to this size are applied to rows of width * channels numbers, since XLA's loops over
 # few channels are slow; larger ones would need too many copies of their weights.
@@ -68,17 +68,11 @@ def _input_gradient(
     shape: tuple[int, ...], kernel: Array, grad: Float[Array, "B h w C"], stride: int
 ) -> Float[Array, "B H W C"]:
     size = kernel.shape[0]
-    low, high = (size - 1) // 2, size // 2
     if stride == 1:
-        padded = jnp.pad(grad, ((0, 0), (high, low), (high, low), (0, 0)))
+        around = padding(size)[::-1]
+        padded = jnp.pad(grad, ((0, 0), around, around, (0, 0)))
         return _products(padded, kernel[::-1, ::-1], *shape[1:3], 1)
-    padded = jnp.pad(grad, ((0, 0), (size, size), (size, size), (0, 0)))
-
-    def share(i: int, j: int, down: int, right: int) -> Array:
-        pixels = window(padded, size + down, size + right, *grad.shape[1:3], (1, 1))
-        return pixels * kernel[i, j]
-
-    return gather_back(shape, size, stride, share)
+    return gather_back(shape, size, stride, [grad], lambda i, j, pixels: pixels * kernel[i, j])
 
 
 def _kernel_gradient(

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models import pooling
 from mlcls_jax.models.depthwise import depthwise_shifted
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
@@ -25,6 +24,7 @@ from mlcls_jax.models.initial import (
     xavier_uniform,
 )
 from mlcls_jax.models.norms import BatchNorm
+from mlcls_jax.models.windows import padding
 
 # The Paddle kernel's float32 attribute, not 1/6: the difference is visible in parity tests.
 HARDSIGMOID_SLOPE = 0.16666670143604279
@@ -163,24 +163,15 @@ def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
     return shifted(x, kernel) if _is_for_cpu() else plain(x, kernel)
 
 
-def max_pool(x: Float[Array, "B H W C"], size: int, *, stride: int) -> Float[Array, "B h w C"]:
-    """Maxima of windows padded with -inf by size - 1 in all, as `conv2d` pads."""
-    if _is_for_cpu():
-        return pooling.max_pool(x, size, stride)
-    around = ((size - 1) // 2, size // 2)
-    return nnx.max_pool(x, (size, size), strides=(stride, stride), padding=(around, around))
-
-
 def xla_conv2d(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
 ) -> Float[Array, "B h w D"]:
     """The same in XLA's own form, on every platform."""
-    pad = ((kernel.shape[0] - 1) // 2, kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
-        padding=(pad, pad),
+        padding=(padding(kernel.shape[0]),) * 2,
         feature_group_count=groups,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )

@@ -3,15 +3,20 @@
 A tap (i, j) is a place in the window; padding is k - 1 in all, as in `layers.conv2d`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+
+
+def padding(size: int) -> tuple[int, int]:
+    """Rows above and below (columns left and right) that a window of this size needs."""
+    return (size - 1) // 2, size // 2
 
 
 def pad(x: Float[Array, "B H W C"], size: int, value: float = 0.0) -> Float[Array, "B P R C"]:
     """`x` with size - 1 more rows and columns of `value`, the larger half below and right."""
-    around = ((size - 1) // 2, size // 2)
+    around = padding(size)
     return jnp.pad(x, ((0, 0), around, around, (0, 0)), constant_values=value)
 
 
@@ -38,7 +43,8 @@ def gather_back(
     shape: tuple[int, ...],
     size: int,
     stride: int,
-    share: Callable[[int, int, int, int], Float[Array, "B h w C"]],
+    maps: Sequence[Shaped[Array, "B h w C"]],
+    share: Callable[..., Float[Array, "B h w C"]],
 ) -> Float[Array, "B H W C"]:
     """The transpose of sliding: for each pixel of the input, the sum over the windows it is in.
 
@@ -48,25 +54,33 @@ def gather_back(
       shape: of the input, [B, H, W, C].
       size: k, of the window.
       stride: of the window.
-      share: (i, j, down, right) → what tap (i, j) gives back to the pixels that it covers in the
-        windows shifted by (down, right), which are -k to k windows away.
+      maps: what is known of each window.
+      share: (i, j, *maps) → what windows give to the pixels at their tap (i, j), `maps` being
+        shifted so that each number is that of the window which has the pixel there; 0 where
+        there is none.
     """
     low = (size - 1) // 2
-    windows = (shape[0], *output_shape(*shape[1:3], stride), shape[3])
+    height, width = output_shape(*shape[1:3], stride)
+    around = ((0, 0), (size, size), (size, size), (0, 0))
+    padded = [jnp.pad(values, around) for values in maps]
 
     def taps(first: int) -> list[tuple[int, int]]:
         # Tap i joins window p + shift to input row p * stride + first.
         found = range((first + low) % stride, size, stride)
         return [(i, (first + low - i) // stride) for i in found]
 
+    def given(i: int, j: int, down: int, right: int) -> Array:
+        place = (size + down, size + right, height, width, (1, 1))
+        return share(i, j, *(window(values, *place) for values in padded))
+
     def one_of(first: int, left: int) -> Array:
-        parts = (share(i, j, down, right) for i, down in taps(first) for j, right in taps(left))
-        return jnp.broadcast_to(sum(parts), windows)  # a window smaller than the stride skips some
+        total = sum(given(i, j, down, right) for i, down in taps(first) for j, right in taps(left))
+        # A window smaller than the stride skips some pixels.
+        return jnp.broadcast_to(total, (shape[0], height, width, shape[3]))
 
     if stride == 1:
         return one_of(0, 0)
     rows = [jnp.stack([one_of(a, b) for b in range(stride)], 3) for a in range(stride)]
     whole = jnp.stack(rows, 2)  # [B, h, stride, w, stride, C]
-    batch, height, _, width, _, channels = whole.shape
-    whole = whole.reshape(batch, height * stride, width * stride, channels)
+    whole = whole.reshape(shape[0], height * stride, width * stride, shape[3])
     return whole[:, : shape[1], : shape[2]]

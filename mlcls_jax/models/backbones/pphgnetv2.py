@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
-from mlcls_jax.models.layers import Conv, ConvNorm, max_pool
+from mlcls_jax.models.layers import Conv, ConvNorm
+from mlcls_jax.models.pooling import max_pool
 from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.

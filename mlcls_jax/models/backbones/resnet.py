@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Uniform
-from mlcls_jax.models.layers import ConvNorm, max_pool
+from mlcls_jax.models.layers import ConvNorm
+from mlcls_jax.models.pooling import max_pool
 from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
 
 STEM_WIDTH = 64
