@@ -10,11 +10,9 @@ from benchmarks.timing import CLASSES
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
-from mlcls_jax.modes.train import first_variables
-from mlcls_jax.training.optimizer import make_optimizer, make_schedule
+from mlcls_jax.modes.train import first_variables, optimizer_and_step
 from mlcls_jax.training.plan import Plan
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import make_loss, make_train_step
 
 PRESENT = 0.04  # share of labels that an image has, about as in COCO
 
@@ -58,17 +56,8 @@ def make_step(case: Case) -> Step:
     )
     config = schema.Config(model=model)
     network, mesh = Network.of(model), parallel.make_mesh(devices=jax.devices()[:1])
-    schedule = make_schedule(config.optimizer, Plan.of(config.train, epoch_size=80_000))
-    optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
-    step = make_train_step(
-        network,
-        make_loss(config.loss),
-        optimizer,
-        schedule,
-        seed=config.seed,
-        ema_decay=config.train.ema_decay,
-        ema_warmup=config.train.ema_warmup,
-    )
+    plan = Plan.of(config.train, epoch_size=80_000)
+    optimizer, step = optimizer_and_step(config, network, plan, None, mesh)
 
     def begin(variables: Any) -> TrainState:
         return init_state(variables, optimizer=optimizer, ema=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from mlcls_jax import config as schema
@@ -43,7 +44,7 @@ from mlcls_jax.training.plan import Plan
 from mlcls_jax.training.profile import Tracer
 from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import make_loss, make_train_step
+from mlcls_jax.training.step import TrainStep, make_loss, make_train_step
 
 log = logging.getLogger(__name__)
 
@@ -82,26 +83,8 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     metric = MAIN_METRIC[config.model.task]  # decides which weights are the best
     network, weights = initial_weights(config, data.train.labels)
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
-    rates = scaled_rate(config.optimizer, config.train.batch_size)
-    schedule = make_schedule(rates, plan)
-    optimizer = make_optimizer(rates, schedule, network.abstract.params, network.frozen)
     distill, teacher = teacher_of(config, data.train.labels, mesh)
-    train_step = make_train_step(
-        network,
-        make_loss(config.loss),
-        optimizer,
-        schedule,
-        seed=config.seed,
-        ema_decay=config.train.ema_decay,
-        ema_warmup=config.train.ema_warmup,
-        mix=make_mix(config.data),
-        accumulate=config.train.accumulate,
-        remat=config.train.remat,
-        nonfinite=config.train.nonfinite,
-        sam_radius=config.optimizer.sam_radius,
-        distill=distill,
-        gather=parallel.gather_params(mesh),
-    )
+    optimizer, train_step = optimizer_and_step(config, network, plan, distill, mesh)
     has_ema = config.train.ema_decay > 0
     lead = parallel.is_lead()
     if lead:
@@ -219,6 +202,36 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         "skipped_images": sorted(skipped),
         "paths": {name: str(workdir / path) for name, path in PATHS.items()} | pictures,
     }
+
+
+def optimizer_and_step(
+    config: schema.Config,
+    network: Network,
+    plan: Plan,
+    distill: Distillation | None,
+    mesh: Mesh,
+) -> tuple[optax.GradientTransformation, TrainStep]:
+    """What `config` says of the optimizer, and the step with it, not compiled yet."""
+    rates = scaled_rate(config.optimizer, config.train.batch_size)
+    schedule = make_schedule(rates, plan)
+    optimizer = make_optimizer(rates, schedule, network.abstract.params, network.frozen)
+    step = make_train_step(
+        network,
+        make_loss(config.loss),
+        optimizer,
+        schedule,
+        seed=config.seed,
+        ema_decay=config.train.ema_decay,
+        ema_warmup=config.train.ema_warmup,
+        mix=make_mix(config.data),
+        accumulate=config.train.accumulate,
+        remat=config.train.remat,
+        nonfinite=config.train.nonfinite,
+        sam_radius=config.optimizer.sam_radius,
+        distill=distill,
+        gather=parallel.gather_params(mesh),
+    )
+    return optimizer, step
 
 
 def with_classes(model: schema.Model, labels: tuple[str, ...]) -> schema.Model:
