@@ -26,7 +26,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.peers.paddle_process import FACTORIES, Paddle, find_python
+from benchmarks.peers.paddle_process import Paddle, find_python
 from benchmarks.timing import (
     CLASSES,
     MODELS,
@@ -139,8 +139,6 @@ def open_all(
                 turns[path] = timed(call)
         if not (python := find_python(paddle_python)):
             missing[PADDLE] = "pip install paddlepaddle, see benchmarks/requirements.txt"
-        elif name not in FACTORIES:
-            missing[PADDLE] = f"{name}: not compared, see benchmarks/peers/paddle_process.py"
         else:
             path, call, why = paddle_peer(python, model, images, folder, stack, threads)
             if call is None:
@@ -163,8 +161,11 @@ def paddle_peer(
     name = model.network.config.name
     try:
         paddle = Paddle(python, model, folder / "paddle" / name, images, threads=threads)
-    except RuntimeError as error:  # a peer that does not run must not hide the others' numbers
-        return PADDLE, None, f"{name}: {error}"
+    except (
+        RuntimeError,
+        ValueError,
+    ) as error:  # a peer that does not run must not hide the others' numbers
+        return PADDLE, None, str(error)
     stack.enter_context(paddle)
     path = f"{PADDLE} {paddle.version}"
     ours = np.asarray(jax.nn.sigmoid(model(images)))

@@ -24,7 +24,7 @@ def restart_with_huge_pages(setting: Path = SETTING) -> None:
 
 
 def _helps(setting: Path) -> bool:
-    if not sys.platform.startswith("linux") or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+    if not sys.platform.startswith("linux"):
         return False
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")

@@ -44,7 +44,6 @@ def write_model(model: Model, folder: Path) -> None:
         raise ValueError(f"{config.name}: PaddleClas' is not compared")
     description = {
         "name": name,
-        "classes": config.num_classes,
         "class_num": config.num_classes,
         "query_num": min(config.query_num, config.num_classes),
         "in_channels": model.network.module(model.variables).backbone.channels,

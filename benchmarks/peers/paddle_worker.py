@@ -66,7 +66,7 @@ def build(description, weights):
     from ppcls.utils import logger
 
     logger.init_logger()  # ResNet's layers warn
-    arch = {"name": description["name"], "class_num": description["classes"]}
+    arch = {"name": description["name"], "class_num": description["class_num"]}
     head = {key: description[key] for key in ("class_num", "in_channels", "query_num")}
     model = build_model({"Arch": arch | {"use_ml_decoder": True}, "MLDecoder": head})
     missing, unused = model.set_state_dict(weights)
