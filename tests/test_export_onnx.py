@@ -258,6 +258,23 @@ def test_attention_and_broadcasting():
     )
 
 
+@pytest.mark.parametrize(("count", "products", "widths"), [(5, 1, {10, 16}), (20, 2, {16})])
+def test_few_fixed_queries_go_into_the_weights_of_the_keys(count, products, widths):
+    features, queries = random(1, 1, 3, 16), random(1, count, 16)
+    keys, values, shift = random(16, 16), random(16, 16), random(16)
+
+    def layer(x):
+        tokens = jax.nn.relu(layers.conv2d(x, features)).reshape(x.shape[0], -1, 16)
+        asked = jnp.broadcast_to(queries, (x.shape[0], count, 16))
+        return layers.attend(asked, tokens @ keys + shift, tokens @ values, num_heads=2)
+
+    assert check(layer, "Conv", "Relu", "Reshape", "Softmax", "MatMul")["MatMul"] == products
+    model = convert(lambda x: layer(x.astype(jnp.float32)), IMAGES.shape[1:3])
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    shapes = {weight.name: weight.dims for weight in model.graph.initializer}
+    assert {shapes[node.input[1]][0] for node in convolutions} == widths
+
+
 def test_functions_inside_functions_are_followed():
     @jax.custom_vjp
     def double(x):

@@ -436,12 +436,36 @@ def _conv(op: Op) -> Op:
 def _dot(op: Op) -> Op:
     left, right = op.inputs
     (contracted, _), (batched, _) = op.dimension_numbers
+    if not isinstance(left, Op):
+        return _scores(op, left, right) or op
     if isinstance(right, Op) or batched or right.ndim != 2 or contracted != (len(left.shape) - 1,):
         return op
     weight = right if op.dimension_numbers[0][1] == (0,) else right.T
     if _is_flat_map(left):
         return _becomes(op, "reshape", [_linear(_on_map(op, left), left.x, weight)])
     return _linear(op, left, weight)
+
+
+def _scores(op: Op, queries: np.ndarray, keys: Op) -> Op | None:
+    """Scores [B, h, Q, N] of fixed queries [1, Q, h, d] with keys [B, N, h, d] = x W + b.
+
+    q · (x W + b) is x (W q) + b · q: the queries go into W if that makes fewer multiplications.
+    """
+    if op.dimension_numbers != (((3,), (3,)), ((0, 2), (0, 2))) or keys.kind != "reshape":
+        return None
+    linear, (_, tokens, heads, width) = keys.x, keys.shape
+    if linear.kind != "linear" or linear.shape[-1] != heads * width or keys.uses * linear.uses != 1:
+        return None
+    features, count = linear.weight.shape[0], queries.shape[1]
+    if count * features >= width * (features + count):
+        return None
+    products = np.einsum("qhd,ihd->ihq", queries[0], linear.weight.reshape(-1, heads, width))
+    shifts = np.einsum("qhd,hd->hq", queries[0], linear.bias.reshape(heads, width))
+    weights = {"weight": products.reshape(features, -1), "bias": shifts.reshape(-1)}
+    shape = (*linear.shape[:-1], heads * count)
+    inner = Op("linear", linear.inputs, shape, weights, 1)
+    inner = Op("reshape", [inner], (BATCH, tokens, heads, count), {}, 1)
+    return _becomes(op, "transpose", [inner], permutation=(0, 2, 3, 1))
 
 
 def _linear(op: Op, left: Op, weight: np.ndarray) -> Op:
