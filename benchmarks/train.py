@@ -51,6 +51,7 @@ from mlcls_jax.chips import CHIPS
 from mlcls_jax.models import Network
 from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.counting import count_macs
+from mlcls_jax.start import collect_rarely
 
 try:
     import torch
@@ -85,6 +86,7 @@ def main() -> None:
         Case(model, arguments.batch, arguments.size, arguments.dtype) for model in arguments.models
     ]
     if arguments.compile_only:
+        collect_rarely()  # as `mlcls` does
         print(json.dumps([make_step(case).seconds for case in cases]))
         return
     if arguments.profile:

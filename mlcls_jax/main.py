@@ -27,6 +27,7 @@ from ml_collections import config_flags
 from mlcls_jax import config as schema
 from mlcls_jax.errors import PreemptedError, UserError, WorkdirError
 from mlcls_jax.huge_pages import restart_with_huge_pages
+from mlcls_jax.start import collect_rarely
 
 # mode → function (config, workdir) → result; imported when it is run
 MODES = {
@@ -104,6 +105,7 @@ def run(argv: list[str] | None = None) -> None:
         argv = sys.argv
         if any(argument.startswith(LONG) for argument in argv[1:]):
             restart_with_huge_pages()
+        collect_rarely()  # before more is imported
     if "--helpconfig" in argv:
         print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
         return

@@ -235,3 +235,17 @@ def test_skipped_images_are_listed_after_a_run(tmp_path):
     assert "12 unreadable images were left out:" in text
     assert "9.jpg" in text and "10.jpg" not in text
     assert f"all of them in {tmp_path}/predict_result.json" in text
+
+
+def test_the_command_rarely_looks_for_cycles_and_a_library_leaves_that_alone():
+    program = """
+import gc, sys
+default = gc.get_threshold()
+from mlcls_jax import create_model, main
+assert gc.get_threshold() == default
+sys.argv = ["mlcls", "--help"]
+main.run()
+assert gc.get_threshold()[0] > 10 * default[0]
+"""
+    process = run(program=("-c", program))
+    assert process.returncode == 0, process.stderr
