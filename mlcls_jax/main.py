@@ -137,9 +137,11 @@ def _run_flags(argv: list[str]) -> None:
 
 def main(_: list[str]) -> None:
     """Run the mode; print what went wrong, or what to do next."""
-    workdir = Path(_WORKDIR.value)
+    workdir, goes_on = Path(_WORKDIR.value), "begins again"
     try:
         config = schema.parse(_CONFIG.value)
+        if config.mode == "train":
+            goes_on = "goes on from the last checkpoint"
         result = _run_mode(config, workdir)
     except PreemptedError as error:
         print(f"{error.message}\n{error.hint}", file=sys.stderr, flush=True)
@@ -150,7 +152,7 @@ def main(_: list[str]) -> None:
     except OSError as error:  # disk full, permission lost
         _fail(f"{error.filename or workdir}: {error.strerror or error}", None, code=1)
     except KeyboardInterrupt:
-        _fail("Interrupted.", "The same command goes on from the last checkpoint.", code=130)
+        _fail("Interrupted.", f"The same command {goes_on}.", code=130)
     except Exception:
         log.exception("This is a fault of mlcls_jax, not yours:")
         _leave(70)

@@ -1,6 +1,7 @@
 """create_model and create_pipeline, as their users call them; PaddleX' command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from mlcls_jax import create_model, create_pipeline, models
 from mlcls_jax.errors import InputError, WeightsError
@@ -164,6 +166,25 @@ def test_the_command_line_of_paddlex(tmp_path, folder, paths, expected):
         assert (tmp_path / f"output/{image.stem}_res.png").stat().st_size > 1000
         assert json.dumps(result.json, indent=4, ensure_ascii=False) in process.stdout
     assert "3 images" in process.stderr + process.stdout
+
+
+def test_pictures_of_earlier_results_are_not_labelled(tmp_path, folder, paths):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in paths:
+        shutil.copy(path, images)
+    shutil.copy(paths[0], images / "high_res.png")  # an image of the user's own
+    twin = images / f"{paths[0].stem}.bmp"  # whose JSON is called after the whole name
+    Image.open(paths[0]).convert("RGB").save(twin)
+    write_pipeline(tmp_path / "pipeline.yaml", folder)
+    flags = ("--pipeline", tmp_path / "pipeline.yaml", "--input", images, "--device", "cpu")
+    count = len(paths) + 2
+    for place, left_out in ((images / "sub", 0), (images, count), (images, 2 * count)):
+        process = mlcls(*flags, "--save_path", place, cwd=tmp_path)
+        assert process.returncode == 0, process.stderr
+        assert f"{count} images" in process.stdout
+        assert ("left out" in process.stderr) == (left_out > 0)
+        assert not left_out or f"{left_out} pictures of earlier results" in process.stderr
 
 
 def test_faults_on_the_command_line_are_one_message(tmp_path, folder, paths):

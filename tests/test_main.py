@@ -215,6 +215,20 @@ def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said)
         assert "KeyError" in (tmp_path / "run" / "train.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"), [("train", "goes on from the last checkpoint"), ("evaluate", "begins again")]
+)
+def test_after_an_interruption_it_is_told_what_the_same_command_does(tmp_path, mode, said):
+    stub = f"def {mode}(config, workdir):\n    raise KeyboardInterrupt\n"
+    (tmp_path / "stub.py").write_text(stub)
+    program = f"from mlcls_jax import main; main.MODES['{mode}'] = 'stub.{mode}'; main.run()"
+    flags = (CONFIG, f"--workdir={tmp_path}/run", f"--config.mode={mode}")
+    paths = f"{tmp_path}{os.pathsep}{REPOSITORY}"
+    process = run(*flags, program=("-c", program), PYTHONPATH=paths)
+    assert process.returncode == 130
+    assert process.stderr == f"error: Interrupted.\nThe same command {said}.\n"
+
+
 def test_the_commands_proposed_after_training_repeat_its_flags(tmp_path, monkeypatch):
     given = [CONFIG, "--workdir=my runs/a", "--config.model.image_size=64", "--config.mode=train"]
     monkeypatch.setattr(sys, "argv", ["main.py", *given])

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mlcls_jax import config as schema
 from mlcls_jax.data.images import list_images
+from mlcls_jax.errors import InputError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.results import Result
@@ -74,6 +75,7 @@ def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, Pa
     """The images at a path or URL, and a function that saves a result of one into a folder.
 
     Results of a folder's images lie in subfolders as the images do, and none overwrites another.
+    Pictures that earlier predictions left in the folder are not images to label.
 
     Raises:
       InputError: there is no such path, or no image in the folder.
@@ -81,6 +83,12 @@ def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, Pa
     folder, inputs = Path(given), [given]
     if not given.startswith(("http://", "https://")):
         inputs = list_images(folder)
+    if folder.is_dir():
+        found, inputs = inputs, [path for path in inputs if not _is_result(path)]
+        if not inputs:
+            raise InputError(f"{folder}: only pictures of earlier results are in this folder")
+        if drawn := len(found) - len(inputs):
+            log.info("%s: %d pictures of earlier results are left out.", folder, drawn)
     stems = Counter(Path(name).with_suffix("") for name in inputs)
 
     def save(result: Result, output: Path) -> None:
@@ -93,3 +101,10 @@ def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, Pa
         result.save_to_img(target)
 
     return inputs, save
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a prediction drew this picture: the JSON that it wrote with it is still there."""
+    stem = path.stem.removesuffix("_res")
+    beside = (path.with_name(f"{name}_res.json") for name in (stem, stem + path.suffix))
+    return stem != path.stem and any(json.exists() for json in beside)
