@@ -146,6 +146,11 @@ def make_mesh(layout: Parallel | None = None, devices: Sequence[Any] | None = No
     return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
 
 
+def is_one_cpu(mesh: Mesh) -> bool:
+    """Whether all is computed by one device, and that is the CPU."""
+    return mesh.devices.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -18,7 +18,7 @@ from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import clip_vit, resnet
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import make_loss, make_train_step
+from mlcls_jax.training.step import joined_norm, make_loss, make_train_step
 
 RATE = 0.1
 LOSSES = {
@@ -270,3 +270,13 @@ def test_the_step_recomputes_when_asked(tiny):
     state = jax.eval_shape(begin, tiny.abstract)
     traces = [str(jax.make_jaxpr(make(remat=remat))(state, batch)) for remat in (False, True)]
     assert ["remat" in trace for trace in traces] == [False, True]
+
+
+def test_the_norm_of_joined_arrays_is_the_norm_of_all():
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 3, 4, 5), "bias": (5,), "scale": ()}
+    grads = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    grads = {"a": grads, "b": {"kernel": 1e3 * grads["kernel"]}}
+    np.testing.assert_allclose(joined_norm(grads), optax.tree.norm(grads), rtol=1e-6)
+    grads["a"]["bias"][2] = np.nan
+    assert not np.isfinite(joined_norm(grads))

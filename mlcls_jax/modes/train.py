@@ -44,7 +44,7 @@ from mlcls_jax.training.plan import Plan
 from mlcls_jax.training.profile import Tracer
 from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import TrainStep, make_loss, make_train_step
+from mlcls_jax.training.step import TrainStep, joined_norm, make_loss, make_train_step
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +230,7 @@ def optimizer_and_step(
         sam_radius=config.optimizer.sam_radius,
         distill=distill,
         gather=parallel.gather_params(mesh),
+        norm=joined_norm if parallel.is_one_cpu(mesh) else optax.tree.norm,
     )
     return optimizer, step
 
