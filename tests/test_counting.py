@@ -13,8 +13,8 @@ from mlcls_jax import models
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
+from mlcls_jax.models.convolution import xla_conv2d
 from mlcls_jax.models.counting import count_macs, count_parameters, feature_map, summarize
-from mlcls_jax.models.layers import xla_conv2d
 from mlcls_jax.modes.list_models import list_models
 
 # Of the originals with 80 labels and 80 queries: parameters; GMACs of the backbone at 224 and at

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlcls_jax.models.convolution import xla_conv2d
 from mlcls_jax.models.depthwise import depthwise_shifted
-from mlcls_jax.models.layers import xla_conv2d
 
 
 def grouped(x, kernel, stride):
