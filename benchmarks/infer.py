@@ -161,10 +161,8 @@ def paddle_peer(
     name = model.network.config.name
     try:
         paddle = Paddle(python, model, folder / "paddle" / name, images, threads=threads)
-    except (
-        RuntimeError,
-        ValueError,
-    ) as error:  # a peer that does not run must not hide the others' numbers
+    # A peer that does not run must not hide the others' numbers.
+    except (RuntimeError, ValueError) as error:
         return PADDLE, None, str(error)
     stack.enter_context(paddle)
     path = f"{PADDLE} {paddle.version}"

@@ -27,7 +27,7 @@ from ml_collections import config_flags
 from mlcls_jax import config as schema
 from mlcls_jax.errors import PreemptedError, UserError, WorkdirError
 from mlcls_jax.huge_pages import restart_with_huge_pages
-from mlcls_jax.start import collect_rarely
+from mlcls_jax.start import collect_rarely, start_console, start_jax, start_logging
 
 # mode → function (config, workdir) → result; imported when it is run
 MODES = {
@@ -162,8 +162,6 @@ def main(_: list[str]) -> None:
 
 def _run_command(name: str, arguments: list[str]) -> None:
     """Run a command that needs no configuration file; print what it says."""
-    from mlcls_jax.start import start_console
-
     start_console()
     try:
         print(_import(COMMANDS[name])(arguments), flush=True)
@@ -187,7 +185,6 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
     """
     from mlcls_jax import files, parallel
     from mlcls_jax.modes.workdir import open_workdir
-    from mlcls_jax.start import start_console, start_jax, start_logging
 
     start_jax(cache=config.train.compile_cache)
     parallel.start_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)

@@ -7,6 +7,7 @@ import pytest
 
 from mlcls_jax.models.convolution import conv2d_by_rows, xla_conv2d
 from tests.commands import on_devices
+from tests.gradients import value_and_gradients
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -16,14 +17,13 @@ def test_values_and_gradients_equal_those_of_xla(size, stride, shape):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(size, size, shape[-1], 5)), jnp.float32)
-    value, pull_back = jax.vjp(lambda x, k: conv2d_by_rows(x, k, stride), x, kernel)
-    expected, expected_pull_back = jax.vjp(lambda x, k: xla_conv2d(x, k, stride=stride), x, kernel)
-    np.testing.assert_array_equal(value, expected)
-    cotangent = jnp.asarray(rng.normal(size=value.shape), jnp.float32)
-    x_grad, kernel_grad = pull_back(cotangent)
-    expected_x_grad, expected_kernel_grad = expected_pull_back(cotangent)
-    np.testing.assert_array_equal(x_grad, expected_x_grad)
-    np.testing.assert_allclose(kernel_grad, expected_kernel_grad, atol=1e-4)
+    value, x_grad, kernel_grad = value_and_gradients(
+        lambda x, k: conv2d_by_rows(x, k, stride), x, kernel
+    )
+    expected = value_and_gradients(lambda x, k: xla_conv2d(x, k, stride=stride), x, kernel)
+    np.testing.assert_array_equal(value, expected[0])
+    np.testing.assert_array_equal(x_grad, expected[1])
+    np.testing.assert_allclose(kernel_grad, expected[2], atol=1e-4)
 
 
 def test_bfloat16_is_summed_in_float32():

@@ -7,6 +7,7 @@ import pytest
 
 from mlcls_jax.models.convolution import xla_conv2d
 from mlcls_jax.models.depthwise import depthwise_shifted
+from tests.gradients import value_and_gradients
 
 
 def grouped(x, kernel, stride):
@@ -21,12 +22,11 @@ def test_values_and_gradients_equal_the_grouped_convolution(size, stride, shape)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(size, size, shape[-1])), jnp.float32)
-    value, pull_back = jax.vjp(lambda x, k: depthwise_shifted(x, k, stride), x, kernel)
-    expected, expected_pull_back = jax.vjp(lambda x, k: grouped(x, k, stride), x, kernel)
-    np.testing.assert_allclose(value, expected, atol=1e-5)
-    cotangent = jnp.asarray(rng.normal(size=value.shape), jnp.float32)
-    for ours, theirs in zip(pull_back(cotangent), expected_pull_back(cotangent), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    ours = value_and_gradients(lambda x, k: depthwise_shifted(x, k, stride), x, kernel)
+    theirs = value_and_gradients(lambda x, k: grouped(x, k, stride), x, kernel)
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
+    for gradient, expected in zip(ours[1:], theirs[1:], strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=1e-4)
 
 
 def test_bfloat16_stays_bfloat16():

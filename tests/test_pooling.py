@@ -1,16 +1,11 @@
 """The gradient of max-pooling on CPUs equals XLA's own."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlcls_jax.models.pooling import max_pool, xla_max_pool
-
-
-def value_and_gradient(pool, x, cotangent):
-    value, pull_back = jax.vjp(pool, x)
-    return value, pull_back(cotangent(value))[0]
+from tests.gradients import value_and_gradients
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -22,16 +17,13 @@ def test_values_and_gradients_are_those_of_xla(size, stride, shape, draw):
     x = -rng.random(shape) - 1 if draw == "negative" else rng.integers(0, 3, shape)
     x = jnp.asarray(x, jnp.float32)
 
-    def cotangent(value):
-        return jnp.asarray(np.random.default_rng(1).normal(size=value.shape), jnp.float32)
-
-    ours = value_and_gradient(lambda x: max_pool(x, size, stride=stride), x, cotangent)
-    theirs = value_and_gradient(lambda x: xla_max_pool(x, size, stride), x, cotangent)
+    ours = value_and_gradients(lambda x: max_pool(x, size, stride=stride), x)
+    theirs = value_and_gradients(lambda x: xla_max_pool(x, size, stride), x)
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-6)
 
 
 def test_bfloat16_stays_bfloat16():
     x = jnp.ones((1, 4, 4, 2), jnp.bfloat16)
-    value, gradient = value_and_gradient(lambda x: max_pool(x, 3, stride=2), x, jnp.ones_like)
+    value, gradient = value_and_gradients(lambda x: max_pool(x, 3, stride=2), x)
     assert value.dtype == gradient.dtype == jnp.bfloat16

@@ -42,8 +42,8 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
 @partial(jax.jit, static_argnums=0)
 def _backward(stride: int, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    _, pull_back = jax.vjp(lambda x: xla_conv2d(x, kernel, stride=stride), x)
-    return *pull_back(grad), _kernel_gradient(x, kernel, grad, stride)
+    transposed = jax.linear_transpose(lambda x: xla_conv2d(x, kernel, stride=stride), x)
+    return *transposed(grad), _kernel_gradient(x, kernel, grad, stride)
 
 
 conv2d_by_rows.defvjp(_forward, _backward)
