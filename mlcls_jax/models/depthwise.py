@@ -88,7 +88,7 @@ def _kernel_gradient(
         padded = padded.reshape(batch, padded.shape[1], -1)
         grad = grad.reshape(batch, out_h, -1)
 
-    def add_row(sums: list[Array], row: Array) -> tuple[list[Array], None]:
+    def add_row(row: Array, sums: list[Array]) -> list[Array]:
         grad_row = jax.lax.dynamic_slice_in_dim(grad, row, 1, axis=1)  # [B, 1, w, C]
         rows = jax.lax.dynamic_slice_in_dim(padded, row * stride, size, axis=1)  # [B, k, W, C]
         if is_flat:
@@ -96,9 +96,9 @@ def _kernel_gradient(
             shifted = (rows[..., j * channels : j * channels + width] for j in range(size))
         else:
             shifted = (window(rows, 0, j, size, out_w, (1, stride)) for j in range(size))
-        return [total + s * grad_row for total, s in zip(sums, shifted, strict=True)], None
+        return [total + s * grad_row for total, s in zip(sums, shifted, strict=True)]
 
     zeros = [jnp.zeros((batch, size, *grad.shape[2:]), dtype)] * size
-    sums, _ = jax.lax.scan(add_row, zeros, jnp.arange(out_h))
+    sums = jax.lax.fori_loop(0, out_h, add_row, zeros)
     sums = (total.reshape(batch, size, out_w, channels).sum((0, 2)) for total in sums)
     return jnp.stack(list(sums), axis=1).astype(kernel.dtype)
