@@ -39,13 +39,18 @@ def start_console(level: int = logging.INFO) -> None:
 
 
 def start_jax(*, cache: bool) -> None:
-    """With `cache`, keep compiled programs in the user's cache folder for the next start."""
+    """With `cache`, keep compiled programs in the user's cache folder for the next start.
+
+    Small ones too, as together they take half a second. Who sets JAX_COMPILATION_CACHE_DIR decides
+    for themselves.
+    """
     import jax
 
     # Before the devices are looked for: that there is no TPU is no news.
     logging.getLogger("jax").setLevel(logging.WARNING)
     if cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(files.cache_folder("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 class _BarHandler(logging.Handler):

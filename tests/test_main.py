@@ -263,3 +263,16 @@ assert gc.get_threshold()[0] > 10 * default[0]
 """
     process = run(program=("-c", program))
     assert process.returncode == 0, process.stderr
+
+
+def test_small_programs_too_are_compiled_once_for_all_runs(tmp_path):
+    program = """
+import jax
+from mlcls_jax.start import start_jax
+start_jax(cache=True)
+print(jax.jit(lambda x: x + 1)(1))
+"""
+    cache = {"XDG_CACHE_HOME": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": ""}
+    process = run(program=("-c", program), **cache)
+    assert process.stdout.strip() == "2", process.stderr
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith("jit_")]
