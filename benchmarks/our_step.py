@@ -1,6 +1,7 @@
 """Our training step for benchmarks, as `modes/train.py` makes it, with random images."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
 from mlcls_jax.modes.train import first_variables, optimizer_and_step
+from mlcls_jax.training.halves import Halves
 from mlcls_jax.training.plan import Plan
 from mlcls_jax.training.state import TrainState, init_state
 
@@ -29,7 +31,7 @@ class Case(NamedTuple):
 class Step(NamedTuple):
     """Our step, compiled, with what it begins from."""
 
-    compiled: jax.stages.Compiled
+    compiled: Callable[..., Any]
     state: TrainState
     batch: dict[str, jax.Array]
     seconds: float  # of tracing and compiling
@@ -46,8 +48,11 @@ def make_batch(case: Case) -> dict[str, np.ndarray]:
     }
 
 
-def make_step(case: Case) -> Step:
-    """Our step as `modes/train.py` makes it, for the defaults of its configuration."""
+def make_step(case: Case, *, whole: bool = False) -> Step:
+    """Our step as `modes/train.py` makes it, for the defaults of its configuration.
+
+    With `whole`, it is one program on every device, and can be asked for its text.
+    """
     model = schema.Model(
         name=case.model,
         num_classes=CLASSES,
@@ -67,6 +72,9 @@ def make_step(case: Case) -> Step:
     state = jax.jit(begin, out_shardings=placement)(variables)
     batch = jax.device_put(make_batch(case), parallel.batch_sharding(mesh))
     began = time.perf_counter()
-    lowered = parallel.jit_step(step, mesh, placement).lower(state, batch)
-    compiled = lowered.compile()
+    if parallel.is_one_cpu(mesh) and not whole:
+        compiled = Halves(step, mesh, placement)
+        compiled.compile(state, batch)
+    else:
+        compiled = parallel.jit_step(step, mesh, placement).lower(state, batch).compile()
     return Step(compiled, state, batch, time.perf_counter() - began)

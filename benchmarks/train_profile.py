@@ -125,7 +125,7 @@ def profile(case: Case, steps: int = 3) -> list[dict[str, object]]:
     An instruction that the runtime leaves to other threads counts with the time of its start alone;
     the difference shows between all instructions and the step.
     """
-    step = make_step(case)
+    step = make_step(case, whole=True)
     by_name, inside = instructions(step.compiled.as_text())
     state, _ = step.compiled(step.state, step.batch)
     jax.block_until_ready(state)

@@ -38,6 +38,7 @@ from mlcls_jax.modes.pictures import write_pictures
 from mlcls_jax.modes.workdir import CONFIG_FILE, check_owner, claim
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.distill import Distillation, make_distillation
+from mlcls_jax.training.halves import Halves
 from mlcls_jax.training.mixing import make_mix
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
 from mlcls_jax.training.plan import Plan
@@ -98,7 +99,8 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     placement = parallel.shardings(abstract, mesh)
     report_plan(config, network, plan, data, mesh)
     log.info("%s", parallel.describe(abstract, placement, mesh))
-    train_step = parallel.jit_step(train_step, mesh, placement)
+    jit_step = Halves if parallel.is_one_cpu(mesh) else parallel.jit_step
+    train_step = jit_step(train_step, mesh, placement)
     forward = make_forward(network, mesh)
     sizes = {"batch_size": config.train.batch_size, "seed": config.seed}
     readers = [Reader(source, size_of(config.model), config.data.on_error) for source in data]

@@ -1,9 +1,9 @@
 """The training step: a pure function (state, batch, teacher) → (state, numbers)."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,33 @@ from mlcls_jax.training.mixing import Mix
 from mlcls_jax.training.state import TrainState
 
 LossFunction = Callable[..., Float[Array, ""]]
-TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]  # see make_train_step
 
 # (parameters, batch statistics, images, key) → outputs, batch statistics afterwards
 Forward = Callable[[dict, dict, Array, Array | None], tuple[Outputs, dict]]
 Objective = Callable[[Outputs], Float[Array, ""]]  # of the outputs of the whole batch
+
+
+class Gradient(NamedTuple):
+    """What a batch says about the parameters, and what it leaves behind."""
+
+    loss: Float[Array, ""]
+    grads: dict[str, Any]  # as the parameters
+    stats: dict[str, Any]  # batch statistics afterwards
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """(state, batch, teacher=None) → (state, numbers), of two halves; see `make_train_step`."""
+
+    __name__ = "train_step"  # what profiles call it
+
+    gradient: Callable[..., Gradient]  # of (state, batch, teacher=None)
+    update: Callable[[TrainState, Gradient], tuple[TrainState, dict[str, Array]]]
+
+    def __call__(
+        self, state: TrainState, batch: Batch, teacher: Variables | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
+        return self.update(state, self.gradient(state, batch, teacher))
 
 
 def make_loss(config: schema.Loss) -> LossFunction:
@@ -115,9 +137,7 @@ def make_train_step(
         value = loss(outputs.logits, batch["target"], mask=batch["mask"])
         return value if taught is None else distill.loss(value, outputs, taught, batch["mask"])
 
-    def train_step(
-        state: TrainState, batch: Batch, teacher: Variables | None = None
-    ) -> tuple[TrainState, dict[str, Array]]:
+    def gradient(state: TrainState, batch: Batch, teacher: Variables | None = None) -> Gradient:
         step_key = jax.random.fold_in(jax.random.key(seed), state.step)
         key = step_key if dropout else None
         if mix is not None:
@@ -125,15 +145,19 @@ def make_train_step(
         images = batch["image"]
         whole = partial(objective, batch, teach(teacher, images))
 
-        def gradient(params: dict) -> tuple[Array, dict, dict]:
+        def at(params: dict) -> Gradient:
             if accumulate == 1:
                 return _gradient(forward, whole, params, state.batch_stats, images, key)
             parts = _parts(images, accumulate)
             return _gradient_in_parts(forward, whole, params, state.batch_stats, parts, key)
 
-        value, grads, stats = gradient(state.params)
+        found = at(state.params)
         if sam_radius:
-            _, grads, _ = gradient(_uphill(state.params, grads, sam_radius))
+            found = found._replace(grads=at(_uphill(state.params, found.grads, sam_radius)).grads)
+        return found
+
+    def update(state: TrainState, found: Gradient) -> tuple[TrainState, dict[str, Array]]:
+        value, grads, stats = found
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = schedule(state.step)
         if nonfinite == "rollback":
@@ -153,7 +177,7 @@ def make_train_step(
         numbers = {"loss": value, "learning_rate": rate, "grad_norm": grad_norm, "finite": finite}
         return new, numbers
 
-    return train_step
+    return TrainStep(gradient, update)
 
 
 def joined_norm(grads: dict) -> Float[Array, ""]:
@@ -172,15 +196,15 @@ def _gradient(
     stats: dict,
     images: Array,
     key: Array | None,
-) -> tuple[Float[Array, ""], dict, dict]:
-    """Loss, gradient, and the batch statistics afterwards."""
+) -> Gradient:
+    """That of the whole batch at once."""
 
     def value(params: dict) -> tuple[Array, dict]:
         outputs, new = forward(params, stats, images, key)
         return objective(outputs), new
 
     (loss, stats), grads = jax.value_and_grad(value, has_aux=True)(params)
-    return loss, grads, stats
+    return Gradient(loss, grads, stats)
 
 
 def _gradient_in_parts(
@@ -190,7 +214,7 @@ def _gradient_in_parts(
     stats: dict,
     parts: Array,
     key: Array | None,
-) -> tuple[Float[Array, ""], dict, dict]:
+) -> Gradient:
     """The same from images [n, B / n, H, W, 3], with the memory of one part.
 
     Each part's gradient is that of the whole batch's loss with the other parts' outputs held
@@ -214,7 +238,7 @@ def _gradient_in_parts(
 
     start = (stats, jax.tree.map(jnp.zeros_like, params))
     (stats, grads), outputs = jax.lax.scan(add_part, start, (jnp.arange(count), parts))
-    return objective(_joined(outputs)), grads, stats
+    return Gradient(objective(_joined(outputs)), grads, stats)
 
 
 def _parts(images: Array, count: int) -> Array:
@@ -245,4 +269,5 @@ def _decay(step: Array, decay: float, *, warmup: bool) -> Array | float:
 
 
 def _average(ema: Variables, new: Variables, decay: Array | float) -> Variables:
-    return jax.tree.map(lambda e, n: decay * e + (1 - decay) * n, ema, new)
+    rest = 1 - decay  # not once for every array: each operation takes time to trace
+    return jax.tree.map(lambda e, n: decay * e + rest * n, ema, new)
