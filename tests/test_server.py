@@ -255,18 +255,25 @@ def test_other_paths_and_methods_have_the_same_shape(server):
     assert {**answer, "logId": ""} == {"logId": "", "errorCode": 0, "errorMsg": "Healthy"}
 
 
-def test_bad_requests_do_not_disturb_good_ones(server, predictor, images):
-    def half_sent(_):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
-            head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
-            connection.sendall(f"{head}Content-Length: 9999\r\n\r\nhalf".encode())
-            answer = http.client.HTTPResponse(connection)
-            answer.begin()
-            return answer.status, json.loads(answer.read())
+def half_sent(server, length: int):
+    """What a request is answered that says so many bytes, sends four, and waits."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+        connection.sendall(f"{head}Content-Length: {length}\r\n\r\nhalf".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, json.loads(answer.read())
 
+
+def test_what_is_known_to_be_too_large_is_so_however_slowly_it_arrives(server):
+    status, answer = half_sent(server, 50_000_000)
+    assert (status, answer["errorCode"]) == (413, 413), answer
+
+
+def test_bad_requests_do_not_disturb_good_ones(server, predictor, images):
     bomb = png_of_zeros(30_000)
     bad = {
-        408: half_sent,
+        408: lambda _: half_sent(server, 9999),
         413: lambda _: server.ask(b"x" * 50_000_000, "image/png")[:2],
         422: lambda i: server.ask(
             *[(bomb, "image/png"), ({"image": "*#!"},), (b"some text", "image/png")][i % 3]

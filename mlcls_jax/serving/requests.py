@@ -103,43 +103,41 @@ class Body:
           HTTPException: it is too large (413), too slow (408), or one too many (503).
           ClientDisconnect: the client went away.
         """
+        stream, refusal = self._request.stream(), None
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._read()
+                try:
+                    return await self._read(stream)
+                except HTTPException as error:
+                    refusal = error
+                    # Who waits for "100 Continue" sends nothing before the answer.
+                    if self._request.headers.get("expect", "").lower() != "100-continue":
+                        await _discard(stream)
+                    raise
         except TimeoutError as error:
-            raise HTTPException(
-                408, f"the body did not arrive within {self._timeout_s:g} seconds"
-            ) from error
+            late = f"the body did not arrive within {self._timeout_s:g} seconds"
+            raise refusal or HTTPException(408, late) from error
 
     def close(self) -> None:
         """Count its bytes no more."""
         self._meter.take(-self._held)
         self._held = 0
 
-    async def _read(self) -> bytes:
-        stream = self._request.stream()
-        headers = self._request.headers
+    async def _read(self, stream: AsyncIterator[bytes]) -> bytes:
         too_large = HTTPException(413, f"the body is larger than {self._limit} bytes")
-        if int(headers.get("content-length", 0)) > self._limit:
-            # Who waits for "100 Continue" sends nothing before the answer.
-            if headers.get("expect", "").lower() != "100-continue":
-                await _discard(stream)
+        if int(self._request.headers.get("content-length", 0)) > self._limit:
             raise too_large
         chunks = []
-        async for chunk in stream:
-            try:
+        try:
+            async for chunk in stream:
                 self._meter.take(len(chunk))
-            except HTTPException:
-                chunks.clear()
-                await _discard(stream)
-                raise
-            self._held += len(chunk)
-            chunks.append(chunk)
-            if self._held > self._limit:
-                chunks.clear()
-                await _discard(stream)
-                raise too_large
-        return b"".join(chunks)
+                self._held += len(chunk)
+                chunks.append(chunk)
+                if self._held > self._limit:
+                    raise too_large
+            return b"".join(chunks)
+        finally:
+            chunks.clear()  # the rest is read while the exception holds this frame
 
 
 async def _discard(stream: AsyncIterator[bytes]) -> None:
