@@ -64,7 +64,7 @@ def test_what_the_user_has_set_stays(tmp_path):
         ("train --config=a.py", True),
         ("score --input a", True),
         ("--serve", True),
-        ("models", False),
+        ("models --help", False),
     ],
 )
 def test_the_command_begins_anew_for_what_takes_long(arguments, restarts):

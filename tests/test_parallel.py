@@ -142,7 +142,8 @@ for count in (1, 4):
         "mask": jax.ShapeDtypeStruct((4,), bool, sharding=rows),
         "index": jax.ShapeDtypeStruct((4,), jnp.int32, sharding=rows),
     }
-    compiled = parallel.jit_step(step, mesh, placement).lower(state, batch).compile()
+    lowered = parallel.jit_step(step, mesh, placement).lower(state, batch)
+    compiled = lowered.compile({"xla_backend_optimization_level": 0})  # it is not run
     images = 4 * 32 * 32 * 3 // count
     print(compiled.memory_analysis().argument_size_in_bytes - images)
 """
