@@ -300,6 +300,20 @@ def test_bad_requests_do_not_disturb_good_ones(server, predictor, images):
     assert grown < 300e6  # 30,000 x 30,000 pixels are 2,700e6 bytes
 
 
+def test_who_was_told_to_continue_can_read_that_it_is_too_much(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+        head += "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        for _ in range(100):
+            connection.sendall(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["errorCode"]) == (413, 413)
+
+
 def test_a_body_of_unknown_length_is_cut_off_at_the_limit(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     chunks = (b"x" * 100_000 for _ in range(30))

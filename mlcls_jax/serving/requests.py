@@ -104,15 +104,20 @@ class Body:
           ClientDisconnect: the client went away.
         """
         stream, refusal = self._request.stream(), None
+        headers = self._request.headers
+        is_told = int(headers.get("content-length", 0)) > self._limit
+        # Who waits for "100 Continue" sends nothing before the answer.
+        if is_told and headers.get("expect", "").lower() == "100-continue":
+            raise self._too_large()
         try:
             async with asyncio.timeout(self._timeout_s):
                 try:
+                    if is_told:
+                        raise self._too_large()
                     return await self._read(stream)
                 except HTTPException as error:
                     refusal = error
-                    # Who waits for "100 Continue" sends nothing before the answer.
-                    if self._request.headers.get("expect", "").lower() != "100-continue":
-                        await _discard(stream)
+                    await _discard(stream)
                     raise
         except TimeoutError as error:
             late = f"the body did not arrive within {self._timeout_s:g} seconds"
@@ -123,10 +128,10 @@ class Body:
         self._meter.take(-self._held)
         self._held = 0
 
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the body is larger than {self._limit} bytes")
+
     async def _read(self, stream: AsyncIterator[bytes]) -> bytes:
-        too_large = HTTPException(413, f"the body is larger than {self._limit} bytes")
-        if int(self._request.headers.get("content-length", 0)) > self._limit:
-            raise too_large
         chunks = []
         try:
             async for chunk in stream:
@@ -134,7 +139,7 @@ class Body:
                 self._held += len(chunk)
                 chunks.append(chunk)
                 if self._held > self._limit:
-                    raise too_large
+                    raise self._too_large()
             return b"".join(chunks)
         finally:
             chunks.clear()  # the rest is read while the exception holds this frame
