@@ -35,11 +35,12 @@ def metrics_of(
     *,
     threshold: float | np.ndarray = 0.5,
     method: str = "integral",
+    ranking: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """The metrics that `model.task` asks for; those of "single" need no threshold and method."""
+    """The metrics that `model.task` asks for; "single" needs `scores` and `targets` alone."""
     if task == "single":
         return single_label_metrics(scores, targets)
-    return multilabel_metrics(scores, targets, threshold=threshold, method=method)
+    return multilabel_metrics(scores, targets, threshold=threshold, method=method, ranking=ranking)
 
 
 def multilabel_metrics(
@@ -48,15 +49,20 @@ def multilabel_metrics(
     *,
     threshold: float | np.ndarray = 0.5,
     method: str = "integral",
+    ranking: np.ndarray | None = None,
 ) -> dict[str, float]:
     """All numbers of an evaluation, as fractions in [0, 1]: one entry a metric.
 
-    `threshold` is a number or one a class [K]; `method` is that of `average_precision`.
+    `threshold` is a number or one a class [K]; `method` is that of `average_precision`, whose
+    images are ranked by `ranking` [N, K]: the logits, as different ones may have equal scores in
+    float32. Without it they are ranked by their scores.
     """
     counts = _count(scores, targets, threshold)
     f1 = _f1(counts)
     return {
-        "MultiLabelMAP": mean_average_precision(scores, targets, method=method),
+        "MultiLabelMAP": mean_average_precision(
+            scores if ranking is None else ranking, targets, method=method
+        ),
         "HammingDistance": _hamming_distance(counts),
         "LabelAccuracy": _label_accuracy(counts),
         "SampleAccuracy": _sample_accuracy(counts),

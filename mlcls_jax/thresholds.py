@@ -24,6 +24,9 @@ TEMPERATURES = (0.1, 10.0)  # the range that is searched
 
 # Beyond this logit, sigmoids in float32 lie so close to 1 that different logits may share one.
 _LARGEST_LOGIT = 12.0
+# A large temperature draws scores together at 0.5. It may make this share of them equal.
+_MERGED = 1e-3
+_MAX_RANKED = 2**20  # logits whose order is looked at
 _MAX_DECISIONS = 10**7  # looked at to find a single number
 _CHUNK = 2**22  # decisions worked on at a time
 
@@ -121,10 +124,11 @@ def fit_temperature(logits: Float[np.ndarray, "N K"], targets: Float[np.ndarray,
     """The number that logits are divided by so that their sigmoids are the likeliest probabilities.
 
     The negative log-likelihood is convex in 1/T, so the place where its slope is zero is found by
-    bisection. T stays within `TEMPERATURES`, and above what would let scores of different logits
-    become equal in float32: the order of images, and so the mAP, stays. Of more than ten million
-    decisions every nth image is looked at. Guo et al. (2017), "On Calibration of Modern Neural
-    Networks", for independent labels.
+    bisection. T stays within `TEMPERATURES`, and within what keeps the scores of a class apart in
+    float32, so that the order of images stays: small temperatures push scores together at 1, large
+    ones at 0.5. One pair in a thousand may become equal; who ranks by logits does not see it. Of
+    more than ten million decisions every nth image is looked at. Guo et al. (2017), "On
+    Calibration of Modern Neural Networks", for independent labels.
     """
     step = math.ceil(logits.size / _MAX_DECISIONS)
     known = targets[::step] >= 0
@@ -138,6 +142,7 @@ def fit_temperature(logits: Float[np.ndarray, "N K"], targets: Float[np.ndarray,
 
     low, high = TEMPERATURES
     low = max(low, min(1.0, z.max() / _LARGEST_LOGIT))
+    high = _highest_in_order(logits, high)
     if slope(low) <= 0:  # even larger logits would be likelier
         return float(low)
     if slope(high) >= 0:
@@ -146,6 +151,24 @@ def fit_temperature(logits: Float[np.ndarray, "N K"], targets: Float[np.ndarray,
         middle = math.sqrt(low * high)
         low, high = (low, middle) if slope(middle) <= 0 else (middle, high)
     return math.sqrt(low * high)
+
+
+def _highest_in_order(logits: np.ndarray, limit: float) -> float:
+    """The highest temperature from 1 to `limit` that keeps the scores of a class apart."""
+    sample = logits[:: math.ceil(logits.size / _MAX_RANKED)].astype(np.float32)
+
+    def distinct(temperature: float) -> int:
+        scores = np.sort(_sigmoid(sample / np.float32(temperature)), axis=0)
+        return np.count_nonzero(np.diff(scores, axis=0))
+
+    enough = distinct(1.0) - _MERGED * sample.size
+    good, bad = 1.0, limit
+    if distinct(limit) >= enough:
+        return limit
+    while bad / good > 1.01:
+        middle = math.sqrt(good * bad)
+        good, bad = (middle, bad) if distinct(middle) >= enough else (good, middle)
+    return good
 
 
 def log_loss(

@@ -220,6 +220,16 @@ def test_calibration_leaves_the_average_precision_as_it_is():
     )
 
 
+def test_crowded_logits_are_not_divided_until_their_order_is_lost():
+    logits = np.random.default_rng(0).normal(0, 1e-4, (30, 3)).astype(np.float32)
+    targets = (logits < 0).astype(np.float32)  # the smaller the logits, the likelier
+    found = fit_temperature(logits, targets)
+    before, after, limit = (1 / (1 + np.exp(-logits / np.float32(t))) for t in (1, found, 10))
+    precisions = [average_precision(scores, targets) for scores in (before, after, limit)]
+    np.testing.assert_array_equal(precisions[0], precisions[1])
+    assert (precisions[0] != precisions[2]).any()  # where the search would end by itself
+
+
 def test_nothing_annotated_leaves_the_logits_alone():
     assert fit_temperature(np.ones((3, 2), np.float32), np.full((3, 2), -1.0)) == 1.0
 

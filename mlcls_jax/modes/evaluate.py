@@ -14,7 +14,7 @@ from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.evaluation import make_forward, score
+from mlcls_jax.evaluation import score
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.metrics import average_precision, class_recall, metrics_of
 from mlcls_jax.modes.evaluate_mistakes import Illustrator
@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
     # Position in the source of each row; None: of other processes, this one does not know which
     # images they could not read.
     indices: np.ndarray | None
-    values: np.ndarray  # float32 [N, K], logits or scores
+    logits: np.ndarray  # float32 [N, K]
     targets: np.ndarray  # [N, K]
     skipped: list[str]  # messages of unreadable images
 
@@ -53,19 +53,21 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
       ConfigError: its labels are not those of the data.
     """
     choose = config.evaluate.thresholds
-    outputs = run_bundle(config, workdir, logits=choose)
+    outputs = run_bundle(config, workdir, thresholds=choose)
     bundle, labels, targets = outputs.bundle, outputs.bundle.labels, outputs.targets
-    scores = to_scores(outputs.values, bundle.temperature) if choose else outputs.values
     task, method = bundle.model.network.config.task, config.evaluate.map_type
+    scores = to_scores(outputs.logits, bundle.temperature, task)
     threshold, calibration = bundle.threshold, bundle.facts.get("calibration")
     if config.evaluate.threshold is not None:
         threshold, calibration = config.evaluate.threshold, None
-    metrics = metrics_of(task, scores, targets, threshold=threshold, method=method)
+    metrics = metrics_of(
+        task, scores, targets, threshold=threshold, method=method, ranking=outputs.logits
+    )
     if task == "single":
         by_class = class_recall(scores, targets)
         details: dict[str, Any] = {"recall": by_label(labels, by_class)}
     else:
-        by_class = average_precision(scores, targets, method=method)
+        by_class = average_precision(outputs.logits, targets, method=method)
         is_one = isinstance(threshold, float)
         details = {
             "map_type": method,
@@ -83,7 +85,7 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
         return result
     if choose:
         result["thresholds"] = fit_thresholds(
-            outputs.model_dir, bundle, outputs.values, targets, config.thresholds
+            outputs.model_dir, bundle, outputs.logits, targets, config.thresholds
         )
     if config.evaluate.report:
         evaluation = Evaluation(
@@ -106,20 +108,23 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
     return result
 
 
-def run_bundle(config: schema.Config, workdir: Path, *, logits: bool) -> Outputs:
-    """Logits, or else scores, of the bundle to evaluate for every readable validation image.
+def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Outputs:
+    """Logits of the bundle to evaluate for every readable validation image.
+
+    Args:
+      thresholds: they are wanted to choose thresholds.
 
     Raises:
       WeightsError: the bundle is missing or damaged.
-      ConfigError: its labels are not those of the data; or there is one label an image, of which
-        no logits are wanted, since thresholds are not for it.
+      ConfigError: its labels are not those of the data; or thresholds are wanted of a model for one
+        label an image, which has none.
     """
     mesh = parallel.make_mesh(config.parallel)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
     model_dir = Path(config.evaluate.model_dir or workdir / "best_model")
     bundle = read_bundle(model_dir)
     network = bundle.model.network
-    if logits and network.config.task == "single":
+    if thresholds and network.config.task == "single":
         raise ConfigError(
             f"{model_dir}: thresholds are not for model.task=single, whose best label is reported",
             "Leave out evaluate.thresholds and mode=thresholds.",
@@ -136,20 +141,18 @@ def run_bundle(config: schema.Config, workdir: Path, *, logits: bool) -> Outputs
     variables = bundle.model.variables
     variables = parallel.put(variables, parallel.shardings(variables, mesh))
     log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
-    forward = make_forward(network, mesh, temperature=bundle.temperature)
-    if logits:
-        forward = jax.jit(
-            lambda variables, images: network.apply(variables, images)[0].astype(np.float32),
-            out_shardings=parallel.replicated(mesh),
-        )
-    values, targets = score(forward, {"best": variables}, batches, mesh)
+    forward = jax.jit(
+        lambda variables, images: network.apply(variables, images)[0].astype(np.float32),
+        out_shardings=parallel.replicated(mesh),
+    )
+    logits, targets = score(forward, {"best": variables}, batches, mesh)
     indices = np.setdiff1d(np.arange(len(source)), list(reader.broken))
     return Outputs(
         model_dir,
         bundle,
         source,
         indices if len(indices) == len(targets) else None,
-        values["best"],
+        logits["best"],
         targets,
         sorted(reader.broken.values()),
     )

@@ -29,11 +29,9 @@ log = logging.getLogger(__name__)
 SUMMARY = ("OF1", "CF1", "OP", "OR", "CP", "CR")
 
 
-def to_scores(logits: np.ndarray, temperature: float) -> np.ndarray:
+def to_scores(logits: np.ndarray, temperature: float, task: str = "multilabel") -> np.ndarray:
     """Scores float32 [N, K] of logits [N, K], as the model gives them with this temperature."""
-    return np.asarray(
-        jax.jit(lambda z: probabilities(z, "multilabel", temperature=temperature))(logits)
-    )
+    return np.asarray(jax.jit(lambda z: probabilities(z, task, temperature=temperature))(logits))
 
 
 def fit_thresholds(
@@ -88,7 +86,8 @@ def fit_thresholds(
         "temperature": temperatures,
         "NLL": {when: log_loss(logits, targets, temperature=t) for when, t in temperatures.items()},
         "ECE": {when: calibration_bins(s, targets).error for when, s in scores.items()},
-        "MultiLabelMAP": {when: mean_average_precision(s, targets) for when, s in scores.items()},
+        # No temperature changes the order.
+        "MultiLabelMAP": dict.fromkeys(scores, mean_average_precision(logits, targets)),
         **{
             when: {key: float(numbers[key]) for key in SUMMARY}
             for when, numbers in measured.items()

@@ -19,10 +19,10 @@ def thresholds(config: schema.Config, workdir: Path) -> dict[str, Any]:
       WeightsError: the bundle is missing or damaged.
       ConfigError: its labels are not those of the data; or there is one label an image.
     """
-    outputs = run_bundle(config, workdir, logits=True)
+    outputs = run_bundle(config, workdir, thresholds=True)
     if not parallel.is_lead():
         return {}
     result = fit_thresholds(
-        outputs.model_dir, outputs.bundle, outputs.values, outputs.targets, config.thresholds
+        outputs.model_dir, outputs.bundle, outputs.logits, outputs.targets, config.thresholds
     )
     return result | {"skipped_images": outputs.skipped}
