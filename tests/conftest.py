@@ -1,7 +1,10 @@
 """Set before JAX starts: tests run on the CPU, whatever the machine has."""
 
+import logging
 import os
 import signal
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -9,3 +12,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # tests that interrupt a process would then wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def same_logger():
+    """Commands that run in this process set up its logger; the next test finds it as it was."""
+    logger = logging.getLogger("mlcls_jax")
+    before = logger.propagate, logger.level, [*logger.handlers]
+    yield
+    logger.propagate, logger.level, logger.handlers[:] = before
