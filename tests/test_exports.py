@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from mlcls_jax.inference import exports
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.exports import stablehlo
 from mlcls_jax.inference.exports.verify import check_scores, read_images, sample_images
+from mlcls_jax.models import Network
 from mlcls_jax.modes import export as mode
 from tests.bundles import write_images, write_small
 
@@ -121,6 +123,40 @@ def test_scores_are_compared_strictly():
     for values in ((scores * np.nan, scores), (scores, scores * np.nan)):
         with pytest.raises(NonFiniteError, match="not numbers"):
             check_scores(*values, what="model.x")
+
+
+def test_larger_differences_are_judged_by_the_noise_of_float32():
+    exact = np.float32([[0.1, 0.9], [0.5, 0.5], [0.3, 0.3]])
+    ours, theirs = exact + np.float32(0.9e-4), exact - np.float32(3e-4)
+    asked = []
+
+    def referee(positions):
+        asked.append(sorted(positions))
+        return exact[positions]
+
+    assert check_scores(ours, theirs, what="x", exact=referee) == pytest.approx(3.9e-4, rel=1e-2)
+    assert asked == [[0, 1, 2]]
+    with pytest.raises(UserError, match=r"by 0.00049, more than 0.00036: image"):
+        check_scores(ours, exact - np.float32(4e-4), what="x", exact=referee)
+    with pytest.raises(UserError, match=r"by 0.0012, more than 0.0001: image"):  # JAX is right
+        check_scores(exact, exact - np.float32(1.2e-3), what="x", exact=referee)
+    noisy = exact + np.float32(4e-4)
+    with pytest.raises(UserError, match=r"by 0.0015, more than 0.001: image"):
+        check_scores(noisy, exact - np.float32(1.1e-3), what="x", exact=referee)
+
+
+def test_exact_scores_are_those_of_float64(folder):
+    bundle = read_bundle(folder)
+    images = sample_images(bundle.image_size)
+    scores = exports.reference_scores(bundle, images)
+    exact = exports.exact_scores(bundle, images, np.int64([5, 2]))
+    assert 0 < np.abs(exact - scores[[5, 2]]).max() < 1e-5
+    with jax.enable_x64(True):
+        network = Network.of(replace(bundle.model.network.config, dtype="float64"))
+        variables = jax.tree.map(np.float64, bundle.model.variables)
+        logits, _ = network.apply(variables, images[[5, 2]])
+    expected = 1 / (1 + np.exp(-np.asarray(logits) / bundle.temperature))
+    np.testing.assert_allclose(exact, expected, atol=1e-7)
 
 
 def test_the_sample_images_differ():

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,7 +117,9 @@ def write_checked(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # others may write the same
     try:
         _import(kind.write)(in_dtype(bundle, "float32"), temporary)
-        difference = check_scores(wanted, _import(kind.load)(temporary)(images), what=str(path))
+        found = _import(kind.load)(temporary)(images)
+        exact = partial(exact_scores, bundle, images)
+        difference = check_scores(wanted, found, what=str(path), exact=exact)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -128,6 +131,16 @@ def reference_scores(bundle: Bundle, images: np.ndarray) -> np.ndarray:
     bundle = in_dtype(bundle, "float32")
     with jax.default_matmul_precision("float32"):
         return np.asarray(jax.jit(bundle.scores)(bundle.model.variables, images))
+
+
+def exact_scores(bundle: Bundle, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The scores [m, K], computed in float64, of some of the images [n, H, W, 3]."""
+    with jax.enable_x64(True):
+        bundle = in_dtype(bundle, "float64")
+        variables = jax.tree.map(
+            lambda array: np.asarray(array, np.float64), bundle.model.variables
+        )
+        return np.asarray(jax.jit(bundle.scores)(variables, images[positions]))
 
 
 def _copy(source: Path, target: Path) -> None:

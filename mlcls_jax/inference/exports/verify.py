@@ -1,5 +1,6 @@
 """An exported file is only kept if its own runtime gives JAX' scores."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,11 @@ from mlcls_jax.data.images import list_images, read_image, resize
 from mlcls_jax.errors import ExportError, NonFiniteError
 
 TOLERANCE = 1e-4  # of a score
+# Networks that amplify rounding are further apart in float32. Then a runtime may be this many times
+# as far from the scores in float64 as JAX itself is, and never further than MOST.
+NOISE = 4
+MOST = 1e-3
+REFEREED_IMAGES = 8  # float64 is slow; those with the largest differences say enough
 MOST_IMAGES = 64  # of a folder: more would tell nothing new
 
 # Left, top, width, height: parts of scikit-learn's photographs, of 640 x 427 pixels.
@@ -16,33 +22,47 @@ _CROPS = ((0, 0, 640, 427), (40, 60, 240, 240), (330, 30, 280, 200), (180, 190, 
 
 
 def check_scores(
-    wanted: Float[np.ndarray, "n K"], found: Float[np.ndarray, "n K"], *, what: str
+    wanted: Float[np.ndarray, "n K"],
+    found: Float[np.ndarray, "n K"],
+    *,
+    what: str,
+    exact: Callable[[np.ndarray], Float[np.ndarray, "m K"]] | None = None,
 ) -> float:
     """The largest difference of two runtimes' scores of the same images.
 
     Args:
       wanted: JAX' scores.
       found: those of `what`, for the message.
+      exact: gives the scores, computed in float64, of the images at these positions. It is asked
+        only where the difference is above 1e-4, and tells whether that is the noise of float32.
 
     Raises:
       NonFiniteError: scores are not numbers.
-      ExportError: the difference is above 1e-4, or the shapes differ.
+      ExportError: the difference is above 1e-4, and more than the noise of float32; or the shapes
+        differ.
     """
     if wanted.shape != found.shape:
         raise ExportError(f"{what}: gives scores {found.shape} where JAX gives {wanted.shape}")
     if not (np.isfinite(wanted).all() and np.isfinite(found).all()):
         raise NonFiniteError(f"{what}: there are scores that are not numbers")
     differences = np.abs(wanted - found)
-    largest = float(differences.max())
-    if largest > TOLERANCE:
-        image, label = np.unravel_index(differences.argmax(), differences.shape)
-        raise ExportError(
-            f"{what}: its scores differ from those of JAX by {largest:.2g}, more than"
-            f" {TOLERANCE:g}: image {image}, label {label}: {found[image, label]:.6f},"
-            f" JAX {wanted[image, label]:.6f}",
-            "The file was not kept. Another release of the runtime may help.",
-        )
-    return largest
+    largest, limit = float(differences.max()), TOLERANCE
+    if largest <= limit:
+        return largest
+    if exact is not None:
+        worst = np.argsort(differences.max(1))[-REFEREED_IMAGES:]
+        right = exact(worst)
+        ours, theirs = (float(np.abs(s[worst] - right).max()) for s in (wanted, found))
+        limit = min(max(NOISE * ours, TOLERANCE), MOST)
+        if theirs <= limit:
+            return largest
+    image, label = np.unravel_index(differences.argmax(), differences.shape)
+    raise ExportError(
+        f"{what}: its scores differ from those of JAX by {largest:.2g}, more than"
+        f" {limit:.2g}: image {image}, label {label}: {found[image, label]:.6f},"
+        f" JAX {wanted[image, label]:.6f}",
+        "The file was not kept. Another release of the runtime may help.",
+    )
 
 
 def sample_images(size: tuple[int, int]) -> UInt8[np.ndarray, "8 H W 3"]:
