@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it takes 15 times as much
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -68,6 +70,7 @@ def load(
 
     current = flatten(model.variables)
     origin, table = _matching_table(arrays, model.network.foreign_names)
+    _check_types(arrays, table, where)
     loaded, initial, reshaped = {}, [], []
     for path, value in current.items():
         array = _take(table[path], arrays, value.shape)
@@ -99,7 +102,10 @@ def _take(
     if not all(key in arrays for key in foreign.keys):
         return None
     parts = [np.asarray(arrays[key]) for key in foreign.keys]
-    return to_ours(parts[0] if len(parts) == 1 else np.concatenate(parts), foreign.layout, shape)
+    joined = parts[0]
+    if len({part.shape for part in parts[1:]} | {joined.shape}) == 1 and joined.ndim:
+        joined = np.concatenate(parts)
+    return to_ours(joined, foreign.layout, shape)
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
@@ -117,17 +123,42 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     if path.suffix in (".pth", ".pt", ".bin"):
         return read_pth(path)
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
+        return _read_safetensors(path)
     raise WeightsError(
         f"{path}: unknown kind of weight file {path.suffix!r}",
         "Weights come as .pdparams, .pth, .safetensors, or a run's best_model folder.",
     )
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > MAX_HEADER:
+            raise ValueError(f"its header has {header:,} bytes, more than {MAX_HEADER:,}")
+        return load_file(path)
+    except (AttributeError, TypeError) as error:  # NumPy lacks the type of its numbers
+        raise WeightsError(
+            f"{path}: holds numbers of a type that cannot be read here: {error}",
+            "Save it as float32, float16 or bfloat16.",
+        ) from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
+
+
+def _check_types(arrays: Mapping[str, np.ndarray], table: NameTable, where: str) -> None:
+    """Everything in a model is a floating number: others would be converted without a word."""
+    used = (key for foreign in table.values() for key in foreign.keys if key in arrays)
+    types = {key: np.asarray(arrays[key]).dtype for key in used}
+    wrong = [f"{k} is {t}" for k, t in types.items() if not jnp.issubdtype(t, jnp.floating)]
+    if wrong:
+        raise WeightsError(
+            f"{where}: weights are floating numbers, but {_some(wrong)}",
+            "Weights of a quantised model cannot be loaded: take those it was made from.",
+        )
 
 
 def _matching_table(

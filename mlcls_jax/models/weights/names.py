@@ -65,14 +65,19 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
 
     Layouts: "same"; "linear" [out, in] → [in, out]; "conv" [out, in, kh, kw] → [kh, kw, in, out];
     "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
-    (ours) gives Q; "reshape" the same numbers in another shape.
+    (ours) gives Q; "reshape" the same numbers in another shape. An array that no such layer has is
+    given back as it is: the caller reports the shapes.
     """
     if layout == "linear":
         return array.T
     if layout == "reshape":
         return array.reshape(shape) if array.size == math.prod(shape) else array
+    if layout in ("conv", "conv1x1", "group") and array.ndim != 4:
+        return array
     if layout == "conv":
         return array.transpose(2, 3, 1, 0)
+    if layout in ("conv1x1", "group") and array.shape[2:] != (1, 1):
+        return array
     if layout == "conv1x1":
         return array[:, :, 0, 0].T
     if layout == "group":
