@@ -6,6 +6,7 @@ import importlib.util
 import io
 import os
 import pickle
+import sys
 import threading
 import zipfile
 from functools import partial
@@ -19,6 +20,7 @@ from mlcls_jax import models
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.network import flatten
 from mlcls_jax.models.weights import load, save, to_foreign
+from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.models.weights.names import to_ours, to_theirs
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 from tests.paddle_recipe import golden, weight, weights
@@ -300,8 +302,94 @@ def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch, drawn):
         server.shutdown()
         server.server_close()
     assert not load(model_of(), f"{address}/m.pdparams").initial  # from the cache
-    cached = list((tmp_path / "cache").rglob("*"))
-    assert [p.name[13:] for p in cached if p.is_file()] == ["m.pdparams"]
+    cached = sorted(p for p in (tmp_path / "cache").rglob("*") if p.is_file())
+    assert [p.name[13:] for p in cached] == ["m.pdparams", "m.pdparams.sha256"]
+    assert cached[1].read_text().strip() == digest
+
+
+def test_another_file_under_a_known_address_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "w.pth").write_bytes(b"first")
+    server, address = serve(folder)
+    url = f"{address}/w.pth"
+    try:
+        copy = local_file(url)
+        assert copy.read_bytes() == b"first"
+        copy.write_bytes(b"firsT")  # a damaged cache
+        with pytest.raises(WeightsError, match="that of the first file from there was") as caught:
+            local_file(url)
+        assert str(copy) in caught.value.hint
+        copy.unlink()
+        assert local_file(url).read_bytes() == b"first"
+
+        copy.unlink()
+        (folder / "w.pth").write_bytes(b"second")
+        with pytest.raises(WeightsError, match="that of the first file from there was") as caught:
+            local_file(url)
+        assert not copy.exists() and not list(copy.parent.glob("*.tmp"))
+        copy.with_name(caught.value.hint.rpartition("/")[2]).unlink()  # as the hint says
+        assert local_file(url).read_bytes() == b"second"
+
+        (folder / "w.pth").write_bytes(b"third")  # and with a digest it is fetched by itself
+        pinned = f"{url}#sha256={hashlib.sha256(b'third').hexdigest().upper()}"
+        assert local_file(pinned).read_bytes() == b"third"
+        assert local_file(url).read_bytes() == b"third"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_failed_download_says_where_the_file_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    url = "http://127.0.0.1:9/w.safetensors"
+    with pytest.raises(WeightsError, match="cannot be fetched") as caught:
+        local_file(url)
+    place = Path(caught.value.hint.rpartition(" ")[2])
+    assert tmp_path in place.parents
+    place.write_bytes(b"by hand")
+    assert local_file(url) == place
+
+
+HUB = """
+from pathlib import Path
+from huggingface_hub import errors
+
+def hf_hub_download(repo_id, filename, *, revision=None):
+    if (repo_id, filename) != ("owner/name", "weights.safetensors"):
+        raise errors.EntryNotFoundError(filename)
+    return Path(__file__).with_name(revision or "main")
+"""
+HUB_ERRORS = """
+class EntryNotFoundError(Exception): ...
+class LocalEntryNotFoundError(EntryNotFoundError): ...
+"""
+
+
+def test_the_hub_is_asked_for_the_revision(tmp_path, monkeypatch):
+    package = tmp_path / "huggingface_hub"
+    package.mkdir()
+    (package / "__init__.py").write_text(HUB)
+    (package / "errors.py").write_text(HUB_ERRORS)
+    (package / "main").write_bytes(b"1")
+    (package / "v1.0").write_bytes(b"1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("huggingface_hub", "huggingface_hub.errors"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert local_file("hf://owner/name") == package / "main"
+    pinned = ("hf://owner/name@v1.0", "hf://owner/name@v1.0/weights.safetensors")
+    assert {local_file(address) for address in pinned} == {package / "v1.0"}
+    with pytest.raises(WeightsError, match="holds none of other.bin"):
+        local_file("hf://owner/name@v1.0/other.bin")
+    with pytest.raises(WeightsError, match="no address on the hub"):
+        local_file("hf://owner")
+    (package / "main").write_bytes(b"2")
+    with pytest.raises(WeightsError, match="that of the first file from there was"):
+        local_file("hf://owner/name")
+    for name in ("huggingface_hub", "huggingface_hub.errors"):
+        sys.modules.pop(name)
 
 
 def test_the_hub_says_which_package_it_needs():

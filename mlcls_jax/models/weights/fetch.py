@@ -1,4 +1,8 @@
-"""Weight files from elsewhere: downloaded once, then taken from the user's cache folder."""
+"""Weight files from elsewhere: downloaded once, then taken from the user's cache folder.
+
+The SHA-256 of what came first is kept beside the file, so that another file under the same address
+is noticed, as is a changed byte in the cache.
+"""
 
 import hashlib
 import os
@@ -17,12 +21,17 @@ from mlcls_jax.errors import WeightsError
 HUB = "hf://"
 # Files on the hub that hold weights, the preferred first.
 HUB_FILES = ("model.safetensors", "weights.safetensors", "pytorch_model.bin")
+_HUB_ADDRESS = re.compile(
+    r"hf://([\w.-]+)/([\w.-]+)(?:@(refs/[\w.-]+/[\w.-]+|[\w.-]+))?(?:/([\w./-]+))?"
+)
 
 
 def local_file(source: str | Path) -> Path:
     """The path of a weight file: itself, or of its copy if it is a URL or `hf://owner/name`.
 
-    A URL may end in `#sha256=…`; the copy is then checked. `hf://owner/name/file` names the file.
+    A URL may end in `#sha256=…`, which the file must then have; otherwise it must be the one that
+    came first. `hf://owner/name@revision/file` names a revision, as does a file; both may be left
+    out.
 
     Raises:
       WeightsError: it cannot be fetched, or its checksum is another one.
@@ -31,33 +40,64 @@ def local_file(source: str | Path) -> Path:
     if text.startswith(HUB):
         return _from_hub(text)
     if re.match(r"https?://", text):
-        return _download(text)
+        url, _, digest = text.partition("#sha256=")
+        return _download(url, digest.lower())
     return Path(source)
 
 
-def _download(url: str) -> Path:
-    url, _, checksum = url.partition("#sha256=")
-    name = Path(urlsplit(url).path).name or "weights"
-    path = files.cache_folder("weights") / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            _copy(url, temporary)
-            os.replace(temporary, path)
-        except (OSError, ValueError) as error:  # URLError is an OSError
-            reason = getattr(error, "reason", error)
-            raise WeightsError(
-                f"{url}: cannot be fetched: {reason}",
-                "Download it by hand and give its path as model.weights.",
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if checksum else ""
-    if found != checksum.lower():
-        path.unlink()  # our own copy, and a wrong one
-        raise WeightsError(f"{url}: its SHA-256 is {found}, not {checksum}", "Fetch it again.")
+def _download(url: str, digest: str) -> Path:
+    path = _kept(url, Path(urlsplit(url).path).name or "weights")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        if digest and _sha256(path) != digest:
+            path.unlink()  # our own copy, and a wrong one
+        else:
+            _check(path, url, digest, path)
+            return path
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _copy(url, temporary)
+        _check(temporary, url, digest, path)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", error)
+        raise WeightsError(
+            f"{url}: cannot be fetched: {reason}", f"Fetch it by hand, and save it as {path}"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
+
+
+def _kept(address: str, name: str) -> Path:
+    """Where the file of an address lies in the cache."""
+    start = hashlib.sha256(address.encode()).hexdigest()[:12]
+    return files.cache_folder("weights") / f"{start}-{name}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _check(file: Path, address: str, digest: str, path: Path) -> None:
+    """Compare a file with the digest given, or else with that of the first file of this address.
+
+    Args:
+      path: where the file is kept, or would be; `<path>.sha256` beside it holds the first digest.
+    """
+    record, found = path.with_name(f"{path.name}.sha256"), _sha256(file)
+    first = record.read_text(encoding="utf-8").strip() if record.exists() else None
+    if digest and found != digest:
+        raise WeightsError(f"{address}: its SHA-256 is {found}, not {digest}", "Fetch it again.")
+    if not digest and first and found != first:
+        damaged = f"If {path} is damaged, delete it, and it is fetched anew. " * (file == path)
+        raise WeightsError(
+            f"{address}: its SHA-256 is {found}, but that of the first file from there was {first}",
+            f"{damaged}If the publisher has changed the file and you trust it, delete {record}",
+        )
+    if found != first:  # the first of this address, or one whose digest was given
+        files.write_text(record, f"{found}\n")
 
 
 def _copy(url: str, target: Path) -> None:
@@ -72,20 +112,31 @@ def _copy(url: str, target: Path) -> None:
 
 
 def _from_hub(address: str) -> Path:
+    parts = _HUB_ADDRESS.fullmatch(address)
+    if parts is None:
+        raise WeightsError(
+            f"{address}: is no address on the hub",
+            "For instance hf://owner/name, or hf://owner/name@revision/model.safetensors.",
+        )
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError as error:
         raise WeightsError(
             f"{address}: needs a further package", "pip install huggingface_hub"
         ) from error
-    owner, _, rest = address.removeprefix(HUB).partition("/")
-    name, _, file = rest.partition("/")
+    owner, name, revision, file = parts.groups()
     for candidate in (file,) if file else HUB_FILES:
         try:
-            return Path(hf_hub_download(f"{owner}/{name}", candidate))
-        except EntryNotFoundError:
-            continue
+            path = Path(hf_hub_download(f"{owner}/{name}", candidate, revision=revision))
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):  # the hub was not reached
+                raise WeightsError(f"{address}: cannot be fetched: {error}") from error
         except Exception as error:
             raise WeightsError(f"{address}: cannot be fetched: {error}") from error
-    raise WeightsError(f"{address}: holds none of {', '.join(HUB_FILES)}")
+        else:
+            kept = _kept(f"{HUB}{owner}/{name}@{revision or 'main'}", candidate.replace("/", "-"))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            _check(path, address, "", kept)
+            return path
+    raise WeightsError(f"{address}: holds none of {', '.join((file,) if file else HUB_FILES)}")
