@@ -46,7 +46,8 @@ class Model:
         max=8192,
     )
     weights: str | None = option(
-        None, "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name, or bundle"
+        None,
+        "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name@revision, or bundle",
     )
     weights_strict: bool = option(True, "fail if weights lack anything but the head")
     query_num: int = option(80, "ML-Decoder: queries, at most one a label", min=0)

@@ -9,17 +9,18 @@ from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from mlcls_jax import create_model, create_pipeline, models
-from mlcls_jax.errors import InputError, WeightsError
+from mlcls_jax.errors import InputError, UserError, WeightsError
 from mlcls_jax.inference.api import pipeline_config
 from mlcls_jax.inference.official import COCO_LABELS
 from mlcls_jax.models import weights
-from tests.bundles import write_images, write_small
+from tests.bundles import LABELS, write_images, write_small
 from tests.commands import mlcls
 
 REPOSITORY = Path(__file__).parent.parent
@@ -57,6 +58,63 @@ def test_a_model_of_ones_own_needs_no_name(folder, paths, expected):
     assert results == expected[:1]
     higher = create_model(model_dir=folder, threshold=0.99)
     assert all(s > 0.99 for r in higher.predict(paths) for s in r["scores"])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A classifier of 5 labels without ML-Decoder, and its weights in Paddle's names."""
+    model = models.create("PP-LCNet_x0_25", num_classes=5, seed=1)
+    path = tmp_path_factory.mktemp("weights") / "m.pdparams"
+    return model, weights.save(model, path, "paddle")
+
+
+def test_a_weight_file_predicts_under_the_name_of_its_model(small, tmp_path, caplog):
+    model, path = small
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    expected = np.asarray(jax.nn.softmax(model(image[None])))[0]
+    (result,) = create_model("PP-LCNet_x0_25", weights=path).predict(image)
+    np.testing.assert_allclose(result.all_scores, expected, atol=1e-6)
+    assert sorted(result["label_names"]) == ["0", "1", "2", "3", "4"]  # the best five
+    assert "its 5 labels are numbered" in caplog.text
+    caplog.clear()
+    (tmp_path / "label.txt").write_text("\n".join(f"{i} {n}" for i, n in enumerate(LABELS)))
+    named = create_model("PP-LCNet_x0_25", weights=path, labels=tmp_path / "label.txt")
+    assert named.bundle.labels == LABELS and not caplog.text
+    assert create_model("PP-LCNet_x0_25", path, labels=LABELS).bundle.labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        ((), {"weights": "{path}"}, "does not say which model it is of"),
+        (("ResNet50",), {"weights": "{path}"}, "m.pdparams: .*of the backbone are missing"),
+        (("PP-LCNet_x0_25_ML",), {"weights": "{path}"}, "no classifier of PP-LCNet_x0_25_ML"),
+        (("PP-LCNet_x0_25",), {"weights": "{path}", "labels": ["a"]}, "x0_25 with 1 labels"),
+        (("PP-LCNet_x0_25",), {"weights": "{path}", "labels": "none.txt"}, "there is no such file"),
+        (("PP-LCNet_x0_25",), {"weights": "none.pth"}, "none.pth: there is no such file"),
+        ((None, "{path}"), {"weights": "{path}"}, "only one of them"),
+        ((None, "{folder}"), {"labels": LABELS}, "a bundle has its own"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_told(small, folder, arguments, options, said):
+    places = {"path": small[1], "folder": folder}
+
+    def placed(value):
+        return value.format(**places) if isinstance(value, str) else value
+
+    with pytest.raises(UserError, match=said):
+        create_model(*map(placed, arguments), **{k: placed(v) for k, v in options.items()})
+
+
+def test_a_weight_file_inside_a_bundle_means_the_bundle(folder, paths, expected):
+    predictor = create_model(model_dir=folder / "weights.safetensors")
+    assert list(predictor.predict(paths[0])) == expected[:1]
+
+
+def test_eighty_labels_are_cocos(tmp_path):
+    model = models.create("PP-LCNet_x0_25", num_classes=80)
+    path = weights.save(model, tmp_path / "m.safetensors", "paddle")
+    assert create_model("PP-LCNet_x0_25", weights=path).bundle.labels == COCO_LABELS
 
 
 def test_what_create_model_refuses(folder, tmp_path):
@@ -120,6 +178,18 @@ def test_a_pipeline_file(tmp_path, folder, paths, expected):
     assert result == expected[1]
     cats = create_pipeline(write_pipeline(path, folder, threshold={"default": 1, "cat": 0}))
     assert [r["label_names"] for r in cats.predict(paths[0])] == [["cat"]]
+
+
+def test_a_pipeline_file_filled_in_as_its_comment_says_works(tmp_path, small, folder, paths):
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(pipeline_config().replace("model_dir: null", f"model_dir: {folder}"))
+    (result,) = create_pipeline(path).predict(paths[0])
+    assert result == next(create_model(model_dir=folder).predict(paths[0]))
+    text = pipeline_config().replace("model_dir: null", f"model_dir: {small[1]}")
+    (tmp_path / "names.txt").write_text("".join(f"{i} {n}\n" for i, n in enumerate(LABELS)))
+    text = text.replace("labels: null", f"labels: {tmp_path / 'names.txt'}")
+    path.write_text(text.replace("PP-HGNetV2-B6_ML", "PP-LCNet_x0_25"))
+    assert create_pipeline(path).model.bundle.labels == LABELS
 
 
 @pytest.mark.parametrize(
@@ -200,6 +270,21 @@ def test_faults_on_the_command_line_are_one_message(tmp_path, folder, paths):
     assert process.returncode == 1 and "ocr: there is no such pipeline" in process.stderr
     process = mlcls(*flags, paths[0], "--threshold", "[0.5", cwd=tmp_path)
     assert process.returncode == 1 and "--threshold" in process.stderr
+
+
+def test_weights_on_the_command_line(tmp_path, small, paths):
+    flags = ("--model_name", "PP-LCNet_x0_25", "--input", paths[0], "--device", "cpu")
+    process = mlcls("predict", *flags, "--model_dir", small[1], cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "1 images" in process.stdout and "labels are numbered" in process.stderr
+
+
+def test_the_input_is_looked_at_before_a_model_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLCLS_MODELS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    process = mlcls("predict", "--input", "missing.png", cwd=tmp_path)
+    assert process.returncode == 1 and "missing.png: there is no such" in process.stderr
+    assert not (tmp_path / "cache/mlcls_jax/weights").exists()
 
 
 def test_the_overview_names_every_command(tmp_path):

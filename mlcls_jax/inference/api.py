@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlcls_jax.inference.opening import Labels
     from mlcls_jax.inference.predictor import OnError, Predictor, Threshold
     from mlcls_jax.inference.results import Result
 
@@ -23,6 +24,8 @@ def create_model(
     threshold: "Threshold | None" = None,
     use_hpip: bool = False,
     *,
+    weights: str | Path | None = None,
+    labels: "Labels | None" = None,
     backend: str | None = None,
     batch_size: int = 1,
     precision: str = "float32",
@@ -31,35 +34,30 @@ def create_model(
 
     Args:
       model_name: `PP-LCNet_x1_0_ML` for instance; None: whatever is in `model_dir`.
-      model_dir: a bundle, such as `best_model` of a run; None: the published model of this name.
+      model_dir: a bundle, such as `best_model` of a run; None: the published model of this name,
+        or `weights`. A weight file is taken here, too.
       device: `cpu`, `gpu:0`, `gpu:0,1` (one copy a device), `tpu`; None: the first that JAX finds.
       threshold: above which a label is reported: a number; one a label; or a dict of them by class
         id or label, with "default". None: the bundle's.
       use_hpip: take the fastest backend that is installed, by a short measurement.
+      weights: a file of Paddle, PyTorch or ours for `model_name`; or its URL, or `hf://owner/name`.
+      labels: of `weights`: a file of lines `<index> <name>`, or the names. None: COCO's if there
+        are 80, else numbers.
       backend: `jax` (the default), `onnxruntime`, `openvino`, or `auto`, which is `use_hpip`.
       batch_size: the greatest batch that is computed at once, and `predict`'s default.
       precision: `float32`, `bfloat16` or `int8`; see `mlcls backends` for what it costs.
 
     Raises:
       InputError: an option is of no known kind, or the name is not that of the model in the folder.
-      WeightsError: the bundle is missing or damaged, or the published one cannot be fetched.
+      WeightsError: bundle or weights are missing or damaged, or the published ones cannot be
+        fetched.
+      DataError: the label file is missing or malformed.
     """
-    from mlcls_jax.errors import InputError
-    from mlcls_jax.inference.bundle import read_bundle
-    from mlcls_jax.inference.official import official_bundle
+    from mlcls_jax.inference.opening import open_model
     from mlcls_jax.inference.predictor import Predictor
 
-    if model_dir is None and model_name is None:
-        raise InputError("create_model needs model_name or model_dir")
-    folder = official_bundle(model_name) if model_dir is None else Path(model_dir)
-    bundle = read_bundle(folder)
-    name = bundle.model.network.config.name
-    if model_name not in (None, name):
-        raise InputError(
-            f"{folder}: holds {name}, not {model_name}", "Leave out model_name, or correct it."
-        )
     return Predictor(
-        bundle,
+        open_model(model_name, model_dir, weights, labels),
         device=device,
         backend=backend or ("auto" if use_hpip else "jax"),
         batch_size=batch_size,
@@ -92,7 +90,10 @@ def create_pipeline(
     device: str | None = None,
     use_hpip: bool = False,
     *,
+    model_name: str | None = None,
     model_dir: str | Path | None = None,
+    weights: str | Path | None = None,
+    labels: "Labels | None" = None,
     backend: str | None = None,
     batch_size: int | None = None,
 ) -> Pipeline:
@@ -100,21 +101,30 @@ def create_pipeline(
 
     Args:
       pipeline: `image_multilabel_classification` or a `.yaml` file.
-      device, use_hpip, backend: as for `create_model`.
-      model_dir, batch_size: instead of the file's.
+      device, use_hpip, backend, weights: as for `create_model`.
+      model_name, model_dir, labels, batch_size: instead of the file's.
 
     Raises:
       InputError: no such pipeline or file, or a key in it is wrong.
       WeightsError: like `create_model`.
     """
+    from mlcls_jax.inference.opening import is_weight_file
+
     settings = pipeline_settings(pipeline)
+    if not (model_name or model_dir or weights):  # else the user means another model
+        model_dir = settings["model_dir"]
+        # A bundle says itself which model it holds; the file may still have the default's name.
+        if not model_dir or is_weight_file(model_dir):
+            model_name = settings["model_name"]
+        labels = labels or settings["labels"]
     model = create_model(
-        # A folder of one's own says itself which model it holds.
-        None if model_dir else settings["model_name"],
-        model_dir or settings["model_dir"],
+        model_name,
+        model_dir,
         device,
         settings["threshold"],
         use_hpip,
+        weights=weights,
+        labels=labels,
         backend=backend,
         batch_size=batch_size or settings["batch_size"],
     )
@@ -129,14 +139,16 @@ SubModules:
   {MODULE}:
     module_name: {PIPELINE}
     model_name: PP-HGNetV2-B6_ML
-    model_dir: null  # a bundle of your own, best_model of a run for instance
+    model_dir: null  # a bundle of your own, best_model of a run, whatever model_name says;
+                     # or a weight file of model_name
+    labels: null  # of a weight file: a file of lines `<index> <name>`
     batch_size: 4
     threshold: null  # a number, a list, or numbers by class id or label; null: the model's own
 """
 
 
 def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
-    """model_name, model_dir, batch_size and threshold of a pipeline; absent ones by default.
+    """The settings of a pipeline by their keys; absent ones by default.
 
     Raises:
       InputError: no such pipeline or file, or a key in it is wrong.
@@ -160,7 +172,7 @@ def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{pipeline}: is not YAML: {error}") from error
     defaults = {"module_name": PIPELINE, "model_name": None, "model_dir": None}
-    defaults |= {"batch_size": 1, "threshold": None}
+    defaults |= {"labels": None, "batch_size": 1, "threshold": None}
     try:
         given = content["SubModules"][MODULE]
         found, pipeline_name = dict(given), content["pipeline_name"]

@@ -11,14 +11,15 @@ from mlcls_jax.models import create
 from mlcls_jax.models.registry import list_models
 
 BASE_URL = "https://paddle-model-ecology.bj.bcebos.com/paddlex/official_pretrained_model"
-OFFICIAL = (
-    "PP-LCNet_x1_0_ML",
-    "PP-HGNetV2-B0_ML",
-    "PP-HGNetV2-B4_ML",
-    "PP-HGNetV2-B6_ML",
-    "ResNet50_ML",
-    "CLIP_vit_base_patch16_448_ML",
-)
+# By name, the SHA-256 of its file; none is published, so that the first download sets it.
+OFFICIAL: dict[str, str | None] = {
+    "PP-LCNet_x1_0_ML": None,
+    "PP-HGNetV2-B0_ML": None,
+    "PP-HGNetV2-B4_ML": None,
+    "PP-HGNetV2-B6_ML": None,
+    "ResNet50_ML": None,
+    "CLIP_vit_base_patch16_448_ML": None,
+}
 
 # COCO's 80 categories in the order of their ids, which is that of the published models' outputs.
 COCO_LABELS = tuple(
@@ -48,14 +49,16 @@ def official_bundle(name: str) -> Path:
         known = "" if name in list_models() else "; there is no model of this name either"
         raise InputError(
             f"{name}: no weights are published for it{known}",
-            f"Give model_dir, a bundle of your own, or one of {', '.join(OFFICIAL)}.",
+            "Give model_dir, a bundle of your own; or weights, a file; or one of"
+            f" {', '.join(OFFICIAL)}.",
         )
     folder = files.cache_folder("models") / name
     files.recover_folder(folder)
     if not (folder / "inference.json").exists():
         base = os.environ.get("MLCLS_MODELS_URL", BASE_URL).rstrip("/")
         url = f"{base}/{name}_pretrained.pdparams"
-        model = create(name, num_classes=len(COCO_LABELS), weights=url)
+        pin = f"#sha256={OFFICIAL[name]}" if OFFICIAL[name] else ""
+        model = create(name, num_classes=len(COCO_LABELS), weights=url + pin)
         write_bundle(
             folder,
             model.network.config,

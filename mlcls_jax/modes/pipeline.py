@@ -31,26 +31,35 @@ def run(argv: list[str]) -> str:
     options = _parse(argv)
     if options.get_pipeline_config:
         return _write_config(options.get_pipeline_config, Path(options.save_path or "."))
+    # What is to be labelled is looked at first: a model may have to be fetched.
+    images = None if options.serve else open_input(options.input)
+    threshold = _threshold(options.threshold)
     start_jax(cache=True)
     server = from_arguments(options)
     pipeline = create_pipeline(
         options.pipeline,
         options.device,
         options.use_hpip,
+        model_name=options.model_name,
         model_dir=options.model_dir,
+        weights=options.weights,
+        labels=options.labels,
         backend=options.backend,
         batch_size=server.max_batch if options.serve else options.batch_size,
     )
-    if options.serve:
+    if images is None:
         serve(pipeline.model, server, announce=lambda text: print(text, flush=True))
         return "The server has answered what was due and is closed."
-    return _predict(pipeline, options)
+    return _predict(pipeline, images, threshold, options)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mlcls", description=__doc__, allow_abbrev=False)
     parser.add_argument("--pipeline", default=PIPELINE, help="name, or YAML file")
     parser.add_argument("--model_dir", help="a bundle of your own, instead of the pipeline's model")
+    parser.add_argument("--model_name", help="a published model; or what --weights are of")
+    parser.add_argument("--weights", help="a weight file, URL or hf://owner/name, of --model_name")
+    parser.add_argument("--labels", help="of --weights: a file of lines `<index> <name>`")
     parser.add_argument("--input", help="image, folder, URL, TIFF or PDF")
     parser.add_argument("--save_path", help="folder for a JSON and a picture of each result")
     parser.add_argument(
@@ -74,12 +83,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def _predict(pipeline: Pipeline, options: argparse.Namespace) -> str:
-    """Print every result; the summary."""
-    inputs, save = open_input(options.input)
+def _predict(
+    pipeline: Pipeline, images: tuple[Any, Any], threshold: Any, options: argparse.Namespace
+) -> str:
+    """Print every result; the summary. `images` are as by `open_input`."""
+    inputs, save = images
     results = pipeline.predict(
         inputs,
-        threshold=_threshold(options.threshold),
+        threshold=threshold,
         explain=options.explain,
         on_error=options.on_error,
     )

@@ -62,7 +62,8 @@ def _download(url: str, digest: str) -> Path:
     except (OSError, ValueError) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)
         raise WeightsError(
-            f"{url}: cannot be fetched: {reason}", f"Fetch it by hand, and save it as {path}"
+            f"{url}: cannot be fetched: {reason}",
+            f"Fetch it by hand and give its path as weights, or save it as {path}",
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

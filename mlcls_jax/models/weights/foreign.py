@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from mlcls_jax.models.weights.names import Foreign, NameTable, to_ours
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 
 if TYPE_CHECKING:
-    from mlcls_jax.models.network import Model
+    from mlcls_jax.models.network import Model, Network
 
-log = logging.getLogger(__name__)
-
+SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors")
+HEAD_BIASES = ("head/group_bias", "head/fc/bias")  # one number a label, of either head
 MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it takes 15 times as much
 
 
@@ -63,8 +62,15 @@ def load(
     Raises:
       WeightsError: unreadable, nothing fits, or (strict) the backbone is incomplete.
     """
-    arrays = dict(source) if isinstance(source, Mapping) else read_weights(local_file(source))
-    where = "the given mapping" if isinstance(source, Mapping) else str(source)
+    if isinstance(source, Mapping):
+        return fill(model, source, "the given mapping", strict=strict)
+    return fill(model, read_weights(local_file(source)), str(source), strict=strict)
+
+
+def fill(
+    model: Model, arrays: Mapping[str, np.ndarray], where: str, *, strict: bool = True
+) -> LoadReport:
+    """Like `load`, from arrays by their names; errors call them `where`."""
     from mlcls_jax.models import registry  # both import this package's name tables
     from mlcls_jax.models.network import Network, flatten, unflatten
 
@@ -93,8 +99,21 @@ def load(
     return report
 
 
+def count_classes(network: Network, arrays: Mapping[str, np.ndarray]) -> int | None:
+    """How many labels the classifier among the arrays tells apart; None: there is none.
+
+    `network` is the architecture, with any number of labels.
+    """
+    _, table = _matching_table(arrays, network.foreign_names)
+    for path in HEAD_BIASES:
+        for key in table[path].keys if path in table else ():
+            if key in arrays and np.ndim(arrays[key]) == 1:
+                return len(arrays[key])
+    return None
+
+
 def _take(
-    foreign: Foreign, arrays: dict[str, np.ndarray], shape: tuple[int, ...]
+    foreign: Foreign, arrays: Mapping[str, np.ndarray], shape: tuple[int, ...]
 ) -> np.ndarray | None:
     """The tensor in our layout; None if the source lacks it."""
     if foreign.key is None:  # the origin has it built in
@@ -162,7 +181,7 @@ def _check_types(arrays: Mapping[str, np.ndarray], table: NameTable, where: str)
 
 
 def _matching_table(
-    arrays: dict[str, np.ndarray], foreign: dict[str, NameTable]
+    arrays: Mapping[str, np.ndarray], foreign: dict[str, NameTable]
 ) -> tuple[str, NameTable]:
     """The name table under which most of the arrays are known."""
     own = {path: Foreign(path) for path in next(iter(foreign.values()))}
@@ -177,7 +196,7 @@ def _matching_table(
 
 def _check(
     report: LoadReport,
-    arrays: dict[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
     table: NameTable,
     where: str,
     *,

@@ -1,0 +1,128 @@
+"""The model that a user means: a bundle, a published one, or a weight file with its name."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlcls_jax.config import DEFAULT_THRESHOLD, model_from_dict
+from mlcls_jax.data.findings import is_error
+from mlcls_jax.data.lists import raise_findings, read_labels
+from mlcls_jax.errors import InputError, WeightsError
+from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.official import COCO_LABELS, official_bundle
+from mlcls_jax.models import default_size
+from mlcls_jax.models.network import Model, Network
+from mlcls_jax.models.registry import ML_SUFFIX
+from mlcls_jax.models.weights.fetch import HUB, local_file
+from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
+
+log = logging.getLogger(__name__)
+
+Labels = str | Path | Sequence[str]  # a file of lines `<index> <name>`, or the names
+
+
+def open_model(
+    name: str | None,
+    model_dir: str | Path | None,
+    weights: str | Path | None = None,
+    labels: Labels | None = None,
+) -> Bundle:
+    """The bundle in `model_dir`, or made of `weights`, or else the published one of this name.
+
+    Args:
+      name: of the model; needed unless there is a bundle, which then must be of this model.
+      model_dir: a bundle; a weight file here means the same as in `weights`.
+      weights: a file, URL or `hf://owner/name`, as `mlcls_jax.models.weights.load` takes.
+      labels: of the weight file.
+
+    Raises:
+      InputError: options that do not go together.
+      ConfigError: no such model.
+      WeightsError: the bundle or the weights are missing, damaged or of another model.
+      DataError: the label file is missing or malformed.
+    """
+    if model_dir is None and weights is None and name is None:
+        raise InputError("create_model needs model_name or model_dir")
+    if model_dir is not None and weights is not None:
+        raise InputError(
+            f"model_dir={model_dir} and weights={weights}: only one of them can be meant",
+            "model_dir is a bundle; weights are a file for a model_name.",
+        )
+    if model_dir is not None and is_weight_file(model_dir):
+        described = Path(model_dir).with_name("inference.json")
+        if Path(model_dir).name == "weights.safetensors" and described.exists():
+            model_dir = described.parent  # somebody pointed into a bundle
+        else:
+            model_dir, weights = None, model_dir
+    if weights is not None:
+        return bundle_of_weights(name, weights, labels)
+    if labels is not None:
+        raise InputError("labels are given, but a bundle has its own", "Leave labels out.")
+    folder = official_bundle(name) if model_dir is None else Path(model_dir)
+    bundle = read_bundle(folder)
+    found = bundle.model.network.config.name
+    if name not in (None, found):
+        raise InputError(
+            f"{folder}: holds {found}, not {name}", "Leave out model_name, or correct it."
+        )
+    return bundle
+
+
+def is_weight_file(place: str | Path) -> bool:
+    """Whether this names a weight file, rather than the folder of a bundle."""
+    if re.match(rf"{HUB}|https?://", str(place)):
+        return True
+    return Path(place).suffix in SUFFIXES and not Path(place).is_dir()
+
+
+def bundle_of_weights(
+    name: str | None, weights: str | Path, labels: Labels | None = None
+) -> Bundle:
+    """A bundle, in memory, of a weight file: image size and threshold are the architecture's.
+
+    A model without ML-Decoder is taken for one of one label an image, as the published ones are.
+    Where `labels` are not given they are COCO's if there are 80, or else numbers.
+
+    Raises:
+      InputError, ConfigError, WeightsError, DataError: as for `open_model`.
+    """
+    if name is None:
+        raise InputError(
+            f"{weights}: a weight file does not say which model it is of",
+            "Give model_name, too; `mlcls models` lists them.",
+        )
+    names = None if labels is None else _labels(labels)
+    size = default_size(name)
+    task = "multilabel" if name.endswith(ML_SUFFIX) else "single"
+    values = {"name": name, "task": task, "image_size": (size, size)}
+    network = Network.of(model_from_dict({**values, "num_classes": len(names or COCO_LABELS)}))
+    arrays = read_weights(local_file(weights))
+    count = count_classes(network, arrays)
+    if count is None:
+        raise WeightsError(
+            f"{weights}: holds no classifier of {name}",
+            "A backbone alone labels nothing: train with model.weights.",
+        )
+    if names is None:
+        names = COCO_LABELS if count == len(COCO_LABELS) else tuple(map(str, range(count)))
+        network = Network.of(model_from_dict({**values, "num_classes": count}))
+    model = Model(network, network.abstract)  # shapes; every number comes from the file
+    report = fill(model, arrays, str(weights))
+    if report.initial:
+        raise WeightsError(
+            f"{weights}: does not hold all of {name} with {len(names)} labels: {report}",
+            f"It has {count} labels." if count != len(names) else "Check model_name.",
+        )
+    if labels is None and names is not COCO_LABELS:
+        log.warning("%s: its %d labels are numbered; a label file would name them.", weights, count)
+    threshold = None if task == "single" else DEFAULT_THRESHOLD
+    return Bundle(model, names, threshold, {"weights": str(weights)})
+
+
+def _labels(labels: Labels) -> tuple[str, ...]:
+    if not isinstance(labels, str | Path):
+        return tuple(map(str, labels))
+    names, findings = read_labels(Path(labels), name=str(labels))
+    raise_findings([finding for finding in findings if is_error(finding)])
+    return tuple(names[index] for index in range(len(names)))
