@@ -325,9 +325,20 @@ def test_impossible_models_are_refused(wrong, message):
         models.create(**{"name": "PP-LCNet_x1_0_ML", "num_classes": 3, **wrong})
 
 
-def test_the_wrong_number_of_strides_is_refused():
-    with pytest.raises(ConfigError, match="has 5 strides"):
-        Network.of(ModelConfig(num_classes=3, strides=(2, 2)))
+@pytest.mark.parametrize(
+    ("strides", "message"),
+    [((2, 2), "has 5 strides"), ((2, 2, 2, 2, 3), "model.strides"), ("22222", "model.strides")],
+)
+def test_wrong_strides_are_refused(strides, message):
+    with pytest.raises(ConfigError, match=message):
+        models.create("PP-LCNet_x1_0_ML", num_classes=3, strides=strides)
+
+
+def test_strides_are_an_option_of_create():
+    model = models.create("PP-LCNet_x0_25", num_classes=3, strides=[2, 2, 2, 2, 1])
+    assert model.network.config.strides == (2, 2, 2, 2, 1)
+    with pytest.raises(ConfigError, match="CLIP_vit_base_patch32_224 has no such option"):
+        models.create("CLIP_vit_base_patch32_224", num_classes=3, strides=(2,))
 
 
 @pytest.mark.parametrize(

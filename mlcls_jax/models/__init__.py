@@ -1,7 +1,7 @@
 """Models by name: `create("PP-LCNet_x1_0_ML", num_classes=80)(images)` gives logits."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ def create(
     seed: int = 0,
     quick_gelu: bool | None = None,
     memory: Literal["patches", "first_patch"] | None = None,
+    strides: Sequence[int] | None = None,
     weights: str | Path | Mapping[str, np.ndarray] | None = None,
 ) -> Model:
     """A model, to be called as `model(images, train=False)`.
@@ -39,6 +40,7 @@ def create(
       seed: of the initial weights.
       quick_gelu: CLIP: OpenAI's activation; None: exact GELU, or as imported weights want it.
       memory: CLIP: tokens that the ML-Decoder sees; None: all, or as imported weights want it.
+      strides: 1 or 2 of stem and each stage; None: the architecture's.
       weights: what `mlcls_jax.models.weights.load` takes; None: random weights.
 
     Raises:
@@ -49,6 +51,7 @@ def create(
     size = (size, size) if isinstance(size, int) else tuple(size)
     values = {"name": name, "num_classes": num_classes, "query_num": query_num, "image_size": size}
     values |= {"quick_gelu": quick_gelu, "memory": memory}
+    values |= {"strides": None if strides is None else tuple(strides)}
     model = from_config(model_from_dict(values), seed=seed)
     if weights is not None:
         load(model, weights)
