@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mlcls_jax.errors import WeightsError
-from mlcls_jax.models.weights.names import to_theirs
+from mlcls_jax.models.weights.names import NameTable, to_theirs
 
 if TYPE_CHECKING:
     from mlcls_jax.models.network import Model
@@ -22,7 +22,8 @@ ORIGINS = ("paddle", "timm")
 def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
     """All tensors of `model` by the keys of `origin`, paddle or timm, in its layouts.
 
-    An ML-Decoder head has Paddle's names in both.
+    An ML-Decoder head has Paddle's names in both. A factor on the features that the origin does not
+    have goes into the layer that they enter: logits stay the same but for rounding.
 
     Raises:
       ValueError: no such origin.
@@ -34,8 +35,10 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
         raise ValueError(f"origin {origin!r}: there are {', '.join(ORIGINS)}")
     table = model.network.foreign_names[origin]
     arrays = {}
-    for path, value in flatten(model.variables).items():
-        foreign, array = table[path], np.asarray(value)
+    ours = {path: np.asarray(value) for path, value in flatten(model.variables).items()}
+    _fold_scale(ours, table)
+    for path, array in ours.items():
+        foreign = table[path]
         if foreign.key is None:
             if not np.array_equal(array, np.full_like(array, foreign.constant)):
                 raise WeightsError(
@@ -45,6 +48,17 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
             continue
         arrays[foreign.key] = np.ascontiguousarray(to_theirs(array, foreign.layout))
     return arrays
+
+
+def _fold_scale(arrays: dict[str, np.ndarray], table: NameTable) -> None:
+    """Make the factor on the features that of the origin: 0.8 in Paddle, 1 in timm."""
+    path = "backbone/feature_scale"
+    if path not in arrays or arrays[path] == np.float32(table[path].constant):
+        return
+    factor = np.float64(arrays[path]) / table[path].constant
+    entered = next(p for p in ("head/input_proj/kernel", "head/fc/kernel") if p in arrays)
+    arrays[entered] = (arrays[entered] * factor).astype(arrays[entered].dtype)
+    arrays[path] = np.full_like(arrays[path], table[path].constant)
 
 
 def save(model: Model, path: str | Path, origin: str) -> Path:
