@@ -47,7 +47,7 @@ class Model:
     )
     weights: str | None = option(
         None,
-        "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name@revision, or bundle",
+        "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
     )
     weights_strict: bool = option(True, "fail if weights lack anything but the head")
     query_num: int = option(80, "ML-Decoder: queries, at most one a label", min=0)

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import os
 import pickle
+import re
 import sys
 import threading
 import zipfile
@@ -17,8 +18,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from mlcls_jax import models
+from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import WeightsError
-from mlcls_jax.models.network import flatten
+from mlcls_jax.models.network import Model, Network, flatten
 from mlcls_jax.models.weights import load, save, to_foreign
 from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.models.weights.names import to_ours, to_theirs
@@ -424,10 +426,27 @@ def test_import_export_import_is_bit_identical(tmp_path, name, origin):
             np.testing.assert_array_equal(first[key], second[key])
 
 
-def test_what_an_origin_cannot_express_is_not_exported_in_silence():
-    model = models.create("PP-LCNet_x0_25", num_classes=5)  # scales its features by 0.8
-    with pytest.raises(WeightsError, match=r"backbone/feature_scale.*timm has 1\.0 built in"):
-        to_foreign(model, "timm")
+def test_what_an_origin_cannot_express_is_not_exported_in_silence(drawn):
+    model = models.create("PP-LCNet_x0_25", num_classes=5)
+    load(model, {"conv_head.bias": np.ones(1280), "conv_stem.weight": np.ones(1)}, strict=False)
+    with pytest.raises(WeightsError, match=r"backbone/last_conv/bias.*paddle has 0\.0 built in"):
+        to_foreign(model, "paddle")
+
+
+@pytest.mark.parametrize("name", ["PP-LCNet_x0_25", NAME])
+def test_paddles_factor_is_folded_for_timm_and_taken_out_again(tmp_path, name):
+    batch = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    source = models.create(name, num_classes=5, seed=3)  # scales its features as Paddle does
+    expected, scale = source(batch), flatten(source.variables)["backbone/feature_scale"]
+    for origin in ("timm", "paddle"):
+        path = save(source, tmp_path / f"{origin}.safetensors", origin)
+        model = models.create(name, num_classes=5, seed=4)
+        report = load(model, path)
+        assert report.origin == origin and not report.initial and not report.ignored
+        built_in = 1.0 if origin == "timm" else scale
+        assert flatten(model.variables)["backbone/feature_scale"] == built_in
+        np.testing.assert_allclose(model(batch), expected, rtol=1e-4, atol=1e-5)
+        source = model
 
 
 def openai_names(timm):
@@ -494,3 +513,34 @@ def test_openai_and_hugging_face_towers_give_the_same_features_as_timms():
         assert model.network.config.quick_gelu  # as these towers were trained
         features = model.network.module(model.variables).backbone(batch)
         np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 785, 768), (785, 768), (1, 10, 768)])
+def test_position_embeddings_of_another_grid_are_resampled(shape):
+    """A grid of 28, as timm has it at 448, or of 3; a plane in them stays one inside."""
+    key = "pos_embed" if len(shape) == 3 else "visual.positional_embedding"
+    side = int(np.sqrt(shape[-2] - 1))
+    rows = np.repeat((np.arange(side) + 0.5) / side, side)
+    given = np.concatenate([[7.0], rows])[:, None] * np.ones(768)
+    network = Network.of(ModelConfig(name="CLIP_vit_base_patch16_224", num_classes=3))
+    model = Model(network, network.abstract)
+    norm = "norm.weight" if len(shape) == 3 else "visual.ln_post.weight"
+    report = load(model, {key: given.reshape(shape), norm: np.ones(768)}, strict=False)
+    assert report.resampled == (f"backbone/pos_embed {shape}, here (1, 197, 768)",)
+    assert "backbone/pos_embed" in report.loaded and "resampled to another grid" in str(report)
+    found = np.asarray(flatten(model.variables)["backbone/pos_embed"])[0, :, 5]
+    assert found[0] == 7.0
+    inside = slice(2, 12) if side == 28 else slice(5, 9)
+    expected = np.repeat((np.arange(14) + 0.5) / 14, 14).reshape(14, 14)
+    assert np.ptp(found[1:].reshape(14, 14), axis=1).max() < 1e-6
+    np.testing.assert_allclose(
+        found[1:].reshape(14, 14)[inside], expected[inside], atol=1e-6 if side == 28 else 0.1
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 784, 768), (1, 785, 512), (2, 197, 768), (197,)])
+def test_other_position_embeddings_are_told(shape):
+    network = Network.of(ModelConfig(name="CLIP_vit_base_patch16_224", num_classes=3))
+    arrays = {"pos_embed": np.zeros(shape), "norm.weight": np.ones(768)}
+    with pytest.raises(WeightsError, match=re.escape(f"backbone/pos_embed {shape}, here (1, 197")):
+        load(Model(network, network.abstract), arrays)

@@ -5,12 +5,10 @@ the images at hand, in every forward pass, as the original does.
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -19,6 +17,7 @@ from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Normal, conv_normal, param
 from mlcls_jax.models.layers import Linear, attend, cast, gelu, quick_gelu
 from mlcls_jax.models.norms import LayerNorm
+from mlcls_jax.models.positions import resample_positions
 from mlcls_jax.models.weights.names import (
     Foreign,
     NameTable,
@@ -154,35 +153,6 @@ def pad_to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "
     return jnp.pad(images, ((0, 0), *pads, (0, 0)))
 
 
-def resample_positions(
-    positions: Float[Array, "1 M C"], stored: int, grid: tuple[int, int]
-) -> Float[Array, "1 N C"]:
-    """Positions of `grid` patches from those of `stored` x `stored`; the class token's stays."""
-    if grid == (stored, stored):
-        return positions
-    first, patches = positions[:, :1], positions[0, 1:].reshape(stored, stored, -1)
-    rows, columns = (jnp.asarray(_bicubic(stored, n), positions.dtype) for n in grid)
-    patches = jnp.einsum("yi,xj,ijc->yxc", rows, columns, patches)
-    return jnp.concatenate([first, patches.reshape(1, grid[0] * grid[1], -1)], axis=1)
-
-
-def _bicubic(old: int, new: int) -> np.ndarray:
-    """Matrix [new, old]: cubic convolution, A = -0.75, half-pixel centres, clamped at the edges."""
-    a = -0.75
-    matrix = np.zeros((new, old))
-    for row in range(new):
-        centre = (row + 0.5) * old / new - 0.5
-        left = math.floor(centre)
-        for tap in range(left - 1, left + 3):
-            t = abs(centre - tap)
-            if t <= 1:
-                weight = (a + 2) * t**3 - (a + 3) * t**2 + 1
-            else:
-                weight = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-            matrix[row, min(max(tap, 0), old - 1)] += weight
-    return matrix
-
-
 def names(backbone: CLIPViT, origin: str) -> NameTable:
     """Where each parameter is found in a file of paddle, timm, openai or huggingface.
 
@@ -197,7 +167,7 @@ def _timm_names(depth: int, linear: str, origin: str) -> NameTable:
     table: NameTable = {
         "patch_kernel": Foreign("patch_embed.proj.weight", "conv"),
         "cls_token": Foreign("cls_token"),
-        "pos_embed": Foreign("pos_embed"),
+        "pos_embed": Foreign("pos_embed", "positions"),
     }
     table |= layer_norm_names("ln_pre", "ln_pre" if origin == "paddle" else "norm_pre")
     table |= layer_norm_names("norm", "norm")
@@ -211,7 +181,7 @@ def _openai_names(depth: int, linear: str, origin: str) -> NameTable:
     table: NameTable = {
         "patch_kernel": Foreign("visual.conv1.weight", "conv"),
         "cls_token": Foreign("visual.class_embedding", "reshape"),
-        "pos_embed": Foreign("visual.positional_embedding", "reshape"),
+        "pos_embed": Foreign("visual.positional_embedding", "positions"),
     }
     table |= layer_norm_names("ln_pre", "visual.ln_pre")
     table |= layer_norm_names("norm", "visual.ln_post")
@@ -230,7 +200,7 @@ def _huggingface_names(depth: int, linear: str, origin: str) -> NameTable:
     table: NameTable = {
         "patch_kernel": Foreign(f"{tower}.embeddings.patch_embedding.weight", "conv"),
         "cls_token": Foreign(f"{tower}.embeddings.class_embedding", "reshape"),
-        "pos_embed": Foreign(f"{tower}.embeddings.position_embedding.weight", "reshape"),
+        "pos_embed": Foreign(f"{tower}.embeddings.position_embedding.weight", "positions"),
     }
     table |= layer_norm_names("ln_pre", f"{tower}.pre_layrnorm")  # their spelling
     table |= layer_norm_names("norm", f"{tower}.post_layernorm")

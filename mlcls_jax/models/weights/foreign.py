@@ -32,9 +32,12 @@ class LoadReport:
     initial: tuple[str, ...]  # our paths that kept their initial value
     reshaped: tuple[str, ...]  # of those, the ones present in the source with another shape
     ignored: tuple[str, ...]  # foreign keys without a place in the model
+    resampled: tuple[str, ...] = ()  # of those loaded, position embeddings of another grid
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded ({self.origin} names)"]
+        if self.resampled:
+            lines.append(f"resampled to another grid of patches: {_some(self.resampled)}")
         if self.initial:
             lines.append(f"{len(self.initial)} kept their initial value: {_some(self.initial)}")
         if self.reshaped:
@@ -77,20 +80,24 @@ def fill(
     current = flatten(model.variables)
     origin, table = _matching_table(arrays, model.network.foreign_names)
     _check_types(arrays, table, where)
-    loaded, initial, reshaped = {}, [], []
+    loaded, initial, reshaped, resampled = {}, [], [], []
     for path, value in current.items():
         array = _take(table[path], arrays, value.shape)
         if array is None:
             initial.append(path)
         elif array.shape == value.shape:
             loaded[path] = jnp.asarray(array, value.dtype)
+            if table[path].layout == "positions":
+                given = np.shape(arrays[table[path].key])
+                if given[-2] != value.shape[-2]:
+                    resampled.append(f"{path} {given}, here {value.shape}")
         else:
             initial.append(path)
             reshaped.append(f"{path} {array.shape}, here {value.shape}")
     used = {key for foreign in table.values() for key in foreign.keys}
     counters = "num_batches_tracked"  # PyTorch's, of no use to anyone
     ignored = [key for key in arrays if key not in used and not key.endswith(counters)]
-    report = LoadReport(origin, tuple(loaded), tuple(initial), tuple(reshaped), tuple(ignored))
+    report = LoadReport(origin, *map(tuple, (loaded, initial, reshaped, ignored, resampled)))
     _check(report, arrays, table, where, strict=strict)
     has_decoder = any(path.startswith("head/layer0/") for path in loaded)
     config = registry.adapt(model.network.config, origin, has_decoder=has_decoder)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlcls_jax.models.positions import resample_positions
+
 
 class Foreign(NamedTuple):
     """Where one of our parameters is found in a foreign file."""
@@ -65,13 +67,16 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
 
     Layouts: "same"; "linear" [out, in] → [in, out]; "conv" [out, in, kh, kw] → [kh, kw, in, out];
     "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
-    (ours) gives Q; "reshape" the same numbers in another shape. An array that no such layer has is
-    given back as it is: the caller reports the shapes.
+    (ours) gives Q; "reshape" the same numbers in another shape; "positions" [1 + N, C], with a
+    first axis of 1 or without, → [1, 1 + n, C], resampled where the grid of patches is another. An
+    array that no such layer has is given back as it is: the caller reports the shapes.
     """
     if layout == "linear":
         return array.T
     if layout == "reshape":
         return array.reshape(shape) if array.size == math.prod(shape) else array
+    if layout == "positions":
+        return _positions(array, shape)
     if layout in ("conv", "conv1x1", "group") and array.ndim != 4:
         return array
     if layout == "conv":
@@ -88,8 +93,18 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
     return array
 
 
+def _positions(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    tokens = array[None] if array.ndim == 2 else array
+    if tokens.ndim != 3 or tokens.shape[0] != 1 or tokens.shape[2] != shape[2]:
+        return array
+    stored, side = (math.isqrt(max(count - 1, 0)) for count in (tokens.shape[1], shape[1]))
+    if stored < 1 or stored**2 + 1 != tokens.shape[1] or stored == side:
+        return tokens
+    return resample_positions(tokens.astype(np.float32), stored, (side, side))
+
+
 def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
-    """The inverse of `to_ours`; "reshape" leaves the shape to the caller."""
+    """The inverse of `to_ours`; "reshape" and "positions" leave the shape to the caller."""
     if layout == "linear":
         return array.T
     if layout == "conv":
