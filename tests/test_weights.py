@@ -426,6 +426,17 @@ def test_import_export_import_is_bit_identical(tmp_path, name, origin):
             np.testing.assert_array_equal(first[key], second[key])
 
 
+@pytest.mark.parametrize("suffix", [".pdparams", ".safetensors"])
+def test_saved_weights_are_readable_as_the_umask_says(tmp_path, suffix):
+    model = models.create("PP-LCNet_x0_25", num_classes=5)
+    before = os.umask(0o027)
+    try:
+        path = save(model, tmp_path / f"w{suffix}", "paddle")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_what_an_origin_cannot_express_is_not_exported_in_silence(drawn):
     model = models.create("PP-LCNet_x0_25", num_classes=5)
     load(model, {"conv_head.bias": np.ones(1280), "conv_stem.weight": np.ones(1)}, strict=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.numpy import save_file
+import safetensors.numpy
 
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.weights.names import NameTable, to_theirs
@@ -75,6 +75,6 @@ def save(model: Model, path: str | Path, origin: str) -> Path:
     if path.suffix == ".pdparams":
         temporary.write_bytes(pickle.dumps(arrays, protocol=4))
     else:
-        save_file(arrays, temporary)
+        temporary.write_bytes(safetensors.numpy.save(arrays))  # save_file's are the owner's alone
     os.replace(temporary, path)
     return path
