@@ -316,7 +316,9 @@ class Predict:
     """mode=predict."""
 
     input: str | None = option(None, "an image, or a folder of images")
-    model_dir: str | None = option(None, "bundle to use; None: best_model in the workdir")
+    model_dir: str | None = option(
+        None, "bundle to use, or weight file of model.name; None: best_model in the workdir"
+    )
     batch_size: int = option(16, "images a batch", min=1)
     threshold: float | None = option(
         None, "score above which a label is reported; None: the bundle's", min=0.0, max=1.0

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -16,10 +17,12 @@ import yaml
 from PIL import Image
 
 from mlcls_jax import create_model, create_pipeline, models
+from mlcls_jax.config import Config
 from mlcls_jax.errors import InputError, UserError, WeightsError
 from mlcls_jax.inference.api import pipeline_config
 from mlcls_jax.inference.official import COCO_LABELS
 from mlcls_jax.models import weights
+from mlcls_jax.modes.predict import predict
 from tests.bundles import LABELS, write_images, write_small
 from tests.commands import mlcls
 
@@ -277,6 +280,15 @@ def test_weights_on_the_command_line(tmp_path, small, paths):
     process = mlcls("predict", *flags, "--model_dir", small[1], cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "1 images" in process.stdout and "labels are numbered" in process.stderr
+
+
+def test_the_mode_takes_a_weight_file_of_the_models_name(tmp_path, small, paths):
+    config = Config(
+        model=replace(Config().model, name="PP-LCNet_x0_25"),
+        predict=replace(Config().predict, input=str(paths[0]), model_dir=str(small[1])),
+    )
+    assert predict(config, tmp_path)["images"] == 1
+    assert (tmp_path / f"predictions/{paths[0].stem}_res.json").exists()
 
 
 def test_the_input_is_looked_at_before_a_model_is_fetched(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mlcls_jax import config as schema
 from mlcls_jax.data.images import list_images
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.inference.opening import is_weight_file, open_model
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.results import Result
 
@@ -23,19 +23,22 @@ SHOWN = 10  # results printed line by line
 def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
     """Label the images in `predict.input` by a bundle: `predict.model_dir`, or the best model.
 
+    A weight file, as `predict.model_dir`, is taken to be of `model.name`.
+
     Returns:
       The content of `predict_result.json`.
 
     Raises:
-      WeightsError: the bundle is missing or damaged.
+      WeightsError: the bundle or weight file is missing or damaged.
       InputError: there is no image at `predict.input`.
       DataError: an image cannot be read, unless `data.on_error` is "skip".
     """
     options = config.predict
     inputs, save = open_input(options.input)
     model_dir = Path(options.model_dir or workdir / "best_model")
+    model_name = config.model.name if is_weight_file(model_dir) else None
     predictor = Predictor(
-        read_bundle(model_dir),
+        open_model(model_name, model_dir),
         backend=options.backend,
         precision=options.precision,
         batch_size=min(options.batch_size, len(inputs)),
