@@ -157,7 +157,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "it remembers a value under the number",
     ),
     "memo_flood.pdparams": (b"\x80\x04]" + b"\x94" * 3_000_000 + b".", "more than 1,048,576 steps"),
-    "no_memo.pdparams": (b"\x80\x02h\x05.", "damaged"),
+    "no_memo.pdparams": (b"\x80\x02h\x05.", "never remembered"),
     "frame.pdparams": (b"\x80\x04\x95" + b"\xff" * 8 + b".", "damaged"),
     "length.pdparams": (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b"abc.", "damaged"),
     "long.pdparams": (b"\x80\x02\x8b\xff\xff\xff\x7f\x01.", "damaged"),

@@ -12,7 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from mlcls_jax import models
+from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.foreign import read_weights
 from tests import hostile_weights
@@ -97,10 +99,17 @@ def test_a_tensor_of_any_shape_is_told_with_it(key, shape):
     assert len(report.reshaped) == 1 and report.origin == "paddle"
 
 
-def test_parts_that_do_not_fit_together_are_told(tmp_path):
+def test_parts_that_do_not_fit_together_are_told():
     name = "vision_model.encoder.layers.0.self_attn.{}_proj.weight"
     arrays = {name.format(part): np.zeros((i, 768)) for i, part in enumerate("qkv", 1)}
     arrays["vision_model.post_layernorm.weight"] = np.ones(768)
-    model = models.create("CLIP_vit_base_patch32_224", num_classes=3)
-    report = load(model, arrays, strict=False)
+    network = Network.of(ModelConfig(name="CLIP_vit_base_patch32_224", num_classes=3))
+    report = load(Model(network, network.abstract), arrays, strict=False)
     assert len(report.reshaped) == 1 and "block0/qkv/kernel" in report.reshaped[0]
+
+
+def test_names_in_messages_are_cut_and_without_control_characters():
+    arrays = {"\x1b[2J": np.zeros(1), "k" * 100_000: np.zeros(1)}
+    with pytest.raises(WeightsError) as caught:
+        load(models.create("PP-LCNet_x0_25", num_classes=3), arrays)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500

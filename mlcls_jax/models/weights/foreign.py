@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,6 +224,8 @@ def _check(
         )
 
 
-def _some(names: tuple[str, ...] | list[str], limit: int = 5) -> str:
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    """The first of them, as messages may show what a file says."""
+    shown = (n if len(n) <= 200 and n.isprintable() else ascii(n[:200]) for n in names[:limit])
     rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

@@ -65,7 +65,7 @@ def read_pickle(
 
     Raises:
       RefusedError: it names anything else, or uses an opcode that weight files do not need.
-      ValueError, IndexError, KeyError, TypeError: it is damaged, or larger than the limits.
+      ValueError, IndexError, TypeError: it is damaged, or larger than the limits.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -91,6 +91,8 @@ def read_pickle(
                 raise ValueError(f"it remembers a value under the number {index}")
             memo[index] = stack[-1]
         elif name in _GETS:
+            if argument not in memo:
+                raise ValueError(f"it recalls a value {argument} that it never remembered")
             stack.append(memo[argument])
         elif name in _TUPLES:
             items = tuple(stack[-_TUPLES[name] :])

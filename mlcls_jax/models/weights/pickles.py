@@ -291,7 +291,8 @@ def _read_archive(file: _Reader) -> Any:
 
         def load_storage(reference: Any) -> _Storage:
             _, kind, key, _, count = reference
-            if not isinstance(kind, Global) or type(key) is not str or type(count) is not int:
+            is_named = isinstance(kind, Global) and kind.name in _STORAGES
+            if not is_named or type(key) is not str or type(count) is not int:
                 raise ValueError("a storage without kind, name or length")
             if (kind.name, key) not in storages:
                 data = read(f"{pickles[0].removesuffix('data.pkl')}data/{key}")
