@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-MANY = 300_000
+MANY = 100_000
 
 
 class Call:
@@ -144,19 +144,19 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "colliding_keys.pdparams": (
         b"\x80\x02}("
         + b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little") + b"N"
-                   for i in range(1, 100_000))
+                   for i in range(1, 20_000))
         + b"u.",
         "an int where the name|a int where the name",
     ),
     "deep.pdparams": (b"\x80\x02" + b"(" * 1_000_000, "nested more than 100 deep"),
     "deep_lists.pdparams": (b"\x80\x02" + b"]" * MANY + b"a" * (MANY - 1) + b".", "holds a list"),
     "deep_tuples.pdparams": (b"\x80\x02)" + b"\x85" * MANY + b".", "holds a tuple"),
-    "steps.pdparams": (b"\x80\x02" + b"]" * 5_000_000 + b".", "more than 1,048,576 steps"),
+    "steps.pdparams": (b"\x80\x02" + b"]" * 1_000_000 + b".", "more than 524,288 steps"),
     "memo.pdparams": (
         b"\x80\x02]" + b"".join(b"r" + struct.pack("<I", i << 12) for i in range(MANY)) + b".",
         "it remembers a value under the number",
     ),
-    "memo_flood.pdparams": (b"\x80\x04]" + b"\x94" * 3_000_000 + b".", "more than 1,048,576 steps"),
+    "memo_flood.pdparams": (b"\x80\x04]" + b"\x94" * 1_000_000 + b".", "more than 524,288 steps"),
     "no_memo.pdparams": (b"\x80\x02h\x05.", "never remembered"),
     "frame.pdparams": (b"\x80\x04\x95" + b"\xff" * 8 + b".", "damaged"),
     "length.pdparams": (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b"abc.", "damaged"),

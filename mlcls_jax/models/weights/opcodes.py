@@ -9,7 +9,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-MAX_STEPS = 1 << 20  # opcodes, hence values and memo entries; 1,000 tensors take about 40,000
+MAX_STEPS = 1 << 19  # opcodes, hence values and memo entries; 1,000 tensors take about 40,000
 MAX_MARKS = 100  # values begun one inside another
 MAX_NAME = 1000  # characters of an entry's name
 
