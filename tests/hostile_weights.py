@@ -179,6 +179,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "new_object.pdparams": (b"\x80\x02cnumpy\nndarray\n)\x81.", "refused.*NEWOBJ"),
     "persistent.pdparams": (entry(text("x") + b"Q"), "refused.*BINPERSID"),
     "not_zip.pth": (b"PK\x03\x04" + bytes(100), "is not the zip file"),
+    "disks.pth": (
+        archive(entry(b"N"))[:-22] + b"PK\x06\x07" + b"\x01" * 16 + b"PK\x05\x06" + bytes(18),
+        "multiple disks",
+    ),
     "bomb.pth": (
         archive(b"\x80\x02" + b"]" * (1 << 26), method=zipfile.ZIP_DEFLATED), "is compressed"
     ),

@@ -72,13 +72,13 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
 
     def load() -> Any:
         with _Reader(path) as file:
+            if not zipfile.is_zipfile(file):
+                raise WeightsError(
+                    f"{path}: is not the zip file that PyTorch writes since 1.6, or is damaged",
+                    "Load it in PyTorch and save it again, best as .safetensors.",
+                )
             return _read_archive(file)
 
-    if path.exists() and not zipfile.is_zipfile(path):
-        raise WeightsError(
-            f"{path}: is not the zip file that PyTorch writes since 1.6, or is damaged",
-            "Load it in PyTorch and save it again, best as .safetensors.",
-        )
     content = _unpickle(path, load)
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict):
@@ -95,6 +95,8 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
 def _unpickle(path: Path, load: Callable[[], Any]) -> dict[Any, Any]:
     try:
         content = load()
+    except WeightsError:
+        raise
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     except RefusedError as error:
