@@ -118,6 +118,23 @@ def test_a_missing_file_of_embeddings_is_named(embeddings, tmp_path):
         Network.of(config)
 
 
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda file: file.write(b""), "is not a readable"),
+        (lambda file: np.savez(file, a=np.zeros((10, 4))), "holds no array of numbers"),
+        (lambda file: np.save(file, np.full((10, 4), "x")), "holds no array of numbers"),
+        (lambda file: np.save(file, np.zeros((10, 4), "f4,f4")), "holds no array of numbers"),
+    ],
+)
+def test_files_that_hold_no_embeddings_are_named(embeddings, tmp_path, write, said):
+    config = config_of(embeddings, tmp_path)
+    with (tmp_path / "labels.npy").open("wb") as file:
+        write(file)
+    with pytest.raises(ConfigError, match=said):
+        Network.of(config)
+
+
 def test_other_models_take_no_other_labels(trained, embeddings):
     plain = models.create("PP-LCNet_x0_25_ML", num_classes=3)
     with pytest.raises(ValueError, match="not made from text"):

@@ -104,9 +104,12 @@ def text_dim(model: Model) -> int | None:
         return model.text_dim
     what = f"model.text_embeddings={model.text_embeddings}"
     try:
-        shape = np.load(model.text_embeddings, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError) as error:
+        found = np.load(model.text_embeddings, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{what}: is not a readable .npy file: {error}") from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
+        raise ConfigError(f"{what}: holds no array of numbers")
+    shape = found.shape
     if len(shape) != 2 or shape[0] != model.num_classes:
         raise ConfigError(f"{what}: is {shape}, but must be ({model.num_classes}, size)")
     return shape[1]
