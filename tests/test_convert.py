@@ -577,8 +577,50 @@ def test_a_tree_of_classes_in_splits(tmp_path):
         "images/val/猫/1.png": {"猫"},
     }
     assert rows(tmp_path / "test.txt") == {"images/test/cat/0.png": [0, 1, 0]}
-    assert found.left_out == {"folders without images": [f"{tmp_path}/train/empty"]}
+    assert found.left_out == {
+        "folders without images": [f"{tmp_path}/train/empty"],
+        "files whose names do not end as images' do": [f"{tmp_path}/train/cat/notes.txt"],
+    }
     assert run(tmp_path, "folder").backups == {}
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_folders_go_by_several_names(tmp_path, name):
+    for path in ("train/cat/0.png", "train/dog/1.gif", f"{name}/cat/2.jfif", f"{name}/dog/3.jpe"):
+        write_image(tmp_path / "source.png")
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "source.png", tmp_path / path)
+    run(tmp_path, "folder")
+    assert list(rows(tmp_path / "train.txt")) == [
+        "images/train/cat/0.png",
+        "images/train/dog/1.gif",
+    ]
+    expected = [f"images/{name}/cat/2.jfif", f"images/{name}/dog/3.jpe"]
+    assert list(rows(tmp_path / "val.txt")) == expected
+    (tmp_path / "valid").mkdir(exist_ok=True)
+    (tmp_path / "validation").mkdir(exist_ok=True)
+    assert "several are there for val: " in fails(tmp_path, "folder")
+
+
+def test_what_a_tree_of_classes_leaves_out_is_told(tmp_path):
+    for path in ("train/cat/0.png", "train/loose.png", "train/images/1.png", "extra/cat/2.png"):
+        write_image(tmp_path / path)
+    write_image(tmp_path / "elsewhere/more/3.png")
+    (tmp_path / "train/cat/linked").symlink_to(tmp_path / "elsewhere/more")
+    (tmp_path / "train/cat/up").symlink_to("..")
+    bad = os.fsdecode(b"\xd6\xd0.png")
+    shutil.copy(tmp_path / "train/loose.png", tmp_path / "train/cat" / bad)
+    found = run(tmp_path, "folder")
+    assert list(rows(tmp_path / "train.txt")) == [
+        *("images/train/cat/0.png", "images/train/cat/linked/3.png", "images/train/images/1.png")
+    ]
+    reason = "images with tabs, line ends, a blank at the end or no UTF-8 in their names"
+    assert found.left_out == {
+        "folders beside train": [f"{tmp_path}/{name}" for name in ("elsewhere", "extra")],
+        "images in no folder of a class": [f"{tmp_path}/train/loose.png"],
+        "linked folders that are walked on another way": [f"{tmp_path}/train/cat/up"],
+        reason: [r"'\udcd6\udcd0.png'"],
+    }
 
 
 @pytest.mark.parametrize("base", ["", "images/"])

@@ -1,7 +1,11 @@
 """Reading images of every kind, and the evaluation transforms against the originals' numbers."""
 
+import inspect
 import io
+import logging
+import os
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -12,6 +16,7 @@ import pytest
 from PIL import Image
 
 from mlcls_jax.data.images import (
+    FORMATS,
     IMAGE_SUFFIXES,
     center_crop,
     decode_image,
@@ -399,13 +404,82 @@ def test_a_bomb_warning_turned_into_an_error_is_still_a_data_error(monkeypatch):
 
 def test_list_images_walks_a_folder_in_order(tmp_path):
     wanted = ["a.jpg", "b/a.PNG", "b/c/d.tiff", "z.webp"]
-    others = [".hidden.jpg", ".cache/a.jpg", "b/._a.jpg", "notes.txt", "a.json", "b/jpg", "c.gif"]
+    others = [".hidden.jpg", ".cache/a.jpg", "b/._a.jpg", "notes.txt", "a.json", "b/jpg", "c.heic"]
     for name in (*wanted, *others):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
     assert list_images(tmp_path) == [tmp_path / name for name in wanted]
     assert list_images(str(tmp_path / "b")) == [tmp_path / name for name in wanted[1:3]]
+
+
+@pytest.fixture
+def told(caplog, monkeypatch):
+    """What is logged, also after a test that ran a command in this process."""
+    monkeypatch.setattr(logging.getLogger("mlcls_jax"), "propagate", True)
+    return caplog
+
+
+def test_folders_are_searched_for_every_suffix_that_is_decoded():
+    Image.init()
+    readable = {*FORMATS, "MPO"}  # a JPEG with further pictures behind it
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in readable}
+    assert known | {".sr"} == set(IMAGE_SUFFIXES)
+
+
+def names_below(root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in list_images(root)]
+
+
+def test_linked_folders_are_followed_once_each(tmp_path, told):
+    for name in ("root/own/a.png", "elsewhere/b.png", "elsewhere/deep/c.png", "root/.kept/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / "root"
+    (root / "linked").symlink_to("../elsewhere")
+    (root / "again").symlink_to("../elsewhere/deep")  # comes first, by name
+    (root / "kept").symlink_to(".kept")  # hidden: there is no other way to it
+    for name, target in {"up": "..", "self": ".", "twin": "own"}.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    (tmp_path / "elsewhere" / "round").symlink_to(".")
+    wanted = ["again/c.png", "kept/d.png", "linked/b.png", "own/a.png"]
+    assert names_below(root) == wanted  # not linked/deep/c.png, which is again/c.png
+    message = "left out 6 linked folders that are walked on another way, such as "
+    assert message in told.text
+
+
+def test_folders_may_be_deeper_than_the_stack(tmp_path):
+    deep = tmp_path.joinpath(*["d"] * 300)
+    deep.mkdir(parents=True)
+    (deep / "a.png").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 150)
+    try:
+        assert list_images(tmp_path) == [deep / "a.png"]
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_what_a_walk_leaves_out_is_told(tmp_path, told):
+    for name in ("a.jpg", "b.heic", "c.txt", "d/e.avif", "\udcd6\udcd0.txt", ".hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "broken.png").symlink_to("nothing")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert names_below(tmp_path) == ["a.jpg"]
+    assert sorted(record.getMessage() for record in told.records) == [
+        f"{tmp_path}: left out 1 pipes, devices and such, such as pipe.png",
+        f"{tmp_path}: left out 2 links that lead nowhere, such as broken.png",
+        f"{tmp_path}: left out 4 files whose names do not end as images' do, such as b.heic",
+    ]
+
+
+def test_names_that_are_not_utf8_are_found(tmp_path):
+    name = os.fsdecode(b"\xd6\xd0.png")
+    (tmp_path / name).touch()
+    assert list_images(tmp_path) == [tmp_path / name]
 
 
 def test_list_images_below_a_hidden_folder(tmp_path):

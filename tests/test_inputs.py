@@ -292,7 +292,7 @@ def test_folders_are_walked_as_list_images_sorts(tmp_path_factory, files):
             list(expand(root))
 
 
-def test_links_to_files_are_read_and_links_to_folders_not_entered(tmp_path):
+def test_links_to_files_and_folders_are_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "x.png").write_bytes(encode(picture()))
     root = tmp_path / "root"
@@ -300,9 +300,8 @@ def test_links_to_files_are_read_and_links_to_folders_not_entered(tmp_path):
     (root / "link.png").symlink_to(tmp_path / "elsewhere" / "x.png")
     (root / "folder").symlink_to(tmp_path / "elsewhere")
     (root / "broken.png").symlink_to(tmp_path / "nothing")
-    assert (
-        [p.name for p in read(root)] == [str(root / "link.png")] == [*map(str, list_images(root))]
-    )
+    wanted = [str(root / "folder" / "x.png"), str(root / "link.png")]
+    assert [p.name for p in read(root)] == wanted == [*map(str, list_images(root))]
 
 
 def test_a_folder_without_images_fails_in_its_turn(tmp_path):

@@ -6,22 +6,28 @@
 
 import contextlib
 import io
+import logging
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from mlcls_jax.data.findings import printable
 from mlcls_jax.errors import DataError, InputError
+
+log = logging.getLogger(__name__)
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+# Pillow's suffixes of FORMATS, and OpenCV's ".sr": what is decoded when named is found in folders.
 IMAGE_SUFFIXES = (
-    *(".bmp", ".dib", ".jpeg", ".jpg", ".png", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"),
-    *(".sr", ".ras", ".tif", ".tiff"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".ras", ".sr"),
 )
 SUFFIX_HINT = f"An image ends in one of: {', '.join(IMAGE_SUFFIXES)}."
 
@@ -212,8 +218,7 @@ def normalize(image: np.ndarray) -> np.ndarray:
 def list_images(path: str | Path) -> list[Path]:
     """Lists the images of a folder and its subfolders, sorted; a file gives itself.
 
-    A folder's images are known by IMAGE_SUFFIXES in any case. Hidden files and folders are left
-    out, and linked subfolders are not entered.
+    Which files these are is told at `walk_images`.
 
     Raises InputError when there is no such path, or no image in the folder.
     """
@@ -232,33 +237,96 @@ def list_images(path: str | Path) -> list[Path]:
     return found
 
 
-def walk_images(folder: Path) -> Iterator[Path | DataError]:
+def walk_images(
+    folder: Path, leave_out: Callable[[str, Path], None] | None = None
+) -> Iterator[Path | DataError]:
     """What `list_images` gives, one by one; an error in the place of a folder that cannot be read.
 
-    Only one folder a level is in memory, as names.
+    A folder's images are known by IMAGE_SUFFIXES in any case. Hidden files and folders are passed
+    over. Linked folders are followed; each but once, and not where they lead back to what is walked
+    anyway. Of everything else that is left out `leave_out` is told why and what; without it, a
+    warning counts it. Only one folder a level is in memory, as names.
     """
-    try:
-        with os.scandir(folder) as entries:
-            # Folders among files, by name: the order of sorted paths.
-            names = sorted(
-                (entry.name, is_folder)
-                for entry in entries
-                if not entry.name.startswith(".")
-                and ((is_folder := entry.is_dir(follow_symlinks=False)) or _is_image_file(entry))
-            )
-    except OSError as error:
-        hint = "Check that the folder may be read."
-        yield DataError(f"{folder}: this folder cannot be read: {error.strerror}", hint)
-        return
-    for name, is_folder in names:
-        if is_folder:
-            yield from walk_images(folder / name)
-        else:
-            yield folder / name
+    counts: Counter[str] = Counter()
+    examples: dict[str, Path] = {}
+
+    def remember(why: str, path: Path) -> None:
+        counts[why] += 1
+        examples[why] = min(path, examples.get(why, path))
+
+    yield from _walk(folder, leave_out or remember)
+    for why, count in counts.items():
+        example = printable(str(examples[why].relative_to(folder)))
+        log.warning("%s: left out %d %s, such as %s", folder, count, why, example)
 
 
-def _is_image_file(entry: os.DirEntry[str]) -> bool:
-    return Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
+def _walk(folder: Path, leave_out: Callable[[str, Path], None]) -> Iterator[Path | DataError]:
+    top = Path(os.path.realpath(folder))
+    followed: set[tuple[int, int]] = set()
+    # Not by recursion, as paths may be deeper than Python's stack: where, name, whether it is a
+    # folder, whether a link is on the way there from `folder`.
+    waiting = [(folder, "", True, False)]
+    while waiting:
+        here, name, is_folder, is_linked = waiting.pop()
+        path = here / name
+        if not is_folder:
+            yield path
+            continue
+        try:
+            if is_linked and not _is_new(path, top, followed):
+                leave_out("linked folders that are walked on another way", path)
+                continue
+            inside = _entries(path, leave_out)
+        except OSError as error:
+            hint = "Check that the folder may be read."
+            yield DataError(f"{path}: this folder cannot be read: {error.strerror}", hint)
+            continue
+        waiting += [(path, *entry, is_linked or is_link) for *entry, is_link in reversed(inside)]
+
+
+def _entries(folder: Path, leave_out: Callable[[str, Path], None]) -> list[tuple[str, bool, bool]]:
+    """Name, whether it is a folder, whether a link: of images and folders, by name."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            is_folder = is_file = False
+            with contextlib.suppress(OSError):  # a link in a circle, or to where one may not look
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            if is_folder or (is_file and is_image_name(entry.name)):
+                # Folders among files: the order of sorted paths.
+                found.append((entry.name, is_folder, entry.is_symlink()))
+            elif is_file:
+                leave_out("files whose names do not end as images' do", folder / entry.name)
+            else:
+                why = "links that lead nowhere" if entry.is_symlink() else "pipes, devices and such"
+                leave_out(why, folder / entry.name)
+    return sorted(found)
+
+
+def _is_new(linked: Path, top: Path, followed: set[tuple[int, int]]) -> bool:
+    """Whether a folder behind a link is neither in `followed` nor walked without that link.
+
+    A new one is put into `followed`.
+    """
+    target = Path(os.path.realpath(linked))
+    if top.is_relative_to(target):
+        return False
+    if target.is_relative_to(top):
+        below = target.relative_to(top).parts
+        if not any(part.startswith(".") for part in below):  # hidden ones are not walked
+            return False
+    status = os.stat(target)
+    identity = (status.st_dev, status.st_ino)
+    is_new = identity not in followed
+    followed.add(identity)
+    return is_new
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image in folders."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _decode_jpeg(

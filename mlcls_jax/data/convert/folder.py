@@ -1,4 +1,7 @@
-"""A folder a class: train/CLASS/*.jpg and val/CLASS/*.jpg (and test/), or CLASS/*.jpg alone."""
+"""A folder a class: train/CLASS/*.jpg and val/CLASS/*.jpg (and test/), or CLASS/*.jpg alone.
+
+val/ may be called valid/ or validation/.
+"""
 
 from pathlib import Path
 
@@ -14,35 +17,39 @@ from mlcls_jax.data.convert.reading import (
     images_below,
     index_rows,
     listed_path,
+    usual_places,
 )
+from mlcls_jax.data.findings import printable
+from mlcls_jax.data.images import is_image_name
 from mlcls_jax.errors import ConvertFailedError
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
     """Every image with the one label that its folder is named after, in order of the paths."""
     given = {"train": options.train_images, "val": options.val_images}
+    left_out: LeftOut = {}
     if any(given.values()):
         trees = {split: root / name for split, name in given.items() if name}
     else:
-        trees = _usual_trees(root)
+        trees = _usual_trees(root, left_out)
     splits: dict[str, list[NamedRow]] = {}
     folders: list[ImageFolder] = []
-    left_out: LeftOut = {}
     for split, tree in trees.items():
         # Without train/ the classes lie beside images/ and are linked one by one.
         above = None if tree == root else image_folder(root, tree)
         rows: list[NamedRow] = []
-        for name in tqdm(_classes(tree), desc=split, unit=" classes", disable=None):
+        for name in tqdm(_classes(root, tree, left_out), desc=split, unit=" classes", disable=None):
             folder = (
                 ImageFolder(above.path / name, f"{above.listed}/{name}")
                 if above
                 else image_folder(root, tree / name)
             )
-            paths = [listed_path(folder, image, left_out) for image in images_below(folder.path)]
+            images = images_below(folder.path, left_out)
+            paths = [listed_path(folder, image, left_out) for image in images]
             rows += ((path, (name.strip(),)) for path in paths if path)
             if not paths:
                 left_out.setdefault("folders without images", []).append(str(folder.path))
-            elif not above:
+            elif not above and any(paths):
                 folders.append(folder)
         folders += [above] if above else []
         splits[split] = rows
@@ -50,12 +57,17 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     return Reading(labels, indexed, tuple(folders), left_out)
 
 
-def _usual_trees(root: Path) -> dict[str, Path]:
+def _usual_trees(root: Path, left_out: LeftOut) -> dict[str, Path]:
     for base in (root, root / "images"):
         if (base / "train").is_dir():
-            names = ("train", "val", "test")
-            return {split: base / split for split in names if (base / split).is_dir()}
-        if _classes(base):
+            found = usual_places(lambda name, base=base: [base / name])
+            trees = {split: path for split, path in found.items() if path.is_dir()}
+            others = [path for path in _folders(base) if path not in trees.values()]
+            for other in others:
+                if other != root / "images" and not other.is_symlink():
+                    left_out.setdefault("folders beside train", []).append(printable(str(other)))
+            return trees
+        if _classes(root, base, left_out={}):
             return {"train": base}
     raise ConvertFailedError(
         f"{root}: holds neither train/ nor folders of classes",
@@ -63,11 +75,18 @@ def _usual_trees(root: Path) -> dict[str, Path]:
     )
 
 
-def _classes(tree: Path) -> list[str]:
+def _classes(root: Path, tree: Path, left_out: LeftOut) -> list[str]:
     if not tree.is_dir():
         return []
-    return sorted(
-        path.name
-        for path in tree.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name != "images"
-    )
+    # Where the classes lie beside images/, that is where they are linked from.
+    found = [path.name for path in _folders(tree) if path != root / "images"]
+    for path in sorted(tree.iterdir()):
+        if is_image_name(path.name) and path.is_file():
+            left_out.setdefault("images in no folder of a class", []).append(printable(str(path)))
+    return found
+
+
+def _folders(tree: Path) -> list[Path]:
+    if not tree.is_dir():
+        return []
+    return sorted(p for p in tree.iterdir() if p.is_dir() and not p.name.startswith("."))

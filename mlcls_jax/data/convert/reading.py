@@ -2,18 +2,21 @@
 
 import os
 import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mlcls_jax.data.findings import is_error
-from mlcls_jax.data.images import IMAGE_SUFFIXES
+from mlcls_jax.data.findings import is_error, printable
+from mlcls_jax.data.images import walk_images
 from mlcls_jax.data.lists import read_labels
-from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.errors import ConvertFailedError, DataError
 
 Row = tuple[str, tuple[int, ...]]  # path as listed, rising indices of the labels it has
 NamedRow = tuple[str, Collection[str]]  # path as listed, names of the labels it has
 LeftOut = dict[str, list[str]]  # why → what
+
+# What files and folders of each split are called.
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 class ImageFolder(NamedTuple):
@@ -84,18 +87,41 @@ def fits_line(name: str) -> bool:
     return bool(name) and name == name.strip() and "\n" not in name and "\r" not in name
 
 
-def images_below(folder: Path) -> list[str]:
-    """The images in a folder and its subfolders, relative to it, sorted; no hidden ones."""
+def images_below(folder: Path, left_out: LeftOut) -> list[str]:
+    """The images in a folder and its subfolders, relative to it, in the order of `walk_images`.
+
+    Raises:
+      ConvertFailedError: a folder cannot be read.
+    """
+
+    def leave_out(why: str, path: Path) -> None:
+        left_out.setdefault(why, []).append(printable(str(path)))
+
     found = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(here).relative_to(folder)
-        found += (
-            (inside / name).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-        )
-    return sorted(found)
+    for image in walk_images(folder, leave_out):
+        if isinstance(image, DataError):
+            raise ConvertFailedError(image.message, image.hint)
+        found.append(image.relative_to(folder).as_posix())
+    return found
+
+
+def usual_places(places: Callable[[str], Iterable[Path]]) -> dict[str, Path]:
+    """Where each split lies, of those that are there; `places` gives what to try for a name of it.
+
+    Raises:
+      ConvertFailedError: several are there for one split.
+    """
+    usual = {}
+    for split, names in SPLIT_NAMES.items():
+        found = [path for name in names for path in places(name) if path.exists()]
+        if len(found) > 1:
+            raise ConvertFailedError(
+                f"several are there for {split}: {', '.join(map(str, found))}",
+                f"Choose by check_dataset.convert.{split}_annotations or {split}_images.",
+            )
+        if found:
+            usual[split] = found[0]
+    return usual
 
 
 def index_rows(

@@ -15,6 +15,7 @@ from mlcls_jax.data.convert.reading import (
     images_below,
     index_rows,
     listed_path,
+    usual_places,
 )
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 
@@ -39,7 +40,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     left_out: LeftOut = {}
     for split, ids in _image_sets(root, annotations, options).items():
         folder = image_folder(root, images.get(split, images["train"]))
-        files = {name.rpartition(".")[0]: name for name in images_below(folder.path)}
+        files = {name.rpartition(".")[0]: name for name in images_below(folder.path, left_out)}
         rows: list[NamedRow] = []
         for key in tqdm(ids, desc=split, unit=" images", disable=None):
             xml = annotations / f"{key}.xml"
@@ -65,8 +66,7 @@ def _image_sets(root: Path, annotations: Path, options: Convert) -> dict[str, li
     if any(paths.values()):
         files = {split: root / path for split, path in paths.items() if path}
     else:
-        files = {s: sets / f"{s}.txt" for s in ("train", "val", "test")}
-        files = {split: path for split, path in files.items() if path.is_file()}
+        files = usual_places(lambda name: [sets / f"{name}.txt"])
     if not files:
         return {"train": sorted(path.stem for path in annotations.glob("*.xml"))}
     if "train" not in files:
