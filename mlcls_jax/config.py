@@ -356,6 +356,14 @@ class Convert:
         "coco",
         "what it is: COCO instances; CSV lists `path,label|label`; a folder a class; VOC XML",
     )
+    dialect: Literal[
+        *("auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns")
+    ] = option(
+        "auto",
+        "CSV: how labels are written: cat|dog; cat,dog; cat;dog; cat dog; ['cat', 'dog']; one label"
+        " a cell; or a column of 0 and 1 for each label of the header; auto: as found, and where"
+        " several ways are possible, the run stops and asks",
+    )
     train_annotations: str | None = option(
         None, "COCO JSON, CSV or VOC image set of the training images; None: the usual place"
     )

@@ -175,6 +175,15 @@ def test_conversion_division_and_check_in_one_command(tmp_path):
     assert "Converted" in done.stderr and "Divided anew" in done.stderr
 
 
+def test_what_is_converted_without_validation_images_is_divided_and_passes(tmp_path):
+    for i in range(20):
+        write_image(tmp_path / f"data/{'cat' if i % 2 else 'dog'}/{i}.png", i)
+    config = config_of(tmp_path / "data", convert=schema.Convert(enable=True, source_type="folder"))
+    result = check_dataset(config, tmp_path)
+    sizes = [result["attributes"][f"{split}_samples"] for split in ("train", "val")]
+    assert result["check_pass"] and sizes == [16, 4]
+
+
 def test_a_failed_conversion_ends_the_run_before_the_check(root, tmp_path):
     before = {path: path.read_bytes() for path in root.rglob("*.txt")}
     config = config_of(root, convert=schema.Convert(enable=True))

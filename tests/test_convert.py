@@ -428,6 +428,27 @@ def test_a_folder_without_annotations_is_told(tmp_path):
     assert "there is no such folder" in fails(tmp_path / "none")
 
 
+@pytest.mark.parametrize("sign", ["/", "\\"])
+@pytest.mark.parametrize("options", [{}, {"train_annotations": "result.json", "train_images": "."}])
+def test_label_studios_layout(tmp_path, sign, options):
+    images = {i: f"images{sign}{i}.png" for i in range(2)}
+    write_coco(tmp_path / "result.json", images, [(0, 0, 9, 0)], {0: "cat", 1: "dog"})
+    for i in images:
+        write_image(tmp_path / f"images/{i}.png", i)
+    run(tmp_path, **options)
+    assert rows(tmp_path / "train.txt") == {"images/0.png": [1, 0], "images/1.png": [0, 0]}
+
+
+def test_roboflows_coco_layout(tmp_path):
+    for number, split in enumerate(("train", "valid", "test")):
+        names = {i: f"{split}_{i}.png" for i in range(2)}
+        write_coco(tmp_path / split / "_annotations.coco.json", names, [(0, 1, 9, 0)], {1: "a"})
+        for i, name in names.items():
+            write_image(tmp_path / split / name, 10 * number + i)
+    assert run(tmp_path).images == {"train": 2, "val": 2, "test": 2}
+    assert rows(tmp_path / "val.txt") == {f"images/valid/valid_{i}.png": [1 - i] for i in range(2)}
+
+
 # CSV
 
 
@@ -516,7 +537,7 @@ def test_csv_labels_of_any_script_reach_training(tmp_path_factory, labels):
     entries = [(name, "|".join(sorted(found))) for name, found in zip(names, labels, strict=True)]
     for split in ("train", "val"):
         write_csv(root / f"{split}.csv", entries)
-    run(root, "csv")
+    run(root, "csv", dialect="pipes")
     expected = {f"images/{name}": found for name, found in zip(names, labels, strict=True)}
     assert named_rows(root) == named_rows(root, "val") == expected
 
@@ -547,6 +568,122 @@ def test_csv_files_that_cannot_be_read_are_told(photos):
     assert "no CSV list of training images" in fails(photos, "csv")
     (photos / "train.csv").write_bytes(b"0.png,\xe9t\xe9\n")
     assert "train.csv: is not UTF-8" in fails(photos, "csv")
+
+
+READ = {  # a CSV list and the labels of 0.png, 1.png, …
+    "pipes": ("0.png,cat|dog\n1.png,hot dog\n2.png,\n", "cat+dog/hot dog/"),
+    "commas that recur": (
+        '0.png,"cat,dog"\n1.png,"dog, bird"\n2.png,cat\n',
+        "cat+dog/bird+dog/cat",
+    ),
+    "semicolons that recur": ("0.png,cat;dog\n1.png,dog\n", "cat+dog/dog"),
+    "lists": ("""0.png,"['cat', 'hot dog']"\n1.png,[]\n2.png,\n""", "cat+hot dog//"),
+    "JSON": ("""0.png,"[""cat"", ""dog""]"\n1.png,"[""it's""]"\n""", "cat+dog/it's"),
+    "names of two words": ("0.png,traffic light\n1.png,cat\n", "traffic light/cat"),
+    "tabs": ("0.png\tcat,dog\n1.png\tdog\n", "cat+dog/dog"),
+    "semicolons between cells": ("name;label\n0.png;cat|dog\n1.png;dog\n", "cat+dog/dog"),
+    "semicolons and commas": ("0.png;cat,dog\n1.png;dog\n", "cat+dog/dog"),
+    "Roboflow": ("filename, cat, dog\n0.png, 1, 0\n1.png, 1, 1\n2.png, 0, 0\n", "cat/cat+dog/"),
+    "Kaggle": ("image_id,cat,red car\n0,0,1\n1,1.0,0.0\n2,False,True\n", "red car/cat/red car"),
+    "no suffix": ("0,rare\n1,cat|dog\n2,dog\n", "rare/cat+dog/dog"),
+    "Windows": ("images\\0.png,cat\n.\\1.png,dog\n", "cat/dog"),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), READ.values(), ids=READ.keys())
+def test_csv_lists_are_read_as_they_are_written(photos, content, expected):
+    (photos / "train.csv").write_text(content)
+    found = run(photos, "csv")
+    names = ["+".join(sorted(labels)) for labels in named_rows_of_train(photos)]
+    assert names == expected.split("/")
+    assert f"{photos}/train.csv: cells divided by" in found.told[0]
+    first = expected.split("/")[0].replace("+", ", ")
+    assert found.told[0].splitlines()[1].endswith(f": {first}")
+
+
+def named_rows_of_train(root: Path) -> list[set[str]]:
+    labels = [line.split(" ", 1)[1] for line in (root / "label.txt").read_text().splitlines()]
+    targets = rows(root / "train.txt").values()
+    return [{name for name, value in zip(labels, row, strict=True) if value} for row in targets]
+
+
+ASKED = {  # a CSV list, and the dialects that are offered
+    "a comma that never recurs": ('0.png,"cat,dog"\n1.png,bird\n', ["commas", "single"]),
+    "both signs": ('0.png,"cat,dog;bird"\n1.png,cat\n', ["commas", "semicolons", "single"]),
+    "words that stand alone": ("0.png,cat dog\n1.png,cat\n", ["spaces", "single"]),
+    "words in many ways": ("0.png,a b\n1.png,b c\n2.png,c a\n", ["spaces", "single"]),
+    "flags": ("0.png,1\n1.png,0\n", ["single", "columns"]),
+    "flags below a header": ("image,cat\n0.png,1\n1.png,0\n", ["single", "columns"]),
+    "numbers": ("0.png,17\n1.png,3\n", ["single"]),
+    "commas beside |": ('0.png,a|b\n1.png,"a,b"\n', ["pipes", "commas"]),
+    "a list beside words": ("""0.png,"['a']"\n1.png,b\n""", ["lists", "single"]),
+}
+
+
+@pytest.mark.parametrize(("content", "offered"), ASKED.values(), ids=ASKED.keys())
+def test_csv_labels_that_may_be_read_in_several_ways_are_asked_for(photos, content, offered):
+    (photos / "train.csv").write_text(content)
+    first, *others = fails(photos, "csv").splitlines()
+    assert first.startswith("train.csv:") and first.endswith(": which labels are these?")
+    assert [line.split("=")[1].split(":")[0] for line in others] == offered
+    assert run(photos, "csv", dialect="single").labels
+
+
+def test_a_dialect_that_is_given_is_taken(photos):
+    (photos / "train.csv").write_text("image,cat\n0.png,1\n1.png,0\n")
+    assert run(photos, "csv", dialect="columns").labels == ("cat",)
+    assert named_rows_of_train(photos) == [{"cat"}, set()]
+    (photos / "train.csv").write_text("0.png,cat dog\n1.png,cat\n")
+    run(photos, "csv", dialect="spaces")
+    assert named_rows_of_train(photos) == [{"cat", "dog"}, {"cat"}]
+
+
+def test_label_names_that_are_known_decide_how_cells_are_divided(photos):
+    (photos / "train.csv").write_text("0.png,cat dog\n1.png,cat\n")
+    write_lines(photos / "label.txt", ["0 cat", "1 dog"])
+    assert run(photos, "csv").labels == ("cat", "dog")
+    write_lines(photos / "label.txt", ["0 cat", "1 cat dog"])
+    assert run(photos, "csv").labels == ("cat", "cat dog")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("photo1,rare\n1.png,dog\n", "train.csv:1: ['photo1', 'rare']: is this a header, or"),
+        ("0.png,1,0\n1.png,0,1\n", "train.csv:1: no header names the labels of the columns"),
+        ("0.png\t1,0\n1.png\t0,1\n", "train.csv:1: '1,0': no header says which label each value"),
+        ("f,a,b\n0.png,1,0\n1.png,1,0.5\n2.png,0,1\n",
+         "train.csv:3: ['1.png', '1', '0.5'] is not a path and 2 cells of 0 or 1"),
+        ("f,a,a\n0.png,1,0\n", "train.csv:1: several columns are called 'a'"),
+    ],
+)  # fmt: skip
+def test_csv_lists_that_leave_open_what_is_meant_are_told(photos, content, expected):
+    (photos / "train.csv").write_text(content)
+    assert fails(photos, "csv").startswith(expected)
+
+
+def test_roboflows_csv_layout_is_found(tmp_path):
+    for split in ("train", "valid", "test"):
+        for i in range(2):
+            write_image(tmp_path / split / f"{split}{i}.png")
+        text = f"filename, dog, cat, none\n{split}0.png, 1, 0, 0\n{split}1.png, 1, 1, 0\n"
+        (tmp_path / split / "_classes.csv").write_text(text)
+    found = run(tmp_path, "csv")
+    assert found.labels == ("dog", "cat", "none")  # as the header has them, occurring or not
+    assert rows(tmp_path / "val.txt") == {
+        "images/valid/valid0.png": [1, 0, 0],
+        "images/valid/valid1.png": [1, 1, 0],
+    }
+    assert found.images == {"train": 2, "val": 2, "test": 2}
+    (tmp_path / "valid/_classes.csv").write_text("filename,dog\nvalid0.png,1\n")
+    assert "valid/_classes.csv:1: the columns are ['dog'], but " in fails(tmp_path, "csv")
+
+
+def test_names_without_suffix_that_fit_several_images_are_left_out(photos):
+    write_image(photos / "images/0.bmp")
+    (photos / "train.csv").write_text("id,label\n0,cat\n1,dog\n")
+    assert run(photos, "csv").left_out == {"names that several images have": ["0"]}
+    assert list(rows(photos / "train.txt")) == ["images/1.png"]
 
 
 # ImageFolder
@@ -599,7 +736,7 @@ def test_validation_folders_go_by_several_names(tmp_path, name):
     assert list(rows(tmp_path / "val.txt")) == expected
     (tmp_path / "valid").mkdir(exist_ok=True)
     (tmp_path / "validation").mkdir(exist_ok=True)
-    assert "several are there for val: " in fails(tmp_path, "folder")
+    assert "several folders for val: " in fails(tmp_path, "folder")
 
 
 def test_what_a_tree_of_classes_leaves_out_is_told(tmp_path):

@@ -21,6 +21,8 @@ SHOWN = 3  # findings of a kind in the terminal; the page and findings.txt have 
 def check_dataset(config: schema.Config, workdir: Path) -> dict[str, Any]:
     """Convert and divide the data set if asked to, check it, and write the report.
 
+    What was converted and has no validation images is divided, too.
+
     Returns:
       The content of `check_dataset_result.json`, in the originals' keys.
 
@@ -30,9 +32,12 @@ def check_dataset(config: schema.Config, workdir: Path) -> dict[str, Any]:
       DatasetFileNotFoundError: there is no data set at `data.dir`.
     """
     options = config.check_dataset
+    divide = options.split.enable
     if options.convert.enable:
-        _tell_conversion(convert(config.data, options.convert))
-    if options.split.enable:
+        conversion = convert(config.data, options.convert)
+        _tell_conversion(conversion)
+        divide = divide or "val" not in conversion.images  # or the check would fail for want of it
+    if divide:
         _tell_split(split(config.data, options.split, seed=config.seed), options.split)
     folder = workdir / "check_dataset"
     folder.mkdir(exist_ok=True)
@@ -92,6 +97,8 @@ def summarize(report: CheckReport, samples: dict[str, list[Path]], workdir: Path
 def _tell_conversion(conversion: Conversion) -> None:
     images = ", ".join(f"{count:,} {name}" for name, count in conversion.images.items())
     log.info("Converted %s: %s images, %d labels.", conversion.root, images, len(conversion.labels))
+    for line in conversion.told:
+        log.info("%s", line)
     for link, target in conversion.links.items():
         log.info("%s is a link to %s.", link, target)
     for line in remarks(conversion):

@@ -42,6 +42,7 @@ class Conversion(NamedTuple):
     links: dict[str, Path]  # images/… → the folder that it was made a link to
     backups: dict[str, str]  # file → what it is called now
     left_out: LeftOut  # why → boxes and images
+    told: tuple[str, ...]  # how files were read that may be read in several ways
 
 
 def convert(data: Data, options: Convert) -> Conversion:
@@ -75,14 +76,17 @@ def convert(data: Data, options: Convert) -> Conversion:
     except DataError as error:
         raise ConvertFailedError(error.message, error.hint) from error
     images = {split: len(rows) for split, rows in reading.splits.items()}
-    return Conversion(root, reading.labels, images, links, backups, reading.left_out)
+    return Conversion(root, reading.labels, images, links, backups, reading.left_out, reading.told)
 
 
 def remarks(conversion: Conversion) -> list[str]:
     """What a person should know of a conversion, a line each."""
     lines = [f"left out {_count(why, what)}" for why, what in conversion.left_out.items()]
     if "val" not in conversion.images:
-        lines.append("there are no validation images: set check_dataset.split.enable=True")
+        lines.append(
+            "there are no validation images: mode=check_dataset divides the training images, as"
+            " check_dataset.split.enable=True does"
+        )
     return lines
 
 

@@ -7,6 +7,7 @@ Columns stand in the order of the category ids. (The originals keep the order of
 import contextlib
 import io
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,8 @@ from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.reading import (
-    ImageFolder,
-    LeftOut,
-    Reading,
-    Row,
-    image_folder,
-    listed_path,
-)
+from mlcls_jax.data.convert.places import Places
+from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, usual_places
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 
 FIELDS = {  # what must be there of each section's entries; pycocotools needs it, too
@@ -37,10 +32,12 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
         "train": (options.train_annotations, options.train_images),
         "val": (options.val_annotations, options.val_images),
     }
+    usual = _usual_annotations(root, [split for split, (name, _) in given.items() if name])
     splits: dict[str, list[Row]] = {}
-    folders, categories, left_out = [], {}, {}
-    for split, (annotations, images) in given.items():
-        path = root / annotations if annotations else _usual_annotations(root, split)
+    folders, categories, left_out = {}, {}, {}
+    for split in SPLIT_NAMES:
+        annotations, images = given.get(split, (None, None))
+        path = root / annotations if annotations else usual.get(split)
         if path is None:
             continue
         if not path.is_file():  # before minutes are spent on the other file
@@ -48,42 +45,51 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
                 f"{path}: there is no such file",
                 f"Check check_dataset.convert.{split}_annotations.",
             )
-        folder = image_folder(root, root / images if images else _usual_images(root, path))
+        places = Places(root, given=images, usual=_usual_images(root, path))
         coco = _load(path)
         categories[path] = {key: value["name"].strip() for key, value in coco.cats.items()}
-        splits[split] = _rows(coco, folder, options, left_out=left_out, name=path.name)
-        folders.append(folder)
+        splits[split] = _rows(coco, places, options, left_out=left_out, name=path.name)
+        folders |= places.folders
     if "train" not in splits:
         raise ConvertFailedError(
-            f"{root}: holds no annotations/instance_train.json or instances_train*.json",
+            f"{root}: holds no annotations/instance_train.json or instances_train*.json, no"
+            " train/_annotations.coco.json and no result.json",
             "Set check_dataset.convert.train_annotations to the COCO file.",
         )
     names = _agreed(categories)
     labels = tuple(names[key] for key in sorted(names))
-    return Reading(labels, splits, tuple(folders), left_out)
+    return Reading(labels, splits, tuple(folders.values()), left_out)
 
 
-def _usual_annotations(root: Path, split: str) -> Path | None:
+def _usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
+    """The files of the splits, but for those `given`, in the layouts of PaddleX, COCO, Roboflow.
+
+    Label Studio's result.json is for training. Where files are given, none is added for testing.
+    """
     folder = root / "annotations"
-    if (exact := folder / f"instance_{split}.json").is_file():
-        return exact
-    found = sorted(folder.glob(f"instances_{split}*.json"))
-    if len(found) > 1:
-        raise ConvertFailedError(
-            f"{folder}: several files for {split}: {', '.join(path.name for path in found)}",
-            f"Set check_dataset.convert.{split}_annotations to one of them.",
-        )
-    return found[0] if found else None
+
+    def places(name: str) -> list[Path]:
+        if (given and name == "test") or name in given:
+            return []
+        exact, roboflow = folder / f"instance_{name}.json", root / name / "_annotations.coco.json"
+        several = sorted(folder.glob(f"instances_{name}[!a-z]*.json"))
+        plain = folder / f"instances_{name}.json"
+        return [exact] if exact.is_file() else [plain, *several, roboflow]
+
+    found = usual_places(places)
+    if not found and not given and (root / "result.json").is_file():
+        return {"train": root / "result.json"}
+    return found
 
 
-def _usual_images(root: Path, annotations: Path) -> Path:
-    """images/, or for instances_train2017.json a folder train2017."""
+def _usual_images(root: Path, annotations: Path) -> list[Path]:
+    """images/, or for instances_train2017.json a folder train2017; or where the file lies."""
     kind, _, name = annotations.stem.partition("_")
-    if kind == "instances" and name:
-        for folder in (root / name, root / "images" / name):
-            if folder.is_dir():
-                return folder
-    return root / "images"
+    named = [root / name, root / "images" / name] if kind == "instances" and name else []
+    named = [folder for folder in named if folder.is_dir()][:1]
+    if annotations.name.startswith("_annotations."):  # Roboflow's, among the images
+        named = [annotations.parent]
+    return [*(named or [root / "images"]), root, annotations.parent]
 
 
 def _load(path: Path) -> COCO:
@@ -139,12 +145,12 @@ def _is_list(content: dict, key: str) -> bool:
 
 
 def _rows(
-    coco: COCO, folder: ImageFolder, options: Convert, *, left_out: LeftOut, name: str
+    coco: COCO, places: Places, options: Convert, *, left_out: LeftOut, name: str
 ) -> list[Row]:
     column = {key: i for i, key in enumerate(sorted(coco.cats))}
     for key in coco.imgToAnns.keys() - coco.imgs.keys():
-        places = (f"{name}: annotation {a['id']}" for a in coco.imgToAnns[key])
-        left_out.setdefault("boxes of images that are not listed", []).extend(places)
+        unlisted = (f"{name}: annotation {a['id']}" for a in coco.imgToAnns[key])
+        left_out.setdefault("boxes of images that are not listed", []).extend(unlisted)
     rows = []
     for key in tqdm(sorted(coco.imgs), desc=name, unit=" images", disable=None):
         image = coco.imgs[key]
@@ -152,7 +158,7 @@ def _rows(
             place = f"{name}: {image['file_name']}"
             left_out.setdefault("images of no width or height", []).append(place)
             continue
-        if (path := listed_path(folder, image["file_name"], left_out)) is None:
+        if (path := places.listed(image["file_name"], left_out)) is None:
             continue
         positives = set()
         for annotation in coco.imgToAnns.get(key, ()):

@@ -1,89 +1,185 @@
-"""CSV lists: train.csv and val.csv (and test.csv) of lines `path,label|label`, header or not."""
+"""CSV lists: train.csv and val.csv (and test.csv) of lines `path,label|label`, header or not.
 
-import csv
-import os
+Also with a column a label, as Roboflow's train/_classes.csv and Kaggle's lists have; see `dialects`
+for what else is understood.
+"""
+
 import posixpath
+from collections.abc import Collection
 from pathlib import Path
 
 from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dialects import (
+    STYLES,
+    Line,
+    Table,
+    describe,
+    find_style,
+    flags,
+    has_columns,
+    has_header,
+    read_table,
+    shown,
+)
+from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import (
     ImageFolder,
     LeftOut,
     NamedRow,
     Reading,
-    image_folder,
     index_rows,
-    listed_path,
+    usual_places,
 )
-from mlcls_jax.data.images import IMAGE_SUFFIXES
+from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, raise_faults
+
+_HINT = (
+    "A line is `path,label|label`; or, after a header `path,cat,dog`, has a 0 or 1 for each label."
+    " Quote paths that hold commas."
+)
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
     """Rows in the order of the files; an image on several lines has the labels of all of them.
 
-    A path is relative to train_images or val_images; where these are not given, to `root` if it
-    begins with one of its folders, else to images/.
+    A path is relative to train_images or val_images; where these are not given, to the file's own
+    folder, to `root` if it begins with one of its folders, to images/ or to a folder of the file's
+    name.
     """
-    lists = {"train": options.train_annotations, "val": options.val_annotations}
-    if not any(lists.values()):  # the usual places
-        lists = {s: f"{s}.csv" for s in ("train", "val", "test") if (root / f"{s}.csv").is_file()}
-    if not lists.get("train"):
+    given = {"train": options.train_annotations, "val": options.val_annotations}
+    lists = {split: root / name for split, name in given.items() if name}
+    if not lists:
+        lists = usual_places(lambda name: [root / f"{name}.csv", root / name / "_classes.csv"])
+    if "train" not in lists:
         raise ConvertFailedError(
             f"{root}: no CSV list of training images",
             "Name it train.csv, or set check_dataset.convert.train_annotations.",
         )
     images = {"train": options.train_images, "val": options.val_images or options.train_images}
+    tables = {split: read_table(path) for split, path in lists.items()}
+    places = {
+        split: Places(root, given=images.get(split), usual=_usual_folders(root, table.path))
+        for split, table in tables.items()
+    }
+    headers = {s: _header(table, places[s], options.dialect) for s, table in tables.items()}
+    lines = {s: table.lines[bool(headers[s]) :] for s, table in tables.items()}
+    known, _ = read_labels(label_file, name=label_file.name)
+    dialect = _dialect(tables, headers, lines, options.dialect, known=known.values())
+    declared = _columns(tables, headers) if dialect == "columns" else []
+
     splits: dict[str, list[NamedRow]] = {}
     folders: dict[str, ImageFolder] = {}
     left_out: LeftOut = {}
-    for split, name in lists.items():
-        if not name:
-            continue
-        rows: list[NamedRow] = []
-        for image, labels in _entries(root / name).items():
-            if base := images.get(split):
-                folder = image_folder(root, root / base)
-            else:
-                folder, image = _usual_folder(root, image)
-            if path := listed_path(folder, image, left_out):
-                folders[folder.listed] = folder
-                rows.append((path, labels))
-        splits[split] = rows
-    labels, indexed = index_rows(splits, label_file)
-    return Reading(labels, indexed, tuple(folders.values()), left_out)
+    told = []
+    for split, table in tables.items():
+        entries = _entries(table.path, lines[split], dialect, headers[split][1:])
+        told.append(
+            describe(table, dialect, header=bool(headers[split]), rows=list(entries.items()))
+        )
+        rows: dict[str, set[str]] = {}
+        for image, labels in entries.items():
+            if path := places[split].listed(image, left_out):
+                rows.setdefault(path, set()).update(labels)
+        folders |= places[split].folders
+        splits[split] = list(rows.items())
+    labels, indexed = index_rows(splits, label_file, declared=declared)
+    return Reading(labels, indexed, tuple(folders.values()), left_out, tuple(told))
 
 
-def _usual_folder(root: Path, image: str) -> tuple[ImageFolder, str]:
-    """The folder that an image lies in, and its path below."""
-    top, _, below = image.partition("/")
-    if below and top not in ("", "..") and os.path.isdir(root / top):
-        return image_folder(root, root / top), below
-    return image_folder(root, root / "images"), image
+def _usual_folders(root: Path, path: Path) -> list[Path]:
+    own = [path.parent] if path.parent != root else []
+    return [*own, root, root / "images", root / path.stem]
 
 
-def _entries(path: Path) -> dict[str, set[str]]:
+def _header(table: Table, places: Places, dialect: str) -> list[str]:
+    """The cells of the header; none if there is none."""
+    is_there = bool(table.lines) if dialect == "columns" else has_header(table, places.has)
+    return [field.strip() for field in table.lines[0].fields] if is_there else []
+
+
+def _dialect(
+    tables: dict[str, Table],
+    headers: dict[str, list[str]],
+    lines: dict[str, list[Line]],
+    asked: str,
+    *,
+    known: Collection[str],
+) -> str:
+    """What all files are written in.
+
+    Raises:
+      ConvertFailedError: it cannot be told for sure.
+    """
+    everything = [line for split in lines.values() for line in split]
+    if asked != "auto":
+        return asked
+    if has_columns(everything):
+        return "columns"
+    cells: dict[str, str] = {}
+    for split, table in tables.items():
+        for line in lines[split]:
+            if len(line.fields) == 2 and (cell := line.fields[1].strip()):
+                cells.setdefault(cell, f"{table.path}:{line.number}")
+    return find_style(cells, known)
+
+
+def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[str]:
+    """The labels that the headers name.
+
+    Raises:
+      ConvertFailedError: a file has no header, or names a label twice, or they name different ones.
+    """
+    first = headers["train"][1:]
+    for split, table in tables.items():
+        names, place = headers[split][1:], f"{table.path}:1"
+        if not names or flags(names) is not None:
+            raise ConvertFailedError(
+                f"{place}: no header names the labels of the columns",
+                "Begin the file with a line such as `path,cat,dog`.",
+            )
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConvertFailedError(f"{place}: several columns are called {shown(twice)}")
+        if sorted(names) != sorted(first):
+            raise ConvertFailedError(
+                f"{place}: the columns are {shown(names)}, but {shown(first)} in"
+                f" {tables['train'].path}",
+                "All lists must have the same columns.",
+            )
+    return first
+
+
+def _entries(
+    path: Path, lines: list[Line], dialect: str, columns: list[str]
+) -> dict[str, set[str]]:
     """The labels of each image."""
     entries: dict[str, set[str]] = {}
     faults = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            for number, fields in enumerate(line for line in lines if line):
-                image, *rest = (field.strip() for field in fields)
-                if len(rest) != 1 or not image:
-                    faults.append(f"{path}:{lines.line_num}: {fields} is not `path,label|label`")
-                elif number or image.lower().endswith(IMAGE_SUFFIXES):  # else a header
-                    names = {name.strip() for name in rest[0].split("|")} - {""}
-                    entries.setdefault(posixpath.normpath(image), set()).update(names)
-    except FileNotFoundError as error:
-        raise ConvertFailedError(
-            f"{path}: there is no such file",
-            "Check check_dataset.convert.train_annotations and val_annotations.",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
-    except csv.Error as error:
-        raise ConvertFailedError(f"{path}:{lines.line_num}: is not CSV: {error}") from error
-    raise_faults(ConvertFailedError, faults, "Quote paths that hold commas.")
+    for number, fields in lines:
+        image, *cells = (field.strip() for field in fields)
+        names = _names(cells, dialect, columns)
+        if names is None or not image:
+            wanted = "`path,label|label`"
+            if dialect == "columns":
+                wanted = f"a path and {len(columns)} cells of 0 or 1"
+            elif dialect == "lists":
+                wanted = "`path,['label', 'label']`"
+            faults.append(f"{path}:{number}: {shown(fields)} is not {wanted}")
+        else:
+            entries.setdefault(posixpath.normpath(image), set()).update(names)
+    raise_faults(ConvertFailedError, faults, _HINT)
     return entries
+
+
+def _names(cells: list[str], dialect: str, columns: list[str]) -> set[str] | None:
+    """The labels of a line; None if it is malformed."""
+    if dialect == "columns":
+        values = flags(cells)
+        if values is None or len(values) != len(columns):
+            return None
+        return {name for name, value in zip(columns, values, strict=True) if value}
+    if len(cells) != 1:
+        return None
+    try:
+        return {name.strip() for name in STYLES[dialect](cells[0])} - {""}
+    except ValueError:  # no list
+        return None if cells[0] else set()

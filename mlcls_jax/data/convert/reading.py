@@ -2,7 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class Reading(NamedTuple):
     splits: dict[str, list[Row]]  # train; val and test where the source has them
     folders: tuple[ImageFolder, ...]
     left_out: LeftOut
+    told: tuple[str, ...] = ()  # how a file was read where that is not a matter of course
 
 
 def image_folder(root: Path, folder: Path) -> ImageFolder:
@@ -115,8 +116,9 @@ def usual_places(places: Callable[[str], Iterable[Path]]) -> dict[str, Path]:
     for split, names in SPLIT_NAMES.items():
         found = [path for name in names for path in places(name) if path.exists()]
         if len(found) > 1:
+            what = "folders" if found[0].is_dir() else "files"
             raise ConvertFailedError(
-                f"several are there for {split}: {', '.join(map(str, found))}",
+                f"several {what} for {split}: {', '.join(map(str, found))}",
                 f"Choose by check_dataset.convert.{split}_annotations or {split}_images.",
             )
         if found:
@@ -125,16 +127,18 @@ def usual_places(places: Callable[[str], Iterable[Path]]) -> dict[str, Path]:
 
 
 def index_rows(
-    splits: Mapping[str, list[NamedRow]], label_file: Path
+    splits: Mapping[str, list[NamedRow]], label_file: Path, *, declared: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], dict[str, list[Row]]]:
     """The labels, and rows with their indices.
 
-    The order of `label_file` is kept if it names all labels that occur; else they are sorted.
+    The order of `label_file` is kept if it names all labels that occur; else they are sorted, or
+    as they are `declared`, of which none needs to occur.
     """
     found = {name for rows in splits.values() for _, names in rows for name in names}
+    found |= set(declared)
     known, findings = read_labels(label_file, name=label_file.name)
     is_kept = found <= set(known.values()) and not any(map(is_error, findings))
-    labels = tuple(known[i] for i in sorted(known)) if is_kept else tuple(sorted(found))
+    labels = tuple(known[i] for i in sorted(known)) if is_kept else tuple(declared or sorted(found))
     index = {name: i for i, name in enumerate(labels)}
     return labels, {
         split: [(path, tuple(sorted(index[name] for name in set(names)))) for path, names in rows]

@@ -1,0 +1,240 @@
+"""In which way a CSV file is written: what divides its cells, its header, what its labels are.
+
+What the files themselves do not decide is asked: no label is made up from a guess.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from mlcls_jax.data.images import is_image_name
+from mlcls_jax.errors import ConvertFailedError
+
+SHOWN = 3  # rows, as they are read
+_SAMPLE = 100  # rows that say what divides cells
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+_IMAGE_WORDS = {
+    *("file", "files", "filename", "filenames", "filepath", "id", "image", "imageid", "imagename"),
+    *("imagepath", "images", "img", "name", "path", "paths", "photo", "picture", "uri", "url"),
+}
+_LABEL_WORDS = {
+    *("annotation", "annotations", "categories", "category", "class", "classes", "label", "labels"),
+    *("tag", "tags", "target", "targets"),
+}
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+_ROW_OF_VALUES = re.compile(r"(?:[01]|-1)(?:\s*[,; ]\s*(?:[01]|-1))+")
+_QUOTED = r"""(?:'[^']*'|"[^"]*")"""
+_LIST = re.compile(rf"\[\s*(?:{_QUOTED}\s*(?:,\s*{_QUOTED}\s*)*)?\]")
+
+
+def _items(cell: str) -> list[str]:
+    if not _LIST.fullmatch(cell):
+        raise ValueError
+    return [item[1:-1] for item in re.findall(_QUOTED, cell)]
+
+
+# dialect → the labels of a cell; "columns" has one a column
+STYLES: dict[str, Callable[[str], list[str]]] = {
+    "pipes": lambda cell: cell.split("|"),
+    "commas": lambda cell: cell.split(","),
+    "semicolons": lambda cell: cell.split(";"),
+    "spaces": str.split,
+    "lists": _items,
+    "single": lambda cell: [cell],
+}
+
+
+class Line(NamedTuple):
+    """A line that is not blank."""
+
+    number: int  # the first is 1
+    fields: list[str]
+
+
+class Table(NamedTuple):
+    """A file, divided into cells."""
+
+    path: Path
+    delimiter: str
+    lines: list[Line]
+
+
+def read_table(path: Path) -> Table:
+    """The cells of a file, whatever divides them.
+
+    Raises:
+      ConvertFailedError: it is not there, not UTF-8, or no CSV.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConvertFailedError(
+            f"{path}: there is no such file",
+            "Check check_dataset.convert.train_annotations and val_annotations.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+    delimiter = max(_DELIMITERS, key=lambda sign: _fitness(text, sign))
+    lines = _reader(text, delimiter)
+    try:
+        rows = [Line(lines.line_num, fields) for fields in lines if fields]
+    except csv.Error as error:
+        raise ConvertFailedError(f"{path}:{lines.line_num}: is not CSV: {error}") from error
+    return Table(path, delimiter, rows)
+
+
+def _reader(text: str, delimiter: str) -> Iterable[list[str]]:
+    lines = io.StringIO(text, newline="")
+    return csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=True)
+
+
+def _fitness(text: str, delimiter: str) -> tuple[int, int]:
+    """Of the first rows, how many begin with an image's name, and how many are divided at all."""
+    images = divided = 0
+    try:
+        for fields in islice(_reader(text, delimiter), _SAMPLE):
+            divided += len(fields) > 1
+            images += len(fields) > 1 and is_image_name(fields[0].strip())
+    except csv.Error:
+        pass  # told once the delimiter is chosen
+    return images, divided
+
+
+def has_header(table: Table, has_image: Callable[[str], bool]) -> bool:
+    """Whether the first line names the columns.
+
+    Raises:
+      ConvertFailedError: it may as well be an image that is not there.
+    """
+    if not table.lines:
+        return False
+    name, *rest = (field.strip() for field in table.lines[0].fields)
+    if not name or is_image_name(name) or has_image(name):
+        return False
+    words = re.split(r"[ _-]", name.lower())
+    if _IMAGE_WORDS.issuperset(words) or (rest and rest[0].lower() in _LABEL_WORDS):
+        return True
+    if len(rest) > 1:
+        below = table.lines[1 : 1 + _SAMPLE]
+        return flags(rest) is None and any(flags(line.fields[1:]) for line in below)
+    number, fields = table.lines[0]
+    raise ConvertFailedError(
+        f"{table.path}:{number}: {shown(fields)}: is this a header, or an image that is not there?",
+        "Call the first column of a header `path`, or correct the path of the image.",
+    )
+
+
+def flags(cells: Sequence[str]) -> list[bool] | None:
+    """What cells of 0 and 1 say; None if one is something else."""
+    values = [_FLAGS.get(cell.strip().lower()) for cell in cells]
+    return None if None in values else values
+
+
+def has_columns(lines: Collection[Line]) -> bool:
+    """Whether lines have a cell of 0 or 1 for each of several labels."""
+    fitting = sum(len(line.fields) > 2 and flags(line.fields[1:]) is not None for line in lines)
+    return fitting > len(lines) / 2
+
+
+def find_style(cells: Mapping[str, str], known: Collection[str]) -> str:
+    """The key of `STYLES` that label cells are written in; `cells` are different, → their place.
+
+    `known` are labels that are known by other means: they decide where they can.
+
+    Raises:
+      ConvertFailedError: they may be read in several ways; shows each.
+    """
+    if cells and all(map(_ROW_OF_VALUES.fullmatch, cells)):
+        cell, place = next(iter(cells.items()))
+        raise ConvertFailedError(
+            f"{place}: {shown(cell)}: no header says which label each value belongs to",
+            "Give each label a column of its own and a header: `path,cat,dog`. If this is a list of"
+            " an MLClsDataset, `path<TAB>0,1`, with its label.txt, it needs no conversion.",
+        )
+    if any("|" in cell for cell in cells):
+        tokens = dict.fromkeys(part.strip() for cell in cells for part in cell.split("|"))
+        mixed = [s for s in ("commas", "semicolons") if _stand_alone(tokens, STYLES[s])]
+        return _ask(cells, ["pipes", *mixed]) if mixed else "pipes"
+    lists = [cell for cell in cells if _LIST.fullmatch(cell)]
+    if lists:
+        return "lists" if len(lists) == len(cells) else _ask(cells, ["lists", "single"])
+    if cells and all(map(_NUMBER.fullmatch, cells)) and not set(cells) <= set(known):
+        return _ask(cells, ["single", "columns"] if flags(list(cells)) else ["single"])
+    usual = [("commas", ","), ("semicolons", ";")]
+    styles = [style for style, sign in usual if any(sign in cell for cell in cells)]
+    if not styles and not any(len(cell.split()) > 1 for cell in cells):
+        return "single"
+    styles = styles or ["spaces"]
+    parts = {style: _parts(cells, STYLES[style]) for style in styles}
+    fitting = [s for s in (*styles, "single") if parts.get(s, set(cells)) <= set(known)]
+    if fitting:
+        return fitting[0]
+    if styles == ["spaces"]:
+        # Blanks are usual within names: "traffic light". Many names of few words are not.
+        is_likely = _stand_alone(cells, str.split) or len(parts["spaces"]) <= len(cells)
+        return _ask(cells, ["spaces", "single"]) if is_likely else "single"
+    if len(styles) == 1 and _recur(cells, STYLES[styles[0]]):
+        return styles[0]
+    return _ask(cells, [*styles, "single"])
+
+
+def _parts(cells: Iterable[str], divide: Callable[[str], list[str]]) -> set[str]:
+    return {part.strip() for cell in cells for part in divide(cell)} - {""}
+
+
+def _stand_alone(cells: Collection[str], divide: Callable[[str], list[str]]) -> bool:
+    """Whether a part of a cell is elsewhere the whole of one."""
+    divided = (cell for cell in cells if len(divide(cell)) > 1)
+    return any(part in cells for part in _parts(divided, divide))
+
+
+def _recur(cells: Collection[str], divide: Callable[[str], list[str]]) -> bool:
+    """Whether a part is in several of these different cells."""
+    return len(_parts(cells, divide)) < sum(len(_parts([cell], divide)) for cell in cells)
+
+
+def _ask(cells: Mapping[str, str], styles: Sequence[str]) -> str:
+    """Raises ConvertFailedError: shows a cell as each style reads it."""
+
+    def read(cell: str, style: str) -> list[str]:
+        try:
+            return [part.strip() for part in STYLES[style](cell)]
+        except (KeyError, ValueError):  # columns; lists
+            return []
+
+    told = max(cells, key=lambda cell: len({tuple(read(cell, style)) for style in styles}))
+    lines = [f"{cells[told]}: {shown(told)}: which labels are these?"]
+    for style in styles:
+        labels = ", ".join(map(repr, read(told, style)))
+        if style == "columns":
+            labels = "the header's label, where 1 stands"
+        lines.append(f"  dialect={style}: {labels or 'not readable so'}")
+    hint = "Set check_dataset.convert.dialect to what is right."
+    raise ConvertFailedError("\n".join(lines), hint)
+
+
+def shown(value: object) -> str:
+    """For a message."""
+    text = repr(value)
+    return text if len(text) <= 200 else text[:197] + "…"
+
+
+def describe(
+    table: Table, dialect: str, *, header: bool, rows: Sequence[tuple[str, Collection[str]]]
+) -> str:
+    """How a file was read, and its first rows."""
+    first = f"its line {table.lines[0].number} is a header" if header else "no header"
+    lines = [
+        f"{table.path}: cells divided by {_DELIMITERS[table.delimiter]}; {first};"
+        f" dialect={dialect}. As read:"
+    ]
+    for name, labels in rows[:SHOWN]:
+        lines.append(f"    {name}: {', '.join(sorted(labels)) or '(no label)'}")
+    if dialect == "single" and any(len(name.split()) > 1 for _, labels in rows for name in labels):
+        lines.append("    Blanks belong to the names; dialect=spaces would divide there.")
+    return "\n".join(lines)

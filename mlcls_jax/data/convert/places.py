@@ -1,0 +1,89 @@
+"""Where the images lie that a list or an annotation file names."""
+
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlcls_jax.data.convert.reading import ImageFolder, LeftOut, image_folder, listed_path
+from mlcls_jax.data.images import IMAGE_SUFFIXES, is_image_name
+
+_SUFFIXES = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
+
+
+class Places:
+    """Folders to look for named images in, and those of them where some were found.
+
+    Names may be divided by \\, as on Windows, and lack the suffix of their file.
+    """
+
+    def __init__(self, root: Path, *, given: str | None, usual: Sequence[Path]) -> None:
+        """`given` is the only place if it is there; else it is the first of `usual` that fits.
+
+        Raises:
+          ConvertFailedError: there is no folder `given`.
+        """
+        self.folders: dict[str, ImageFolder] = {}  # by their names in lists
+        self._root = Path(os.path.abspath(root))
+        self._images = self._root / "images"
+        self._given = root / given if given else None
+        bases = [self._given] if self._given else [path for path in usual if path.is_dir()]
+        self._bases = list(dict.fromkeys(Path(os.path.abspath(base)) for base in bases))
+        self._known: dict[Path, ImageFolder] = {}
+        if self._given and self._given.absolute() not in self._images.parents:
+            image_folder(root, self._given)
+
+    def listed(self, name: str, left_out: LeftOut) -> str | None:
+        """The path of an image as listed; None, and a remark, if it is not there."""
+        places = list(self._places(name))
+        if not places:
+            if self._given:
+                image_folder(self._root, self._given)  # says why images cannot lie there
+            left_out.setdefault("missing images", []).append(str(self._images / name))
+            return None
+        folder, below = places[0]
+        if len(places) > 1 or not is_image_name(name):
+            found = [place for place in places if _is_file(*place)][:1] or _with_suffix(places)
+            if len(found) > 1:
+                left_out.setdefault("names that several images have", []).append(name)
+                return None
+            folder, below = found[0] if found else (folder, below)
+        path = listed_path(folder, below, left_out)
+        if path:
+            self.folders[folder.listed] = folder
+        return path
+
+    def has(self, name: str) -> bool:
+        """Whether there is such an image."""
+        places = list(self._places(name))
+        return any(_is_file(*place) for place in places) or bool(_with_suffix(places))
+
+    def _places(self, name: str) -> Iterator[tuple[ImageFolder, str]]:
+        """The folders that an image may lie in, and its path below each."""
+        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+            for base in self._bases:
+                folder, below = base, posixpath.normpath(spelling)
+                if base in self._images.parents:  # cannot be linked from images/, but what it holds
+                    top, _, below = below.partition("/")
+                    folder = base / top
+                    if not below or top in ("", "..") or not os.path.isdir(folder):
+                        continue
+                    if folder in self._images.parents:
+                        continue
+                if folder not in self._known:
+                    self._known[folder] = image_folder(self._root, folder)
+                yield self._known[folder], below
+
+
+def _is_file(folder: ImageFolder, below: str) -> bool:
+    return os.path.isfile(folder.path / below)
+
+
+def _with_suffix(places: Sequence[tuple[ImageFolder, str]]) -> list[tuple[ImageFolder, str]]:
+    """The images that only lack their suffix in the list, of the first place that has any."""
+    for folder, below in places:
+        found = [(folder, below + suffix) for suffix in _SUFFIXES]
+        found = [place for place in found if _is_file(*place)]
+        if found and not is_image_name(below):
+            return found
+    return []
