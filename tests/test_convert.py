@@ -395,6 +395,71 @@ def test_a_cut_off_coco_file_is_told_with_its_line(coco):
     assert fails(coco).startswith(f"{TRAIN}:30: is not JSON: ")
 
 
+HOSTILE = {  # a COCO file that is none, and what is said of it
+    "nested": (b"[" * 200_000, ": is nested too deeply"),
+    "nested objects": (b'{"a":' * 200_000, ": is nested too deeply"),
+    "a number of 5,000 digits": (
+        b'{"images": [{"id": ' + b"9" * 5000,
+        ": has a number that cannot",
+    ),
+    "UTF-16": ("{}".encode("utf-16"), ": is not UTF-8"),
+    "empty": (b"", ":1: is not JSON"),
+    "a number": (b"7", ": is not a COCO file"),
+    "null": (b"null", ": is not a COCO file"),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_json_file_is_an_error_that_names_it(coco, content, expected):
+    (coco / TRAIN).write_bytes(content)
+    assert fails(coco).startswith(TRAIN + expected)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("images", 0, "width"), "640", "images[0]: width is '640', not a number"),
+        (("images", 1, "height"), [1], "images[1]: height is [1], not a number"),
+        (("images", 1, "id"), True, "images[1]: id is missing or not of type int"),
+        (("images", 1, "id"), 1.5, "images[1]: id is missing or not of type int"),
+        (("images", 1, "file_name"), ["a"], "images[1]: file_name is missing or not of type str"),
+        (("annotations", 0, "iscrowd"), "0", "annotations[0]: iscrowd is '0', not 0 or 1"),
+        (("annotations", 0, "image_id"), {}, "annotations[0]: image_id is missing or not of type"),
+        (("categories", 0, "name"), None, "categories[0]: name is missing or not of type str"),
+        (("categories", 0), [], "categories[0]: id is missing or not of type int"),
+        (("annotations",), {"a": 1}, "annotations is missing or no list"),
+        (("images", 0, "width"), "9" * 10_000, "images[0]: width is '999"),
+    ],
+)
+def test_a_json_value_of_the_wrong_type_is_told_with_its_place(coco, keys, value, message):
+    content = json.loads((coco / TRAIN).read_text())
+    set_value(*keys, value=value)(content)
+    (coco / TRAIN).write_text(json.dumps(content))
+    told = fails(coco)
+    assert f"{TRAIN}: {message}" in told and len(told) < 2000
+
+
+@pytest.mark.parametrize("box", ["4444", ["1", "2", "3", "4"], {"a": 1}, [0, 0, [1], 3]])
+def test_a_box_that_is_not_made_of_numbers_is_told_where_it_counts(coco, box):
+    content = json.loads((coco / TRAIN).read_text())
+    set_value("annotations", 3, "bbox", value=box)(content)
+    set_value("annotations", 3, "area", value="4")(content)
+    set_value("annotations", 3, "iscrowd", value=0)(content)
+    (coco / TRAIN).write_text(json.dumps(content))
+    assert "annotation 4: neither bbox " in fails(coco, min_area=1)
+    run(coco)  # which needs no areas
+
+
+def test_names_that_no_file_can_have_are_left_out(tmp_path):
+    names = ["ok.png", "\0.png", "\ud800.png", "x" * 5000, "/etc/passwd", "../ok.png", "a\nb", ""]
+    write_image(tmp_path / "images/ok.png")
+    write_coco(tmp_path / "annotations/instance_train.json", dict(enumerate(names)), [], {1: "a"})
+    found = run(tmp_path)
+    assert list(rows(tmp_path / "train.txt")) == ["images/ok.png"]
+    assert sum(map(len, found.left_out.values())) == len(names) - 1
+    assert all(line.isprintable() and len(line) < 1000 for line in remarks(found))
+
+
 def test_categories_of_one_name_are_refused(coco):
     for path in (coco / "annotations").iterdir():
         path.write_text(path.read_text().replace("hair drier", " car"))
@@ -866,6 +931,28 @@ def test_malformed_annotations_are_told_together(voc):
     ]
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'<?xml version="1.0" encoding="klingon"?><annotation/>', ": is not XML: "),
+        (b'<?xml version="1.0" encoding="utf-7"?><annotation/>', ": is not XML: "),
+        (b'<?xml version="1.0" encoding="euc-jp"?><annotation/>', ": is not XML: "),
+        (b"<a>" * 200_000, ":1: is not XML: "),
+        (b"\0\1\2", ":1: is not XML: "),
+        (b"", ":1: is not XML: "),
+    ],
+)
+def test_a_hostile_xml_file_is_an_error_that_names_it(voc, content, expected):
+    (voc / "Annotations/b,2.xml").write_bytes(content)
+    assert fails(voc, "voc").startswith("Annotations/b,2.xml" + expected)
+
+
+def test_deep_xml_that_is_well_formed_is_read(voc):
+    deep = b"<a>" * 100_000 + b"</a>" * 100_000
+    (voc / "Annotations/b,2.xml").write_bytes(b"<annotation>" + deep + b"</annotation>")
+    assert run(voc, "voc").images["train"] == 2
+
+
 def test_a_folder_that_is_no_voc_is_told(tmp_path):
     assert "holds no folder named Annotations" in fails(tmp_path, "voc")
 
@@ -978,7 +1065,16 @@ def test_a_crash_between_renames_is_recovered_at_the_next_call(old, renames):
 
 
 @pytest.mark.parametrize(
-    "journal", ['{"../x": null}', '{"a.txt": "../x.bak"}', '{"a.txt": 1}', "[]", "half"]
+    "journal",
+    [
+        '{"../x": null}',
+        '{"a.txt": "../x.bak"}',
+        '{"a.txt": 1}',
+        "[]",
+        "half",
+        "[" * 100_000,
+        "9" * 5000,
+    ],
 )
 def test_a_journal_of_other_files_is_refused(old, journal):
     (old / JOURNAL).write_text(journal)

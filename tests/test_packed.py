@@ -409,6 +409,8 @@ def test_other_splits_are_read_by_name(root, output):
         ('"labels"', '"names"', "KeyError('labels')"),
         ('"train-00000', '"../train-00000', "'../train-00000-of-00003.array_record' is not the"),
         ("{", "", "JSONDecodeError"),
+        ("{", "[" * 100_000, "RecursionError"),
+        ('"version": 1', '"version": ' + "9" * 5000, "ValueError"),
     ],
 )
 def test_a_foreign_manifest_is_told(root, output, old, new, told):

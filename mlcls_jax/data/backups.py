@@ -1,6 +1,5 @@
 """Replacing several files of a folder: all of them or none, and the old ones become backups."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -9,6 +8,7 @@ from typing import Any, TextIO
 
 from mlcls_jax.errors import DataError
 from mlcls_jax.files import write_json
+from mlcls_jax.parsing import parse_json
 
 Writer = Callable[[TextIO], None]
 
@@ -62,10 +62,10 @@ def recover(folder: Path, names: Collection[str]) -> None:
     """
     journal = folder / JOURNAL
     try:
-        backups = json.loads(journal.read_text(encoding="utf-8"))
+        backups = parse_json(journal.read_bytes(), journal)
     except FileNotFoundError:
         return
-    except ValueError:
+    except DataError:
         backups = None
     # A data set may come from a stranger: what its journal says must not reach other files.
     if not isinstance(backups, dict) or not all(

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.errors import DataError
+from mlcls_jax.parsing import shorten
 
 MANIFEST = "dataset.json"
 FORMAT = "mlcls_jax packed data set"
@@ -116,8 +117,9 @@ def parse_manifest(content: bytes, place: str) -> Manifest:
             shards=shards,
             complete=value["complete"],
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        told = f"{place}: does not describe a packed data set of version {VERSION}: {error!r}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        cause = shorten(repr(error))
+        told = f"{place}: does not describe a packed data set of version {VERSION}: {cause}"
         raise DataError(told, "Pack the data set again, into a new folder.") from error
 
 

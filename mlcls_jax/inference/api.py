@@ -153,24 +153,20 @@ def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
     Raises:
       InputError: no such pipeline or file, or a key in it is wrong.
     """
-    import yaml
-
     from mlcls_jax.errors import InputError
+    from mlcls_jax.parsing import parse_yaml, shorten
 
-    text, name = pipeline_config(), str(pipeline)
+    content, name = pipeline_config().encode(), str(pipeline)
     if name.endswith((".yaml", ".yml")):
         try:
-            text = Path(pipeline).read_text(encoding="utf-8")
+            content = Path(pipeline).read_bytes()
         except (OSError, ValueError) as error:
             raise InputError(f"{pipeline}: cannot be read: {error}") from error
     elif name not in PIPELINES:
         raise InputError(
             f"{name}: there is no such pipeline", f"Give {PIPELINE}, or a file that ends in .yaml."
         )
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{pipeline}: is not YAML: {error}") from error
+    content = parse_yaml(content, pipeline, InputError)
     defaults = {"module_name": PIPELINE, "model_name": None, "model_dir": None}
     defaults |= {"labels": None, "batch_size": 1, "threshold": None}
     try:
@@ -182,13 +178,18 @@ def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
             "`mlcls --get_pipeline_config image_multilabel_classification` writes a right one.",
         ) from error
     if pipeline_name not in PIPELINES:
-        raise InputError(f"{pipeline}: pipeline_name is {pipeline_name!r}, not {PIPELINE}")
+        raise InputError(
+            f"{pipeline}: pipeline_name is {shorten(repr(pipeline_name))}, not {PIPELINE}"
+        )
     if unknown := [key for key in found if key not in defaults]:
         raise InputError(
-            f"{pipeline}: {MODULE} has the unknown key {unknown[0]!r};"
+            f"{pipeline}: {MODULE} has the unknown key {shorten(repr(unknown[0]))};"
             f" it may have {', '.join(defaults)}"
         )
     settings = defaults | found
-    if not isinstance(settings["batch_size"], int) or settings["batch_size"] < 1:
-        raise InputError(f"{pipeline}: batch_size is {settings['batch_size']!r}, not 1 or more")
+    for key in ("model_name", "model_dir"):
+        if not isinstance(settings[key], str | None):
+            raise InputError(f"{pipeline}: {key} is {shorten(repr(settings[key]))}, not text")
+    if type(size := settings["batch_size"]) is not int or size < 1:
+        raise InputError(f"{pipeline}: batch_size is {shorten(repr(size))}, not 1 or more")
     return settings

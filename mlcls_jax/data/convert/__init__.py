@@ -21,8 +21,10 @@ from mlcls_jax.data.convert.reading import (
     Row,
     fits_line,
 )
+from mlcls_jax.data.findings import printable
 from mlcls_jax.data.lists import TEST_LIST, find_root
 from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
+from mlcls_jax.parsing import shorten
 
 # name in check_dataset.convert.source_type → function of root, label.txt there, and options
 CONVERTERS: dict[str, Callable[[Path, Path, Convert], Reading]] = {
@@ -91,7 +93,8 @@ def remarks(conversion: Conversion) -> list[str]:
 
 
 def _count(why: str, what: Sequence[str]) -> str:
-    return f"{len(what)} {why}: {', '.join(what[:3])}{', …' if len(what) > 3 else ''}"
+    examples = ", ".join(shorten(printable(example)) for example in what[:3])
+    return f"{len(what)} {why}: {examples}{', …' if len(what) > 3 else ''}"
 
 
 def _find_root(folder: Path, options: Convert) -> Path:
@@ -120,12 +123,13 @@ def _drop_empty(reading: Reading) -> Reading:
 
 def _check(reading: Reading) -> None:
     faults = [
-        f"the label {name!r} cannot stand in label.txt: it is empty, has a line end or is not UTF-8"
+        f"the label {shorten(repr(name))} cannot stand in label.txt: it is empty, has a line end or"
+        " is not UTF-8"
         for name in reading.labels
         if not fits_line(name)
     ]
     faults += [
-        f"several categories are called {name!r}"
+        f"several categories are called {shorten(repr(name))}"
         for name, count in Counter(reading.labels).items()
         if count > 1
     ]

@@ -6,7 +6,6 @@ Columns stand in the order of the category ids. (The originals keep the order of
 
 import contextlib
 import io
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,17 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, usual_places
 from mlcls_jax.errors import ConvertFailedError, raise_faults
+from mlcls_jax.parsing import parse_json, shorten
 
 FIELDS = {  # what must be there of each section's entries; pycocotools needs it, too
     "images": {"id": int, "file_name": str},
     "categories": {"id": int, "name": str},
     "annotations": {"id": int, "image_id": int, "category_id": int},
+}
+
+OPTIONAL = {  # of what type the rest is that is used, if it is there and not null
+    "images": {"width": (int | float, "a number"), "height": (int | float, "a number")},
+    "annotations": {"iscrowd": (int, "0 or 1")},
 }
 
 
@@ -93,16 +98,8 @@ def _usual_images(root: Path, annotations: Path) -> list[Path]:
 
 
 def _load(path: Path) -> COCO:
-    try:
-        # Not by COCO(path), which reads in the machine's encoding and trips over a BOM.
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ConvertFailedError(
-            f"{path}:{error.lineno}: is not JSON: {error.msg} (column {error.colno})",
-            "The file may be cut off: fetch it again.",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+    # Not by COCO(path), which reads in the machine's encoding and trips over a BOM.
+    content = parse_json(path.read_bytes(), path, ConvertFailedError)
     _check(content, path)
     coco = COCO()
     coco.dataset = content
@@ -125,7 +122,15 @@ def _check(content: Any, path: Path) -> None:
         for section, fields in FIELDS.items()
         for i, entry in enumerate(content[section])
         for key, kind in fields.items()
-        if not (isinstance(entry, dict) and isinstance(entry.get(key), kind))
+        if not (isinstance(entry, dict) and _is(kind, entry.get(key)))
+    ]
+    faults += [
+        f"{path}: {section}[{i}]: {key} is {shorten(repr(entry[key]))}, not {meant}"
+        for section, fields in OPTIONAL.items()
+        for i, entry in enumerate(content[section])
+        if isinstance(entry, dict)
+        for key, (kind, meant) in fields.items()
+        if entry.get(key) is not None and not _is(kind, entry[key])
     ]
     raise_faults(ConvertFailedError, faults, hint)
     for section in ("images", "categories"):
@@ -138,6 +143,11 @@ def _check(content: Any, path: Path) -> None:
         if entry["category_id"] not in seen:  # those of the categories
             faults.append(f"{path}: annotations[{i}]: no category {entry['category_id']}")
     raise_faults(ConvertFailedError, faults)
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a value is of a type; True and False, which are integers to Python, are not."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _is_list(content: dict, key: str) -> bool:
@@ -162,29 +172,36 @@ def _rows(
             continue
         positives = set()
         for annotation in coco.imgToAnns.get(key, ()):
-            if reason := _why_not(annotation, options):
-                left_out.setdefault(reason, []).append(f"{name}: annotation {annotation['id']}")
+            place = f"{name}: annotation {annotation['id']}"
+            if reason := _why_not(annotation, place, options):
+                left_out.setdefault(reason, []).append(place)
             else:
                 positives.add(column[annotation["category_id"]])
         rows.append((path, tuple(sorted(positives))))
     return rows
 
 
-def _why_not(annotation: dict[str, Any], options: Convert) -> str | None:
+def _why_not(annotation: dict[str, Any], place: str, options: Convert) -> str | None:
     if annotation.get("iscrowd") and not options.crowd:
         return "boxes around crowds"
-    if options.min_area and _area(annotation) < options.min_area:
+    if options.min_area and _area(annotation, place) < options.min_area:
         return "boxes smaller than min_area"
     return None
 
 
-def _area(annotation: dict[str, Any]) -> float:
+def _area(annotation: dict[str, Any], place: str) -> float:
     """Of the box; of the outline only where there is no box."""
-    try:
-        _, _, width, height = annotation["bbox"]
-        return width * height
-    except (KeyError, TypeError, ValueError):
-        return annotation.get("area", 0)
+    box, area = annotation.get("bbox"), annotation.get("area")
+    if isinstance(box, list) and len(box) == 4 and all(_is(int | float, side) for side in box):
+        return box[2] * box[3]
+    if area is None and not box:
+        return 0
+    if not _is(int | float, area):
+        raise ConvertFailedError(
+            f"{place}: neither bbox {shorten(repr(box))} nor area {shorten(repr(area))} is made of"
+            " numbers"
+        )
+    return area
 
 
 def _agreed(categories: dict[Path, dict[int, str]]) -> dict[int, str]:

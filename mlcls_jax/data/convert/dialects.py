@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from mlcls_jax.data.images import is_image_name
 from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.parsing import shorten
 
 SHOWN = 3  # rows, as they are read
 _SAMPLE = 100  # rows that say what divides cells
@@ -27,7 +28,6 @@ _LABEL_WORDS = {
 }
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
-_ROW_OF_VALUES = re.compile(r"(?:[01]|-1)(?:\s*[,; ]\s*(?:[01]|-1))+")
 _QUOTED = r"""(?:'[^']*'|"[^"]*")"""
 _LIST = re.compile(rf"\[\s*(?:{_QUOTED}\s*(?:,\s*{_QUOTED}\s*)*)?\]")
 
@@ -149,7 +149,7 @@ def find_style(cells: Mapping[str, str], known: Collection[str]) -> str:
     Raises:
       ConvertFailedError: they may be read in several ways; shows each.
     """
-    if cells and all(map(_ROW_OF_VALUES.fullmatch, cells)):
+    if cells and all(map(_is_row_of_values, cells)):
         cell, place = next(iter(cells.items()))
         raise ConvertFailedError(
             f"{place}: {shown(cell)}: no header says which label each value belongs to",
@@ -183,6 +183,11 @@ def find_style(cells: Mapping[str, str], known: Collection[str]) -> str:
     return _ask(cells, [*styles, "single"])
 
 
+def _is_row_of_values(cell: str) -> bool:
+    values = re.split(r"[,;\s]+", cell)
+    return len(values) > 1 and {"0", "1", "-1"}.issuperset(values)
+
+
 def _parts(cells: Iterable[str], divide: Callable[[str], list[str]]) -> set[str]:
     return {part.strip() for cell in cells for part in divide(cell)} - {""}
 
@@ -210,7 +215,7 @@ def _ask(cells: Mapping[str, str], styles: Sequence[str]) -> str:
     told = max(cells, key=lambda cell: len({tuple(read(cell, style)) for style in styles}))
     lines = [f"{cells[told]}: {shown(told)}: which labels are these?"]
     for style in styles:
-        labels = ", ".join(map(repr, read(told, style)))
+        labels = shorten(", ".join(map(repr, read(told, style))))
         if style == "columns":
             labels = "the header's label, where 1 stands"
         lines.append(f"  dialect={style}: {labels or 'not readable so'}")
@@ -220,8 +225,7 @@ def _ask(cells: Mapping[str, str], styles: Sequence[str]) -> str:
 
 def shown(value: object) -> str:
     """For a message."""
-    text = repr(value)
-    return text if len(text) <= 200 else text[:197] + "…"
+    return shorten(repr(value))
 
 
 def describe(
@@ -234,7 +238,7 @@ def describe(
         f" dialect={dialect}. As read:"
     ]
     for name, labels in rows[:SHOWN]:
-        lines.append(f"    {name}: {', '.join(sorted(labels)) or '(no label)'}")
+        lines.append(f"    {shorten(name)}: {shorten(', '.join(sorted(labels))) or '(no label)'}")
     if dialect == "single" and any(len(name.split()) > 1 for _, labels in rows for name in labels):
         lines.append("    Blanks belong to the names; dialect=spaces would divide there.")
     return "\n".join(lines)

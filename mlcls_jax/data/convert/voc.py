@@ -1,7 +1,6 @@
 """Pascal VOC: JPEGImages, Annotations/*.xml and the image sets in ImageSets/Main."""
 
 from pathlib import Path
-from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from mlcls_jax.data.convert.reading import (
     usual_places,
 )
 from mlcls_jax.errors import ConvertFailedError, raise_faults
+from mlcls_jax.parsing import parse_xml
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
@@ -92,7 +92,7 @@ def _lines(path: Path) -> list[str]:
 
 def _labels(path: Path, options: Convert, left_out: LeftOut) -> set[str]:
     names = set()
-    for number, thing in enumerate(_parse(path).iter("object"), start=1):
+    for number, thing in enumerate(parse_xml(path, ConvertFailedError).iter("object"), start=1):
         name = (thing.findtext("name") or "").strip()
         if not name:
             raise ConvertFailedError(f"{path}: object {number} has no name")
@@ -121,21 +121,3 @@ def _area(thing: ElementTree.Element, path: Path) -> float:
     except ValueError as error:
         raise ConvertFailedError(f"{path}: an object has no bndbox of four numbers") from error
     return (right - left + 1) * (bottom - top + 1)
-
-
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses document types, because those define entities, which may grow without bounds."""
-
-    def doctype(self, *_: Any) -> NoReturn:
-        raise ConvertFailedError("has a DOCTYPE, which annotations do not need")
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    try:
-        parser = ElementTree.XMLParser(target=_NoDoctype())
-        return ElementTree.parse(path, parser).getroot()
-    except ElementTree.ParseError as error:
-        line = error.position[0]
-        raise ConvertFailedError(f"{path}:{line}: is not XML: {error}") from error
-    except ConvertFailedError as error:
-        raise ConvertFailedError(f"{path}: {error.message}") from error

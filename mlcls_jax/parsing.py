@@ -1,0 +1,109 @@
+"""JSON, YAML and XML of unknown origin: what is malformed or hostile becomes an error by its place.
+
+Parsers of the standard library and of PyYAML let many kinds of exceptions through: RecursionError
+for deep nesting, ValueError for numbers of thousands of digits, LookupError for encodings.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.etree import ElementTree
+
+from mlcls_jax.errors import DataError, UserError
+
+MAX_YAML = 2**18  # characters: PyYAML is slow, and nobody writes longer ones by hand
+_MAX_DEPTH = 32  # of YAML
+_SHOWN = 200  # characters of a value in a message
+
+
+def parse_json(content: bytes, place: object, kind: type[UserError] = DataError) -> Any:
+    """The value of a JSON text in UTF-8, with or without a byte order mark.
+
+    Raises:
+      kind: it is none; `place`, a path for instance, stands in the message.
+    """
+    try:
+        return json.loads(_decode(content, place, kind))
+    except json.JSONDecodeError as error:
+        raise kind(
+            f"{place}:{error.lineno}: is not JSON: {error.msg} (column {error.colno})",
+            "The file may be cut off: fetch it again.",
+        ) from error
+    except RecursionError as error:
+        raise kind(f"{place}: is nested too deeply", "Fetch or write it again.") from error
+    except ValueError as error:  # a number of more than 4,300 digits
+        raise kind(f"{place}: has a number that cannot be read: {error}") from error
+    except MemoryError as error:
+        raise kind(f"{place}: does not fit into memory") from error
+
+
+def parse_yaml(content: bytes, place: object, kind: type[UserError] = DataError) -> Any:
+    """The value of a short YAML text in UTF-8, of plain types and without aliases.
+
+    Raises:
+      kind: it is none, or longer than `MAX_YAML`; `place` stands in the message.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Without aliases, which make a short text an endless value."""
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise kind(f"{place}:{self.get_mark().line + 1}: has an alias", "Write it out.")
+            self.depth += 1
+            if self.depth > _MAX_DEPTH:
+                raise kind(f"{place}: is nested too deeply")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+    text = _decode(content, place, kind)
+    if len(text) > MAX_YAML:
+        raise kind(f"{place}: has {len(text):,} characters, more than {MAX_YAML:,}")
+    try:
+        return yaml.load(text, Loader)
+    except UserError:
+        raise
+    except yaml.YAMLError as error:
+        raise kind(f"{place}: is not YAML: {shorten(error)}") from error
+    # Its constructors let ValueError, IndexError, AttributeError, … of odd values through.
+    except Exception as error:
+        raise kind(f"{place}: has a value that cannot be read: {shorten(error)}") from error
+
+
+def parse_xml(path: Path, kind: type[UserError] = DataError) -> ElementTree.Element:
+    """The root of an XML file without a document type.
+
+    Raises:
+      kind: it is none; tells its path.
+      OSError: it cannot be opened.
+    """
+
+    class NoDoctype(ElementTree.TreeBuilder):
+        """Refuses document types, because those define entities, which may grow without bounds."""
+
+        def doctype(self, *_: Any) -> NoReturn:
+            raise kind(f"{path}: has a DOCTYPE, which annotations do not need")
+
+    try:
+        return ElementTree.parse(path, ElementTree.XMLParser(target=NoDoctype())).getroot()
+    except ElementTree.ParseError as error:
+        raise kind(f"{path}:{error.position[0]}: is not XML: {error}") from error
+    except (LookupError, ValueError) as error:  # an encoding that nobody knows, or of many bytes
+        raise kind(f"{path}: is not XML: {shorten(error)}", "Save it as UTF-8.") from error
+
+
+def shorten(value: object) -> str:
+    """For a message."""
+    text = str(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _decode(content: bytes, place: object, kind: type[UserError]) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise kind(f"{place}: is not UTF-8: {shorten(error)}", "Save it as UTF-8.") from error
