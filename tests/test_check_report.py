@@ -451,6 +451,16 @@ def test_thumbnails_are_limited_and_shared_among_the_kinds(tmp_path, monkeypatch
     assert [table.count("<img") for table in tables] == [5, 5, 0]
 
 
+def test_pictures_that_look_alike_stand_side_by_side(tmp_path):
+    for seed, name in enumerate(("a", "b")):
+        write_image(tmp_path / f"{name}.png", seed)
+    finding = Finding("near_copy", "train.txt:2", "alike", "a.png", "b.png")
+    report = make_report([1], groups=[make_group("warning", [finding])], root=tmp_path)
+    page = read_page(report, tmp_path)
+    shown = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert shown == ["a.png", "b.png"]
+
+
 def test_all_labels_have_a_row_with_their_counts(tmp_path):
     report = make_report([2000, 0, 5], [3, 4, 0], labels=["cat", "dog", "bird"])
     report.splits["val"].unknown[1] = 9

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.checks import NUM_SAMPLES, check
-from mlcls_jax.data.duplicates import ALIKE, first_alike, first_equal
+from mlcls_jax.data.duplicates import ALIKE, candidates, closer_look, first_equal, is_alike
 from mlcls_jax.data.findings import KINDS, MAX_SHOWN, CheckReport, Collector, Finding
 from mlcls_jax.data.sources import load, open_data
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
@@ -305,16 +305,100 @@ def test_no_folder_and_no_images_folder_stop_the_check(tmp_path):
 hashes = st.builds(
     lambda base, flips: base ^ sum({1 << flip for flip in flips}),
     st.sampled_from([0, 2**64 - 1, 0x0123456789ABCDEF]),
-    st.lists(st.integers(0, 63), max_size=4),
+    st.lists(st.integers(0, 63), max_size=8),
 )
 
 
-@given(st.lists(hashes, min_size=1, max_size=40))
+@given(st.lists(hashes, max_size=30))
 def test_hashes_that_are_alike_are_all_found(values):
-    def is_alike(i: int, j: int) -> bool:
-        return (values[i] ^ values[j]).bit_count() <= ALIKE
+    def distance(i: int, j: int) -> int:
+        return (values[i] ^ values[j]).bit_count()
 
-    expected = [next(j for j in range(i + 1) if is_alike(i, j)) for i in range(len(values))]
-    assert first_alike(np.array(values, np.uint64)).tolist() == expected
+    expected = {
+        i: sorted((distance(i, j), j) for j in range(i) if distance(i, j) <= ALIKE)
+        for i in range(len(values))
+    }
+    found = {i: [] for i in range(len(values))}
+    for i, j in candidates(np.array(values, np.uint64)).tolist():
+        found[i].append((distance(i, j), j))
+    for i, pairs in expected.items():
+        if len(pairs) <= 8:
+            assert found[i] == pairs
+        else:  # some of them, the nearest first
+            assert len(found[i]) == 8 and found[i] == sorted(set(found[i]) & set(pairs))
     equal = [values.index(value) for value in values]
     assert first_equal(np.array(values, np.uint64)).tolist() == equal
+
+
+def test_thousands_of_pictures_that_are_alike_take_no_time():
+    rng = np.random.default_rng(0)
+    flips = rng.integers(0, 64, (20_000, 2)).astype(np.uint64)
+    looks = np.uint64(12345) ^ (np.uint64(1) << flips[:, 0]) ^ (np.uint64(1) << flips[:, 1])
+    pairs = candidates(looks)
+    assert len(np.unique(pairs[:, 0])) == len(looks) - 1  # each but the first has a partner
+    assert len(pairs) <= 8 * len(looks)
+
+
+def scene(seed: int) -> Image.Image:
+    """A picture with large and small forms."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    return coarse.resize((320, 240), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image.resize((80, 60)),
+        lambda image: image.resize((1000, 500)),
+        lambda image: image.point(lambda value: value * 0.6),
+        lambda image: image.point(lambda value: 40 + value * 0.7),
+        lambda image: image.convert("L").convert("RGB"),
+        lambda image: image.crop((3, 2, 317, 238)),
+        lambda image: image.quantize(32).convert("RGB"),
+    ],
+)
+def test_a_changed_copy_is_alike(change):
+    for seed in range(5):
+        image = scene(seed)
+        looks = [closer_look(np.asarray(picture)) for picture in (image, change(image))]
+        assert is_alike(*looks)
+
+
+def test_other_pictures_are_not_alike():
+    looks = [closer_look(np.asarray(scene(seed))) for seed in range(40)]
+    assert not any(is_alike(looks[i], looks[j]) for i in range(40) for j in range(i))
+    # One scene with an object in it, and without.
+    image = np.array(scene(0))
+    image[60:180, 100:220] = 255 - image[60:180, 100:220]
+    assert not is_alike(looks[0], closer_look(image))
+
+
+def test_clear_skies_are_not_called_alike(root):
+    """Two slopes without detail: their hashes of 64 bits are equal, and say nothing."""
+    for i, (name, top) in enumerate((("train_0", 90), ("train_3", 120))):
+        rows = np.linspace(top, top + 60, 240) + np.random.default_rng(i).normal(0, 1, (320, 240))
+        sky = np.repeat(rows[..., None], 3, axis=2).astype(np.uint8)
+        Image.fromarray(sky).save(root / f"images/{name}.png")
+    report = check(root, Data(), pixels=True, threads=1)
+    assert not [f for f in found(report) if f.kind == "near_copy"]
+
+
+def test_other_spellings_are_seen_in_linked_folders_and_beside_listed_images(tmp_path):
+    root = write_photos(tmp_path / "data")
+    (root / "images").rename(tmp_path / "elsewhere")
+    (root / "images").mkdir()
+    (root / "images/link").symlink_to(tmp_path / "elsewhere")
+    (root / "images/link/round").symlink_to("..")
+    for name in ("train.txt", "val.txt"):
+        text = (root / name).read_text().replace("images/", "images/link/")
+        (root / name).write_text(text)
+    with (root / "val.txt").open("a") as file:
+        file.write("images/link/Val_1.PNG\t1,0,0\nimages/link/none.png\t1,0,0\n")
+    report = check(root, Data(), pixels=False, threads=1)
+    told = {f.kind: f.message for f in found(report) if f.kind in ("spelling", "missing_image")}
+    assert told == {
+        "spelling": "images/link/Val_1.PNG: there is no such image, but there is"
+        " images/link/val_1.png",
+        "missing_image": "images/link/none.png: there is no such image",
+    }

@@ -27,6 +27,7 @@ class Finding(NamedTuple):
     place: str  # file and line relative to the data set, "train.txt:12"; or "train, val"
     message: str  # what is there, with the value at fault
     image: str | None = None  # the picture it is about, relative to the data set
+    twin: str | None = None  # another that is to be seen beside it
 
 
 @dataclass

@@ -25,6 +25,8 @@ h3 { display: inline; font-size: 1.05rem }
 td.place { width: 30%; font-family: ui-monospace, monospace; font-size: .9rem }
 td.message { white-space: pre-line } td.picture { width: 7.5rem }
 td.picture img { max-width: 100%; max-height: 6rem; display: block }
+.pair { display: flex; gap: .3rem; width: 15rem; max-width: 100% }
+.pair > * { flex: 0 1 auto; min-width: 0; max-width: 50% }
 details { margin: .75rem 0; padding: .5rem .9rem; border: 1px solid var(--line) }
 summary { cursor: pointer }
 .chart { overflow-x: auto; background: #fff; border: 1px solid var(--line) }
@@ -140,9 +142,7 @@ def _title(group: Group) -> str:
 def _group(group: Group, anchor: str, root: Path, thumbnails: int) -> str:
     shown = group.findings[:MAX_ROWS]
     pictures = [
-        _picture(root, finding.image, THUMBNAIL_SIDE, alt=finding.image)
-        if finding.image and number < thumbnails
-        else ""
+        _pictures(root, finding) if number < thumbnails else ""
         for number, finding in enumerate(shown)
     ]
     illustrated = any(pictures)
@@ -167,6 +167,13 @@ def _group(group: Group, anchor: str, root: Path, thumbnails: int) -> str:
 </tbody>
 </table>{cut}
 </details>"""
+
+
+def _pictures(root: Path, finding: Finding) -> str:
+    """The picture that a finding is about; where there are two, side by side."""
+    named = [name for name in (finding.image, finding.twin) if name]
+    pictures = [_picture(root, name, THUMBNAIL_SIDE, alt=name) for name in named]
+    return f'<div class="pair">{"".join(pictures)}</div>' if len(named) == 2 else "".join(pictures)
 
 
 def _finding(finding: Finding, picture: str | None) -> str:
