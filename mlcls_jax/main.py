@@ -286,10 +286,11 @@ def _check_summary(config: schema.Config, workdir: Path, result: dict[str, Any])
         for key, count in found.items()
         if key.endswith("_samples")
     )
+    warnings = sum(result["findings"]["warning"].values())
     lines = [
         "Check dataset passed !",
         f"{', '.join(lists)} images, {found['num_classes']} labels; "
-        f"{sum(result['findings']['warning'].values()):,} warnings.",
+        f"{warnings:,} warning{'' if warnings == 1 else 's'}.",
         f"  report  {workdir / result['report']}",
     ]
     if not config.check_dataset.pixels:

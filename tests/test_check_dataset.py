@@ -184,6 +184,12 @@ def test_what_is_converted_without_validation_images_is_divided_and_passes(tmp_p
     assert result["check_pass"] and sizes == [16, 4]
 
 
+def test_one_warning_is_told_in_the_singular(root, tmp_path):
+    (root / "label.txt").write_bytes(b"\xef\xbb\xbf" + (root / "label.txt").read_bytes())
+    done, _ = run(root, tmp_path / "run", code=0)
+    assert "12 train, 6 val images, 3 labels; 1 warning." in done.stdout
+
+
 def test_a_failed_conversion_ends_the_run_before_the_check(root, tmp_path):
     before = {path: path.read_bytes() for path in root.rglob("*.txt")}
     config = config_of(root, convert=schema.Convert(enable=True))

@@ -445,7 +445,7 @@ def test_linked_folders_are_followed_once_each(tmp_path, told):
     (tmp_path / "elsewhere" / "round").symlink_to(".")
     wanted = ["again/c.png", "kept/d.png", "linked/b.png", "own/a.png"]
     assert names_below(root) == wanted  # not linked/deep/c.png, which is again/c.png
-    message = "left out 6 linked folders that are walked on another way, such as "
+    message = "left out: linked folders that are walked on another way (6), such as "
     assert message in told.text
 
 
@@ -470,9 +470,9 @@ def test_what_a_walk_leaves_out_is_told(tmp_path, told):
     os.mkfifo(tmp_path / "pipe.png")
     assert names_below(tmp_path) == ["a.jpg"]
     assert sorted(record.getMessage() for record in told.records) == [
-        f"{tmp_path}: left out 1 pipes, devices and such, such as pipe.png",
-        f"{tmp_path}: left out 2 links that lead nowhere, such as broken.png",
-        f"{tmp_path}: left out 4 files whose names do not end as images' do, such as b.heic",
+        f"{tmp_path}: left out: files whose names do not end as images' do (4), such as b.heic",
+        f"{tmp_path}: left out: links that lead nowhere (2), such as broken.png",
+        f"{tmp_path}: left out: pipes, devices and such (1), such as pipe.png",
     ]
 
 

@@ -257,7 +257,7 @@ def walk_images(
     yield from _walk(folder, leave_out or remember)
     for why, count in counts.items():
         example = printable(str(examples[why].relative_to(folder)))
-        log.warning("%s: left out %d %s, such as %s", folder, count, why, example)
+        log.warning("%s: left out: %s (%d), such as %s", folder, why, count, example)
 
 
 def _walk(folder: Path, leave_out: Callable[[str, Path], None]) -> Iterator[Path | DataError]:
