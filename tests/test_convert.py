@@ -744,6 +744,16 @@ def test_roboflows_csv_layout_is_found(tmp_path):
     assert "valid/_classes.csv:1: the columns are ['dog'], but " in fails(tmp_path, "csv")
 
 
+def test_kaggles_layout_is_found(tmp_path):
+    for i in range(3):
+        write_image(tmp_path / f"train/id{i}.png", i)
+    (tmp_path / "train.csv").write_text("image_id,labels\nid0,cat dog\nid1,dog cow\nid2,cow\n")
+    assert "which labels are these?" in fails(tmp_path, "csv")
+    run(tmp_path, "csv", dialect="spaces")
+    assert list(rows(tmp_path / "train.txt")) == [f"images/train/id{i}.png" for i in range(3)]
+    assert named_rows_of_train(tmp_path) == [{"cat", "dog"}, {"cow", "dog"}, {"cow"}]
+
+
 def test_names_without_suffix_that_fit_several_images_are_left_out(photos):
     write_image(photos / "images/0.bmp")
     (photos / "train.csv").write_text("id,label\n0,cat\n1,dog\n")
@@ -891,6 +901,13 @@ def test_voc(voc):
     }
 
 
+def test_voc_images_of_one_name_are_told(voc):
+    write_image(voc / "JPEGImages/a 1.png")
+    found = run(voc, "voc")
+    assert found.left_out["images named like another"] == ["a 1.png"]
+    assert "images/JPEGImages/a 1.jpg" in rows(voc / "train.txt")
+
+
 def test_voc_difficult_and_small_objects(voc):
     found = run(voc, "voc", crowd=True, min_area=17)
     assert found.labels == ("dog", "person")
@@ -951,6 +968,14 @@ def test_deep_xml_that_is_well_formed_is_read(voc):
     deep = b"<a>" * 100_000 + b"</a>" * 100_000
     (voc / "Annotations/b,2.xml").write_bytes(b"<annotation>" + deep + b"</annotation>")
     assert run(voc, "voc").images["train"] == 2
+
+
+def test_why_nothing_is_left_is_told(voc):
+    shutil.rmtree(voc / "JPEGImages")
+    (voc / "JPEGImages").mkdir()
+    message = fails(voc, "voc")
+    assert message.splitlines()[0] == "no images for train, val"
+    assert message.splitlines()[1].startswith("left out 4 missing images: JPEGImages/a 1.jpg, ")
 
 
 def test_a_folder_that_is_no_voc_is_told(tmp_path):

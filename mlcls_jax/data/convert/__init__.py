@@ -122,6 +122,13 @@ def _drop_empty(reading: Reading) -> Reading:
 
 
 def _check(reading: Reading) -> None:
+    empty = [split for split, rows in reading.splits.items() if not rows]
+    if empty:
+        left_out = (f"left out {_count(why, what)}" for why, what in reading.left_out.items())
+        raise ConvertFailedError(
+            "\n".join([f"no images for {', '.join(empty)}", *left_out]),
+            "Check check_dataset.convert.train_images and val_images.",
+        )
     faults = [
         f"the label {shorten(repr(name))} cannot stand in label.txt: it is empty, has a line end or"
         " is not UTF-8"
@@ -135,13 +142,6 @@ def _check(reading: Reading) -> None:
     ]
     faults += [] if reading.labels else ["there are no labels"]
     raise_faults(ConvertFailedError, faults)
-    empty = [split for split, rows in reading.splits.items() if not rows]
-    if empty:
-        left_out = (f"left out {_count(why, what)}" for why, what in reading.left_out.items())
-        raise ConvertFailedError(
-            "\n".join([f"no images for {', '.join(empty)}", *left_out]),
-            "Check check_dataset.convert.train_images and val_images.",
-        )
 
 
 @contextmanager

@@ -28,7 +28,8 @@ class Places:
         self._images = self._root / "images"
         self._given = root / given if given else None
         bases = [self._given] if self._given else [path for path in usual if path.is_dir()]
-        self._bases = list(dict.fromkeys(Path(os.path.abspath(base)) for base in bases))
+        bases = dict.fromkeys(Path(os.path.abspath(base)) for base in bases)
+        self._bases = {base: base in self._images.parents for base in bases}  # → holds images/
         self._known: dict[Path, ImageFolder] = {}
         if self._given and self._given.absolute() not in self._images.parents:
             image_folder(root, self._given)
@@ -61,9 +62,9 @@ class Places:
     def _places(self, name: str) -> Iterator[tuple[ImageFolder, str]]:
         """The folders that an image may lie in, and its path below each."""
         for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
-            for base in self._bases:
+            for base, holds_images in self._bases.items():
                 folder, below = base, posixpath.normpath(spelling)
-                if base in self._images.parents:  # cannot be linked from images/, but what it holds
+                if holds_images:  # cannot be linked from there, but what it holds can
                     top, _, below = below.partition("/")
                     folder = base / top
                     if not below or top in ("", "..") or not os.path.isdir(folder):

@@ -38,9 +38,12 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     splits: dict[str, list[NamedRow]] = {}
     folders, faults = [], []
     left_out: LeftOut = {}
+    known: dict[Path, dict[str, str]] = {}
     for split, ids in _image_sets(root, annotations, options).items():
         folder = image_folder(root, images.get(split, images["train"]))
-        files = {name.rpartition(".")[0]: name for name in images_below(folder.path, left_out)}
+        if folder.path not in known:
+            known[folder.path] = _by_stem(folder.path, left_out)
+        files = known[folder.path]
         rows: list[NamedRow] = []
         for key in tqdm(ids, desc=split, unit=" images", disable=None):
             xml = annotations / f"{key}.xml"
@@ -57,6 +60,15 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     raise_faults(ConvertFailedError, faults)
     labels, indexed = index_rows(splits, label_file)
     return Reading(labels, indexed, tuple(folders), left_out)
+
+
+def _by_stem(folder: Path, left_out: LeftOut) -> dict[str, str]:
+    """The images below a folder by their names without suffix."""
+    files: dict[str, str] = {}
+    for name in images_below(folder, left_out):
+        if files.setdefault(name.rpartition(".")[0], name) != name:
+            left_out.setdefault("images named like another", []).append(name)
+    return files
 
 
 def _image_sets(root: Path, annotations: Path, options: Convert) -> dict[str, list[str]]:
