@@ -29,13 +29,17 @@ _LABEL_WORDS = {
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 _QUOTED = r"""(?:'[^']*'|"[^"]*")"""
-_LIST = re.compile(rf"\[\s*(?:{_QUOTED}\s*(?:,\s*{_QUOTED}\s*)*)?\]")
+# As Python, JSON and NumPy write lists; without quotes only in square brackets.
+_LIST = re.compile(
+    rf"[\[({{]\s*(?:{_QUOTED}(?:[\s,]+{_QUOTED})*[\s,]*)?[\])}}]" r"|\[[^'\"\[\]]*\]"
+)
 
 
 def _items(cell: str) -> list[str]:
     if not _LIST.fullmatch(cell):
         raise ValueError
-    return [item[1:-1] for item in re.findall(_QUOTED, cell)]
+    quoted = re.findall(_QUOTED, cell)
+    return [item[1:-1] for item in quoted] or cell[1:-1].split(",")
 
 
 # dialect → the labels of a cell; "columns" has one a column
