@@ -165,8 +165,9 @@ class Result(dict[str, Any]):
 
     def _picture_suffix(self) -> str:
         suffix = self._input_name().suffix
-        is_picture = suffix.lower() in IMAGE_SUFFIXES and _picture_format(suffix) is not None
-        return suffix if is_picture else ".png"
+        # GIF has too few colours to draw in, MPO is for several pictures.
+        is_fit = _picture_format(suffix) not in (None, "GIF", "MPO")
+        return suffix if is_fit and suffix.lower() in IMAGE_SUFFIXES else ".png"
 
 
 def _to_json(value: dict[str, Any], *, indent: int | None, ensure_ascii: bool) -> str:
