@@ -3,6 +3,7 @@
 import gc
 import io
 import itertools
+import os
 import shutil
 import signal
 import struct
@@ -16,6 +17,7 @@ import zlib
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -199,6 +201,135 @@ def test_paths(tmp_path):
         assert found == Picture(str(path), None, found.image, None, None)
 
 
+class Upload:
+    """What web frameworks hand out: no file of `io`, but one that can be read."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self):
+        return self.data
+
+
+class AsyncUpload(Upload):
+    async def read(self):
+        return self.data
+
+
+def test_file_objects_are_one_picture(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture()))
+    written = io.BytesIO()
+    Image.fromarray(picture()).save(written, "PNG")  # and so at its end
+    with path.open("rb") as file, path.open("rb", buffering=0) as raw:
+        file.read(7)
+        for stream, name in (
+            (file, str(path)),
+            (raw, str(path)),
+            (io.BytesIO(path.read_bytes()), None),
+            (written, None),
+            (Upload(path.read_bytes()), None),
+            (Upload(bytearray(path.read_bytes())), None),
+        ):
+            found = only(stream)
+            np.testing.assert_array_equal(found.image, picture())
+            assert found.name == name
+    several = [picture(1), io.BytesIO(encode(picture(2))), {"img": io.BytesIO(encode(picture(3)))}]
+    for number, found in enumerate(read(several), 1):
+        np.testing.assert_array_equal(found.image, picture(number))
+    scan = read(io.BytesIO(multipage([picture(0), picture(1)])))
+    assert [p.page for p in scan] == [0, 1]
+
+
+def test_file_objects_that_hold_no_bytes_are_told(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture()))
+    closed = io.BytesIO()
+    closed.close()
+    with path.open() as text:
+        causes = [
+            (text, f"{path}: was opened as text", 'mode "rb"'),
+            (io.StringIO("x"), "was opened as text", 'mode "rb"'),
+            (Upload("x"), "read() gives str, not bytes", "bytes"),
+            (Upload(None), "read() gives NoneType, not bytes", "bytes"),
+            (AsyncUpload(b""), "read() has to be awaited", "await"),
+            (closed, "cannot be read: I/O operation on closed file", None),
+            (io.BytesIO(b"x"), "this is not an image", "Readable formats"),
+        ]
+        *found, good = read([*(stream for stream, _, _ in causes), path])
+    assert good.error is None
+    for number, (p, (_, told, hint)) in enumerate(zip(found, causes, strict=True)):
+        assert told in p.error.message
+        assert p.error.message.startswith((f"input {number}: ", str(path)))
+        assert hint is None or hint in p.error.hint
+
+
+class Location:
+    """A path that is no `pathlib.Path`."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return self.path
+
+
+def test_anything_that_has_a_path_is_one(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(picture()))
+    for source in (
+        Location(str(tmp_path / "a.png")),
+        Location(bytes(tmp_path / "a.png")),
+        next(os.scandir(tmp_path)),
+        [Location(str(tmp_path))],
+    ):
+        assert only(source).name == str(tmp_path / "a.png")
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(encode(picture()))
+    for source in ("~/in/a.png", Path("~/in/a.png"), "~/in", ["~/in/a.png"], "~/in/*.png"):
+        found = only(source)
+        assert (found.name, found.error) == (str(tmp_path / "in" / "a.png"), None)
+
+
+def test_file_urls_are_paths(tmp_path):
+    (tmp_path / "ä b#1.png").write_bytes(encode(picture()))
+    path = str(tmp_path / "ä b#1.png")
+    for source in (
+        f"file://{path}",
+        f"file://localhost{path}",
+        f"FILE://{path}".replace("ä", "%C3%A4"),
+        Path(path).as_uri(),
+        tmp_path.as_uri(),
+    ):
+        assert only(source).name == path
+    assert error_of(f"file://{tmp_path}/none.png") == f"{tmp_path}/none.png: there is no such file"
+    told = error_of(f"file://elsewhere{path}")
+    assert told == f"file://elsewhere{path}: a file of another host, elsewhere, cannot be read"
+
+
+def test_patterns_are_expanded(tmp_path):
+    for name in ("b.png", "a.png", "c.jpg", "sub/a.png", "sub/.h.png", "x[1].png", "x1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(picture()))
+
+    def names(pattern):
+        return [p.name.removeprefix(f"{tmp_path}/") for p in read(f"{tmp_path}/{pattern}")]
+
+    assert names("*.png") == ["a.png", "b.png", "x1.png", "x[1].png"]
+    assert names("**/a.png") == ["a.png", "sub/a.png"]
+    assert names("?.jpg") == ["c.jpg"]
+    assert names("su*") == ["sub/a.png"]
+    assert names("x[1].png") == ["x[1].png"]  # there is a file of that very name
+    missing, good = read([f"{tmp_path}/*.webp", str(tmp_path / "a.png")])
+    assert good.error is None
+    assert missing.error.message == f"{tmp_path}/*.webp: nothing is called so, or matches it"
+    assert "no such file" in error_of(Path(f"{tmp_path}/*.png"))
+    assert error_of("a\0*.png")
+
+
 def test_dicts_hold_one_of_these(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(picture()))
     assert only({"img": str(tmp_path)}).name == str(tmp_path / "a.png")
@@ -221,6 +352,14 @@ class HasArray:
 
     def __iter__(self):
         return iter(picture())
+
+
+def test_tensors_are_told_with_the_way_out():
+    tensor = jax.numpy.zeros((4, 4, 3), "uint8")
+    for source, place in ((tensor, "the input"), ([tensor], "input 0")):
+        with pytest.raises(InputError, match=f"^{place}: .*ArrayImpl is not a picture$") as caught:
+            list(read(source))
+        assert "np.asarray" in caught.value.hint and "[3, H, W]" in caught.value.hint
 
 
 @pytest.mark.parametrize("source", [None, 3, 2.5, object(), {"img": None}, HasArray()])

@@ -5,6 +5,8 @@ gives them in order.
 """
 
 import atexit
+import glob
+import inspect
 import io
 import os
 import re
@@ -19,6 +21,7 @@ from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
+from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image
@@ -36,7 +39,11 @@ from mlcls_jax.inference.fetch import Policy, fetch, redacted
 
 _KINDS = (
     "A picture is a uint8 array [H, W, 3], a PIL image, the bytes of an image file, a path or a"
-    " URL; a folder, a list or an iterator holds several."
+    " URL, or a file that is open for reading; a folder, a list or an iterator holds several."
+)
+_FOREIGN_ARRAYS = (
+    "Give np.asarray(…) of one picture, uint8 [H, W, 3], list(…) of several; of a PyTorch tensor"
+    " [3, H, W] it is x.permute(1, 2, 0).cpu().numpy()."
 )
 _ARRAYS = "It takes uint8 [H, W, 3] in RGB, or [H, W], [H, W, 1] (grey), [H, W, 4] (with alpha)."
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -113,8 +120,10 @@ def expand(source: Any) -> Iterator[Item]:
     """What is to be read, one by one: folders are walked and iterators asked only as far as needed.
 
     `source` is a uint8 array [H, W, 3] (or grey, or with alpha), a PIL image, the bytes of an image
-    file, a path, a URL, a folder (walked as by `list_images`), a dict {"img": one of these}, or an
-    iterable of these. Arrays are copied, so that a camera may use its buffer again.
+    file, a file open in binary mode (read at once, from its beginning if it can go back there), a
+    path, a pattern such as `in/*.png`, a URL, a folder (walked as by `list_images`), a dict {"img":
+    one of these}, or an iterable of these. Arrays are copied, so that a camera may use its buffer
+    again.
 
     Raises InputError at once when `source` is of no known kind, later when an element is, or when
     there is no image in a folder.
@@ -143,12 +152,83 @@ def _expand_one(source: Any, label: str) -> Iterator[Item]:
         yield Item(None, label, source)
     elif isinstance(source, bytes | bytearray | memoryview):
         yield Item(None, label, bytes(source))
-    elif isinstance(source, str) and _URL.match(source):
-        yield Item(source, redacted(source), source)
-    elif os.path.isdir(source):  # unlike Path.is_dir, it bears any string
-        yield from _expand_folder(Path(source))
+    elif _is_stream(source):
+        yield _from_stream(source, label)
     else:
-        yield Item(str(source), str(source), Path(source))
+        yield from _expand_text(source)
+
+
+def _expand_text(source: str | os.PathLike) -> Iterator[Item]:
+    if not isinstance(source, str):
+        paths = [os.path.expanduser(os.fsdecode(source))]
+    else:
+        try:
+            paths = local_paths(source)
+        except InputError as error:
+            paths = []
+            yield Item(source, source, error)
+    if paths is None:
+        yield Item(source, redacted(source), source)
+        return
+    for path in paths:
+        if os.path.isdir(path):  # unlike Path.is_dir, it bears any string
+            yield from _expand_folder(Path(path))
+        else:
+            yield Item(path, path, Path(path))
+
+
+def local_paths(source: str) -> list[str] | None:
+    """The files and folders that a text names: a path, a file:// URL, or a pattern; None: a URL.
+
+    `~` is the home folder. A pattern gives what matches it, sorted, unless a file has that very
+    name. Whether a path leads to anything is not asked.
+
+    Raises InputError when nothing matches a pattern, and for files of another host.
+    """
+    scheme, mark, rest = source.partition("://")
+    if mark and scheme.lower() == "file":
+        host, slash, path = rest.partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise InputError(f"{source}: a file of another host, {host}, cannot be read", _KINDS)
+        return [url2pathname(slash + path)]
+    if _URL.match(source):
+        return None
+    path = os.path.expanduser(source)
+    if glob.escape(path) == path or "\0" in path or os.path.lexists(path):
+        return [path]
+    if found := sorted(glob.iglob(path, recursive=True)):
+        return found
+    raise InputError(f"{source}: nothing is called so, or matches it", "Check the path.")
+
+
+def _is_stream(source: Any) -> bool:
+    return callable(getattr(source, "read", None))
+
+
+def _from_stream(stream: Any, label: str) -> Item:
+    name = getattr(stream, "name", None)
+    name = name if isinstance(name, str) else None  # or the number of a descriptor
+    return Item(name, name or label, _content(stream, name or label))
+
+
+def _content(stream: Any, label: str) -> bytes | UserError:
+    """What a file object holds; from its beginning where it can go back there, as Pillow reads."""
+    if isinstance(stream, io.TextIOBase):
+        return InputError(f"{label}: was opened as text", 'Open it with mode "rb".')
+    if inspect.iscoroutinefunction(stream.read):
+        hint = "Give what `await ….read()` returns, or the file behind it."
+        return InputError(f"{label}: {type(stream).__name__}.read() has to be awaited", hint)
+    try:
+        if hasattr(stream, "seekable") and stream.seekable():
+            stream.seek(0)
+        content = stream.read()
+    except Exception as error:  # noqa: BLE001 (of any kind: it is somebody else's code)
+        return DataError(f"{label}: cannot be read: {error}")
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    kind = type(content).__name__
+    told = f"{label}: {type(stream).__name__}.read() gives {kind}, not bytes"
+    return InputError(told, "It must give the bytes of an image file.")
 
 
 def _expand_folder(folder: Path) -> Iterator[Item]:
@@ -162,8 +242,8 @@ def _expand_folder(folder: Path) -> Iterator[Item]:
 
 
 def _is_single(source: Any) -> bool:
-    kinds = np.ndarray | Image.Image | bytes | bytearray | memoryview | str | Path
-    return isinstance(source, kinds)
+    kinds = np.ndarray | Image.Image | bytes | bytearray | memoryview | str | os.PathLike
+    return isinstance(source, kinds) or _is_stream(source)
 
 
 def _unwrap(source: Any, label: str) -> Any:
@@ -183,7 +263,7 @@ def _unwrap(source: Any, label: str) -> Any:
 def _unknown(source: Any, label: str) -> InputError:
     kind = f"{type(source).__module__}.{type(source).__qualname__}".removeprefix("builtins.")
     is_array = hasattr(source, "__array__")
-    hint = "Give np.asarray(…) of one picture, list(…) of several." if is_array else _KINDS
+    hint = _FOREIGN_ARRAYS if is_array else _KINDS
     return InputError(f"{label}: {kind} is not a picture", hint)
 
 
