@@ -1,6 +1,7 @@
 """create_model and create_pipeline, as their users call them; PaddleX' command line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from mlcls_jax.config import Config
 from mlcls_jax.errors import InputError, UserError, WeightsError
 from mlcls_jax.inference.api import pipeline_config
 from mlcls_jax.inference.official import COCO_LABELS
+from mlcls_jax.inference.results import Result
 from mlcls_jax.models import weights
-from mlcls_jax.modes.predict import predict
+from mlcls_jax.modes.predict import open_input, predict
 from tests.bundles import LABELS, write_images, write_small
 from tests.commands import mlcls
 
@@ -247,7 +249,7 @@ def test_pictures_of_earlier_results_are_not_labelled(tmp_path, folder, paths):
     for path in paths:
         shutil.copy(path, images)
     shutil.copy(paths[0], images / "high_res.png")  # an image of the user's own
-    twin = images / f"{paths[0].stem}.bmp"  # whose JSON is called after the whole name
+    twin = images / f"{paths[0].stem}.bmp"  # the results of one of them have its whole name
     Image.open(paths[0]).convert("RGB").save(twin)
     write_pipeline(tmp_path / "pipeline.yaml", folder)
     flags = ("--pipeline", tmp_path / "pipeline.yaml", "--input", images, "--device", "cpu")
@@ -258,6 +260,56 @@ def test_pictures_of_earlier_results_are_not_labelled(tmp_path, folder, paths):
         assert f"{count} images" in process.stdout
         assert ("left out" in process.stderr) == (left_out > 0)
         assert not left_out or f"{left_out} pictures of earlier results" in process.stderr
+
+
+def save_all(given, output):
+    """What the command line saves for an input, without a model's answers."""
+    inputs, save = open_input(given)
+    for path in inputs:
+        image = np.zeros((4, 4, 3), np.uint8)
+        kinds = {"labels": ["a"], "threshold": 0.5, "image": image, "input_path": path}
+        save(Result.from_scores(np.float32([1]), **kinds), output)
+    return sorted(str(path.relative_to(output)) for path in output.rglob("*.*") if path.is_file())
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "/**/*.*g", "/*/*/c.png"])
+def test_results_lie_in_folders_as_the_images_do(tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    names = ["a.jpg", "a.png", "2024.05.01/a.png", "2024.05.01/d.json/c.png", "x/é.png/c.png"]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "in" / name)
+    stems = ["a", "a.png", "2024.05.01/a", "2024.05.01/d.json/c", "x/é.png/c"]
+    stems = stems[3:] if "c" in pattern else stems
+    suffixes = [".jpg", ".png", ".png", ".png", ".png"][-len(stems) :]
+    files = [f"{stem}_res.json" for stem in stems]
+    files += [f"{stem}_res{suffix}" for stem, suffix in zip(stems, suffixes, strict=True)]
+    for number, root in enumerate(("in", f"{tmp_path}/in", f"file://{tmp_path}/in")):
+        if number == 2 and "*" in pattern:
+            continue  # `*` is a letter there
+        assert save_all(f"{root}{pattern}", tmp_path / f"out{number}.jpg") == sorted(files)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_folders_that_are_not_utf_8_get_names_that_are(tmp_path):
+    folder = tmp_path / os.fsdecode(b"in\xff/caf\xe9")
+    folder.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    files = ["caf%E9/a_res.json", "caf%E9/a_res.png"]
+    assert save_all(str(folder.parent), tmp_path / "out") == files
+    assert save_all(str(folder / "a.png"), tmp_path / "two") == ["a_res.json", "a_res.png"]
+
+
+def test_results_do_not_go_into_a_file(tmp_path, folder, paths):
+    (tmp_path / "plain").write_text("mine")
+    for name in ("plain", "result.json", "picture.PNG"):
+        process = mlcls(
+            "--model_dir", folder, "--input", paths[0], "--save_path", name, cwd=tmp_path
+        )
+        assert process.returncode == 1
+        assert f"error: {name}: results are saved into a folder" in process.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
+    assert (tmp_path / "plain").read_text() == "mine"
 
 
 def test_faults_on_the_command_line_are_one_message(tmp_path, folder, paths):

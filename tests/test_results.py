@@ -186,11 +186,128 @@ def test_a_path_with_a_suffix_is_the_file(tmp_path):
     assert result.save_to_json(tmp_path / "c/d.json") == tmp_path / "c/d.json"
 
 
-def test_folders_whose_names_look_like_files(tmp_path):
-    (tmp_path / "run.1").mkdir()
+@pytest.mark.parametrize(
+    "name", ["2024.05.01", "results_v1.0", "v1.xyz", "plain", ".hidden", "a.png/"]
+)
+def test_a_path_with_no_suffix_of_ours_is_a_folder(tmp_path, name):
     result = make_result([0.9])
-    assert result.save_to_json(tmp_path / "run.1") == tmp_path / "run.1/photo_res.json"
-    assert result.save_to_img(f"{tmp_path}/run.2/") == tmp_path / "run.2/photo_res.png"
+    folder = tmp_path / name
+    for path in ([folder] if not name.endswith("/") else []) + [f"{tmp_path}/{name}"]:
+        assert result.save_to_json(path) == folder / "photo_res.json"
+        assert result.save_to_img(path) == folder / "photo_res.png"
+
+
+def test_a_folder_that_is_there_is_one_whatever_its_name(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    (tmp_path / "a.png").mkdir()
+    result = make_result([0.9])
+    assert result.save_to_json(tmp_path / "a.json") == tmp_path / "a.json/photo_res.json"
+    assert result.save_to_img(tmp_path / "a.png") == tmp_path / "a.png/photo_res.png"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ras", "A.JSON"])
+def test_pictures_are_not_written_under_the_suffix_of_something_else(tmp_path, name):
+    with pytest.raises(UserError, match=name) as caught:
+        make_result([0.9]).save_to_img(tmp_path / name)
+    assert ".png" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_not_written_under_the_name_of_a_picture(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match="photo.png") as caught:
+        make_result([0.9]).save_to_json(tmp_path / "photo.png")
+    assert ".json" in caught.value.hint
+    assert (tmp_path / "photo.png").read_bytes() == b"mine"
+
+
+def test_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = make_result([0.9])
+    assert result.save_to_json("~/out") == tmp_path / "out/photo_res.json"
+    assert result.save_to_img("~/a.png") == tmp_path / "a.png"
+
+
+SAME_NAMES = [
+    ("a/x.jpg", "b/x.jpg", "c/x.jpg"),
+    ("x.jpg", "x.png", "x.webp"),
+    ("https://example.org/x.jpg?a=1", "https://example.org/x.jpg?a=2"),
+    ("scan.tif", "scan_0.png"),
+    ("a/scan.tif", "b/scan.tif"),
+]
+
+
+@pytest.mark.parametrize("paths", SAME_NAMES, ids=" ".join)
+def test_inputs_of_one_name_do_not_overwrite_each_other(tmp_path, paths):
+    results = [
+        make_result([0.9], input_path=path, page_index=page)
+        for path in paths
+        for page in ([0, 1] if path.endswith(".tif") else [None])
+    ]
+
+    def save(result):
+        return result.save_to_json(tmp_path), result.save_to_img(str(tmp_path))
+
+    saved = [save(result) for result in results]
+    assert len(list(tmp_path.iterdir())) == 2 * len(results)
+    for (file, picture), result in zip(saved, results, strict=True):
+        assert json.loads(file.read_text()) == result.json
+        assert file.stem == picture.stem  # they are found beside each other
+    assert saved[0][0].name in ("x_res.json", "scan_0_res.json")
+    # Each keeps its name, also where it is saved again in another order.
+    assert [save(result) for result in reversed(results)] == saved[::-1]
+
+
+def test_arrays_of_one_checksum_do_not_overwrite_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("zlib.crc32", lambda data: 7)
+    pictures = [np.full((2, 2, 3), value, np.uint8) for value in range(3)]
+    for image in [*pictures, pictures[0].copy()]:
+        make_result([0.9], input_path=None, image=image).save_to_json(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    for number in range(2):
+        Result.of_error(UserError(f"input {number}: damaged"), None).save_to_json(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "猫"])
+def test_long_names_are_shortened_and_stay_different(tmp_path, letter):
+    longest = letter * (250 // len(letter.encode()))
+    results = [
+        make_result([0.9], input_path=f"in/{longest[:-1]}{end}.png", page_index=page)
+        for end in "ab"
+        for page in (None, 0, 10**6)
+    ]
+    for result in results:
+        file, picture = result.save_to_json(tmp_path), result.save_to_img(tmp_path)
+        assert file.name.endswith("_res.json") and file.stem == picture.stem
+        assert file.name.startswith(letter * 60)
+    assert len(list(tmp_path.iterdir())) == 2 * len(results)
+    fits = make_result([0.9], input_path=f"{'y' * 246}.png")
+    assert fits.save_to_json(tmp_path).name == f"{'y' * 246}_res.json"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_names_that_are_not_utf_8_are_escaped(tmp_path, capsys):
+    path = os.fsdecode(b"in/\xd6\xd0\xce\xc4.png")
+    result = make_result([0.9], input_path=path)
+    assert result["input_path"] == path  # so that it can be opened
+    file, picture = result.save_to_json(tmp_path), result.save_to_img(tmp_path)
+    assert (file.name, picture.name) == ("%D6%D0%CE%C4_res.json", "%D6%D0%CE%C4_res.png")
+    told = r"in/\xd6\xd0\xce\xc4.png"
+    assert json.loads(file.read_bytes().decode("utf-8"))["res"]["input_path"] == told
+    result.print()
+    result.print(ensure_ascii=True)
+    assert capsys.readouterr().out.count(r"in/\\xd6\\xd0\\xce\\xc4.png") == 2
+    broken = Result.of_error(UserError(f"{path}: damaged"), path)
+    assert (
+        json.loads(broken.save_to_json(tmp_path).read_text())["res"]["error"] == f"{told}: damaged"
+    )
+    with Image.open(broken.save_to_img(tmp_path)):
+        pass
+    odd = make_result([0.9], input_path="in/\ud800.png")  # no file system's
+    assert (
+        json.loads(odd.save_to_json(tmp_path).read_bytes())["res"]["input_path"] == r"in/\ud800.png"
+    )
 
 
 def test_saving_again_replaces_the_file(tmp_path):
@@ -241,13 +358,6 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch, error):
 def test_a_zero_byte_in_the_path_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         make_result([0.9], input_path="https://example.org/a%00.png").save_to_json(tmp_path)
-
-
-def test_pictures_need_a_known_suffix(tmp_path):
-    with pytest.raises(UserError, match="v1.xyz") as caught:
-        make_result([0.9]).save_to_img(tmp_path / "v1.xyz")
-    assert ".png" in caught.value.hint
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_picture_too_large_for_its_format_names_the_way_out(tmp_path):

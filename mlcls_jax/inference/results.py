@@ -17,6 +17,7 @@ from PIL import Image
 from mlcls_jax.data.images import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
+from mlcls_jax.inference.names import own_name, readable
 
 _DIGITS = 5
 _NO_PICTURE = np.full((120, 320, 3), 225, np.uint8)  # drawn where an image could not be read
@@ -101,8 +102,8 @@ class Result(dict[str, Any]):
 
     @property
     def json(self) -> dict[str, dict[str, Any]]:
-        """The result as plain JSON types, {"res": {...}}."""
-        return {"res": dict(self)}
+        """The result as plain JSON types, {"res": {...}}; what is not UTF-8 in names as \\xNN."""
+        return {"res": {k: readable(v) if isinstance(v, str) else v for k, v in self.items()}}
 
     @property
     def img(self) -> dict[str, Image.Image]:
@@ -111,7 +112,7 @@ class Result(dict[str, Any]):
         An explained result shows the picture again for each label, with its evidence over it.
         """
         if self.image is None:
-            return {"res": draw_labels(_NO_PICTURE, [self["error"]])}
+            return {"res": draw_labels(_NO_PICTURE, [readable(self["error"])])}
         pairs = zip(self["label_names"], self["scores"], strict=True)
         entries = [f"{name}({score:.3f})" for name, score in pairs]
         picture = draw_labels(self.image, entries or ["(no label above the threshold)"])
@@ -134,34 +135,56 @@ class Result(dict[str, Any]):
     ) -> Path:
         """Writes the result as JSON and returns the file's path.
 
-        A path without a suffix is a folder, in which the file is called `<stem of the input>_res`.
-        Missing folders are made. Raises UserError when the file cannot be written; then no part of
-        it stays behind.
+        A path that ends in .json is the file, unless it is a folder or ends with a slash; one of no
+        suffix that is written here is a folder, and missing ones are made. There the file is called
+        `<stem of the input>_res`; of inputs of one stem, which this process saves into one folder,
+        those after the first have their whole name, or a digest, in its place, and so have names
+        too long for a file. `~` is the home folder.
+
+        Raises UserError when the file cannot be written; then no part of it stays behind.
         """
-        target = _target(path, file_name=f"{self._stem()}_res.json")
+        target = self._target(path, ".json")
+        if target.suffix.lower() != ".json":
+            hint = "Use the suffix .json, or end the path with / to name a folder."
+            raise UserError(f"{target}: JSON is not written under the suffix of a picture", hint)
         text = _to_json(self.json, indent=indent, ensure_ascii=ensure_ascii)
         return _write(target, text.encode("utf-8"))
 
     def save_to_img(self, path: str | Path) -> Path:
         """Writes the picture of `img` and returns the file's path; see `save_to_json`.
 
-        In a folder it has the suffix of the input, or .png where that is no picture's.
+        The suffix of a file is that of a format of pictures, such as .png. In a folder the picture
+        has the suffix of the input, or .png where that is no picture's.
         """
-        target = _target(path, file_name=f"{self._stem()}_res{self._picture_suffix()}")
+        target = self._target(path, self._picture_suffix())
         return _write(target, _encode(self.img["res"], target))
+
+    def _target(self, path: str | Path, suffix: str) -> Path:
+        """The file that is written for `path`; `suffix` is its suffix in a folder."""
+        path = os.path.expanduser(path)
+        if not is_folder(path):
+            return Path(path)
+        folder = Path(path)
+        # Without the number, the pages of one document would overwrite each other.
+        page = "" if self["page_index"] is None else f"_{self['page_index']}"
+        source, name = self["input_path"], self._input_name()
+        if name.stem:
+            wanted, owner = (
+                (name.stem + page, name.name + page),
+                source.encode(errors="surrogatepass"),
+            )
+        else:
+            # Arrays have no name. The checksum tells them apart; it is the same each time.
+            pixels = b"" if self.image is None else self.image.tobytes()
+            wanted = (f"image_{zlib.crc32(pixels):08x}{page}",)
+            owner = pixels + f"{source}{self.get('error')}".encode(errors="surrogatepass")
+        return folder / f"{own_name(folder, wanted, owner + page.encode())}_res{suffix}"
 
     def _input_name(self) -> PurePosixPath | Path:
         source = self["input_path"]
         if source is not None and "://" in source:
             return PurePosixPath(unquote(urlsplit(source).path))
         return Path(source or "")
-
-    def _stem(self) -> str:
-        # Arrays have no name. The checksum tells them apart and is the same for JSON and picture.
-        pixels = b"" if self.image is None else self.image.tobytes()
-        stem = self._input_name().stem or f"image_{zlib.crc32(pixels):08x}"
-        # Without the number, the pages of one document would overwrite each other.
-        return stem if self["page_index"] is None else f"{stem}_{self['page_index']}"
 
     def _picture_suffix(self) -> str:
         suffix = self._input_name().suffix
@@ -174,9 +197,15 @@ def _to_json(value: dict[str, Any], *, indent: int | None, ensure_ascii: bool) -
     return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
 
 
-def _target(path: str | Path, *, file_name: str) -> Path:
-    is_folder = str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()
-    return Path(path) / file_name if is_folder else Path(path)
+def is_folder(path: str | Path) -> bool:
+    """Whether results are saved into a folder of this name, rather than into such a file.
+
+    It is one, or the path ends with a slash, or in no suffix of a file that is written here.
+    """
+    path = os.path.expanduser(path)
+    suffix = Path(path).suffix.lower()
+    is_ours = suffix in (".json", *IMAGE_SUFFIXES) or _picture_format(suffix) is not None
+    return path.endswith(("/", os.sep)) or os.path.isdir(path) or not is_ours
 
 
 def _picture_format(suffix: str) -> str | None:

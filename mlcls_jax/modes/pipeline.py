@@ -13,7 +13,7 @@ from typing import Any
 from mlcls_jax import files
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
-from mlcls_jax.modes.predict import open_input
+from mlcls_jax.modes.predict import check_output, open_input
 from mlcls_jax.serving import add_arguments, from_arguments, serve
 from mlcls_jax.start import start_jax
 
@@ -31,6 +31,8 @@ def run(argv: list[str]) -> str:
     options = _parse(argv)
     if options.get_pipeline_config:
         return _write_config(options.get_pipeline_config, Path(options.save_path or "."))
+    if options.save_path:
+        check_output(options.save_path)
     # What is to be labelled is looked at first: a model may have to be fetched.
     images = None if options.serve else open_input(options.input)
     threshold = _threshold(options.threshold)
@@ -60,7 +62,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model_name", help="a published model; or what --weights are of")
     parser.add_argument("--weights", help="a weight file, URL or hf://owner/name, of --model_name")
     parser.add_argument("--labels", help="of --weights: a file of lines `<index> <name>`")
-    parser.add_argument("--input", help="image, folder, URL, TIFF or PDF")
+    parser.add_argument("--input", help="image, folder, pattern, URL, TIFF or PDF")
     parser.add_argument("--save_path", help="folder for a JSON and a picture of each result")
     parser.add_argument(
         "--device", help="cpu, gpu:0, gpu:0,1 or tpu; else the first that JAX finds"
@@ -101,7 +103,7 @@ def _predict(
         broken += "error" in result
         result.print()
         if options.save_path:
-            save(result, Path(options.save_path))
+            save(result, options.save_path)
     seconds = time.perf_counter() - start
     lines = [f"{count:,} images, {count / seconds:.1f}/s, the first start included"]
     if broken:

@@ -1,7 +1,7 @@
 """mode=predict: a JSON and an annotated picture for every image."""
 
 import logging
-from collections import Counter
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from tqdm import tqdm
 from mlcls_jax import config as schema
 from mlcls_jax.data.images import list_images
 from mlcls_jax.errors import InputError
+from mlcls_jax.inference.inputs import local_paths
+from mlcls_jax.inference.names import for_files, readable
 from mlcls_jax.inference.opening import is_weight_file, open_model
 from mlcls_jax.inference.predictor import Predictor
-from mlcls_jax.inference.results import Result
+from mlcls_jax.inference.results import Result, is_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +32,12 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
 
     Raises:
       WeightsError: the bundle or weight file is missing or damaged.
-      InputError: there is no image at `predict.input`.
+      InputError: there is no image at `predict.input`, or `predict.output` names a file.
       DataError: an image cannot be read, unless `data.on_error` is "skip".
     """
     options = config.predict
+    output = os.path.expanduser(options.output or workdir / "predictions")
+    check_output(output)
     inputs, save = open_input(options.input)
     model_dir = Path(options.model_dir or workdir / "best_model")
     model_name = config.model.name if is_weight_file(model_dir) else None
@@ -44,7 +48,6 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
         batch_size=min(options.batch_size, len(inputs)),
         threads=max(config.data.threads, 1),
     )
-    output = Path(options.output or workdir / "predictions")
     log.info("Labelling %d images with %s.", len(inputs), model_dir)
     on_error = "yield" if config.data.on_error == "skip" else "raise"
     results = predictor.predict(
@@ -52,16 +55,17 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
     )
     written, skipped = 0, []
     for result in tqdm(results, total=len(inputs), unit="image", disable=None):
+        shown = result.json["res"]
         if "error" in result:
-            log.warning("left out: %s", result["error"])
-            skipped.append(result["error"])
+            log.warning("left out: %s", shown["error"])
+            skipped.append(shown["error"])
             continue
         save(result, output)
         if written < SHOWN:
             found = zip(result["label_names"], result["scores"], strict=True)
             labels = ", ".join(f"{name} ({score:.3f})" for name, score in found)
             page = "" if result["page_index"] is None else f", page {result['page_index']}"
-            name = f"{result['input_path']}{page}"
+            name = f"{shown['input_path']}{page}"
             log.info("%s: %s", name, labels or "no label above the threshold")
         written += 1
     if written > SHOWN:
@@ -69,45 +73,57 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
     return {
         "images": written,
         "skipped_images": skipped,
-        "model_dir": str(model_dir),
-        "output": str(output),
+        "model_dir": readable(str(model_dir)),
+        "output": readable(output),
     }
 
 
-def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, Path], None]]:
-    """The images at a path or URL, and a function that saves a result of one into a folder.
+def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, str | Path], None]]:
+    """The images at a path, pattern or URL, and a function that saves a result into a folder.
 
-    Results of a folder's images lie in subfolders as the images do, and none overwrites another.
-    Pictures that earlier predictions left in the folder are not images to label.
+    Results of images below one folder lie in subfolders as the images do. Pictures that earlier
+    predictions left in the folder are not images to label.
 
     Raises:
       InputError: there is no such path, or no image in the folder.
     """
-    folder, inputs = Path(given), [given]
-    if not given.startswith(("http://", "https://")):
-        inputs = list_images(folder)
-    if folder.is_dir():
+    paths = local_paths(given)
+    if paths is None:
+        return [given], _save
+    inputs = [path for found in paths for path in list_images(found)]
+    if len(paths) > 1 or os.path.isdir(paths[0]):
         found, inputs = inputs, [path for path in inputs if not _is_result(path)]
         if not inputs:
-            raise InputError(f"{folder}: only pictures of earlier results are in this folder")
+            raise InputError(f"{given}: only pictures of earlier results are there")
         if drawn := len(found) - len(inputs):
-            log.info("%s: %d pictures of earlier results are left out.", folder, drawn)
-    stems = Counter(Path(name).with_suffix("") for name in inputs)
+            log.info("%s: %d pictures of earlier results are left out.", given, drawn)
+    is_folder = len(paths) == 1 and os.path.isdir(paths[0])
+    root = paths[0] if is_folder else os.path.commonpath([Path(path).parent for path in paths])
 
-    def save(result: Result, output: Path) -> None:
-        path = Path(result["input_path"])
-        target = output / (path.parent.relative_to(folder) if folder.is_dir() else "")
-        # photo.jpg and photo.png side by side would overwrite each other's photo_res.json.
-        alone = stems[path.with_suffix("")] == 1
-        page = "" if result["page_index"] is None else f"_{result['page_index']}"
-        result.save_to_json(target if alone else target / f"{path.name}{page}_res.json")
-        result.save_to_img(target)
+    def save(result: Result, output: str | Path) -> None:
+        below = Path(result["input_path"]).parent.relative_to(root)
+        _save(result, os.path.join(output, for_files(str(below))))
 
     return inputs, save
 
 
+def check_output(folder: str | Path) -> None:
+    """See that results can be saved into a folder of this name.
+
+    Raises:
+      InputError: it names a file.
+    """
+    if not is_folder(folder) or os.path.isfile(folder):
+        told = f"{folder}: results are saved into a folder, and this names a file"
+        raise InputError(told, "Name a folder; where its name looks like a file's, end it with /.")
+
+
+def _save(result: Result, output: str | Path) -> None:
+    folder = os.path.join(output, "")  # with a slash: a folder, whatever its name
+    result.save_to_json(folder)
+    result.save_to_img(folder)
+
+
 def _is_result(path: Path) -> bool:
     """Whether a prediction drew this picture: the JSON that it wrote with it is still there."""
-    stem = path.stem.removesuffix("_res")
-    beside = (path.with_name(f"{name}_res.json") for name in (stem, stem + path.suffix))
-    return stem != path.stem and any(json.exists() for json in beside)
+    return path.stem.endswith("_res") and path.with_suffix(".json").exists()
