@@ -228,6 +228,73 @@ def test_a_list_keeps_its_order_names_and_repetitions(bundle, photos, truth, tmp
     assert all(t in row["error"] for t, row in zip(told, errors, strict=True))
 
 
+CSV_LISTS = {
+    "no header": "{0},cat\n{1},dog\n{2},cat\n",
+    "header": "label,Path\ncat,{0}\ndog,{1}\ncat,{2}\n",
+    "semicolons": "\ufefffilename;label\r\n{0};0,5\r\n{1};1\r\n{2};\r\n",
+    "tabs": "{0}\t0,1\n{1}\t1,0\n\n{2}\t1,1\n",
+    "one column": "{0}\n{1}\n{2}",
+    "quoted": 'id,image,note\n1,"{0}","a, b\nc"\n2,"{1}",\n3,"{2}",x\n',
+    "header alone": "url\n{0}\n{1}\n{2}\n",
+}
+
+
+@pytest.mark.parametrize("kind", CSV_LISTS)
+def test_the_column_of_paths_in_a_table_of_text_is_read(bundle, photos, tmp_path, kind):
+    names = ["a/00.png", "b.jpg", str(photos / "ab/c/03.png")]
+    suffix = "tsv" if kind == "tabs" else "csv"
+    (photos / f"list.{suffix}").write_text(CSV_LISTS[kind].format(*names), encoding="utf-8")
+    score(request(bundle, photos / f"list.{suffix}", tmp_path))
+    rows, errors = read(tmp_path)
+    assert [row["path"] for row in rows] == [names[0], names[2]]
+    assert [row["path"] for row in errors] == [names[1]]
+
+
+def test_a_column_of_a_table_of_text_can_be_named(bundle, photos, tmp_path):
+    (photos / "list.csv").write_text("path,Bild\nx,a/00.png\ny,ab/01.png\nz,\n")
+    score(request(bundle, photos / "list.csv", tmp_path / "out", image_column="Bild"))
+    rows, errors = read(tmp_path / "out")
+    assert [row["path"] for row in rows] == ["a/00.png", "ab/01.png"]
+    assert [row["error"] for row in errors] == ["null: there is no path in this row"]
+    with pytest.raises(InputError, match="image_column=bild: there is no such column") as caught:
+        score(request(bundle, photos / "list.csv", tmp_path / "no", image_column="bild"))
+    assert "path, Bild" in caught.value.hint
+    (photos / "list.csv").write_text("id,path\n1,a/00.png\n2\n")
+    with pytest.raises(InputError, match="list.csv:3: has no column path"):
+        score(request(bundle, photos / "list.csv", tmp_path / "no"))
+    (photos / "list.csv").write_bytes(b"path,label\na/00.png,\xff\n")
+    with pytest.raises(InputError, match="list.csv:2: is no UTF-8 text"):
+        score(request(bundle, photos / "list.csv", tmp_path / "no"))
+    (photos / "list.csv").write_text(f'path\n"{"x" * 200_000}\n')
+    with pytest.raises(InputError, match="list.csv:2: is no table: field larger"):
+        score(request(bundle, photos / "list.csv", tmp_path / "no"))
+
+
+def test_a_job_in_which_nothing_could_be_read_does_not_end_well(bundle, photos, tmp_path):
+    (photos / "pairs.txt").write_text("a/00.png,cat\nab/01.png,dog\n")
+    asked = request(bundle, photos / "pairs.txt", tmp_path)
+    for _ in range(2):
+        with pytest.raises(DataError, match="none of its 2 images could be read; the first:") as e:
+            score(asked)
+        assert "a/00.png,cat: there is no such file" in e.value.message
+        assert "--image_column" in e.value.hint and str(tmp_path) in e.value.hint
+    assert not (tmp_path / "_SUCCESS.json").exists()
+    assert len(read(tmp_path)[1]) == 2
+
+
+def test_patterns_and_other_ways_to_name_a_folder(bundle, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos.parent))
+    (tmp_path / "photos").symlink_to(photos)
+    for number, source in enumerate(
+        [f"~/{photos.name}", photos.as_uri(), f"file://localhost{photos}", f"{tmp_path}/pho*"]
+    ):
+        done = score(request(bundle, source, tmp_path / str(number)))
+        assert (done.images, done.rows) == (25, 23)
+    with pytest.raises(InputError, match=r"ab/\*.png: matches [0-9]+ files") as caught:
+        score(request(bundle, f"{photos}/ab/*.png", tmp_path / "no"))
+    assert "folder" in caught.value.hint
+
+
 @pytest.fixture
 def web(photos):
     handler = partial(SimpleHTTPRequestHandler, directory=photos)
@@ -247,6 +314,62 @@ def test_urls_are_fetched(bundle, photos, truth, tmp_path, web):
     wanted = truth[str(photos / "a/00.png")]
     assert rows == as_rows([wanted | {"input_path": names[i]} for i in (0, 2)])
     assert [row["path"] for row in errors] == [names[1], names[3]]
+
+
+class Down(fsspec.AbstractFileSystem):
+    """A store that is down."""
+
+    protocol = "down"
+
+    def __init__(self, *arguments, **options):
+        raise RuntimeError("no credentials")
+
+
+class Breaking(fsspec.AbstractFileSystem):
+    """A store that breaks off while a file is read."""
+
+    protocol = "breaking"
+
+    def open(self, path, *_, **options):
+        return Breaks()
+
+
+class Breaks(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, *_):
+        return 100
+
+    def tell(self):
+        return 100
+
+    def readinto(self, _):
+        raise RuntimeError("broken off")
+
+
+def test_lines_of_stores_that_cannot_be_reached_are_rows(bundle, photos, tmp_path):
+    fsspec.register_implementation("down", Down, clobber=True)
+    names = ["down://bucket/x.png", "nonsense://bucket/x.png", "http://[::1/x.png", "s3:///", "://"]
+    names += ["file://elsewhere/x.png", "file://localhost" + str(photos / "a/00.png")]
+    (tmp_path / "urls.txt").write_text("\n".join([*names, str(photos / "ab/01.png")]))
+    score(request(bundle, tmp_path / "urls.txt", tmp_path / "out"))
+    rows, errors = read(tmp_path / "out")
+    assert [row["path"] for row in rows] == [names[-1], str(photos / "ab/01.png")]
+    assert [row["path"] for row in errors] == names[:-1]
+    assert "down://bucket/x.png: cannot be read: " in errors[0]["error"]
+    assert "no credentials" in errors[0]["error"]
+    with pytest.raises(InputError, match="down://bucket/list.txt: cannot be read: no credentials"):
+        score(request(bundle, "down://bucket/list.txt", tmp_path / "no"))
+    with pytest.raises(InputError, match="down://bucket: cannot be read: no credentials"):
+        score(request(bundle, "down://bucket", tmp_path / "no"))
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    for name, error in (("x.txt", InputError), ("x.parquet", DataError)):
+        with pytest.raises(error, match=f"breaking://{name}: cannot be read: broken off"):
+            score(request(bundle, f"breaking://{name}", tmp_path / "no"))
 
 
 def test_remote_folders_and_tables_are_read_by_fsspec(bundle, photos, truth, tmp_path):
@@ -290,6 +413,52 @@ def test_parquet_holds_paths_or_encoded_images(bundle, photos, truth, tmp_path, 
     assert as_paths(photos, rows) == as_paths(photos, as_rows(truth.values()))
     assert [row["path"] for row in errors] == [
         str(photos / n) if kind == "paths" else n for n in ("b.jpg", "z.png")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "string view", "dictionary of bytes", "view"])
+def test_columns_of_other_layouts_are_text_and_images_too(bundle, photos, tmp_path, kind):
+    names = ["a/00.png", "b.jpg", "a/00.png"]
+    paths = [str(photos / name) for name in names]
+    encoded = [(photos / name).read_bytes() for name in names]
+    columns = {
+        "dictionary": {"path": pa.array(paths).dictionary_encode()},  # pandas' category
+        "string view": {"path": pa.array(paths, pa.string_view())},
+        "dictionary of bytes": {"jpg": pa.array(encoded).dictionary_encode(), "path": paths},
+        "view": {"jpg": pa.array(encoded, pa.binary_view()), "path": paths},
+    }[kind]
+    pq.write_table(pa.table(columns | {"n": [1, 2, 3]}), tmp_path / "x.parquet")
+    for number, column in enumerate([None, next(iter(columns))]):  # found out, and named
+        output = tmp_path / str(number)
+        score(request(bundle, tmp_path / "x.parquet", output, image_column=column))
+        rows, errors = read(output)
+        assert [row["path"] for row in rows] == [paths[0], paths[2]]
+        assert [row["path"] for row in errors] == [paths[1]]
+
+
+@pytest.mark.parametrize("kind", ["paths", "bytes", "struct"])
+def test_a_null_is_called_one(bundle, photos, tmp_path, kind):
+    path = photos / "a/00.png"
+    columns = {
+        "paths": {"path": [str(path), None, ""]},
+        "bytes": {"jpg": [path.read_bytes(), None, b""]},
+        "struct": {
+            "image": [
+                {"bytes": path.read_bytes(), "path": None},
+                None,
+                {"bytes": None, "path": None},
+            ]
+        },
+    }[kind]
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    score(request(bundle, tmp_path / "x.parquet", tmp_path / "out"))
+    rows, errors = read(tmp_path / "out")
+    assert len(rows) == 1
+    assert [row["path"] for row in errors] == ["x.parquet#1", "x.parquet#2"]
+    last = "the file is empty" if kind == "bytes" else "null: there is no image in this row"
+    assert [row["error"] for row in errors] == [
+        "x.parquet#1: null: there is no image in this row",
+        f"x.parquet#2: {last}",
     ]
 
 
@@ -378,6 +547,26 @@ def test_names_may_hold_anything(bundle, tmp_path):
     assert [row["path"] for row in read(tmp_path / "out")[0]] == [
         f"{tmp_path}/in/{name}" for name in sorted(names)
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_names_that_are_not_utf_8_are_escaped(bundle, tmp_path):
+    folder = os.fsencode(tmp_path) + b"/in\xff"
+    write_pictures(Path(os.fsdecode(folder)), ["ok.png"])
+    os.rename(folder + b"/ok.png", folder + b"/\xd6\xd0.png")
+    with open(folder + b"/\xd6.jpg", "wb") as file:
+        file.write(b"broken")
+    for _ in range(2):
+        done = score(request(bundle, os.fsdecode(folder), tmp_path / "out"))
+    assert (done.images, done.rows, done.scored) == (2, 1, 0)
+    rows, errors = read(tmp_path / "out")
+    assert [row["path"] for row in rows] == [rf"{tmp_path}/in\xff/\xd6\xd0.png"]
+    assert [row["path"] for row in errors] == [rf"{tmp_path}/in\xff/\xd6.jpg"]
+    assert errors[0]["error"].startswith(rf"{tmp_path}/in\xff/\xd6.jpg: this is not an image")
+    (tmp_path / "out/part-00000-000000.parquet").unlink()
+    with open(folder + b"/new.jpg", "wb"):  # and so the same folder, but grown
+        pass
+    assert score(request(bundle, os.fsdecode(folder), tmp_path / "out")).scored == 2
 
 
 # Interruptions

@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--input",
         required=True,
-        help="a folder of images; a text file with a path or URL a line; a Parquet file or a folder"
-        " of them; or a packed data set",
+        help="a folder of images; a text file with a path or URL a line, or a .csv with a column of"
+        " them; a Parquet file or a folder of them; or a packed data set",
     )
     add("--output", required=True, help="a new folder, or that of a job that is to go on")
     add("--batch_size", type=_positive, default=plain.batch_size, help="images computed together")
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--backend", choices=[*BACKENDS, "auto"], default=plain.backend, help="what computes")
     add("--precision", choices=PRECISIONS, default=plain.precision, help="of the weights")
     add("--threads", type=_positive, default=plain.threads, help="that read images")
-    add("--image_column", help="of Parquet: paths, URLs or encoded images; None: found out")
+    add("--image_column", help="paths, URLs or, of Parquet, encoded images; None: found out")
     add("--path_column", help="of Parquet: names for the output; None: found out")
     add("--split", help="of a packed data set; None: all")
     add("--engine", choices=("local", "ray"), default="local", help="this process, or Ray")

@@ -1,11 +1,13 @@
 """What a job scores: images in an order that stays, read by range and never held as a whole.
 
-Four kinds: the image files of a folder; a text file with a path or URL a line; Parquet files with a
-column of paths or of encoded images; a packed data set. Names of files go into an index in the
-output folder, which fixes their order for the whole job.
+Four kinds: the image files of a folder; a text file with a path or URL a line, or a table of text
+with a column of them; Parquet files with a column of paths or of encoded images; a packed data set.
+Names of files go into an index in the output folder, which fixes their order for the whole job.
 """
 
 import bisect
+import contextlib
+import csv
 import hashlib
 import itertools
 import json
@@ -25,11 +27,14 @@ from mlcls_jax.data.images import IMAGE_SUFFIXES, SUFFIX_HINT, read_file, walk_i
 from mlcls_jax.data.shards import MANIFEST, read_manifest
 from mlcls_jax.data.sources.packed import PackedSplit
 from mlcls_jax.data.sources.packed import open_split as open_packed
-from mlcls_jax.errors import DataError, InputError, WorkdirError
+from mlcls_jax.errors import DataError, InputError, UserError, WorkdirError
 from mlcls_jax.inference.fetch import Policy, fetch
+from mlcls_jax.inference.inputs import local_paths
+from mlcls_jax.inference.names import readable
 
 PARQUET = ".parquet"
 _LIST_SUFFIXES = (".txt", ".lst", ".list", ".tsv", ".csv")  # only asked where there are no folders
+_TABLES = (".csv", ".tsv")  # of text
 # Columns looked for when none is named, the first that is there.
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _PATH_COLUMNS = ("path", "image_path", "file_path", "file_name", "filename", "file", "url")
@@ -41,14 +46,15 @@ class Item(NamedTuple):
     """One image to be scored."""
 
     name: str  # in the output
-    # Content of an image file, or where it is: a path, a URL, or a function that reads it.
-    source: bytes | str | Callable[[], bytes]
+    # Content of an image file, or where it is: a path, a URL, or a function that reads it; or why
+    # there is none.
+    source: bytes | str | Callable[[], bytes] | UserError
 
 
 class Columns(NamedTuple):
     """Which part of the input is meant, where it has several; None: found out."""
 
-    image: str | None = None  # of Parquet: paths, encoded images, or {bytes, path}
+    image: str | None = None  # of Parquet: paths, encoded images, or {bytes, path}; of text: paths
     path: str | None = None  # of Parquet: names for the output
     split: str | None = None  # of a packed data set; None: all, one after the other
 
@@ -58,7 +64,7 @@ class Survey:
     """What a job's input was when it began."""
 
     kind: str  # folder, list, parquet, packed
-    path: str  # as given
+    path: str  # as given, but UTF-8
     images: int
     sha256: str  # of the names; of Parquet and packed: of the names and sizes of the files
 
@@ -75,7 +81,7 @@ def survey(source: str, output: Path, columns: Columns) -> Survey:
     """
     kind = _kind(source)
     if kind in ("folder", "list"):
-        names = _image_names(source) if kind == "folder" else _lines(source)
+        names = _image_names(source) if kind == "folder" else _listed_names(source, columns)
         count, digest = _write_index(names, output)
     elif kind == "parquet":
         if "://" not in source and output.resolve().is_relative_to(Path(source).resolve()):
@@ -91,7 +97,7 @@ def survey(source: str, output: Path, columns: Columns) -> Survey:
         digest = _digest([[shard.file, shard.sha256] for s in splits.values() for shard in s])
     if count == 0:
         raise InputError(f"{source}: no image in it", SUFFIX_HINT if kind == "folder" else None)
-    return Survey(kind, source, count, digest)
+    return Survey(kind, readable(source), count, digest)
 
 
 def same_input(begun: Survey, now: Survey, output: Path) -> str | None:
@@ -134,6 +140,21 @@ def open_input(source: str, begun: Survey, output: Path, columns: Columns) -> Re
     return _open_packed(source, _splits(source, columns))
 
 
+def find(source: str) -> str:
+    """The path or URL that a job's input names: `~`, file:// and a pattern are resolved.
+
+    Raises:
+      InputError: a pattern matches nothing, or several files.
+    """
+    paths = local_paths(source)
+    if paths is None:
+        return source
+    if len(paths) > 1:
+        hint = "Name their folder, or write their names into a text file, one a line."
+        raise InputError(f"{source}: matches {len(paths):,} files; a job has one input", hint)
+    return paths[0]
+
+
 def load(item: Item) -> bytes:
     """The content of the image file.
 
@@ -141,19 +162,21 @@ def load(item: Item) -> bytes:
       UserError: it cannot be read.
     """
     source = item.source
+    if isinstance(source, UserError):
+        raise source
     if callable(source):
         return source()
     if isinstance(source, bytes):
         return source
     if source.startswith(("http://", "https://")):
         return fetch(source, Policy())
+    if source.startswith("file://"):
+        source = find(source)
     if "://" not in source:
         return read_file(source)
-    store, path = _remote(source)
-    try:
+    with _store_errors(source, DataError):
+        store, path = _remote(source)
         return store.cat_file(path)
-    except Exception as error:  # of any kind: each store has its own
-        raise DataError(f"{source}: cannot be read: {error!r}") from error
 
 
 # Kinds, and what is remote.
@@ -187,26 +210,39 @@ def _kind_of_url(url: str) -> str:
 
 
 def _remote(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path in it.
-
-    Raises:
-      InputError: fsspec does not know such URLs, or lacks a package for them.
-    """
+    """fsspec's file system of a URL, and the path in it; to be called within `_store_errors`."""
     import fsspec
 
+    return fsspec.core.url_to_fs(url)
+
+
+@contextlib.contextmanager
+def _store_errors(url: str, kind: type[UserError]) -> Iterator[None]:
+    """Turns whatever a store raises, each its own kinds of errors, into one of ours about `url`.
+
+    Of files on the disk nothing is turned.
+    """
+    if "://" not in url:
+        yield
+        return
     try:
-        return fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
         hint = "pip install s3fs for s3://, gcsfs for gs://, aiohttp for https://"
-        raise InputError(f"{url}: cannot be read: {error}", hint) from error
+        raise kind(f"{url}: cannot be read: {error}", hint) from error
+    except Exception as error:
+        raise kind(f"{url}: cannot be read: {str(error) or repr(error)}") from error
 
 
 def _open(location: str) -> BinaryIO:
     try:
-        if "://" in location:
-            store, path = _remote(location)
-            return store.open(path, "rb")
-        return open(location, "rb")
+        with _store_errors(location, InputError):
+            if "://" in location:
+                store, path = _remote(location)
+                return store.open(path, "rb")
+            return open(location, "rb")
     except OSError as error:
         raise InputError(f"{location}: cannot be read: {error.strerror or error}") from error
 
@@ -223,12 +259,10 @@ def _image_names(source: str) -> Iterator[str]:
 
 
 def _remote_names(url: str, suffixes: Sequence[str]) -> Iterator[str]:
-    store, root = _remote(url)
-    root = root.rstrip("/")
-    try:
+    with _store_errors(url, InputError):
+        store, root = _remote(url)
+        root = root.rstrip("/")
         found = [path[len(root) + 1 :] for path in store.find(root)]
-    except OSError as error:
-        raise InputError(f"{url}: cannot be listed: {error}") from error
     for parts in sorted(name.split("/") for name in found):
         if not _is_hidden(parts) and Path(parts[-1]).suffix.lower() in suffixes:
             yield "/".join(parts)
@@ -241,17 +275,63 @@ def _is_hidden(parts: Sequence[str]) -> bool:
 # Names, and their index: a JSON string a line, since names may hold line breaks.
 
 
-def _lines(source: str) -> Iterator[str]:
+def _listed_names(source: str, columns: Columns) -> Iterator[str]:
     """The paths of a text file; what follows a tab, such as labels, is left out."""
-    with _open(source) as file:
+    if Path(source).suffix.lower() in _TABLES:
+        yield from _cells(source, columns.image)
+        return
+    for line in _lines(source):
+        if name := line.rstrip("\r\n").split("\t")[0].strip(" "):
+            yield name
+
+
+def _lines(source: str) -> Iterator[str]:
+    with _open(source) as file, _store_errors(source, InputError):
         for number, line in enumerate(file, start=1):
             try:
-                name = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 hint = "An input that is no folder or Parquet file lists a path or URL a line."
                 raise InputError(f"{source}:{number}: is no UTF-8 text", hint) from error
-            if name := name.split("\t")[0].strip(" "):
-                yield name
+
+
+def _cells(source: str, column: str | None) -> Iterator[str]:
+    """The column of paths of a table of text: that named, or known by its name, or the first.
+
+    The first line is a header where it holds such a name. An empty cell gives "".
+    """
+    lines = _lines(source)
+    first = next(lines, "")
+    separator = max("\t,;", key=first.count)
+    rows = csv.reader(itertools.chain([first], lines), delimiter=separator)
+    index = None
+    try:
+        for row in rows:
+            if index is None:
+                index, is_header = _find_column(row, column, source)
+                named = f" {row[index]}" if is_header else " of paths"
+                if is_header:
+                    continue
+            if row and index >= len(row):
+                raise InputError(
+                    f"{source}:{rows.line_num}: has no column{named}", "Mend the line."
+                )
+            if row:
+                yield row[index].strip(" ")
+    except csv.Error as error:
+        raise InputError(f"{source}:{rows.line_num}: is no table: {error}") from error
+
+
+def _find_column(first: list[str], column: str | None, source: str) -> tuple[int, bool]:
+    """Which column of a table of text has the paths, and whether its first row says so."""
+    if column is not None:
+        if column not in first:
+            told = f"{source}: image_column={column}: there is no such column"
+            raise InputError(told, f"The first line has: {', '.join(first)}.")
+        return first.index(column), True
+    names = [cell.strip().lower() for cell in first]
+    known = [name for name in (*_PATH_COLUMNS, *_IMAGE_COLUMNS) if name in names]
+    return (names.index(known[0]), True) if known else (0, False)
 
 
 def _index(output: Path, digest: str) -> Path:
@@ -320,7 +400,8 @@ def _open_names(source: str, begun: Survey, output: Path) -> Read:
             skip = rows.start % _STRIDE
             for line in itertools.islice(file, skip, skip + len(rows)):
                 name = json.loads(line)
-                yield Item(shown + name, _join(base, name))
+                source = _join(base, name) if name else _null("path")
+                yield Item(shown + name, source)
 
     return read
 
@@ -348,7 +429,7 @@ def _parquet_files(source: str, columns: Columns) -> list[_ParquetFile]:
     found = []
     for name in [""] if is_one else _parquet_names(source):
         location = base if is_one else f"{base}/{name}"
-        with _open(location) as file:
+        with _open(location) as file, _store_errors(location, DataError):
             try:
                 with pq.ParquetFile(file) as parquet:
                     schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
@@ -399,9 +480,11 @@ def _choose_columns(schema: Any, columns: Columns, place: str) -> tuple[str, str
 
 
 def _kind_of_column(kind: Any) -> str | None:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_dictionary(kind):  # as pandas writes its categories
+        kind = kind.value_type
+    if kind in (pa.string(), pa.large_string(), pa.string_view()):
         return "text"
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if kind in (pa.binary(), pa.large_binary(), pa.binary_view()):
         return "bytes"
     is_image = pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
     return "struct" if is_image else None
@@ -429,7 +512,11 @@ def _parquet_rows(file: _ParquetFile, start: int, stop: int) -> Iterator[Item]:
     names = [file.image, *([file.path] if file.path else [])]
     try:
         # Buffered: else whole columns of a row group would be in memory.
-        with _open(file.location) as opened, pq.ParquetFile(opened, buffer_size=1 << 20) as parquet:
+        with (
+            _store_errors(file.location, DataError),
+            _open(file.location) as opened,
+            pq.ParquetFile(opened, buffer_size=1 << 20) as parquet,
+        ):
             groups, row = _row_groups(parquet.metadata, start, stop)
             for batch in parquet.iter_batches(_PARQUET_ROWS, row_groups=groups, columns=names):
                 skip = min(max(start - row, 0), len(batch))
@@ -437,8 +524,9 @@ def _parquet_rows(file: _ParquetFile, start: int, stop: int) -> Iterator[Item]:
                 for entry in batch.slice(skip, stop - row).to_pylist():
                     content, path = _content(entry[file.image])
                     name = (entry[file.path] if file.path else path) or f"{file.name}#{row}"
-                    is_path = content is None and path
-                    yield Item(name, _join(base, path) if is_path else content or b"")
+                    if content is None:
+                        content = _join(base, path) if path else _null("image", f"{name}: ")
+                    yield Item(name, content)
                     row += 1
                 if row >= stop:
                     return
@@ -453,6 +541,10 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
     first = bisect.bisect_right(ends, start)
     last = bisect.bisect_left(ends, stop)
     return list(range(first, last + 1)), ends[first] - sizes[first]
+
+
+def _null(what: str, name: str = "") -> DataError:
+    return DataError(f"{name}null: there is no {what} in this row")
 
 
 def _content(value: Any) -> tuple[bytes | None, str | None]:

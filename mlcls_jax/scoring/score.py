@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from mlcls_jax.data.shards import sha256
-from mlcls_jax.errors import InputError, UserError
+from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.inputs import read as read_pictures
+from mlcls_jax.inference.names import readable
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring.inputs import (
     Columns,
     Item,
     Read,
+    find,
     load,
     open_input,
     same_input,
@@ -52,6 +55,8 @@ class Summary(NamedTuple):
 def score(request: Request, engine: Engine | None = None) -> Summary:
     """Score the input into Parquet files, or what is left to do of that; see docs/scoring.md.
 
+    A job that is not divided into shards and in which nothing at all can be read is not done.
+
     Args:
       request: what is asked for.
       engine: does the ranges; None: this process.
@@ -59,12 +64,14 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
     Raises:
       UserError: the bundle, the input, the output or an option cannot be used, or the output folder
         holds another job. An image that cannot be read raises nothing.
+      DataError: none of all images can be read.
     """
     if not 0 <= request.shard < request.shards:
         raise InputError(
             f"shard {request.shard}/{request.shards}: of {request.shards}, the first is 0 and the"
             f" last {request.shards - 1}"
         )
+    request = replace(request, input=find(request.input))
     output = check_output(request.output)
     bundle = read_bundle(Path(request.model_dir))
     # A cheap one where an engine computes elsewhere: it checks the threshold.
@@ -94,11 +101,34 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
     seconds = time.perf_counter() - started
     rows, broken = count_rows(job)
     remove_leftovers(job)
+    if broken and not rows:
+        _tell_nothing_was_read(request, job, images)
     counts = {"images": images, "rows": rows, "broken": broken}
     if missing or not job.success.exists():
         rate = {"images_per_s": round(scored / seconds, 1), "scored_in_last_run": scored}
         job.finish(counts | rate)
     return Summary(job, scored=scored, seconds=seconds, **counts)
+
+
+def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:
+    """A warning for a shard, as others may have gone well; otherwise an error.
+
+    Raises:
+      DataError: as it says.
+    """
+    files = (job.errors(number) for number in job.ranges)
+    first = next(pq.read_table(file)["error"][0].as_py() for file in files if file.exists())
+    told = f"{request.input}: none of its {images:,} images could be read; the first: {first}"
+    if job.shards > 1:
+        log.warning("shard %d/%d: %s", job.shard, job.shards, told)
+        return
+    hint = f"All reasons are in {job.output}/_errors-*. To try again, delete that folder."
+    if job.input.kind == "list":
+        hint = (
+            "A list has a path or URL a line, relative to its folder; of a .csv or .tsv,"
+            f" --image_column names the column. {hint}"
+        )
+    raise DataError(told, hint)
 
 
 def open_predictor(request: Request, bundle: Bundle) -> Predictor:
@@ -197,10 +227,11 @@ def _load_ahead(
 
 
 def _load(number: int, item: Item) -> _Loaded:
+    name = readable(item.name)
     try:
-        return _Loaded(number, item.name, load(item), None)
+        return _Loaded(number, name, load(item), None)
     except UserError as error:
-        return _Loaded(number, item.name, b"", error)
+        return _Loaded(number, name, b"", error)
 
 
 def _decode(predictor: Predictor, loaded: Iterator[_Loaded], ahead: int) -> Iterator[_Decoded]:
@@ -225,7 +256,7 @@ def _decode(predictor: Predictor, loaded: Iterator[_Loaded], ahead: int) -> Iter
                 one, index = taken.popleft(), index + 1
             error = one.error or picture.error
             # It names its input by number, as bytes have no name.
-            told = error and error.message.replace(f"input {index}", one.name, 1)
+            told = error and readable(error.message).replace(f"input {index}", one.name, 1)
             yield _Decoded(one.number, one.name, picture.page, picture.prepared, told)
 
 
