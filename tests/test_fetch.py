@@ -299,6 +299,111 @@ def test_https_where_none_is_spoken(server):
         fetch(f"https://127.0.0.1:{server.port}/good", Policy())
 
 
+class Proxy(BaseHTTPRequestHandler):
+    """Answers for http:// hosts itself, and connects to localhost whatever the https:// host."""
+
+    def do_GET(self):
+        self.server.asked.append((self.path, dict(self.headers)))
+        self.send_response(302 if self.path.endswith("/to") else 200)
+        if self.path.endswith("/to"):
+            self.send_header("Location", "http://other.example/there")
+        self.end_headers()
+        self.wfile.write(BODY)
+
+    def do_CONNECT(self):
+        self.server.asked.append((self.path, dict(self.headers)))
+        if "forbidden" in self.path:
+            return self.send_error(403)
+        self.send_response(200)
+        self.end_headers()
+        with socket.create_connection(("127.0.0.1", self.path.rpartition(":")[2])) as server:
+            back = threading.Thread(target=pump, args=(server, self.connection))
+            back.start()
+            pump(self.connection, server)
+            back.join()
+
+    def log_message(self, *_):
+        pass
+
+
+def pump(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(9999):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        server.asked = []
+        server.place = f"127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://{server.place}")
+        yield server
+        server.shutdown()
+
+
+def test_a_proxy_of_the_environment_is_used(proxy):
+    # Hosts that this machine cannot look up, as in networks where only the proxy can.
+    assert fetch("http://pictures.invalid:81/a b.jpg?c=1", Policy()) == BODY
+    path, headers = proxy.asked[-1]
+    assert path == "http://pictures.invalid:81/a%20b.jpg?c=1"
+    assert headers["Host"] == "pictures.invalid:81" and "Proxy-Authorization" not in headers
+    assert fetch("http://pictures.invalid/to", Policy()) == BODY
+    assert proxy.asked[-1][0] == "http://other.example/there"
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(proxy, tls_server, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", tls_server.certificate)
+    monkeypatch.setenv("https_proxy", f"ann:s%40crt@{proxy.place}")  # as some write it
+    url = f"https://localhost:{tls_server.port}/good"
+    assert fetch(url, Policy()) == BODY
+    path, headers = proxy.asked[-1]
+    assert path == f"localhost:{tls_server.port}"
+    expected = "Basic " + base64.b64encode(b"ann:s@crt").decode()
+    assert headers["Proxy-Authorization"] == expected
+    assert "Proxy-Authorization" not in tls_server.asked[-1][1]  # it is the proxy's alone
+    with pytest.raises(InputError, match="(?i)certificate"):  # of another name: nobody in between
+        fetch(f"https://pictures.invalid:{tls_server.port}/good", Policy())
+    with pytest.raises(InputError) as caught:
+        fetch("https://forbidden.invalid/", Policy())
+    assert f"through the proxy {proxy.place}: the proxy answered 403" in caught.value.message
+    assert "crt" not in caught.value.message
+
+
+@pytest.mark.parametrize("names", ["127.0.0.1", "localhost,127.0.0.1", "*"])
+def test_hosts_named_in_no_proxy_are_asked_directly(proxy, server, monkeypatch, names):
+    monkeypatch.setenv("no_proxy", names)
+    assert fetch(f"{server.url}/good", Policy()) == BODY
+    assert not proxy.asked
+
+
+@pytest.mark.parametrize("limits", [{"hosts": ("127.0.0.1",)}, {"allow_private": False}])
+def test_limits_of_hosts_and_networks_are_kept_from_proxies(proxy, server, limits):
+    with contextlib.suppress(InputError):  # not in a public network
+        fetch(f"{server.url}/good", Policy(**limits))
+    assert not proxy.asked
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch, server):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # but does not listen
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", f"http://ann:crt@{place}")
+        with pytest.raises(
+            InputError, match=f"through the proxy {place}: (?i:.*refused)"
+        ) as caught:
+            fetch(f"{server.url}/good", Policy())
+        assert "crt" not in caught.value.message
+    monkeypatch.setenv("http_proxy", "socks5://ann:crt@127.0.0.1:1080")
+    with pytest.raises(
+        InputError, match="socks5://127.0.0.1:1080 .* only http:// proxies"
+    ) as caught:
+        fetch(f"{server.url}/good", Policy())
+
+
 def test_a_handshake_that_stalls():
     with socket.create_server(("127.0.0.1", 0)) as stalling:
         url = f"https://127.0.0.1:{stalling.getsockname()[1]}/"

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from mlcls_jax.errors import InputError
 
@@ -25,13 +26,22 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Policy:
-    """What may be fetched. The default is for people who name URLs themselves, not for servers."""
+    """What may be fetched. The default is for people who name URLs themselves, not for servers.
+
+    Proxies of the environment are used where neither hosts nor networks are limited: a proxy looks
+    hosts up by itself, and could not be held to the limits.
+    """
 
     hosts: tuple[str, ...] | None = None  # names, or *.name for all below it; None: any
     allow_private: bool = True  # loopback, private, link-local and other networks not public
     max_bytes: int = 100_000_000
     timeout: float = 60.0  # seconds for everything, redirects included
     max_redirects: int = 5
+
+    @property
+    def uses_proxies(self) -> bool:
+        """Whether `http_proxy`, `https_proxy` and `no_proxy` are heeded."""
+        return self.hosts is None and self.allow_private
 
 
 class _Target(NamedTuple):
@@ -48,18 +58,21 @@ def fetch(url: str, policy: Policy) -> bytes:
     """The content that `url`, http or https, leads to.
 
     A host is looked up once, and the address that was checked is the one connected to; each
-    redirect is checked like the first URL. Proxies of the environment are not used. A user and
-    password in the URL are sent as basic authentication, and stay out of messages.
+    redirect is checked like the first URL. A user and password in the URL are sent as basic
+    authentication, and stay out of messages; so do those of a proxy.
 
     Raises:
       InputError: the policy forbids it, or it failed; the message names the URL and the cause.
     """
     deadline = time.monotonic() + policy.timeout
     shown = redacted(url)
-    place = url
+    place, proxy = url, None
     try:
         for _ in range(policy.max_redirects + 1):
-            answer = _get(_parse(place), policy, deadline)
+            proxy = None  # of what follows a redirect, another
+            target = _parse(place)
+            proxy = _proxy_of(target, policy)
+            answer = _get(target, proxy, policy, deadline)
             if isinstance(answer, bytes):
                 return answer
             place = urljoin(place, answer)
@@ -68,7 +81,8 @@ def fetch(url: str, policy: Policy) -> bytes:
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         after = "" if place == url else f" after a redirect to {redacted(place)}"
-        raise InputError(f"{shown}: cannot be fetched{after}: {cause}") from error
+        through = f" through the proxy {proxy.host}:{proxy.port}" if proxy else ""
+        raise InputError(f"{shown}: cannot be fetched{after}{through}: {cause}") from error
     raise InputError(f"{shown}: more than {policy.max_redirects} redirects")
 
 
@@ -109,14 +123,29 @@ def _parse(url: str) -> _Target:
     return _Target(is_tls, host, port, path + (f"?{query}" if query else ""), headers)
 
 
-def _get(target: _Target, policy: Policy, deadline: float) -> bytes | str:
+def _proxy_of(target: _Target, policy: Policy) -> _Target | None:
+    """The proxy that the environment names for the target; None: it is asked directly."""
+    url = getproxies().get("https" if target.is_tls else "http") if policy.uses_proxies else None
+    if not url or proxy_bypass(f"{target.host}:{target.port}"):
+        return None
+    if "://" not in url:
+        url = f"http://{url}"
+    if not url.lower().startswith("http://"):
+        raise ValueError(f"the proxy {redacted(url)} cannot be used, only http:// proxies")
+    return _parse(url)
+
+
+def _get(target: _Target, proxy: _Target | None, policy: Policy, deadline: float) -> bytes | str:
     """The content, or where the server redirects to."""
     _check_host(target.host, policy)
-    with _connect(target, policy, deadline) as connected:
+    path, headers = target.path, target.headers
+    if proxy and not target.is_tls:
+        path, headers = f"http://{headers['Host']}{path}", headers | _credentials(proxy)
+    with _connect(target, proxy, policy, deadline) as connected:
         connection = http.client.HTTPConnection(target.host, target.port)
         # In place, so that it does not look up and connect by itself.
         connection.sock = _Wire(connected, deadline)
-        connection.request("GET", target.path, headers=target.headers)
+        connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         if response.status in _REDIRECTS:
             location = response.headers.get("Location")
@@ -151,20 +180,25 @@ def _check_host(host: str, policy: Policy) -> None:
     raise ValueError(f"{host} is not among the hosts allowed")
 
 
-def _connect(target: _Target, policy: Policy, deadline: float) -> socket.socket:
-    """A connection to the first address that is permitted and answers."""
-    found = _look_up(target.host, target.port, deadline)
+def _connect(
+    target: _Target, proxy: _Target | None, policy: Policy, deadline: float
+) -> socket.socket:
+    """A connection to the target, or its proxy, at the first address permitted that answers."""
+    nearest = proxy or target
+    found = _look_up(nearest.host, nearest.port, deadline)
     if not policy.allow_private:
         found = [entry for entry in found if _is_public(ipaddress.ip_address(entry[4][0]))]
         if not found:
             raise ValueError(f"{target.host} is not in a public network")
-    failure = OSError(f"{target.host} has no address")
+    failure = OSError(f"{nearest.host} has no address")
     for number, (family, kind, protocol, _, address) in enumerate(found):
         connected = socket.socket(family, kind, protocol)
         try:
             # A share of the time, so that a silent address leaves some for the next.
             connected.settimeout(_left(deadline) / (len(found) - number))
             connected.connect(address)
+            if proxy and target.is_tls:
+                _open_tunnel(connected, target, proxy, deadline)
             if target.is_tls:
                 connected.settimeout(_left(deadline))
                 context = ssl.create_default_context()
@@ -174,6 +208,25 @@ def _connect(target: _Target, policy: Policy, deadline: float) -> socket.socket:
             connected.close()
             failure = error
     raise failure
+
+
+def _open_tunnel(
+    connected: socket.socket, target: _Target, proxy: _Target, deadline: float
+) -> None:
+    """Has the proxy pass on what is sent from now on."""
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    place = f"{host}:{target.port}"
+    connection = http.client.HTTPConnection(proxy.host, proxy.port)
+    connection.sock = _Wire(connected, deadline)
+    connection.request("CONNECT", place, headers={"Host": place, **_credentials(proxy)})
+    response = connection.getresponse()
+    if response.status != 200:
+        raise OSError(f"the proxy answered {response.status} {response.reason}")
+
+
+def _credentials(proxy: _Target) -> dict[str, str]:
+    user = proxy.headers.get("Authorization")
+    return {"Proxy-Authorization": user} if user else {}
 
 
 def _look_up(host: str, port: int, deadline: float) -> list[tuple]:
