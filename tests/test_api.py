@@ -17,6 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from mlcls_jax import config as schema
 from mlcls_jax import create_model, create_pipeline, models
 from mlcls_jax.config import Config
 from mlcls_jax.errors import InputError, UserError, WeightsError
@@ -298,6 +299,27 @@ def test_folders_that_are_not_utf_8_get_names_that_are(tmp_path):
     files = ["caf%E9/a_res.json", "caf%E9/a_res.png"]
     assert save_all(str(folder.parent), tmp_path / "out") == files
     assert save_all(str(folder / "a.png"), tmp_path / "two") == ["a_res.json", "a_res.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_mode_predict_bears_every_name(tmp_path, folder, paths, caplog):
+    images = tmp_path / "in"
+    images.mkdir()
+    shutil.copy(paths[0], images / os.fsdecode(b"\xd6\xd0.png"))
+    shutil.copy(paths[1], images / f"{'x' * 249}.png")
+    (images / os.fsdecode(b"\xd6.jpg")).write_bytes(b"broken")
+    values = schema.default()
+    options = {"mode": "predict", "data.on_error": "skip", "predict.threshold": 0.0}
+    options |= {"predict.input": str(images), "predict.model_dir": str(folder)}
+    values.update_from_flattened_dict(options)
+    with caplog.at_level("INFO"):
+        told = predict(schema.parse(values), tmp_path / "v1.0")
+    assert told["images"] == 2 and rf"{images}/\xd6.jpg: this is not" in told["skipped_images"][0]
+    json.dumps(told, ensure_ascii=False).encode("utf-8")
+    caplog.text.encode("utf-8")
+    saved = sorted(path.name for path in (tmp_path / "v1.0" / "predictions").iterdir())
+    assert saved[:2] == ["%D6%D0_res.json", "%D6%D0_res.png"]
+    assert len(saved) == 4 and all(name.startswith("x" * 200) for name in saved[2:])
 
 
 def test_results_do_not_go_into_a_file(tmp_path, folder, paths):
