@@ -9,12 +9,9 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside the file, then rename over it.
-
-    Bytes of file names that are not UTF-8 become `\\udcNN`, which JSON reads as what they were.
-    """
+    """Write beside the file, then rename over it."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

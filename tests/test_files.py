@@ -1,7 +1,6 @@
 """Writing files: the old content or the new one, never half of either."""
 
 import json
-import os
 
 import pytest
 
@@ -20,12 +19,6 @@ def test_write_json_is_readable_text_without_leftovers(tmp_path):
     assert json.loads(text) == value
     assert "猫" in text and text.startswith('{\n  "name"') and text.endswith("}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_names_of_files_that_are_not_utf_8_can_be_written(tmp_path):
-    value = {"err_msg": os.fsdecode(b"caf\xe9.png") + ": damaged"}
-    write_json(tmp_path / "a.json", value)
-    assert json.loads((tmp_path / "a.json").read_bytes().decode("utf-8")) == value
 
 
 def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):
