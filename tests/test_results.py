@@ -159,6 +159,7 @@ def test_print(capsys):
         ("paper.pdf", 2, "paper_2", ".png"),
         ("drawing.ras", None, "drawing", ".png"),  # Pillow reads these but does not write them
         ("clip.gif", None, "clip", ".png"),
+        ("floats.PFM", None, "floats", ".png"),
         ("https://example.org/a/my%20cat.webp?size=3.jpg#x", None, "my cat", ".webp"),
         ("https://example.org/", None, "image_f288b395", ".png"),
         (None, None, "image_f288b395", ".png"),

@@ -188,8 +188,8 @@ class Result(dict[str, Any]):
 
     def _picture_suffix(self) -> str:
         suffix = self._input_name().suffix
-        # GIF has too few colours to draw in, MPO is for several pictures.
-        is_fit = _picture_format(suffix) not in (None, "GIF", "MPO")
+        # GIF has too few colours to draw in, PFM holds floats, MPO is for several pictures.
+        is_fit = _picture_format(suffix) not in (None, "GIF", "MPO") and suffix.lower() != ".pfm"
         return suffix if is_fit and suffix.lower() in IMAGE_SUFFIXES else ".png"
 
 
