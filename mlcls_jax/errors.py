@@ -1,7 +1,9 @@
 """Errors that a user can mend: `main` prints message and hint, without a traceback, and exits 1."""
 
+import shlex
 from collections.abc import Collection
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 MAX_FAULTS = 20  # shown in one message
@@ -16,7 +18,18 @@ class UserError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # shown in a traceback and in a notebook
         self.facts = facts or {}  # for the mode's result file
+
+
+def install_hint(extra: str) -> str:
+    """How to get an extra of pyproject.toml: from the checkout, unless we were installed whole."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / "pyproject.toml").exists():
+        return f'Install it: pip install "mlcls_jax[{extra}]"'
+    there = "" if checkout == Path.cwd() else f"cd {shlex.quote(str(checkout))} && "
+    return f'Install it: {there}pip install -e ".[{extra}]"'
 
 
 def raise_faults(kind: type[UserError], faults: Collection[str], hint: str | None = None) -> None:

@@ -92,7 +92,7 @@ def test_the_code_of_the_docs_gives_the_scores_of_jax(output, wanted, monkeypatc
 def test_without_tensorflow_litert_tells_what_to_install(folder, tmp_path):
     with pytest.raises(UserError, match="the format litert needs TensorFlow") as caught:
         exports.export(folder, tmp_path, ["litert"])
-    assert "mlcls_jax[litert]" in caught.value.hint
+    assert 'pip install -e ".[litert]"' in caught.value.hint
     assert {path.name for path in tmp_path.iterdir()} == {"bundle"}
 
 

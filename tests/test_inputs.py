@@ -636,7 +636,8 @@ from mlcls_jax.inference.inputs import read
 print(type(found.error).__name__, found.error.hint)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == 'InputError Install it: pip install "mlcls_jax[pdf]"', done.stderr
+    hint = 'Install it: pip install -e ".[pdf]"'
+    assert done.stdout.strip() == f"InputError {hint}", done.stderr
 
 
 def test_pages_are_taken_up_as_they_are_asked_for():

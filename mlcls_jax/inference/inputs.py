@@ -34,7 +34,7 @@ from mlcls_jax.data.images import (
     to_pixels,
     walk_images,
 )
-from mlcls_jax.errors import DataError, InputError, UserError
+from mlcls_jax.errors import DataError, InputError, UserError, install_hint
 from mlcls_jax.inference.fetch import Policy, fetch, redacted
 
 _KINDS = (
@@ -529,7 +529,7 @@ def _pdfium() -> Any:
     try:
         import pypdfium2
     except ImportError as error:
-        hint = 'Install it: pip install "mlcls_jax[pdf]"'
+        hint = install_hint("pdf")
         raise InputError("reading PDFs needs pypdfium2, which is not installed", hint) from error
     # As the program ends, a page in the works is waited for, and no other is begun, before PDFium
     # is shut down. The last handler registered is called first; that of `finalize`, which closes

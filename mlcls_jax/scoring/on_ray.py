@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mlcls_jax.errors import InputError, UserError, WorkdirError
+from mlcls_jax.errors import InputError, UserError, WorkdirError, install_hint
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring.inputs import Read
@@ -36,7 +36,7 @@ def ray_engine(address: str | None, cpus_per_actor: int | None) -> Engine:
     try:
         import ray
     except ImportError as error:
-        raise InputError("ray is missing", 'pip install "mlcls_jax[ray]"') from error
+        raise InputError("ray is missing", install_hint("ray")) from error
 
     def run(request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
         if not ranges:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from mlcls_jax.errors import UserError
+from mlcls_jax.errors import UserError, install_hint
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.options import Options, add_arguments, from_arguments
 
@@ -33,6 +33,6 @@ def serve(
     except ImportError as error:
         raise UserError(
             f"the server needs {error.name}, which is not installed",
-            'Install it: pip install "mlcls_jax[serve]"',
+            install_hint("serve"),
         ) from error
     run(predictor, options, announce)

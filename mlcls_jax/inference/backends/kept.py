@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mlcls_jax import __version__, files
-from mlcls_jax.errors import UserError
+from mlcls_jax.errors import UserError, install_hint
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports import EXPORTS, reference_scores, write_checked
 from mlcls_jax.inference.exports.verify import sample_images
@@ -74,7 +74,7 @@ def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> 
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise UserError(
-            f"int8 needs onnx and ONNX Runtime: {error}", 'Install: pip install "mlcls_jax[onnx]"'
+            f"int8 needs onnx and ONNX Runtime: {error}", install_hint("onnx")
         ) from error
 
     class Images(CalibrationDataReader):

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mlcls_jax.errors import InputError, UserError
+from mlcls_jax.errors import InputError, UserError, install_hint
 from mlcls_jax.inference.backends.kept import in_batches, onnx_file, thread_count
 from mlcls_jax.inference.bundle import Bundle
 
@@ -35,7 +35,7 @@ class OpenVino:
         except ImportError as error:
             raise UserError(
                 f"the backend openvino needs OpenVINO: {error}",
-                'Install it: pip install "mlcls_jax[openvino]"',
+                install_hint("openvino"),
             ) from error
         core = openvino.Core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -13,12 +13,11 @@ import numpy as np
 from jax import export
 from jax.extend import core
 
-from mlcls_jax.errors import ExportError
+from mlcls_jax.errors import ExportError, install_hint
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.models.layers import depthwise_form
 
 CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call")  # of other traced programs
-INSTALL = 'Install it: pip install "mlcls_jax[litert]"'
 
 
 def write(bundle: Bundle, path: Path) -> None:
@@ -32,7 +31,9 @@ def write(bundle: Bundle, path: Path) -> None:
         import tensorflow as tf
         from tensorflow.compiler.tf2xla.python import xla
     except ImportError as error:
-        raise ExportError(f"the format litert needs TensorFlow: {error}", INSTALL) from error
+        raise ExportError(
+            f"the format litert needs TensorFlow: {error}", install_hint("litert")
+        ) from error
     exported = _export(bundle)
     (images,), (scores,) = exported.in_avals, exported.out_avals
 
@@ -68,7 +69,9 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise ExportError(f"the format litert needs LiteRT: {error}", INSTALL) from error
+        raise ExportError(
+            f"the format litert needs LiteRT: {error}", install_hint("litert")
+        ) from error
     interpreter = Interpreter(model_path=str(path))
     run = interpreter.get_signature_runner()
     return lambda images: np.concatenate([run(images=image[None])["scores"] for image in images])

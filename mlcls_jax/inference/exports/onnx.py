@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mlcls_jax import __version__
-from mlcls_jax.errors import ExportError
+from mlcls_jax.errors import ExportError, install_hint
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports.onnx_graph import build
 from mlcls_jax.models.layers import depthwise_form
@@ -81,7 +81,7 @@ def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "M
     except ImportError as error:
         raise ExportError(
             "ONNX files are written by the package onnx, which is not installed",
-            'pip install "mlcls_jax[onnx]"',
+            install_hint("onnx"),
         ) from error
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *image_size, 3), jnp.uint8)
