@@ -17,15 +17,28 @@ from typing import Any, Literal
 import yaml
 from ml_collections import ConfigDict, config_dict
 
+from mlcls_jax import paths
 from mlcls_jax.errors import ConfigError
 
 EXPORT_FORMATS = ("stablehlo", "onnx", "litert")
 DEFAULT_THRESHOLD = 0.5
 
 
-def option(default: Any, help: str, *, min: float | None = None, max: float | None = None) -> Any:
-    """A field with one line of help and, for numbers, the range of its values (ends included)."""
-    return field(default=default, metadata={"help": help, "min": min, "max": max})
+def option(
+    default: Any,
+    help: str,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    path: Literal["local", "any"] | None = None,
+) -> Any:
+    """A field with one line of help and, for numbers, the range of its values (ends included).
+
+    `path`: the value is a path, in which `~` and `file://` are written out when it is parsed; of
+    this machine, or else (any) its reader may understand other URLs.
+    """
+    metadata = {"help": help, "min": min, "max": max, "path": path}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +61,7 @@ class Model:
     weights: str | None = option(
         None,
         "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
+        path="any",
     )
     weights_strict: bool = option(True, "fail if weights lack anything but the head")
     query_num: int = option(80, "ML-Decoder: queries, at most one a label", min=0)
@@ -64,7 +78,9 @@ class Model:
     )
     trainable_queries: bool = option(False, "ML-Decoder: train the queries; the original does not")
     text_embeddings: str | None = option(
-        None, "ML-Decoder: .npy file [labels, size]; queries are made from these embeddings"
+        None,
+        "ML-Decoder: .npy file [labels, size]; queries are made from these embeddings",
+        path="local",
     )
     text_dim: int | None = option(
         None, "ML-Decoder: size of the text embeddings; follows text_embeddings", min=1
@@ -92,10 +108,11 @@ class Data:
         None,
         "mlcls: folder that holds images/, label.txt and the lists; packed: that of the shards;"
         " tfds: where the builders' data lie, None: the library's default",
+        path="any",
     )
-    train_list: str = option("train.txt", "mlcls: list of training images, in dir")
-    val_list: str = option("val.txt", "mlcls: list of validation images, in dir")
-    label_file: str = option("label.txt", "mlcls: label names, in dir")
+    train_list: str = option("train.txt", "mlcls: list of training images, in dir", path="local")
+    val_list: str = option("val.txt", "mlcls: list of validation images, in dir", path="local")
+    label_file: str = option("label.txt", "mlcls: label names, in dir", path="local")
     tfds: str | None = option(None, "tfds: builder and configuration, coco/2017 for instance")
     train_split: str = option("train", "packed, tfds: split to train on")
     val_split: str = option("validation", "packed, tfds: split to validate on")
@@ -241,7 +258,9 @@ class Loss:
 class Distill:
     """Learning from a teacher's scores besides the targets."""
 
-    teacher: str | None = option(None, "bundle of a trained model with the same labels")
+    teacher: str | None = option(
+        None, "bundle of a trained model with the same labels", path="local"
+    )
     weight: float = option(0.5, "share of the teacher in the loss", min=0.0, max=1.0)
     temperature: float = option(1.0, "divides both models' logits", min=0.01, max=100.0)
     features: float = option(
@@ -285,7 +304,9 @@ class Evaluate:
         min=0.0,
         max=1.0,
     )
-    model_dir: str | None = option(None, "bundle to evaluate; None: best_model in the workdir")
+    model_dir: str | None = option(
+        None, "bundle to evaluate; None: best_model in the workdir", path="local"
+    )
     report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
     thresholds: bool = option(
         False, "mode=evaluate: choose thresholds at the end, as mode=thresholds does"
@@ -315,15 +336,19 @@ class Thresholds:
 class Predict:
     """mode=predict."""
 
-    input: str | None = option(None, "an image, or a folder of images")
+    input: str | None = option(None, "an image, or a folder of images", path="any")
     model_dir: str | None = option(
-        None, "bundle to use, or weight file of model.name; None: best_model in the workdir"
+        None,
+        "bundle to use, or weight file of model.name; None: best_model in the workdir",
+        path="local",
     )
     batch_size: int = option(16, "images a batch", min=1)
     threshold: float | None = option(
         None, "score above which a label is reported; None: the bundle's", min=0.0, max=1.0
     )
-    output: str | None = option(None, "folder for the results; None: predictions in the workdir")
+    output: str | None = option(
+        None, "folder for the results; None: predictions in the workdir", path="local"
+    )
     explain: bool = option(False, "draw where the head looked for each label (ML-Decoder)")
     backend: Literal["jax", "onnxruntime", "openvino", "auto"] = option(
         "jax", "what computes; auto: the fastest here, by a short measurement"
@@ -337,13 +362,19 @@ class Predict:
 class Export:
     """mode=export: the bundle and other runtimes' files, each verified against JAX' scores."""
 
-    model_dir: str | None = option(None, "bundle to export; None: best_model in the workdir")
+    model_dir: str | None = option(
+        None, "bundle to export; None: best_model in the workdir", path="local"
+    )
     formats: tuple[str, ...] = option(
         ("stablehlo", "onnx"), "some of stablehlo, onnx, litert; the bundle is always there"
     )
-    output: str | None = option(None, "folder for the files; None: export in the workdir")
+    output: str | None = option(
+        None, "folder for the files; None: export in the workdir", path="local"
+    )
     images: str | None = option(
-        None, "image or folder of images to verify with; None: two photographs of scikit-learn's"
+        None,
+        "image or folder of images to verify with; None: two photographs of scikit-learn's",
+        path="local",
     )
 
 
@@ -365,15 +396,18 @@ class Convert:
         " several ways are possible, the run stops and asks",
     )
     train_annotations: str | None = option(
-        None, "COCO JSON, CSV or VOC image set of the training images; None: the usual place"
+        None,
+        "COCO JSON, CSV or VOC image set of the training images; None: the usual place",
+        path="local",
     )
-    val_annotations: str | None = option(None, "the same of the validation images")
+    val_annotations: str | None = option(None, "the same of the validation images", path="local")
     train_images: str | None = option(
         None,
         "folder of the training images, train2017 for instance, in data.dir or elsewhere; it is"
         " linked from images/; None: the usual place",
+        path="local",
     )
-    val_images: str | None = option(None, "folder of the validation images")
+    val_images: str | None = option(None, "folder of the validation images", path="local")
     crowd: bool = option(False, "COCO: count boxes around crowds; VOC: objects marked difficult")
     min_area: float = option(
         0.0, "COCO, VOC: ignore boxes, or annotations without one, of fewer pixels", min=0.0
@@ -585,6 +619,11 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
         value = float(value)
     elif not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
         return value, f"must be {_kind_text(f)}"
+    if f.metadata["path"]:
+        value = paths.expand(value)
+        fault = paths.why_not_local(value)
+        if fault and not (f.metadata["path"] == "any" and paths.is_url(value)):
+            return value, fault
     if choices and value not in choices:
         close = difflib.get_close_matches(str(value), choices, n=1)
         return value, f"must be one of {', '.join(choices)}" + (
@@ -632,6 +671,11 @@ def _contradictions(config: Config) -> list[str]:
         faults.append("data.dir=None: data.source=mlcls needs the folder of the data set")
     if config.data.source == "packed" and config.data.dir is None and needs_data:
         faults.append("data.dir=None: data.source=packed needs the folder of the shards")
+    if config.data.dir and config.data.source != "packed" and paths.is_url(config.data.dir):
+        faults.append(
+            f"data.dir={config.data.dir!r}: {paths.why_not_local(config.data.dir)}."
+            " Only data.source=packed is read from there."
+        )
     if config.data.source == "tfds" and config.data.tfds is None and needs_data:
         faults.append("data.tfds=None: data.source=tfds needs a builder, coco/2017 for instance")
     if config.mode == "check_dataset" and config.data.source != "mlcls":

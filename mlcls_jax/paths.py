@@ -7,9 +7,6 @@ from urllib.request import url2pathname
 
 from mlcls_jax.errors import ConfigError
 
-NOT_LOCAL = "must be a path on this machine, not a URL"
-MOUNT = "Mount the store as a folder, or copy the files."
-
 
 def expand(given: str) -> str:
     """The same place with `~` and `file:///…` written out; other URLs are left as they are."""
@@ -23,21 +20,33 @@ def is_url(given: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]+:/", given, re.IGNORECASE) is not None
 
 
-def local_path(option: str, given: str | os.PathLike[str]) -> Path:
-    """The path that an option's text means on this machine's disks.
+def why_not_local(expanded: str) -> str | None:
+    """What is wrong with it as a path on this machine's disks; None: nothing."""
+    if not expanded:
+        return "must be a path, and is empty"
+    if is_url(expanded):
+        return "must be a path on this machine, not a URL: mount the store, or copy the files"
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        return "must be in a home folder that is known: write it out"
+    return None
+
+
+def local_text(option: str, given: str) -> str:
+    """What an option's text means as a path on this machine's disks.
 
     Args:
       option: what the user knows it as, for the message: `--output`, `model_dir`.
-      given: the text; may begin with `~` or `file:///`.
+      given: the text; may begin with `~` or `file:///`. A slash at its end stays.
 
     Raises:
       ConfigError: it is empty, a URL of another kind, or in the home folder of nobody.
     """
-    text = expand(os.fspath(given))
-    if not text:
-        raise ConfigError(f"{option}: is empty", "Name a file or folder.")
-    if is_url(text):
-        raise ConfigError(f"{option}: {given}: {NOT_LOCAL}", MOUNT)
-    if text.startswith("~") and not os.path.lexists(text):
-        raise ConfigError(f"{option}: {given}: no such home folder is known", "Write it out.")
-    return Path(text)
+    expanded = expand(given)
+    if fault := why_not_local(expanded):
+        raise ConfigError(f"{option}={given}: {fault}")
+    return expanded
+
+
+def local_path(option: str, given: str | os.PathLike[str]) -> Path:
+    """As `local_text`, as a path."""
+    return Path(local_text(option, os.fspath(given)))

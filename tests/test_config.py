@@ -167,6 +167,27 @@ def test_faults_say_what_would_be_right():
     assert faults({"data.epoch_size": 0}) == ["data.epoch_size=0: must be int, at least 1 or None"]
 
 
+def test_paths_are_of_this_machine(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    keys = [key for key, f in OPTIONS.items() if f.metadata["path"] == "local"]
+    assert {"predict.output", "export.output", "evaluate.model_dir", "data.val_list"} <= {*keys}
+    told = faults(dict.fromkeys(keys, "gs://bucket/x") | {"data.train_list": ""})
+    assert [line.partition("=")[0] for line in told] == keys
+    assert all("not a URL" in line or "is empty" in line for line in told)
+    both = {"data.dir": "~/a", "predict.output": "file:///out%20put"}
+    parsed = parse(plain(both))
+    assert (parsed.data.dir, parsed.predict.output) == ("/home/me/a", "/out put")
+
+
+def test_some_inputs_may_be_urls():
+    weights = {"model.weights": "hf://owner/name", "predict.input": "https://a.example/x.jpg"}
+    assert parse(plain(weights)).model.weights == "hf://owner/name"
+    url = {"data.dir": "gs://bucket/data"}
+    assert parse(plain({"data.source": "packed"} | url)).data.dir == "gs://bucket/data"
+    (fault,) = faults(url)
+    assert fault.startswith("data.dir='gs://bucket/data': must be a path on this machine")
+
+
 def test_whole_numbers_are_accepted_for_floats():
     parsed = parse(plain({"optimizer.learning_rate": 1, "optimizer.clip_norm": 2})).optimizer
     assert (parsed.learning_rate, parsed.clip_norm) == (1.0, 2.0)

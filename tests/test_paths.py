@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.paths import expand, is_url, local_path
+from mlcls_jax.paths import expand, is_url, local_path, local_text
 
 
 @pytest.mark.parametrize(
@@ -38,16 +38,20 @@ def test_urls_are_refused_by_the_name_of_the_option(given):
     with pytest.raises(ConfigError) as caught:
         local_path("--workdir", given)
     assert caught.value.message == (
-        f"--workdir: {given}: must be a path on this machine, not a URL"
+        f"--workdir={given}: must be a path on this machine, not a URL: mount the store, or copy the"
+        " files"
     )
-    assert "Mount" in caught.value.hint
 
 
 def test_nothing_and_the_home_of_nobody_are_refused():
-    with pytest.raises(ConfigError, match="model_dir: is empty"):
+    with pytest.raises(ConfigError, match="model_dir=: must be a path, and is empty"):
         local_path("model_dir", "")
-    with pytest.raises(ConfigError, match="~nobody-here/x: no such home folder"):
+    with pytest.raises(ConfigError, match="~nobody-here/x: must be in a home folder that is known"):
         local_path("model_dir", "~nobody-here/x")
+
+
+def test_a_slash_at_the_end_says_that_it_is_a_folder():
+    assert local_text("--save_path", "file:///results_v1.0/") == "/results_v1.0/"
 
 
 def test_a_file_whose_name_begins_with_a_tilde(tmp_path, monkeypatch):
