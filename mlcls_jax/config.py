@@ -7,18 +7,21 @@ The rest of the code sees only `Config`.
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from ml_collections import ConfigDict, config_dict
 
 from mlcls_jax import paths
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.errors import ConfigError, raise_faults
 
 EXPORT_FORMATS = ("stablehlo", "onnx", "litert")
 DEFAULT_THRESHOLD = 0.5
@@ -533,16 +536,52 @@ def unknown_key(key: str) -> str:
     return f"{key}: there is no such key; {hint}"
 
 
-def describe() -> str:
-    """The schema as text: key, type, default, range and help, a section a paragraph."""
+def kind_of(key: str) -> str:
+    """What an option's value must be, in words: `int, at least 1`."""
+    return _kind_text(options()[key])
+
+
+def matching(text: str) -> list[str]:
+    """The option of this name, those of this section, or else those that contain the text.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    known = options()
+    found = [key for key in known if key == text or key.startswith(f"{text}.")]
+    found = found or [
+        key for key, f in known.items() if text.lower() in f"{key} {f.metadata['help']}".lower()
+    ]
+    if not found:
+        raise ConfigError(unknown_key(text))
+    return found
+
+
+def describe(keys: Collection[str] | None = None, values: Any = None) -> str:
+    """The schema as text: key, type, default, range and help, a section a paragraph.
+
+    Args:
+      keys: the options to describe; None: all.
+      values: a configuration whose values are shown, with the defaults where they differ.
+    """
     rows, previous = [], ""
     for key, f in options().items():
+        if keys is not None and key not in keys:
+            continue
         name = key.rpartition(".")[0]
         if name != previous:
             rows.append("")
             previous = name
-        rows.append(f"  --config.{key}={f.default}  ({_kind_text(f)})\n      {f.metadata['help']}")
+        value = f.default if values is None else _at(values, key)
+        default = "" if value == f.default else f"; default: {f.default}"
+        rows.append(
+            f"  --config.{key}={value}  ({_kind_text(f)}{default})\n      {f.metadata['help']}"
+        )
     return "\n".join(rows)
+
+
+def _at(values: Any, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), values)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -557,6 +596,26 @@ def to_dict(config: Any) -> dict[str, Any]:
 def to_yaml(config: Config) -> str:
     """The configuration as YAML, in the order of the schema."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def from_yaml(path: str) -> ConfigDict:
+    """The configuration in a file that `to_yaml` wrote, or a part of one, over the defaults.
+
+    Raises:
+      ConfigError: it cannot be read; or lists every unknown key and wrong value.
+    """
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: is not a configuration", "It has sections such as `train:`.")
+    faults: list[str] = []
+    config = _parse_section(Config, given, "", faults)
+    raise_faults(ConfigError, [f"{path}: {fault}" for fault in faults])
+    values = default()
+    values.update_from_flattened_dict({key: _at(config, key) for key in options()})
+    return values
 
 
 def model_from_dict(values: dict[str, Any]) -> Model:
@@ -586,7 +645,7 @@ def _to_config_dict(kind: type) -> ConfigDict:
 
 def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list[str]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    faults += [unknown_key(prefix + name) for name in values if name not in fields]
+    faults += [unknown_key(f"{prefix}{name}") for name in values if name not in fields]
     parsed = {}
     for name, f in fields.items():
         if name not in values:

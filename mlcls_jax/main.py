@@ -14,20 +14,25 @@ import logging
 import os
 import re
 import shlex
-import shutil
 import sys
-import traceback
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import app
 
+from mlcls_jax import __version__, command_line, paths, usage
 from mlcls_jax import config as schema
 from mlcls_jax.errors import PreemptedError, UserError, WorkdirError
 from mlcls_jax.huge_pages import restart_with_huge_pages
-from mlcls_jax.start import collect_rarely, start_console, start_jax, start_logging
+from mlcls_jax.start import (
+    collect_rarely,
+    start_console,
+    start_jax,
+    start_logging,
+    start_streams,
+)
 
 # mode → function (config, workdir) → result; imported when it is run
 MODES = {
@@ -58,88 +63,96 @@ COMMANDS = {
 # flags of PaddleX that stand without a first word, and mean `predict`
 PIPELINE_FLAGS = {"--pipeline", "--input", "--serve", "--get_pipeline_config"}
 # Beginnings of arguments of what computes for long, for which beginning anew is worth a moment.
-LONG = ("--config", "score", "--serve")
-USAGE = "usage: python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo"
-OVERVIEW = """\
-Multi-label image classification.
-
-With a configuration file, `mlcls WORD --config=configs/lcnet.py --workdir=runs/demo [--config.…]`:
-  check        what is wrong with a data set; convert and divide it
-  train        train a model; the same command goes on after an interruption
-  evaluate     mAP and more on the validation images, with a report
-  thresholds   choose thresholds and calibrate on the validation images
-  (--helpconfig lists all keys; `python -m mlcls_jax.main` takes the same flags)
-
-With a model, `mlcls WORD …`:
-  predict      labels of images; also PaddleX' way: mlcls --pipeline NAME --input IMAGE
-  score        labels of millions of images, as Parquet files
-  export       files for other runtimes: StableHLO, ONNX, LiteRT
-  backends     what each runtime and precision costs and brings here
-  --serve      an HTTP server: mlcls --serve --model_dir runs/demo/best_model --port 8080
-
-Others:
-  models       the models that there are
-  pack         a data set as shards
-  plan         memory and time of a training
-
-`mlcls WORD --help` tells more."""
-
+LONG = ("--config", "--workdir", "score", "--serve", "serve")
 log = logging.getLogger("mlcls_jax")
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configuration: FILE.py or FILE.py:RECIPE"
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder for all that the run writes")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    None,
-    "HOST:PORT of process 0, where several processes train together; auto: JAX finds them",
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many they are", lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0", lower_bound=0)
 
 
 def run(argv: list[str] | None = None) -> None:
     """The console command; `argv` is this process' own unless given."""
+    start_streams()
     if argv is None:
         argv = sys.argv
         if any(argument.startswith(LONG) for argument in argv[1:]):
             restart_with_huge_pages()
         collect_rarely()  # before more is imported
-    if "--helpconfig" in argv:
-        print(f"{USAGE} [--config.KEY=VALUE ...]\n{schema.describe()}")
-        return
-    word = argv[1] if len(argv) > 1 else ""
-    if word in ("--help", "-h"):
-        print(OVERVIEW)
+    word, rest = (argv[1], argv[2:]) if len(argv) > 1 else ("help", [])
+    if word == "help" and rest:
+        word, rest = rest[0], ["--help"]
+    if word == "serve":
+        word, rest = "predict", ["--serve", *rest]
+    with_config = command_line.take(rest, "config")[0] is not None
+    if word in ("help", "--help", "-h"):
+        print(usage.overview())
+    elif word in ("version", "--version"):
+        print(f"mlcls_jax {__version__}")
+    elif any(re.match("--?helpconfig(=|$)", argument) for argument in argv[1:]):
+        _help_config([argument for argument in argv if argument not in WORDS])
+    elif word in WORDS or (word in MODES and with_config):
+        _run_word(argv[0], word, rest)
     elif word in COMMANDS:
-        _run_command(word, argv[2:])
+        _run_command(word, rest)
     elif PIPELINE_FLAGS & {argument.partition("=")[0] for argument in argv[1:]}:
         _run_command("predict", argv[1:])
-    elif word in WORDS:
-        # The configuration's flags are looked for here, and the summary repeats them.
-        sys.argv = [argv[0], *argv[2:], f"--config.mode={WORDS[word]}"]
-        _run_flags(sys.argv)
     elif re.fullmatch(r"\w+", word):
         close = difflib.get_close_matches(word, [*WORDS, *COMMANDS], n=1)
-        hint = f"Did you mean {close[0]}?" if close else "`mlcls --help` names all commands."
+        hint = f"Did you mean {close[0]}?" if close else f"`{usage.program()} --help` names all."
         _fail(f"{word}: there is no such command", hint, code=2)
     else:
-        _run_flags(argv)
+        _run_flags(argv, "")
 
 
-def _run_flags(argv: list[str]) -> None:
-    if "--help" in argv:
-        print(f"{USAGE} [--config.KEY=VALUE ...]\n--helpconfig lists all keys.")
+def _run_word(name: str, word: str, arguments: list[str]) -> None:
+    """Run the mode that a command word means; refuse `--config.mode` that means another."""
+    mode = WORDS.get(word, word)
+    asked, arguments = command_line.take(arguments, "config.mode")
+    if asked not in (None, mode):
+        _fail(
+            f"--config.mode={asked}: the command {word} means mode={mode}",
+            "Leave out one of the two.",
+            code=2,
+        )
+    # The configuration's flags are looked for here, and the summary repeats them.
+    sys.argv = [name, *arguments, f"--config.mode={mode}"]
+    _run_flags(sys.argv, word)
+
+
+def _run_flags(argv: list[str], word: str) -> None:
+    if {"--help", "-h"} & {*argv}:
+        mode = command_line.take(argv, "config.mode")[0] or "train"
+        print(usage.help_of(mode if mode in MODES else "train", word))
         return
-    app.run(main, argv=argv, flags_parser=_parse_flags)
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return command_line.parse(argv)
+        except command_line.FlagError as error:
+            _fail(error.message, usage.line(word) if error.hint is None else error.hint, code=2)
+
+    app.run(main, argv=argv, flags_parser=parse)
+
+
+def _help_config(argv: list[str]) -> None:
+    """Print the options: all, or those that a text finds; with --config, that file's values."""
+    text, argv = command_line.take(argv, "helpconfig")
+    try:
+        keys = schema.matching(text) if text and not text.startswith("-") else None
+        values = None
+        if text and text.startswith("-"):  # the next flag
+            argv = [*argv, text]
+        if command_line.take(argv, "config")[0] is not None:
+            command_line.parse(argv, workdir=False)
+            values = command_line.CONFIG.value
+    except UserError as error:
+        _fail(error.message, error.hint, code=2)
+    print(f"{usage.line()}\n{schema.describe(keys, values)}")
 
 
 def main(_: list[str]) -> None:
     """Run the mode; print what went wrong, or what to do next."""
-    workdir, goes_on = Path(_WORKDIR.value), "begins again"
+    workdir, goes_on = Path(command_line.WORKDIR.value), "begins again"
     try:
-        config = schema.parse(_CONFIG.value)
+        workdir = paths.local_path("--workdir", command_line.WORKDIR.value)
+        config = schema.parse(command_line.CONFIG.value)
         if config.mode == "train":
             goes_on = "goes on from the last checkpoint"
         result = _run_mode(config, workdir)
@@ -187,7 +200,11 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
     from mlcls_jax.modes.workdir import open_workdir
 
     start_jax(cache=config.train.compile_cache)
-    parallel.start_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    parallel.start_hosts(
+        command_line.COORDINATOR.value,
+        command_line.NUM_PROCESSES.value,
+        command_line.PROCESS_ID.value,
+    )
     if not parallel.is_lead():
         start_console(logging.WARNING)
         _import(MODES[config.mode])(config, workdir)
@@ -215,22 +232,37 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
     from mlcls_jax.metrics import MAIN_METRIC
 
     same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode\b|predict\.)", a)]
-    command = f"{_python()} -m mlcls_jax.main {shlex.join(same)}"
+    command = f"{usage.program()} {shlex.join(same)}"
     lines = [""]
     if config.mode == "train":
-        paths, metric = result["paths"], MAIN_METRIC[config.model.task]
+        written, metric = result["paths"], MAIN_METRIC[config.model.task]
         lines += [
             f"{metric} {result[metric]:.4f} on the validation images: "
             f"{result['best_weights']} weights of epoch {result['best_epoch']}, "
             f"after {result['seconds']:.0f} s at {result['images_per_s']:.0f} images/s.",
-            f"  model        {paths['best_model']}",
-            *([f"  predictions  {paths['predictions']}"] if "predictions" in paths else []),
-            f"  curves       tensorboard --logdir={workdir}",
+            f"  model        {written['best_model']}",
+            *([f"  predictions  {written['predictions']}"] if "predictions" in written else []),
+            f"  curves       tensorboard --logdir={shlex.quote(str(workdir))}"
+            + ("" if find_spec("tensorboard") else "  (pip install tensorboard)"),
             "Next:",
-            f"  {command} --config.mode=evaluate",
-            f"  {command} --config.mode=predict "
-            f"--config.predict.input={paths.get('samples', '<image or folder>')}",
         ]
+        samples = written.get("samples", "<image or folder>")
+        if usage.program() == "mlcls":
+            predict = {
+                "--model_dir": written["best_model"],
+                "--input": samples,
+                "--save_path": workdir / "predictions",
+            }
+            flags = [f"{flag}={value}" for flag, value in predict.items()]
+            lines += [
+                f"  mlcls evaluate {shlex.quote(f'--workdir={workdir}')}",
+                f"  mlcls predict {shlex.join(flags)}",
+            ]
+        else:
+            lines += [
+                f"  {command} --config.mode=evaluate",
+                f"  {command} --config.mode=predict --config.predict.input={samples}",
+            ]
     elif config.mode == "evaluate":
         lines += [
             f"{name:16} {result[name]:.4f}"
@@ -299,59 +331,6 @@ def _check_summary(config: schema.Config, workdir: Path, result: dict[str, Any])
             " looks for near duplicates."
         )
     return lines
-
-
-def _python() -> str:
-    """How the user calls this interpreter: `python`, or a path where that is another one."""
-    found = shutil.which("python")
-    if found and Path(sys.prefix) in Path(found).parents:
-        return "python"
-    relative = os.path.relpath(sys.executable)
-    return shlex.quote(sys.executable if relative.startswith("..") else relative)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with faults told in one line each."""
-    known = schema.options()
-    matches = (re.match(r"--?(?:no)?config\.([\w.]+)(=None$)?", a) for a in argv[1:])
-    given = [match.group(0, 1, 2) for match in matches if match]
-    if unknown := [schema.unknown_key(key) for _, key, _ in given if key not in known]:
-        _fail("\n".join(unknown), None, code=2)
-    nones = {argument: key for argument, key, is_none in given if is_none}  # absl has no None
-    try:
-        rest = flags.FLAGS([argument for argument in argv if argument not in nones])
-        if _CONFIG.present:
-            _CONFIG.value.update_from_flattened_dict(dict.fromkeys(nones.values()))
-    except Exception as error:  # noqa: BLE001 (a configuration file may raise anything)
-        _fail(_explain(error), USAGE, code=2)
-    for flag in (_CONFIG, _WORKDIR):
-        if not flag.present:
-            _fail(f"--{flag.name} is missing", USAGE, code=2)
-    if not _WORKDIR.value:
-        _fail("--workdir is empty", USAGE, code=2)
-    if len(rest) > 1:
-        _fail(f"{rest[1]!r} is not a flag", USAGE, code=2)
-    return rest
-
-
-def _explain(error: BaseException) -> str:
-    """What went wrong and, if it was in the configuration file, where."""
-    cause: BaseException | None = error
-    while cause is not None:
-        for frame, line in reversed(list(traceback.walk_tb(cause.__traceback__))):
-            if frame.f_globals.get("__name__") == "config_config":  # ml_collections' name for it
-                return f"{frame.f_code.co_filename}:{line}: {_text(cause)}"
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError):
-        return f"--config: {str(error).splitlines()[-1].strip()}"
-    return _text(error)
-
-
-def _text(error: BaseException) -> str:
-    while error.args and isinstance(error.args[0], BaseException):  # ConfigDict wraps a KeyError
-        error = error.args[0]
-    text = error.args[0] if isinstance(error, KeyError) else str(error)
-    return re.sub(r' Other fields present: ".*"(\n|$)', " ", text, flags=re.DOTALL)
 
 
 def _fail(message: str, hint: str | None, *, code: int) -> NoReturn:

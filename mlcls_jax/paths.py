@@ -1,7 +1,9 @@
 """What users give as a path: `~` and `file://` are understood, and other URLs refused."""
 
+import functools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.request import url2pathname
 
@@ -45,6 +47,11 @@ def local_text(option: str, given: str) -> str:
     if fault := why_not_local(expanded):
         raise ConfigError(f"{option}={given}: {fault}")
     return expanded
+
+
+def local(option: str) -> Callable[[str], str]:
+    """`local_text` of an option, as the `type` of an argument."""
+    return functools.partial(local_text, option)
 
 
 def local_path(option: str, given: str | os.PathLike[str]) -> Path:

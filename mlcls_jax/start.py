@@ -1,6 +1,7 @@
 """What a process sets up once, before a mode runs: logging, JAX's compilation cache, memory."""
 
 import gc
+import io
 import logging
 import os
 import sys
@@ -20,10 +21,20 @@ def collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def start_streams() -> None:
+    """Let what the encoding of standard output or error lacks be written as escapes.
+
+    In a C locale that is all but ASCII; and names of files that are not UTF-8, everywhere.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def start_logging(log_file: Path) -> None:
     """Our messages to the terminal (INFO) and to `log_file` (all); libraries only warn."""
     start_console()
-    file = logging.FileHandler(log_file, encoding="utf-8")
+    file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("mlcls_jax").addHandler(file)
 

@@ -357,7 +357,7 @@ class HasArray:
 def test_tensors_are_told_with_the_way_out():
     tensor = jax.numpy.zeros((4, 4, 3), "uint8")
     for source, place in ((tensor, "the input"), ([tensor], "input 0")):
-        with pytest.raises(InputError, match=f"^{place}: .*ArrayImpl is not a picture$") as caught:
+        with pytest.raises(InputError, match=f"^{place}: .*ArrayImpl is not a picture\n") as caught:
             list(read(source))
         assert "np.asarray" in caught.value.hint and "[3, H, W]" in caught.value.hint
 

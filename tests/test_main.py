@@ -65,16 +65,19 @@ def test_impossible_values_are_refused_together_before_anything_is_done(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--config is missing"),
+        (["--workdir=x"], "--config is missing, and x has no config.yaml of an earlier run"),
         ([CONFIG], "--workdir is missing"),
         ([CONFIG, "--workdir="], "--workdir is empty"),
         ([CONFIG, "--workdir=x", "more"], "'more' is not a flag"),
         ([CONFIG, "--workdri=x"], "Unknown command line flag 'workdri'. Did you mean: workdir"),
-        ([CONFIG, "--workdir=x", "--config.seed=a"], "flag --config.seed=a: invalid literal"),
+        ([CONFIG, "--workdir=x", "--config.seed=a"], "seed=a: must be int, 0 to 2147483647"),
         ([CONFIG, "--workdir=x", "--config.seed"], "Missing value for flag --config.seed"),
         ([CONFIG, "--workdir=x", "--config.log=3"], "log: is a section; it has log.tensorboard"),
         ([CONFIG + ":nope", "--workdir=x"], "configs/lcnet.py:nope: there are demo, mlcls"),
-        (["--config=configs/nope.py", "--workdir=x"], "No such file or directory: 'configs/nope"),
+        (
+            ["--config=configs/nope.py", "--workdir=x"],
+            "configs/nope.py: there is no such configuration file",
+        ),
     ],
 )
 def test_wrong_flags_get_one_line_and_a_hint(arguments, said):

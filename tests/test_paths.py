@@ -37,10 +37,7 @@ def test_paths_of_this_machine(given, meant, monkeypatch):
 def test_urls_are_refused_by_the_name_of_the_option(given):
     with pytest.raises(ConfigError) as caught:
         local_path("--workdir", given)
-    assert caught.value.message == (
-        f"--workdir={given}: must be a path on this machine, not a URL: mount the store, or copy the"
-        " files"
-    )
+    assert caught.value.message.startswith(f"--workdir={given}: must be a path on this machine")
 
 
 def test_nothing_and_the_home_of_nobody_are_refused():

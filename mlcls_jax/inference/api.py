@@ -155,11 +155,12 @@ def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
     """
     from mlcls_jax.errors import InputError
     from mlcls_jax.parsing import parse_yaml, shorten
+    from mlcls_jax.paths import expand
 
-    content, name = pipeline_config().encode(), str(pipeline)
+    content, name = pipeline_config().encode(), expand(str(pipeline))
     if name.endswith((".yaml", ".yml")):
         try:
-            content = Path(pipeline).read_bytes()
+            content = Path(name).read_bytes()
         except (OSError, ValueError) as error:
             raise InputError(f"{pipeline}: cannot be read: {error}") from error
     elif name not in PIPELINES:

@@ -21,7 +21,6 @@ from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
-from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image
@@ -36,6 +35,7 @@ from mlcls_jax.data.images import (
 )
 from mlcls_jax.errors import DataError, InputError, UserError, install_hint
 from mlcls_jax.inference.fetch import Policy, fetch, redacted
+from mlcls_jax.paths import expand as written_out
 
 _KINDS = (
     "A picture is a uint8 array [H, W, 3], a PIL image, the bytes of an image file, a path or a"
@@ -185,15 +185,14 @@ def local_paths(source: str) -> list[str] | None:
 
     Raises InputError when nothing matches a pattern, and for files of another host.
     """
-    scheme, mark, rest = source.partition("://")
-    if mark and scheme.lower() == "file":
-        host, slash, path = rest.partition("/")
-        if host.lower() not in ("", "localhost"):
-            raise InputError(f"{source}: a file of another host, {host}, cannot be read", _KINDS)
-        return [url2pathname(slash + path)]
-    if _URL.match(source):
+    path = written_out(source)
+    if path[:7].lower() == "file://":
+        host = path[7:].partition("/")[0]
+        raise InputError(f"{source}: a file of another host, {host}, cannot be read", _KINDS)
+    if _URL.match(path):
         return None
-    path = os.path.expanduser(source)
+    if path != source and not source.startswith("~"):  # in a URL nothing is a pattern
+        return [path]
     if glob.escape(path) == path or "\0" in path or os.path.lexists(path):
         return [path]
     if found := sorted(glob.iglob(path, recursive=True)):

@@ -1,6 +1,7 @@
 """The model that a user means: a bundle, a published one, or a weight file with its name."""
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import ML_SUFFIX
 from mlcls_jax.models.weights.fetch import HUB, local_file
 from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
+from mlcls_jax.paths import expand, local_path
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ def open_model(
             f"model_dir={model_dir} and weights={weights}: only one of them can be meant",
             "model_dir is a bundle; weights are a file for a model_name.",
         )
+    if model_dir is not None:
+        model_dir = expand(os.fspath(model_dir))
     if model_dir is not None and is_weight_file(model_dir):
         described = Path(model_dir).with_name("inference.json")
         if Path(model_dir).name == "weights.safetensors" and described.exists():
@@ -59,7 +63,7 @@ def open_model(
         return bundle_of_weights(name, weights, labels)
     if labels is not None:
         raise InputError("labels are given, but a bundle has its own", "Leave labels out.")
-    folder = official_bundle(name) if model_dir is None else Path(model_dir)
+    folder = official_bundle(name) if model_dir is None else local_path("model_dir", model_dir)
     bundle = read_bundle(folder)
     found = bundle.model.network.config.name
     if name not in (None, found):

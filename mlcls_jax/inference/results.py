@@ -18,6 +18,7 @@ from mlcls_jax.data.images import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
 from mlcls_jax.inference.names import own_name, readable
+from mlcls_jax.paths import local_text
 
 _DIGITS = 5
 _NO_PICTURE = np.full((120, 320, 3), 225, np.uint8)  # drawn where an image could not be read
@@ -161,7 +162,7 @@ class Result(dict[str, Any]):
 
     def _target(self, path: str | Path, suffix: str) -> Path:
         """The file that is written for `path`; `suffix` is its suffix in a folder."""
-        path = os.path.expanduser(path)
+        path = local_text("the path", os.fspath(path))
         if not is_folder(path):
             return Path(path)
         folder = Path(path)
@@ -202,7 +203,7 @@ def is_folder(path: str | Path) -> bool:
 
     It is one, or the path ends with a slash, or in no suffix of a file that is written here.
     """
-    path = os.path.expanduser(path)
+    path = os.fspath(path)
     suffix = Path(path).suffix.lower()
     is_ours = suffix in (".json", *IMAGE_SUFFIXES) or _picture_format(suffix) is not None
     return path.endswith(("/", os.sep)) or os.path.isdir(path) or not is_ours

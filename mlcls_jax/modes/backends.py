@@ -1,17 +1,18 @@
 """`mlcls backends MODEL_DIR`: what each backend and precision gains here, and what it costs."""
 
-import argparse
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from mlcls_jax import usage
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.backends import BACKENDS, open_backend
 from mlcls_jax.inference.backends.choose import machine, measure
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.exports.verify import read_images
+from mlcls_jax.paths import local
 
 
 class Row(NamedTuple):
@@ -34,17 +35,22 @@ def run(argv: list[str]) -> str:
       InputError: there is no image.
       SystemExit: the arguments are wrong, or ask for help.
     """
-    parser = argparse.ArgumentParser(
-        prog="mlcls backends",
-        description="Speed of each backend and precision, and how scores change from those of JAX"
-        " in float32.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = usage.parser(
+        "backends",
+        "Speed of each backend and precision, and how scores change from those of JAX in float32.",
+        "backends runs/demo/best_model --images runs/demo/samples",
     )
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="bundle, best_model for instance")
+    parser.add_argument(
+        "model_dir",
+        metavar="MODEL_DIR",
+        type=local("MODEL_DIR"),
+        help="bundle, best_model for instance",
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="images computed together")
     parser.add_argument(
-        "--images", help="image or folder, of which up to 64; None: parts of two photographs"
+        "--images",
+        type=local("--images"),
+        help="image or folder, of which up to 64; None: parts of two photographs",
     )
     args = parser.parse_args(argv)
     if args.batch_size < 1:

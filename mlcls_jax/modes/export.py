@@ -1,11 +1,12 @@
 """mode=export and `mlcls export MODEL_DIR`: a bundle as files for other runtimes."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from mlcls_jax import config as schema
+from mlcls_jax import usage
 from mlcls_jax.inference import exports
+from mlcls_jax.paths import local
 
 
 def export(config: schema.Config, workdir: Path) -> dict[str, Any]:
@@ -46,21 +47,33 @@ def run(argv: list[str]) -> str:
       SystemExit: the arguments are wrong, or ask for help.
     """
     defaults = schema.Export()
-    parser = argparse.ArgumentParser(
-        prog="mlcls export",
-        description="Write a bundle as files for other runtimes, each checked by its runtime.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = usage.parser(
+        "export",
+        "Write a bundle as files for other runtimes, each checked by its runtime.",
+        "export runs/demo/best_model --format onnx --output exported",
     )
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="bundle, best_model for instance")
+    parser.add_argument(
+        "model_dir",
+        metavar="MODEL_DIR",
+        type=local("MODEL_DIR"),
+        help="bundle, best_model for instance",
+    )
     parser.add_argument(
         "--format",
         default=",".join(defaults.formats),
         help=f"some of {','.join(schema.EXPORT_FORMATS)}",
     )
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder for the files")
     parser.add_argument(
-        "--images", help="image or folder to compare scores on; None: parts of two photographs"
+        "--output",
+        metavar="DIR",
+        required=True,
+        type=local("--output"),
+        help="folder for the files",
+    )
+    parser.add_argument(
+        "--images",
+        type=local("--images"),
+        help="image or folder to compare scores on; None: parts of two photographs",
     )
     args = parser.parse_args(argv)
     formats = [name.strip() for name in args.format.split(",")]

@@ -1,10 +1,10 @@
 """`mlcls models [PATTERN]`: the models that there are, with their sizes."""
 
-import argparse
 import difflib
 
 import jax
 
+from mlcls_jax import usage
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import counting, registry
 
@@ -23,7 +23,7 @@ def run(argv: list[str]) -> str:
       ConfigError: no model matches.
       SystemExit: the arguments are wrong, or ask for help.
     """
-    parser = argparse.ArgumentParser(prog="mlcls models", description=TITLE, allow_abbrev=False)
+    parser = usage.parser("models", TITLE, "models 'PP-LCNet*_ML'")
     parser.add_argument(
         "pattern", nargs="?", default="*", help="of names, such as 'PP-LCNet*_ML'; else all"
     )

@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from mlcls_jax import usage
 from mlcls_jax.config import Data
 from mlcls_jax.data.lists import TEST_LIST, find_root
 from mlcls_jax.data.pack import SHARD_SIZE, pack, verify
 from mlcls_jax.data.shards import Manifest
 from mlcls_jax.data.sources import open_data, open_split
 from mlcls_jax.data.types import Source
+from mlcls_jax.paths import local
 
 
 def run(argv: list[str]) -> str:
@@ -82,17 +84,20 @@ def _counts(manifest: Manifest) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcls pack",
+    parser = usage.parser(
+        "pack",
+        "Write an MLClsDataset as shards. Run again, it goes on where it was stopped.",
+        "pack dataset packed --short_side 512",
         usage="%(prog)s DATASET OUTPUT [options]\n       %(prog)s --verify OUTPUT",
-        description="Write an MLClsDataset as shards. Run again, it goes on where it was stopped.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("folders", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "folders", nargs="+", type=local("DATASET and OUTPUT"), help=argparse.SUPPRESS
+    )
     lists = Data()
     for name in ("train_list", "val_list", "label_file"):
-        parser.add_argument(f"--{name}", default=getattr(lists, name), help="in DATASET")
+        parser.add_argument(
+            f"--{name}", type=local(f"--{name}"), default=getattr(lists, name), help="in DATASET"
+        )
     parser.add_argument(
         "--short_side",
         type=_positive,

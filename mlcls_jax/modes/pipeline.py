@@ -10,12 +10,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlcls_jax import files
+from mlcls_jax import files, usage
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
 from mlcls_jax.modes.predict import check_output, open_input
+from mlcls_jax.paths import expand, local
 from mlcls_jax.serving import add_arguments, from_arguments, serve
 from mlcls_jax.start import start_jax
+
+# The word, and what its help says.
+PREDICT = (
+    "predict",
+    "Print the labels of images; PaddleX' command line, on our models.",
+    "predict --model_dir runs/demo/best_model --input photos --save_path output",
+)
+SERVE = (
+    "serve",
+    "Answer requests over HTTP, and serve a page to try it.",
+    "serve --model_dir runs/demo/best_model --port 8080",
+)
 
 
 def run(argv: list[str]) -> str:
@@ -56,14 +69,24 @@ def run(argv: list[str]) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="mlcls", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--pipeline", default=PIPELINE, help="name, or YAML file")
-    parser.add_argument("--model_dir", help="a bundle of your own, instead of the pipeline's model")
+    parser = usage.parser(*(SERVE if "--serve" in argv else PREDICT))
+    parser.add_argument("--pipeline", type=expand, default=PIPELINE, help="name, or YAML file")
+    parser.add_argument(
+        "--model_dir", type=expand, help="a bundle of your own, instead of the pipeline's model"
+    )
     parser.add_argument("--model_name", help="a published model; or what --weights are of")
-    parser.add_argument("--weights", help="a weight file, URL or hf://owner/name, of --model_name")
-    parser.add_argument("--labels", help="of --weights: a file of lines `<index> <name>`")
-    parser.add_argument("--input", help="image, folder, pattern, URL, TIFF or PDF")
-    parser.add_argument("--save_path", help="folder for a JSON and a picture of each result")
+    parser.add_argument(
+        "--weights", type=expand, help="a weight file, URL or hf://owner/name, of --model_name"
+    )
+    parser.add_argument(
+        "--labels", type=local("--labels"), help="of --weights: a file of lines `<index> <name>`"
+    )
+    parser.add_argument("--input", type=expand, help="image, folder, pattern, URL, TIFF or PDF")
+    parser.add_argument(
+        "--save_path",
+        type=local("--save_path"),
+        help="folder for a JSON and a picture of each result",
+    )
     parser.add_argument(
         "--device", help="cpu, gpu:0, gpu:0,1 or tpu; else the first that JAX finds"
     )

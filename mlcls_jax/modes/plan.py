@@ -7,6 +7,7 @@ import platform
 import jax
 
 from mlcls_jax import config as schema
+from mlcls_jax import usage
 from mlcls_jax.chips import CHIPS, Chip, find_chip
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.modes.compiled import Report, compile_step
@@ -166,11 +167,10 @@ def number(value: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcls plan",
-        description="Predict time and memory of a training step on chips that are not here.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = usage.parser(
+        "plan",
+        "Predict time and memory of a training step on chips that are not here.",
+        "plan --model PP-LCNet_x1_0_ML --chips 8 --kind v5e",
     )
     parser.add_argument("--model", required=True, help="as in `mlcls models`")
     parser.add_argument("--chips", type=_positive, required=True, help="how many")

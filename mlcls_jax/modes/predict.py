@@ -36,7 +36,7 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
       DataError: an image cannot be read, unless `data.on_error` is "skip".
     """
     options = config.predict
-    output = os.path.expanduser(options.output or workdir / "predictions")
+    output = options.output or str(workdir / "predictions")
     check_output(output)
     inputs, save = open_input(options.input)
     model_dir = Path(options.model_dir or workdir / "best_model")

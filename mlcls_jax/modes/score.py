@@ -4,8 +4,10 @@ import argparse
 import json
 from typing import Any
 
+from mlcls_jax import usage
 from mlcls_jax.inference.backends import BACKENDS
 from mlcls_jax.inference.precision import PRECISIONS
+from mlcls_jax.paths import expand, local
 from mlcls_jax.scoring.job import Request
 from mlcls_jax.scoring.score import Summary, score
 from mlcls_jax.start import start_jax
@@ -59,23 +61,32 @@ def _summary(done: Summary) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mlcls score",
-        description="Label very many images, into Parquet files. Run again, it goes on where it was"
-        " stopped.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = usage.parser(
+        "score",
+        "Label very many images, into Parquet files. Run again, it goes on where it was stopped.",
+        "score --model_dir runs/demo/best_model --input photos --output scores",
     )
     plain = Request("", "", "")
     add = parser.add_argument
-    add("--model_dir", required=True, help="the bundle: best_model of a training run")
+    add(
+        "--model_dir",
+        required=True,
+        type=local("--model_dir"),
+        help="the bundle: best_model of a training run",
+    )
     add(
         "--input",
         required=True,
+        type=expand,
         help="a folder of images; a text file with a path or URL a line, or a .csv with a column of"
         " them; a Parquet file or a folder of them; or a packed data set",
     )
-    add("--output", required=True, help="a new folder, or that of a job that is to go on")
+    add(
+        "--output",
+        required=True,
+        type=local("--output"),
+        help="a new folder, or that of a job that is to go on",
+    )
     add("--batch_size", type=_positive, default=plain.batch_size, help="images computed together")
     add("--threshold", type=_threshold, help="a number, or a JSON list or dict; None: the model's")
     add("--all_scores", action="store_true", help="write the scores of all labels")

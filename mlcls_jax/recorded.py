@@ -1,0 +1,14 @@
+"""A configuration file for ml_collections that stands for a run's own `config.yaml`."""
+
+from ml_collections import ConfigDict
+
+from mlcls_jax.config import from_yaml
+
+
+def get_config(path: str) -> ConfigDict:
+    """What the YAML file says, over the defaults; `--config=recorded.py:runs/mine/config.yaml`.
+
+    Raises:
+      ConfigError: like `from_yaml`.
+    """
+    return from_yaml(path)
