@@ -1,5 +1,6 @@
 """Huge pages for malloc on Linux: XLA asks for a training step's memory anew every time."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ def restart_with_huge_pages(setting: Path = SETTING) -> None:
         return
     sys.stdout.flush()
     environment = os.environ | {VARIABLE: TUNABLE}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    with contextlib.suppress(OSError):  # not ours to run: then with small pages
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _helps(setting: Path) -> bool:

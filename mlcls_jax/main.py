@@ -199,6 +199,7 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
     from mlcls_jax import files, parallel
     from mlcls_jax.modes.workdir import open_workdir
 
+    start_console()
     start_jax(cache=config.train.compile_cache)
     parallel.start_hosts(
         command_line.COORDINATOR.value,

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mlcls_jax import files
+from mlcls_jax.errors import UserError
 
 
 def collect_rarely() -> None:
@@ -40,11 +41,15 @@ def start_logging(log_file: Path) -> None:
 
 
 def start_console(level: int = logging.INFO) -> None:
-    """Our messages to the terminal; libraries only warn."""
+    """Our messages to the terminal, of this level on; libraries only warn."""
     logger = logging.getLogger("mlcls_jax")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    logger.addHandler(_BarHandler(level))
+    if not any(isinstance(handler, _BarHandler) for handler in logger.handlers):
+        logger.addHandler(_BarHandler())
+    for handler in logger.handlers:
+        if isinstance(handler, _BarHandler):
+            handler.setLevel(level)
     for library in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
@@ -60,7 +65,12 @@ def start_jax(*, cache: bool) -> None:
     # Before the devices are looked for: that there is no TPU is no news.
     logging.getLogger("jax").setLevel(logging.WARNING)
     if cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(files.cache_folder("jax")))
+        try:
+            folder = files.cache_folder("jax")
+        except UserError as error:  # there is nowhere to write to: it goes without
+            logging.getLogger(__name__).warning("%s", error.message)
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

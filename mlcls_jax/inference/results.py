@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -129,7 +130,13 @@ class Result(dict[str, Any]):
     ) -> None:
         """Prints the result, as indented JSON or else on one line."""
         text = _to_json(self.json, indent=indent, ensure_ascii=ensure_ascii)
-        print(text if format_json else self.json)
+        text = text if format_json else str(self.json)
+        try:
+            text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:  # in a C locale; JSON has escapes of its own
+            text = _to_json(self.json, indent=indent, ensure_ascii=True)
+            text = text if format_json else ascii(self.json)
+        print(text)
 
     def save_to_json(
         self, path: str | Path, *, indent: int | None = 4, ensure_ascii: bool = False
