@@ -37,11 +37,16 @@ ALIASES = {
     "arch": "model.name",
     "pretrained": "model.weights",
     "imgsz": "model.image_size",
+    "img_size": "model.image_size",
     "data": "data.dir",
     "dataset": "data.dir",
     "dataset_dir": "data.dir",
     "optimizer": "optimizer.name",
     "loss": "loss.name",
+    "scheduler": "optimizer.schedule",
+    "wd": "optimizer.weight_decay",
+    "dropout": "model.head_dropout",
+    "num_workers": "data.workers",
 }
 
 
@@ -177,10 +182,11 @@ def _unknown_flag(error: flags.UnrecognizedFlagError, argv: list[str]) -> str:
     """With the key that it may be meant for: who types `--epochs=3` means `train.epochs`."""
     name = error.flagname.removeprefix("no")
     mode = take(argv, "config.mode")[0] or "train"
-    same = any(f".{key}".endswith(f".{name}") for key in schema.options())
-    if not same and name not in ALIASES and "Did you mean" in str(error):
-        return _text(error)
-    key = ALIASES.get(name) or schema.nearest(name if "." in name else f"{mode}.{name}")
+    is_last_part = any(f".{key}".endswith(f".{name}") for key in schema.options())
+    if not is_last_part and name not in ALIASES and "Did you mean" in str(error):
+        return _text(error)  # of `--workdri`
+    # Of several `batch_size` that of the mode's own section.
+    key = ALIASES.get(name) or schema.nearest(f"{mode}.{name}" if is_last_part else name)
     proposal = f"; did you mean --config.{key}?" if key else ""
     return f"--{error.flagname}: there is no such flag{proposal}"
 

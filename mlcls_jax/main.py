@@ -75,6 +75,15 @@ def run(argv: list[str] | None = None) -> None:
         if any(argument.startswith(LONG) for argument in argv[1:]):
             restart_with_huge_pages()
         collect_rarely()  # before more is imported
+    try:
+        _dispatch(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _dispatch(argv: list[str]) -> None:
+    """Do what the first word or the flags ask for."""
     word, rest = (argv[1], argv[2:]) if len(argv) > 1 else ("help", [])
     if word == "help" and rest:
         word, rest = rest[0], ["--help"]
@@ -180,10 +189,15 @@ def _run_command(name: str, arguments: list[str]) -> None:
         print(_import(COMMANDS[name])(arguments), flush=True)
     except UserError as error:
         _fail(error.message, error.hint, code=1)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _fail(f"{error.filename or name}: {error.strerror or error}", None, code=1)
     except KeyboardInterrupt:
         _fail("Interrupted.", "The same command goes on where it can.", code=130)
+    except Exception:
+        log.exception("This is a fault of mlcls_jax, not yours:")
+        _leave(70)
 
 
 def _import(dotted: str) -> Callable[..., Any]:

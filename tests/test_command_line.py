@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,9 @@ def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
         (CONFIG, WORKDIR, "--lr=0.1"): "did you mean --config.optimizer.learning_rate?",
         (CONFIG, WORKDIR, "--train.epochs=3"): "did you mean --config.train.epochs?",
         (CONFIG, WORKDIR, "--model=x"): "did you mean --config.model.name?",
+        (CONFIG, WORKDIR, "--num_workers=2"): "did you mean --config.data.workers?",
+        (CONFIG, WORKDIR, "--batchsize=2"): "did you mean --config.train.batch_size?",
+        (CONFIG, WORKDIR, "--patience=2"): "--patience: there is no such flag\n",
         # values
         (CONFIG, WORKDIR, "--config.train.batch_size=abc"): "train.batch_size=abc: must be int, at",
         (CONFIG, WORKDIR, "--config.train.resume=no-"): "train.resume=no-: must be bool",
@@ -168,6 +172,13 @@ def test_helpconfig_shows_the_values_of_a_file_and_a_part(mlcls):
     assert "--config.model.dtype=float32  (one of float32, bfloat16)" in file.out
     assert "--config.train.epochs=7  (int, at least 1; default: 40)" in flag.out
     assert "optimizer.learning_rate=" in text.out and "--config.seed=" not in text.out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{shlex.quote(sys.executable)} -m mlcls_jax.main --helpconfig"
+    shell = ["bash", "-c", f"set -o pipefail; {command} | head -1"]
+    done = subprocess.run(shell, capture_output=True, text=True, cwd=REPOSITORY, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: ")
 
 
 def test_the_record_of_a_run_is_a_configuration(mlcls, tmp_path):

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mlcls_jax.errors import ConfigError
+from mlcls_jax import create_model
+from mlcls_jax.errors import ConfigError, WeightsError
+from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.paths import expand, is_url, local_path, local_text
 
 
@@ -38,6 +40,19 @@ def test_urls_are_refused_by_the_name_of_the_option(given):
     with pytest.raises(ConfigError) as caught:
         local_path("--workdir", given)
     assert caught.value.message.startswith(f"--workdir={given}: must be a path on this machine")
+
+
+def test_the_library_understands_the_same_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("gs://bucket/model", Path("gs://bucket/model")):
+        with pytest.raises(ConfigError, match="model_dir=gs:/+bucket/model: must be a path on"):
+            create_model(model_dir=given)
+    for given in ("~/best", f"file://{tmp_path}/best"):
+        with pytest.raises(WeightsError, match=f"^{tmp_path}/best/inference.json: there is no"):
+            create_model(model_dir=given)
+    assert local_file("~/a.pdparams") == tmp_path / "a.pdparams"
+    with pytest.raises(ConfigError, match="weights=s3://b/a.pth: must be a path on"):
+        local_file("s3://b/a.pth")
 
 
 def test_nothing_and_the_home_of_nobody_are_refused():

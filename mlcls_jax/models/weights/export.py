@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.weights.names import NameTable, to_theirs
+from mlcls_jax.paths import local_path
 
 if TYPE_CHECKING:
     from mlcls_jax.models.network import Model
@@ -67,7 +68,7 @@ def save(model: Model, path: str | Path, origin: str) -> Path:
     Raises:
       WeightsError: unknown kind of file.
     """
-    path = Path(path)
+    path = local_path("path", path)
     if path.suffix not in (".pdparams", ".safetensors"):
         raise WeightsError(f"{path}: unknown kind of weight file; use .pdparams or .safetensors")
     arrays = to_foreign(model, origin)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mlcls_jax import files
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.paths import local_path
 
 HUB = "hf://"
 # Files on the hub that hold weights, the preferred first.
@@ -42,7 +43,7 @@ def local_file(source: str | Path) -> Path:
     if re.match(r"https?://", text):
         url, _, digest = text.partition("#sha256=")
         return _download(url, digest.lower())
-    return Path(source)
+    return local_path("weights", source)
 
 
 def _download(url: str, digest: str) -> Path:
