@@ -134,7 +134,7 @@ def parser(
 ) -> argparse.ArgumentParser:
     """A parser for the arguments after a command word; its help shows an example."""
     return argparse.ArgumentParser(
-        prog=f"{program()} {word}".rstrip(),
+        prog=f"mlcls {word}",
         usage=usage,
         description=description,
         epilog=f"for instance:\n  {program()} {example}",

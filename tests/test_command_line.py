@@ -91,7 +91,7 @@ def test_help_is_given_however_it_is_asked_for(mlcls):
 def test_the_help_names_the_command_as_it_was_called(mlcls):
     told = mlcls(["--help"], ["train", "--help"], ["score", "--help"], name="mlcls_jax/main.py")
     assert all("-m mlcls_jax.main " in each.out for each in told)
-    assert not any("mlcls train" in each.out or "mlcls score" in each.out for each in told)
+    assert not any("  mlcls train" in each.out or "  mlcls score" in each.out for each in told)
 
 
 def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
