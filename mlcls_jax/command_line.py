@@ -75,6 +75,10 @@ def parse(argv: list[str], *, workdir: bool = True) -> list[str]:
     Raises:
       FlagError: a flag, a key or a value is wrong, or the configuration file is.
     """
+    try:
+        argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)  # of --flagfile
+    except flags.Error as error:
+        raise FlagError(_text(error)) from error
     known = schema.options()
     matches = (re.match(r"--?(?:no)?config\.([\w.]+)(=None$)?", a) for a in argv[1:])
     given = [match.group(0, 1, 2) for match in matches if match]

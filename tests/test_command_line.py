@@ -174,6 +174,16 @@ def test_helpconfig_shows_the_values_of_a_file_and_a_part(mlcls):
     assert "optimizer.learning_rate=" in text.out and "--config.seed=" not in text.out
 
 
+def test_flags_may_stand_in_a_file(mlcls, tmp_path):
+    (tmp_path / "flags.txt").write_text(f"{CONFIG}\n{WORKDIR}\n--config.seed=-1\n")
+    done, missing = mlcls([f"--flagfile={tmp_path}/flags.txt"], ["--flagfile=nope.txt"])
+    assert (done.code, done.err.splitlines()[0]) == (
+        1,
+        "error: seed=-1: must be int, 0 to 2147483647",
+    )
+    assert missing.code == 2 and "nope.txt" in missing.err
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     command = f"{shlex.quote(sys.executable)} -m mlcls_jax.main --helpconfig"
     shell = ["bash", "-c", f"set -o pipefail; {command} | head -1"]
