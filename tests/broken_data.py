@@ -427,7 +427,11 @@ IN_IMAGES = [
         [("too_large", "train.txt:2", "8100000000 pixels")],
     ),
     cut_off("a JPEG cut off", "JPEG"),
-    cut_off("a JPEG without its last byte", "JPEG", share=0.9999),
+    Broken(
+        "a JPEG without its last byte",
+        picture(_JPEG[:-1]),
+        [("cut_end", "train.txt:2", f"{IMAGE}: ends without its end marker")],
+    ),
     cut_off("a progressive JPEG cut off", "JPEG", progressive=True),
     cut_off("a PNG cut off", "PNG"),
     cut_off("a GIF cut off", "GIF"),

@@ -5,11 +5,13 @@ import io
 import logging
 import os
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
 from pathlib import Path
 
+import bombs
 import cv2
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from mlcls_jax.data.images import (
     resize,
     resize_fast,
     resize_short,
+    to_pixels,
 )
 from mlcls_jax.errors import DataError, InputError
 
@@ -151,6 +154,25 @@ def test_other_orientations_change_nothing(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     np.testing.assert_array_equal(decode(Image.fromarray(image), "PNG", exif=exif), image)
+
+
+TYPES = {"byte": 1, "text": 2, "undefined": 7, "none there is": 99}
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", TYPES)
+def test_an_orientation_of_an_odd_type_says_nothing(file_format, kind):
+    entry = struct.pack("<HHI4s", 0x0112, TYPES[kind], 1, b"\x06")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    image = Image.fromarray(smooth(16, 24))
+    plain = encode(image, file_format)
+    if file_format == "TIFF":  # has no EXIF block, but the tag itself
+        short = struct.pack("<HHI4s", 0x0112, 3, 1, b"\x06")
+        data = encode(image, "TIFF", tiffinfo={0x0112: 6}).replace(short, entry)
+    else:
+        data = encode(image, file_format, exif=exif)
+    assert entry in data
+    np.testing.assert_array_equal(decode_image(data, name="x"), decode_image(plain, name="x"))
 
 
 def test_damaged_exif_does_not_spoil_the_picture():
@@ -338,10 +360,27 @@ def test_cut_off_files_fail_wherever_they_are_cut(tmp_path, encoding):
             read_image(path)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (50, 40), (400, 300)])
-def test_a_jpeg_without_its_last_bytes_is_not_filled_with_grey(size):
-    data = encode(Image.fromarray(picture(*size)), "JPEG")
-    for missing in (1, 2, 3, 16):
+SIZES = [(1, 1), (50, 40), (400, 300)]
+KINDS = {"colours": ("RGB", {}), "grey": ("L", {}), "inks": ("CMYK", {})}
+KINDS["progressive"] = ("RGB", {"progressive": True})
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_jpeg_that_lacks_only_its_end_marker_is_read_whole(kind, size):
+    mode, options = KINDS[kind]
+    data = encode(Image.fromarray(picture(*size)).convert(mode), "JPEG", **options)
+    whole = decode_image(data, name="x.jpg")
+    for missing in (1, 2):
+        np.testing.assert_array_equal(decode_image(data[:-missing], name="x.jpg"), whole)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_jpeg_that_lacks_pixels_is_not_filled_with_grey(kind, size):
+    mode, options = KINDS[kind]
+    data = encode(Image.fromarray(picture(*size)).convert(mode), "JPEG", **options)
+    for missing in (3, 16):
         with pytest.raises(DataError, match="(?i)truncated"):
             decode_image(data[:-missing], name="x.jpg")
 
@@ -391,6 +430,90 @@ def test_too_many_pixels_are_refused_before_they_are_decoded():
     header_only = data[: data.index(b"IDAT") + 4]
     with pytest.raises(DataError, match="x: too large"):
         decode_image(header_only, name="x", max_pixels=619)
+
+
+@pytest.mark.parametrize("spoil", ["plain", "rubbish", "restarts", "thumbnail"])
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(spoil):
+    few, many = bombs.jpeg_scans(256, 64), bombs.jpeg_scans(257, 64)
+    if spoil == "rubbish":
+        few, many = (data.replace(b"\xff\xdb", b"rub\xff\xdb", 1) for data in (few, many))
+    if spoil == "restarts":
+        few, many = (data.replace(b"\xff\xda", b"\xff\xd0\xff\xff\xda") for data in (few, many))
+    if spoil == "thumbnail":
+        segment = b"\xff\xe1" + struct.pack(">H", 2002) + b"\xff\xda" * 1000
+        few, many = (data[:2] + segment + data[2:] for data in (few, many))
+    assert decode_image(few, name="x").shape == (64, 64, 3)
+    with Image.open(io.BytesIO(few)) as image:
+        assert to_pixels(image, name="x").shape == (64, 64, 3)
+    with pytest.raises(DataError, match="x: too large to decode: a JPEG of more than 256 scans"):
+        decode_image(many, name="x")
+    with Image.open(io.BytesIO(many)) as image, pytest.raises(DataError, match="256 scans"):
+        to_pixels(image, name="x")
+
+
+@pytest.mark.parametrize("size", [(65_501, 1), (1, 65_501)])
+def test_a_side_has_a_limit_of_its_own(size):
+    assert decode_image(bombs.png(65_500, 1), name="x").shape == (1, 65_500, 3)
+    with pytest.raises(DataError, match="x: too large .*above the limit of 65500 a side"):
+        decode_image(bombs.png(*size), name="x")
+
+
+def test_a_tile_larger_than_the_picture_counts():
+    assert decode_image(bombs.tiff_tile(16, 1000), name="x", max_pixels=10**6).shape == (16, 16, 3)
+    with pytest.raises(DataError, match="x: too large .*1008 x 1008 pixels in one tile"):
+        decode_image(bombs.tiff_tile(16, 1008), name="x", max_pixels=10**6)
+
+
+MEMORY = """
+import re, sys
+from mlcls_jax.data.images import decode_image
+from mlcls_jax.errors import DataError
+
+def memory(kind):
+    lines = open("/proc/self/status").read()
+    return 1024 * int(re.search(kind + r":\\s+(\\d+)", lines)[1])
+
+data, pixels = sys.stdin.buffer.read(), int(sys.argv[1])
+decode_image(open(sys.argv[2], "rb").read(), name="x")
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmRSS")
+try:
+    decode_image(data, name="x", max_pixels=pixels)
+    print("read", end=" ")
+except DataError as error:
+    print("refused", end=" ")
+print((memory("VmHWM") - before) / pixels)
+"""
+LARGE = {
+    "RGB": (lambda side: bombs.png(side, side), "read"),
+    "alpha": (lambda side: bombs.png(side, side, color=6, alpha=9), "read"),
+    "grey of 16 bits": (lambda side: bombs.png(side, side, bits=16, color=0), "read"),
+    "flat": (lambda side: bombs.png(65_500, side * side // 65_500), "read"),
+    "turned": (lambda side: large(side, "RGB", "PNG", orientation=6), "read"),
+    "floats": (lambda side: large(side, "F", "TIFF", compression="tiff_lzw"), "read"),
+    "a progressive JPEG": (lambda side: large(side, "RGB", "JPEG", progressive=True), "read"),
+    "one in inks": (lambda side: large(side, "CMYK", "JPEG", progressive=True), "refused"),
+    "WebP": (lambda side: large(side, "RGB", "WEBP", lossless=True), "refused"),
+}
+
+
+def large(side, mode, file_format, *, orientation=1, **options):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(Image.new(mode, (side, side)), file_format, exif=exif, **options)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
+@pytest.mark.parametrize("kind", LARGE)
+def test_decoding_takes_ten_bytes_a_pixel_at_most_or_is_refused(tmp_path, kind):
+    make, outcome = LARGE[kind]
+    side = 1000
+    (tmp_path / "small.png").write_bytes(encode(Image.new("L", (9, 9)), "PNG"))
+    command = [sys.executable, "-c", MEMORY, str(side * side), tmp_path / "small.png"]
+    done = subprocess.run(command, input=make(side), capture_output=True, check=True)
+    told, bytes_per_pixel = done.stdout.decode().split()
+    assert told == outcome
+    assert float(bytes_per_pixel) < 10 + 3e6 / side**2
 
 
 def test_a_bomb_warning_turned_into_an_error_is_still_a_data_error(monkeypatch):

@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from mlcls_jax.data.findings import printable
+from mlcls_jax.data.limits import JPEG_KINDS, check_scans, check_size, too_large
 from mlcls_jax.errors import DataError, InputError
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,17 @@ FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "SUN", "TIFF", "GIF")
 
 _EXIF_ORIENTATION = 0x0112
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF and one of its values
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_BITS = 258  # a tag of TIFF
+_JPEG_END = b"\xff\xd9"
+_PIECE = 2**16  # pixels converted at a time: whole pictures would need several times their memory
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # views of a stored picture [H, W]
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.T,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].T,
+    8: lambda stored: np.rot90(stored),
 }
 
 
@@ -90,31 +94,45 @@ def decode_image(
     With `at_least` = (height, width) a JPEG is decoded at the smallest scale of 1/8, 2/8, ... 8/8
     at which neither side falls below it: what a later shrinking would average away is not computed.
 
-    Raises DataError for empty, foreign, damaged or cut-off data, and for pictures of more than
-    `max_pixels` or above Pillow's own limit; their header is enough for that.
+    A JPEG that lacks nothing but its end marker is read, as viewers do.
+
+    Raises DataError for empty, foreign, damaged or cut-off data, and for pictures that
+    `limits.check_size` refuses: their header is enough for that.
     """
     if not data:
         raise DataError(f"{name}: the file is empty", hint="Fetch or copy it again.")
     with data_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        # MPO: a JPEG with further pictures behind it, as phones and stereo cameras write it.
-        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-            _check_pixel_count(image, name=name, max_pixels=max_pixels)
-            orientation = exif_orientation(image)
-            pixels = _decode_jpeg(data, at_least, is_turned=orientation > 4)
-            if pixels is not None:
-                return _turn_upright(pixels, orientation)
-        return to_pixels(image, name=name, max_pixels=max_pixels)
+        check_size(image, name=name, max_pixels=max_pixels)
+        if image.format in JPEG_KINDS:
+            check_scans(data, name=name)
+            if lacks_end(data) and jpeg_warning(data + _JPEG_END) is None:
+                data += _JPEG_END
+                return decode_image(data, name=name, at_least=at_least, max_pixels=max_pixels)
+            if image.mode in ("RGB", "L"):
+                orientation = exif_orientation(image)
+                pixels = _decode_jpeg(data, at_least, is_turned=orientation > 4)
+                if pixels is not None:
+                    return _turn_upright(pixels, orientation)
+        return _load(image)
 
 
 def to_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None) -> np.ndarray:
     """The current frame of a Pillow image as uint8 [H, W, 3], by the rules of `decode_image`."""
     with data_errors(name):
-        _check_pixel_count(image, name=name, max_pixels=max_pixels)
-        image.load()
-        # Only now: Pillow turns TIFFs upright while loading, and then drops the tag.
-        upright = _UPRIGHT.get(exif_orientation(image))
-        rgb = _to_rgb(image)
-        return np.array(rgb if upright is None else rgb.transpose(upright))
+        check_size(image, name=name, max_pixels=max_pixels)
+        file = getattr(image, "fp", None)  # None where it is decoded already
+        if image.format in JPEG_KINDS and file is not None:
+            position = file.tell()
+            file.seek(0)
+            check_scans(file.read(), name=name)
+            file.seek(position)
+        return _load(image)
+
+
+def _load(image: Image.Image) -> np.ndarray:
+    image.load()
+    # Only now: Pillow turns TIFFs upright while loading, and then drops the tag.
+    return _turn_upright(_to_rgb(image), exif_orientation(image))
 
 
 @contextlib.contextmanager
@@ -128,7 +146,9 @@ def data_errors(name: str) -> Iterator[None]:
         hint = f"Readable formats: {', '.join(FORMATS)}."
         raise DataError(f"{name}: this is not an image, or it is damaged", hint=hint) from error
     except Image.DecompressionBombError as error:
-        raise _too_large(str(error), name=name) from error
+        raise too_large(str(error), name=name) from error
+    except MemoryError as error:
+        raise too_large("it takes more memory than there is", name=name) from error
     # Pillow's decoders let many kinds through: OSError, SyntaxError, EOFError, struct.error, ...
     except Exception as error:
         cause = str(error) or type(error).__name__
@@ -343,58 +363,98 @@ def _decode_jpeg(
         return None
 
 
-def _check_pixel_count(image: Image.Image, *, name: str, max_pixels: int | None) -> None:
-    # Pillow itself only warns below twice its limit. Turning the warning into an error would change
-    # the filters of the whole process, which is not safe with threads, hence this comparison.
-    limits = [limit for limit in (max_pixels, Image.MAX_IMAGE_PIXELS) if limit is not None]
-    if limits and image.width * image.height > min(limits):
-        pixels = f"{image.width} x {image.height} pixels, above the limit of {min(limits)}"
-        raise _too_large(pixels, name=name)
+def lacks_end(data: bytes) -> bool:
+    """Whether a JPEG breaks off without the marker that it should end with."""
+    return not data.endswith(_JPEG_END) and data.rfind(_JPEG_END) < data.rfind(b"\xff\xda")
 
 
-def _too_large(cause: str, *, name: str) -> DataError:
-    hint = "Shrink the picture; if you trust it, raise the limit, PIL.Image.MAX_IMAGE_PIXELS too."
-    return DataError(f"{name}: too large to decode: {cause}", hint=hint)
+def jpeg_warning(data: bytes) -> str | None:
+    """What libjpeg says of data that it fills up with grey, and Pillow takes without a word."""
+    try:
+        simplejpeg.decode_jpeg(data, min_height=1, min_width=1)  # an eighth is all it needs
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """How the picture is stored, 1 to 8; 1 is upright. 1 too where its metadata are damaged."""
+    """How the picture is stored, 1 to 8; 1 is upright. 1 too where its metadata are damaged.
+
+    Of another type than the standard's, such as a byte, it says nothing: so do browsers see it.
+    """
     # Damaged metadata fails in many ways, and none of them makes the picture unreadable.
     try:
-        return image.getexif().get(_EXIF_ORIENTATION, 1)
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+        return int(value) if value in _UPRIGHT else 1
     except Exception:  # noqa: BLE001
         return 1
 
 
 def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    upright = _UPRIGHT.get(orientation)
-    return pixels if upright is None else np.array(Image.fromarray(pixels).transpose(upright))
+    if orientation not in _UPRIGHT:
+        return pixels
+    whole = pixels.view("V3")[..., 0]  # moving pixels takes half as long as moving channels
+    turned = np.ascontiguousarray(_UPRIGHT[orientation](whole))
+    return turned[..., None].view(np.uint8)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image)  # [H, W]
-        grey = _to_uint8(values, mode=image.mode)
-        # Pillow leaves these two to its users where a grey value has 16 bits.
-        if image.mode.startswith("I;16"):
-            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-                grey = 255 - grey
-            if image.format == "PNG" and "transparency" in image.info:
-                grey = np.where(values == image.info["transparency"], np.uint8(255), grey)
-        return Image.fromarray(grey).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """The picture as uint8 [H, W, 3]; besides the two, little is ever in memory."""
+    is_wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    convert = _wide_converter(image) if is_wide else _to_colors
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, piece in _pieces(image):
+        pixels[rows] = convert(piece)
+    return pixels
 
 
-def _to_uint8(values: np.ndarray, *, mode: str) -> np.ndarray:
-    """Scales grey values [H, W] of more than 8 bits so that their full scale becomes 255.
+def _pieces(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """The image in rows that can be converted together."""
+    step = max(1, _PIECE // image.width)
+    if step >= image.height:
+        yield slice(None), image
+        return
+    for top in range(0, image.height, step):
+        rows = slice(top, min(top + step, image.height))
+        yield rows, image.crop((0, rows.start, image.width, rows.stop))
 
-    Modes I and F do not say what white is: it is the first usual full scale that holds them all.
+
+def _to_colors(piece: Image.Image) -> np.ndarray:
+    if piece.has_transparency_data:
+        white = Image.new("RGBA", piece.size, "white")
+        piece = Image.alpha_composite(white, piece.convert("RGBA"))
+    return np.asarray(piece.convert("RGB"))
+
+
+def _wide_converter(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
+    """What scales grey values of more than 8 bits so that their full scale becomes 255."""
+    full_scale = _full_scale(image)
+    # Pillow leaves these two to its users where a grey value has 16 bits.
+    is_16 = image.mode.startswith("I;16")
+    is_turned = is_16 and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    clear = image.info.get("transparency") if is_16 and image.format == "PNG" else None
+
+    def convert(piece: Image.Image) -> np.ndarray:
+        values = np.asarray(piece)  # [h, w]
+        fraction = np.nan_to_num(np.clip(values / full_scale, 0, 1))  # infinity: white, NaN: black
+        grey = np.rint(fraction * 255).astype(np.uint8)
+        if is_turned:
+            grey = 255 - grey
+        if clear is not None:
+            grey = np.where(values == clear, np.uint8(255), grey)
+        return grey[..., None]
+
+    return convert
+
+
+def _full_scale(image: Image.Image) -> float:
+    """What white is in an image of grey values of more than 8 bits.
+
+    Modes I and F do not say it: it is the first usual full scale that holds all values.
     """
-    largest = float(values.max(initial=0, where=np.isfinite(values)))
-    scales = {"I": (255, 65535), "F": (1, 255, 65535)}.get(mode, (65535,))
-    full_scale = next((scale for scale in scales if largest <= scale), largest)
-    fraction = np.nan_to_num(np.clip(values / full_scale, 0, 1))  # an infinity is white, NaN black
-    return np.rint(fraction * 255).astype(np.uint8)
+    if image.mode.startswith("I;16"):
+        return 4095 if getattr(image, "tag_v2", {}).get(_BITS) == (12,) else 65535
+    arrays = (np.asarray(piece) for _, piece in _pieces(image))
+    largest = max(float(a.max(initial=0, where=np.isfinite(a))) for a in arrays)
+    usual = (255, 65535) if image.mode == "I" else (1, 255, 65535)
+    return next((scale for scale in usual if largest <= scale), largest)

@@ -9,10 +9,16 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from mlcls_jax.data.images import FORMATS, decode_image, exif_orientation
+from mlcls_jax.data.images import (
+    FORMATS,
+    decode_image,
+    exif_orientation,
+    jpeg_warning,
+    lacks_end,
+)
+from mlcls_jax.data.limits import JPEG_KINDS, check_size
 from mlcls_jax.errors import DataError
 
 _PNG_END = b"IEND\xaeB`\x82"
@@ -93,10 +99,10 @@ def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
     try:
         with Image.open(file, formats=FORMATS) as image:
             kind = image.format
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                size = f"{image.width} x {image.height} pixels"
-                return Probe((("too_large", f"{size}, above the limit of {limit}"),))
+            try:
+                check_size(image, name="")
+            except DataError as error:
+                return Probe((("too_large", error.message.removeprefix(": ")),))
             is_whole = _ends_well(image, file, num_bytes)
             found = _oddities(image)  # last, as it may stop at a damaged frame
     except Image.DecompressionBombError as error:
@@ -116,19 +122,12 @@ def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
             return Probe((("damaged", error.message.removeprefix(": ")),))
         if kind == "PNG" and _PNG_END not in file.getvalue():
             found += (("cut_end", "ends without IEND"),)
-        if kind == "JPEG" and (warning := _jpeg_warning(file.getvalue())):
+        if kind in JPEG_KINDS and lacks_end(file.getvalue()):
+            found += (("cut_end", "ends without its end marker"),)
+        elif kind == "JPEG" and (warning := jpeg_warning(file.getvalue())):
             found += (("doubtful", f"is decoded with a warning: {warning}"),)
     digest = content_digest(file.getvalue()) if isinstance(file, io.BytesIO) else 0
     return Probe(found, True, num_bytes, digest, looks)
-
-
-def _jpeg_warning(content: bytes) -> str | None:
-    """What libjpeg says of data that it fills up with grey, and Pillow takes without a word."""
-    try:
-        simplejpeg.decode_jpeg(content, min_height=1, min_width=1)  # an eighth is all it needs
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def _oddities(image: Image.Image) -> tuple[tuple[str, str], ...]:
