@@ -1,11 +1,14 @@
 """The server under load: connections that ask for one image after another and check each answer.
 
 python -m benchmarks.server MODEL_DIR [--connections 32] [--seconds 30] [--max_batch 16]
-    [--json FILE]
+    [--hostile 0] [--json FILE]
 
 Server and clients share this machine's processors, as two processes. Each connection sends pictures
 of its own (noise, as PNG) and knows their scores beforehand. Below the table: what the bare
 predictor does in a loop with batches as large as the server's were on average.
+
+With `--hostile 4`, the same again while four more connections send JPEGs that take 20 s to decode:
+no answer may then take more than three times as long as the longest before.
 """
 
 import argparse
@@ -18,7 +21,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -28,8 +33,11 @@ from benchmarks.timing import print_table
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
 
+T = TypeVar("T")
+
 PATH = "/multilabel-image-classification?threshold=0.0"
 TOLERANCE = 1e-4
+PERCENTILES = (50, 90, 99, 100)
 SERVER = """
 import sys
 from pathlib import Path
@@ -50,6 +58,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--max_batch", type=int, default=16)
+    parser.add_argument("--hostile", type=int, default=0, help="connections that send slow JPEGs")
     parser.add_argument("--json", help="write the table to this file too")
     options = parser.parse_args()
 
@@ -74,6 +83,10 @@ def main() -> None:
         before, started = _metrics(port), time.monotonic()
         outcomes = asyncio.run(_load(port, files, expected, options.connections, options.seconds))
         seconds, after = time.monotonic() - started, _metrics(port)
+        with_hostile = []
+        if options.hostile:
+            load = _load(port, files, expected, options.connections, options.seconds)
+            with_hostile = asyncio.run(_besieged(port, load, options.hostile))
         server.send_signal(signal.SIGTERM)
     counted = {name: after[name] - before.get(name, 0) for name in after}
 
@@ -87,16 +100,27 @@ def main() -> None:
         ("failures", f"{verdicts.count('failed'):,}"),
         ("wrong answers", f"{verdicts.count('wrong'):,}"),
         ("images/s", f"{rate:,.0f}"),
-        *((f"latency, {p} %, ms", f"{np.percentile(latencies, p):.1f}") for p in (50, 90, 99, 100)),
+        *((f"latency, {p} %, ms", f"{np.percentile(latencies, p):.1f}") for p in PERCENTILES),
         ("mean batch", f"{images / batches:.1f}"),
         ("bare predictor, images/s", f"{bare:,.0f}"),
         ("server / bare predictor", f"{rate / bare:.2f}"),
         ("exit code after SIGTERM", str(server.returncode)),
     ]
+    if with_hostile:
+        besieged = np.array([latency for latency, _ in with_hostile]) * 1000
+        verdicts += [verdict for _, verdict in with_hostile]
+        longest = besieged.max() / latencies.max()
+        rows += [
+            ("with slow JPEGs: requests", f"{len(with_hostile):,}"),
+            *((f"… latency, {p} %, ms", f"{np.percentile(besieged, p):.1f}") for p in PERCENTILES),
+            ("… longest / longest before", f"{longest:.2f}"),
+        ]
     title = f"{options.connections} connections, {seconds:.0f} s"
     print_table(title, [{"case": case, "value": value} for case, value in rows], options.json)
     if rate == 0 or set(verdicts) != {"right"} or server.returncode:
         sys.exit(1)
+    if with_hostile and longest > 3:
+        sys.exit("an answer took more than three times as long while slow JPEGs were sent")
 
 
 async def _load(
@@ -114,6 +138,30 @@ async def _load(
     return [outcome for part in parts for outcome in part]
 
 
+async def _besieged(port: int, load: Awaitable[T], attackers: int) -> T:
+    """What `load` returns, while so many connections send JPEGs that take long to decode."""
+    picture = io.BytesIO()
+    Image.new("RGB", (6000, 6000)).save(picture, "JPEG", progressive=True)
+    data = picture.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    slow = data[:-2] + 200 * scan + data[-2:]
+    attacks = [asyncio.create_task(_attack(port, slow)) for _ in range(attackers)]
+    try:
+        return await load
+    finally:
+        for attack in attacks:
+            attack.cancel()
+        await asyncio.gather(*attacks, return_exceptions=True)
+
+
+async def _attack(port: int, file: bytes) -> None:
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(_request(file, "image/jpeg"))
+        await reader.read(1000)
+        writer.close()
+
+
 async def _connection(
     port: int, files: list[bytes], expected: np.ndarray, mine: range, end: float
 ) -> list[tuple[float, str]]:
@@ -122,11 +170,7 @@ async def _connection(
     while time.monotonic() < end:
         index = mine[len(outcomes) % len(mine)]
         started = time.monotonic()
-        writer.write(
-            f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
-            f"Content-Length: {len(files[index])}\r\n\r\n".encode()
-            + files[index]
-        )
+        writer.write(_request(files[index], "image/png"))
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(head.partition(b"content-length:")[2].split(None, 1)[0])
@@ -139,6 +183,11 @@ async def _connection(
         outcomes.append((time.monotonic() - started, _verdict(answer, expected[index])))
     writer.close()
     return outcomes
+
+
+def _request(file: bytes, kind: str) -> bytes:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: {len(file)}\r\n\r\n".encode() + file
 
 
 def _verdict(answer: dict, expected: np.ndarray) -> str:

@@ -14,6 +14,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
+import bombs
 import numpy as np
 import pytest
 from bundles import LABELS, write_images, write_small
@@ -300,6 +301,16 @@ def test_bad_requests_do_not_disturb_good_ones(server, predictor, images):
     assert grown < 300e6  # 30,000 x 30,000 pixels are 2,700e6 bytes
 
 
+def test_pictures_made_to_be_slow_get_504_and_keep_no_other_waiting(narrow, predictor, images):
+    slow = bombs.jpeg_scans(250, 6000)  # 20 s of processor time
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(narrow.ask, slow, "image/jpeg") for _ in range(2)]
+        for image in images[:5]:
+            assert_same(narrow.classify(image), expected(predictor, image))
+        assert [future.result()[0] for future in asked] == [504, 504]
+    assert_same(narrow.classify(images[5]), expected(predictor, images[5]))
+
+
 def test_who_was_told_to_continue_can_read_that_it_is_too_much(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
@@ -513,12 +524,17 @@ def test_a_server_that_cannot_answer_still_ends_in_time(bundle, folder, images):
     try:
         server.wait_for("/ready", 200)
         hold(server)
-        with ThreadPoolExecutor(1) as pool:
-            due = pool.submit(server.ask, images[0], "image/png")
+        with ThreadPoolExecutor(2) as pool:
+            slow = bombs.jpeg_scans(250, 6000)  # 20 s of processor time
+            due = [
+                pool.submit(server.ask, slow, "image/jpeg"),
+                pool.submit(server.ask, images[0], "image/png"),
+            ]
             wait_held(server)
             assert server.stop() == 0
-            status, answer, _ = due.result()
-            assert (status, answer["errorCode"]) == (503, 503)
+            for future in due:
+                status, answer, _ = future.result()
+                assert (status, answer["errorCode"]) == (503, 503)
     finally:
         server.process.kill()
 

@@ -35,7 +35,9 @@ class Options:
     )
     max_pixels: int = option(50_000_000, "width times height of an image, at most", min=1)
     decoders: int = option(
-        min(os.cpu_count() or 1, 8), "threads that decode and resize images", min=1
+        min(os.cpu_count() or 1, 8),
+        "processes that decode and resize images; twice half as many more for slow ones",
+        min=1,
     )
     allow_urls: tuple[str, ...] = option(
         (), "hosts from which images are fetched, such as images.example.org; none: URLs are off"

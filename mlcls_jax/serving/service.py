@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 from jaxtyping import UInt8
-from PIL import Image
 
-from mlcls_jax.data.images import decode_image
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.fetch import Policy, fetch
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.batcher import Batcher, Scored
+from mlcls_jax.serving.decoders import Decoders
 from mlcls_jax.serving.monitor import Monitor
 from mlcls_jax.serving.options import Options
 from mlcls_jax.serving.requests import Asked, busy, decode_base64, wrong
@@ -51,7 +49,8 @@ class Service:
             max_wait_s=options.max_wait_ms / 1000,
             monitor=self.monitor,
         )
-        self._decoders = ThreadPoolExecutor(options.decoders, "decode")
+        self._decoders = Decoders(options, self.monitor)
+        self._threads = ThreadPoolExecutor(options.decoders, "describe")
         # Threads of their own: slow hosts must not keep other requests from being decoded.
         self._fetchers = ThreadPoolExecutor(8, "fetch") if options.allow_urls else None
         self._policy = Policy(
@@ -74,7 +73,8 @@ class Service:
     def close(self) -> None:
         """Give up what waits; threads end after what they are doing."""
         self._batcher.close()
-        for pool in (self._decoders, self._fetchers):
+        self._decoders.close()
+        for pool in (self._threads, self._fetchers):
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -102,7 +102,7 @@ class Service:
                 raise HTTPException(499, "the client went away")
             raise HTTPException(504, f"no answer within {timeout:g} seconds")
         finally:
-            # Cancelling takes the image out of every queue, unless a thread has it already.
+            # Cancelling takes the image out of every queue, and ends a slow decoding.
             work.cancel()
             leaving.cancel()
             self._at_work -= 1
@@ -114,13 +114,20 @@ class Service:
         try:
             threshold = self.predictor.threshold(choices.threshold)
             data = await self._fetched(asked.image)
-            image, picture = await _in(self._decoders, self._decode, data, choices.visualize)
+            if isinstance(data, str):
+                data = await _in(self._threads, decode_base64, data)
+            image, *pictures = await self._decoders.decode(
+                data,
+                size=self.predictor.bundle.image_size,
+                drawn_side=MAX_DRAWN_SIDE if choices.visualize else None,
+            )
         except UserError as error:
             raise wrong(error.message) from error
         scored = await asyncio.wrap_future(
             self._batcher.submit(image, explain=bool(choices.explain))
         )
-        return await _in(self._decoders, self._describe, scored, picture, threshold)
+        picture = pictures[0] if pictures else None
+        return await _in(self._threads, self._describe, scored, picture, threshold)
 
     async def _fetched(self, image: bytes | str) -> bytes | str:
         if isinstance(image, bytes) or not image[:8].lower().startswith(("http://", "https://")):
@@ -131,22 +138,6 @@ class Service:
                 " the server with --allow_urls HOST"
             )
         return await _in(self._fetchers, fetch, image, self._policy)
-
-    def _decode(
-        self, data: bytes | str, visualize: bool | None
-    ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w 3"] | None]:
-        started = time.monotonic()
-        if isinstance(data, str):
-            data = decode_base64(data)
-        pixels = decode_image(data, name="image", max_pixels=self.options.max_pixels)
-        image = self.predictor.prepare(pixels)
-        picture = None
-        if visualize:
-            small = Image.fromarray(pixels)
-            small.thumbnail((MAX_DRAWN_SIDE, MAX_DRAWN_SIDE))
-            picture = np.asarray(small)
-        self.monitor.decode.observe(time.monotonic() - started)
-        return image, picture
 
     def _describe(
         self,
