@@ -147,6 +147,7 @@ def cut_off(name: str, file_format: str, *, share: float = 0.6, **options: objec
 
 
 _FRAMES = [photo("P", seed=seed) for seed in (1, 2)]
+_DARK = np.arange(400, dtype=np.uint16).reshape(20, 20)
 _JPEG, _PNG, _BMP = (encode(photo(), name) for name in ("JPEG", "PNG", "BMP"))
 _UNSEEN = [("unlisted", IMAGE, "is in no list")]
 
@@ -482,15 +483,23 @@ IN_IMAGES = [
     ),
     Broken(
         "16 bits",
-        picture(encode(Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)), "PNG")),
+        picture(encode(Image.fromarray(160 * _DARK), "PNG")),
         [("sixteen_bit", "train.txt:2", "more than 8 bits a channel (PNG, 20 x 20, I;16)")],
+    ),
+    Broken(
+        "12 bits in 16",
+        picture(encode(Image.fromarray(10 * _DARK), "PNG")),
+        [
+            ("dark", "train.txt:2", f"{IMAGE}: has no value above 16 of 255"),
+            ("sixteen_bit", "train.txt:2", "more than 8 bits a channel (PNG, 20 x 20, I;16)"),
+        ],
     ),
     Broken(
         "16 bits a colour",
         picture(
             b"\x89PNG\r\n\x1a\n"
             + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
-            + png_chunk(b"IDAT", zlib.compress(b"\0\1\2\3\4\5\6"))
+            + png_chunk(b"IDAT", zlib.compress(b"\0\x41\2\3\4\5\6"))
             + png_chunk(b"IEND", b"")
         ),
         [("sixteen_bit", "train.txt:2", "more than 8 bits a channel (PNG, 1 x 1, RGB)")],

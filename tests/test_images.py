@@ -234,6 +234,14 @@ def test_sixteen_bits_are_scaled_down(file_format):
     np.testing.assert_array_equal(decoded[0], np.repeat([0, 0, 1, 1, 100, 255], 3).reshape(6, 3))
 
 
+def test_twelve_bits_of_a_tiff_are_scaled_to_eight():
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<I", 12) + b"\xff\xf8\x00\0"  # 4095, 2048
+    data += struct.pack("<H", len(tags)) + entries + bytes(4)
+    np.testing.assert_array_equal(decode_image(data, name="x")[0, :, 0], [255, 128])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_sixteen_bits_of_colour_are_scaled_down(suffix, channels):

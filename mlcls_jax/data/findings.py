@@ -187,6 +187,12 @@ KINDS: dict[str, Kind] = {
         "images that are decoded with a warning",
         "Look at it: a part may be grey. Fetch or copy the image again.",
     ),
+    "dark": Kind(
+        "warning",
+        "images of more than 8 bits that are nearly black",
+        "White is the greatest number that fits the bits: if these are of a camera with 12, store"
+        " 16 times the values.",
+    ),
     "listed_twice": Kind(
         "warning", "images listed twice", "Remove one line, or the image counts double."
     ),

@@ -26,6 +26,7 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_SIZE = re.compile(rb"\xff[\xc0-\xc2]..\x08(....)", re.DOTALL)
 _WIDE_RAWMODE = re.compile(r";16[BLN]")  # BMP's BGR;16 has 5 or 6 bits
 _LEAST_CONTRAST = 16  # of 255
+_NEARLY_BLACK = 31  # of 255: 13 of 16 bits
 _SMALL = 65536  # bytes; so many are read at once
 
 
@@ -44,7 +45,8 @@ def probe_file(path: str) -> Probe:
     """What an image file's header, size and last bytes say; of a small file the digest, too.
 
     Pixels are decoded only where the end is not as the format wants it, to tell a file that lost
-    pixels from one with something harmless behind them.
+    pixels from one with something harmless behind them, and where they have more than 8 bits, to
+    tell those that fill them from those of 10 or 12.
     """
     return _probe(path, pixels=False)
 
@@ -97,14 +99,14 @@ def _probe(path: str, *, pixels: bool) -> Probe:
 
 def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            kind = image.format
+        with Image.open(file, formats=FORMATS) as header:
+            kind = header.format
             try:
-                check_size(image, name="")
+                check_size(header, name="")
             except DataError as error:
                 return Probe((("too_large", error.message.removeprefix(": ")),))
-            is_whole = _ends_well(image, file, num_bytes)
-            found = _oddities(image)  # last, as it may stop at a damaged frame
+            is_whole = _ends_well(header, file, num_bytes)
+            found = _oddities(header)  # last, as it may stop at a damaged frame
     except Image.DecompressionBombError as error:
         return Probe((("too_large", str(error)),))
     except UnidentifiedImageError:
@@ -113,13 +115,17 @@ def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
     except Exception as error:  # noqa: BLE001 (Pillow's plugins let many kinds through)
         return Probe((("damaged", f"has a damaged header: {error or type(error).__name__}"),))
     looks = 0
-    if pixels or not is_whole:
+    is_wide = "sixteen_bit" in dict(found)
+    if pixels or not is_whole or is_wide:
         file.seek(0)
         file = io.BytesIO(file.read())
         try:
-            looks = difference_hash(decode_image(file.getvalue(), name=""))
+            image = decode_image(file.getvalue(), name="")
         except DataError as error:
             return Probe((("damaged", error.message.removeprefix(": ")),))
+        looks = difference_hash(image)
+        if is_wide and image.max() <= _NEARLY_BLACK:
+            found += (("dark", f"has no value above {image.max()} of 255"),)
         if kind == "PNG" and _PNG_END not in file.getvalue():
             found += (("cut_end", "ends without IEND"),)
         if kind in JPEG_KINDS and lacks_end(file.getvalue()):
