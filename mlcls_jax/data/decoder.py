@@ -5,6 +5,7 @@ of JSON on standard output, with the pixels behind it. Nothing heavy is imported
 fraction of a second, and takes 40 MB.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -62,10 +63,13 @@ def _serve(answers: BinaryIO) -> None:
 
 
 def _write(answers: BinaryIO, answer: dict, *arrays: np.ndarray) -> None:
-    answers.write(json.dumps(answer).encode() + b"\n")
-    for array in arrays:
-        answers.write(array.data)
-    answers.flush()
+    try:
+        answers.write(json.dumps(answer).encode() + b"\n")
+        for array in arrays:
+            answers.write(array.data)
+        answers.flush()
+    except BrokenPipeError:  # nobody is there any more; what is still buffered would fail once more
+        os._exit(1)
 
 
 def _decode(
@@ -90,6 +94,7 @@ def _end_after(seconds: float | None) -> None:
 def _limit(max_memory: int, nice: int) -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_DATA, (max_memory, max_memory))
+    with contextlib.suppress(ValueError):  # a stricter limit is in force
+        resource.setrlimit(resource.RLIMIT_DATA, (max_memory, max_memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(nice)
