@@ -427,6 +427,11 @@ IN_IMAGES = [
         picture(png(90_000, 90_000)),
         [("too_large", "train.txt:2", "8100000000 pixels")],
     ),
+    Broken(
+        "a picture that is too long",
+        picture(png(65_501, 1)),
+        [("too_large", "train.txt:2", "65501 x 1 pixels, above the limit of 65500 a side")],
+    ),
     cut_off("a JPEG cut off", "JPEG"),
     Broken(
         "a JPEG without its last byte",

@@ -35,6 +35,7 @@ def main(max_memory: int, nice: int) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not spoil them
     if HAS_LIMITS:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever it was told when it was started
         _limit(max_memory, nice)
         while os.fork():  # the copy answers; in place of one that was late there is another at once
             status = os.wait()[1]
