@@ -49,8 +49,8 @@ def plain_ppm(num_bytes: int) -> bytes:
 
 
 def bmp_rle(width: int, height: int) -> bytes:
-    """A run-length BMP that only moves on: a few bytes a row."""
-    rows = b"\0\0" * height + b"\0\1"
+    """A run-length BMP of one pixel a row, which Pillow fills up byte by byte."""
+    rows = b"\1\0\0\0" * height + b"\0\1"
     head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0)
     start = 14 + len(head) + 1024
     return struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + head + bytes(1024) + rows

@@ -74,8 +74,15 @@ def test_what_is_no_picture_is_told_and_the_process_goes_on():
     run(work, max_pixels=10_000)
 
 
-def test_pictures_made_to_be_slow_keep_no_other_waiting():
-    slow = bombs.jpeg_scans(250, 6000)  # 20 s of processor time
+SLOW = {  # several seconds of processor time
+    "JPEG": lambda: bombs.jpeg_scans(250, 6000),
+    "BMP": lambda: bombs.bmp_rle(60_000, 800),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_pictures_made_to_be_slow_keep_no_other_waiting(kind):
+    slow = SLOW[kind]()
 
     async def work(decoders):
         slow_ones = [asyncio.create_task(decoders.decode(slow, **PLAIN)) for _ in range(4)]

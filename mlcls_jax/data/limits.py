@@ -13,6 +13,7 @@ BYTES_PER_PIXEL = 10  # of memory, while a picture of as many pixels as are allo
 
 JPEG_KINDS = ("JPEG", "MPO")  # MPO: with further pictures behind it, as phones write it
 
+_RAISE = "Shrink the picture; if you trust it, raise the limit, PIL.Image.MAX_IMAGE_PIXELS too."
 _SCAN = b"\xff\xda"
 # What ends a run of JPEG's compressed data, in which FF is followed by 0 and restart markers stand.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
@@ -34,7 +35,7 @@ def check_size(image: Image.Image, *, name: str, max_pixels: int | None = None) 
     """
     if max(image.size) > MAX_SIDE:
         sides = f"{image.width} x {image.height} pixels, above the limit of {MAX_SIDE} a side"
-        raise too_large(sides, name=name)
+        raise too_large(sides, name=name, hint="Cut the picture into pieces, or shrink it.")
     limit = min((n for n in (max_pixels, Image.MAX_IMAGE_PIXELS) if n is not None), default=None)
     # Pillow itself only warns below twice its limit. Turning the warning into an error would change
     # the filters of the whole process, which is not safe with threads, hence these comparisons.
@@ -60,12 +61,12 @@ def check_scans(data: bytes, *, name: str) -> None:
     """
     # Bytes like a scan's marker may stand in metadata too: hence the second, slower look.
     if data.count(_SCAN) > MAX_SCANS and _has_many_scans(data):
-        raise too_large(f"a JPEG of more than {MAX_SCANS} scans", name=name)
+        hint = "Save it again with another program; a usual JPEG has ten scans at most."
+        raise too_large(f"a JPEG of more than {MAX_SCANS} scans", name=name, hint=hint)
 
 
-def too_large(cause: str, *, name: str) -> DataError:
+def too_large(cause: str, *, name: str, hint: str = _RAISE) -> DataError:
     """The error that says so."""
-    hint = "Shrink the picture; if you trust it, raise the limit, PIL.Image.MAX_IMAGE_PIXELS too."
     return DataError(f"{name}: too large to decode: {cause}", hint=hint)
 
 
