@@ -64,6 +64,7 @@ COMMANDS = {
 PIPELINE_FLAGS = {"--pipeline", "--input", "--serve", "--get_pipeline_config"}
 # Beginnings of arguments of what computes for long, for which beginning anew is worth a moment.
 LONG = ("--config", "--workdir", "score", "--serve", "serve")
+
 log = logging.getLogger("mlcls_jax")
 
 
@@ -95,7 +96,7 @@ def _dispatch(argv: list[str]) -> None:
     elif word in ("version", "--version"):
         print(f"mlcls_jax {__version__}")
     elif any(re.match("--?helpconfig(=|$)", argument) for argument in argv[1:]):
-        _help_config([argument for argument in argv if argument not in WORDS])
+        _help_config([argv[0], *(rest if word in (*WORDS, *MODES) else argv[1:])])
     elif word in WORDS or (word in MODES and with_config):
         _run_word(argv[0], word, rest)
     elif word in COMMANDS:
