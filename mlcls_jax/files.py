@@ -1,13 +1,24 @@
-"""Writing files so that nothing half-written stands under its final name; where caches lie."""
+"""How files and folders get their final names: whole, on disk, in one step; where caches lie.
+
+Nothing in the package takes another way. What is written gets the mode that the umask says, so no
+file made by `tempfile` or `safetensors.save_file`, which only their owner may read, is renamed.
+"""
 
 import atexit
+import ctypes
+import errno
 import functools
+import glob
 import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +26,73 @@ from mlcls_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_CANNOT_EXCHANGE = (*_CANNOT_SYNC, errno.EPERM)  # EPERM: forbidden to a container
+_FORGOTTEN = 24 * 3600  # seconds after which nobody is still writing a new folder
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """The path of a temporary file in the folder of `path`, gone when the block ends."""
+    # Cut, as the name itself may be as long as the file system allows.
+    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path of a temporary file that the block writes; at its end it becomes `path`.
+
+    After an exception `path` is as it was.
+    """
+    with beside(path) as temporary:
+        yield temporary
+        place(temporary, path)
+
+
+def place(temporary: Path, path: Path) -> None:
+    """Rename a finished file of the same folder to `path`; a crash leaves all of it or nothing."""
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    try:
+        opened = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:
+        if is_folder:  # one may write into some folders that one may not read
+            return
+        raise
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:  # some network file systems
+            raise
+    finally:
+        os.close(opened)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Give `path` this content, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside the file, then rename over it.
+    """Give `path` this content as UTF-8, whole or not at all.
 
     Names of files that are not UTF-8 are written as escapes, which are JSON's, too.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -32,26 +101,115 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a new folder, then put it in the place of `folder`.
+    """Let `fill` write a new folder, then put it in the place of `folder` in one step.
 
-    A crash leaves the old or the new one complete, if only as `<name>.old`; see `recover_folder`.
+    At any moment, and after a crash, `folder` is the old or the new one. Where the file system
+    cannot exchange two folders it is `<name>.old` for a moment: see `current_folder`.
     """
-    new, old = (folder.with_name(folder.name + suffix) for suffix in (".new", ".old"))
-    shutil.rmtree(new, ignore_errors=True)
+    folder = Path(os.path.realpath(folder))  # a link stays one
+    _remove_forgotten(folder)
+    new = folder.with_name(f".{folder.name[:40]}.{uuid.uuid4().hex}.new")
     new.mkdir(parents=True)
-    fill(new)
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        fill(new)
+        for path in (*new.rglob("*"), new):
+            if not path.is_symlink():
+                sync(path)
+        _take_name(new, folder)
+    finally:
+        _remove(new)  # the old content by now, or the half-written one
+
+
+def _take_name(new: Path, folder: Path) -> None:
+    try:
+        new.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        if not exchange(new, folder):
+            _move_aside(new, folder)
+    sync(folder.parent)
+    _remove(_old(folder))
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; False where that cannot be done.
+
+    Raises:
+      OSError: it can be done, but not with these.
+    """
+    names = [os.fsencode(path) for path in (one, other)]
+    if sys.platform == "linux":
+        call, arguments = "renameat2", (-100, names[0], -100, names[1], 2)  # AT_FDCWD, EXCHANGE
+    elif sys.platform == "darwin":
+        call, arguments = "renamex_np", (*names, 2)  # RENAME_SWAP
+    else:
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, call):  # an old libc
+        return False
+    if getattr(library, call)(*arguments) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _move_aside(new: Path, folder: Path) -> None:
+    """In two renames. Some systems refuse the first while a file in the folder is open."""
+    for seconds in (0.1, 0.3, 1, 3, None):
+        try:
+            if folder.exists():
+                _remove(_old(folder))
+                folder.rename(_old(folder))
+            new.rename(folder)
+            return
+        except OSError:
+            if seconds is None:
+                raise
+            time.sleep(seconds)
+
+
+def current_folder(folder: Path) -> Path:
+    """Where the content of `folder` lies just now, for reading."""
+    old = _old(folder)
+    return old if old.exists() and not folder.exists() else folder
 
 
 def recover_folder(folder: Path) -> None:
-    """Bring back what a crash inside `replace_folder` left under its old name."""
-    old = folder.with_name(folder.name + ".old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
+    """Bring back what a crash inside `replace_folder` left under its old name.
+
+    For the one who is about to replace it; who only reads takes `current_folder`.
+    """
+    current = current_folder(folder)
+    if current != folder:
+        try:
+            current.rename(folder)
+        except FileNotFoundError:
+            if not folder.exists():  # else another process was faster
+                raise
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder that nobody needs any more; if that fails, nothing is lost but space."""
+    if folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            log.warning("%s: cannot be deleted: %s", folder, error)
+
+
+def _remove_forgotten(folder: Path) -> None:
+    """Delete what processes that were killed in `fill` left."""
+    pattern = f".{glob.escape(folder.name[:40])}.{'[0-9a-f]' * 32}.new"
+    for path in folder.parent.glob(pattern):
+        if path.exists() and time.time() - path.stat().st_mtime > _FORGOTTEN:
+            _remove(path)
 
 
 def cache_folder(name: str) -> Path:

@@ -1,10 +1,22 @@
 """Writing files: the old content or the new one, never half of either."""
 
 import json
+import os
+import stat
+import threading
 
 import pytest
 
-from mlcls_jax.files import recover_folder, replace_folder, write_json, write_text
+from mlcls_jax import files
+from mlcls_jax.files import (
+    current_folder,
+    recover_folder,
+    replace_folder,
+    replacing,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def fill_with(text: str):
@@ -86,3 +98,140 @@ def test_a_crash_before_the_old_folder_is_removed_keeps_the_new_one(tmp_path):
 def test_recover_folder_without_anything_to_recover(tmp_path):
     recover_folder(tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+def read_while(folder, action, count=200):
+    """What readers of `a.txt` met while `action` was done so often: contents, and missing files."""
+    is_over, met = threading.Event(), []
+
+    def read():
+        while not is_over.is_set():
+            try:
+                met.append((current_folder(folder) / "a.txt").read_text())
+            except OSError as error:
+                met.append(type(error).__name__)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(count):
+            action()
+    finally:
+        is_over.set()
+        for reader in readers:
+            reader.join()
+    return met
+
+
+def test_there_is_a_folder_at_any_moment_while_it_is_replaced(tmp_path):
+    folder = tmp_path / "model"
+    replace_folder(folder, fill_with("one"))
+    met = read_while(folder, lambda: replace_folder(folder, fill_with("two")))
+    assert set(met) <= {"one", "two"} and met[-1] == "two"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_where_folders_cannot_be_exchanged_they_are_replaced_in_two_renames(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
+    for text in ("one", "two", "three"):
+        replace_folder(folder, fill_with(text))
+        assert (folder / "a.txt").read_text() == text
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_who_mends_between_the_two_renames_does_not_end_the_one_who_writes(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    replace_folder(folder, fill_with("one"))
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
+    rename, mended = type(folder).rename, []
+
+    def rename_and_mend(path, target):
+        rename(path, target)
+        if target.suffix == ".old" and not mended:
+            mended.append(recover_folder(folder))
+
+    monkeypatch.setattr(type(folder), "rename", rename_and_mend)
+    replace_folder(folder, fill_with("two"))
+    assert mended and (folder / "a.txt").read_text() == "two"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_crash_left_between_the_renames_is_read_where_it_is(tmp_path):
+    folder = tmp_path / "model"
+    replace_folder(folder, fill_with("one"))
+    assert current_folder(folder) == folder
+    folder.rename(tmp_path / "model.old")
+    assert (current_folder(folder) / "a.txt").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.old"]  # nothing was mended
+    replace_folder(folder, fill_with("two"))
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_linked_folder_is_replaced_where_it_lies(tmp_path):
+    (tmp_path / "disk").mkdir()
+    folder = tmp_path / "model"
+    folder.symlink_to(tmp_path / "disk/model")
+    for text in ("one", "two"):
+        replace_folder(folder, fill_with(text))
+    assert folder.is_symlink() and (tmp_path / "disk/model/a.txt").read_text() == "two"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["model"]
+
+
+def test_a_file_in_the_way_of_a_folder_is_left_alone(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(OSError, match="model"):
+        replace_folder(tmp_path / "model", fill_with("one"))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_new_folders_of_killed_processes_go_after_a_day(tmp_path):
+    folder = tmp_path / "model"
+    dead, alive = (tmp_path / f".model.{digit * 32}.new" for digit in "ab")
+    for path, age in ((dead, 90_000), (alive, 80_000)):
+        path.mkdir()
+        (path / "a.txt").touch()
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    replace_folder(folder, fill_with("one"))
+    assert sorted(tmp_path.iterdir()) == sorted([alive, folder])
+
+
+def test_files_and_folders_have_the_mode_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_bytes(tmp_path / "a.bin", b"1")
+        replace_folder(tmp_path / "model", fill_with("one"))
+    finally:
+        os.umask(before)
+    found = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*")}
+    assert found == {"a.bin": 0o640, "model": 0o750, "a.txt": 0o640}
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    for name in ("a" * 255, "猫" * 85):
+        write_text(tmp_path / name, "long")
+        replace_folder(tmp_path / name[:-4], fill_with("one"))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(
+    tmp_path, monkeypatch
+):
+    told, fsync, replace = [], os.fsync, os.replace
+    names = lambda number: os.readlink(f"/proc/self/fd/{number}")  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda n: (told.append(names(n)), fsync(n)))
+    monkeypatch.setattr(os, "replace", lambda *a: (told.append("renamed"), replace(*a)))
+    write_text(tmp_path / "a.txt", "new")
+    assert told[0].startswith(f"{tmp_path}/.a.txt.") and told[1:] == ["renamed", str(tmp_path)]
+    told.clear()
+    replace_folder(tmp_path / "model", fill_with("one"))
+    assert told[0].endswith(".new/a.txt") and told[1].endswith(".new") and told[2] == str(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlcls_jax.errors import DataError
-from mlcls_jax.files import write_json
+from mlcls_jax.files import place, write_json
 from mlcls_jax.parsing import parse_json
 
 Writer = Callable[[TextIO], None]
@@ -43,7 +43,7 @@ def replace_files(folder: Path, writers: Mapping[str, Writer | None]) -> dict[st
             if backup:
                 os.rename(folder / name, folder / backup)
             if name in written:
-                os.rename(written[name], folder / name)
+                place(written[name], folder / name)
         (folder / JOURNAL).unlink()  # from here on the new files count
     except BaseException:
         recover(folder, writers)

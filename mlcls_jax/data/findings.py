@@ -1,11 +1,12 @@
 """What the check of a data set finds: the types that the checker fills and the report shows."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from mlcls_jax.files import place
 
 Severity = Literal["error", "warning", "note"]
 
@@ -259,7 +260,7 @@ class Collector:
             if failure:
                 self._beside.unlink()
             else:
-                os.replace(self._beside, self._file)
+                place(self._beside, self._file)
 
     def add(self, *findings: Finding) -> None:
         for finding in findings:

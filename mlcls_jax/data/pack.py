@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +112,7 @@ def pack(
                 faults += shard.left_out
                 temporary.unlink()
                 continue
-            os.replace(temporary, output / name)
+            files.place(temporary, output / name)
             shards[name] = shard
             _save(manifest, output)
     hint = "Mend them, or leave them out: --on_error=skip. What is packed so far is kept."
@@ -153,8 +152,10 @@ def _open_output(output: Path, begun: Manifest) -> Manifest:
         if differences:
             raise DataError("\n".join(differences), "Pack into another folder, or delete this one.")
         return there
-    ours = {f".{MANIFEST}.tmp"}  # of a run that was stopped as it began
-    if output.exists() and not (output.is_dir() and {p.name for p in output.iterdir()} <= ours):
+    ours = f".{MANIFEST}."  # of a run that was stopped as it began
+    if output.exists() and not (
+        output.is_dir() and all(path.name.startswith(ours) for path in output.iterdir())
+    ):
         raise DataError(f"{output}: is no packed data set, and not empty", "Name a new folder.")
     output.mkdir(parents=True, exist_ok=True)
     _save(begun, output)

@@ -1,11 +1,9 @@
 """What a prediction returns: a dict of the labels found, which prints, draws and saves itself."""
 
-import contextlib
 import io
 import json
 import os
 import sys
-import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from PIL import Image
 
+from mlcls_jax import files
 from mlcls_jax.data.images import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
@@ -243,17 +242,10 @@ def _encode(picture: Image.Image, target: Path) -> bytes:
 
 
 def _write(target: Path, data: bytes) -> Path:
-    # Renaming is all or nothing: readers never see a half-written file. A name of its own, because
-    # that of the target may be as long as the file system allows.
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(target)
+        files.write_bytes(target, data)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
         hint = "Choose another folder, or make this one writable."
         raise UserError(f"{target}: cannot be written: {error}", hint) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # after the renaming it is gone already
-            temporary.unlink()
     return target

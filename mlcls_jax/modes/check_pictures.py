@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from mlcls_jax.data.findings import CheckReport
 from mlcls_jax.data.images import decode_image, read_file
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
-from mlcls_jax.files import replace_folder
+from mlcls_jax.files import replace_folder, replacing
 from mlcls_jax.inference.drawing import (
     Color,
     Font,
@@ -417,7 +417,6 @@ def _notice(text: str) -> Image.Image:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    """As PNG, beside the file first, so that no half of it stands under its name."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG", optimize=True)
-    os.replace(temporary, path)
+    """As PNG."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlcls_jax import files
 from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
@@ -37,14 +38,16 @@ def write_pictures(
         is_right = (predicted == truth) | (target < 0)  # below 0: not annotated
         colors.append(RIGHT if is_right.all() else WRONG)
     picture = draw_grid([image for _, image, _ in examples], captions, caption_colors=colors)
-    picture.save(workdir / "predictions.png")
+    with files.replacing(workdir / "predictions.png") as temporary:
+        picture.save(temporary, format="PNG")
     written = {"predictions": str(workdir / "predictions.png")}
     if not Path(examples[0][0]).exists():
         samples = workdir / "samples"
         samples.mkdir(exist_ok=True)
         for name, image, _ in examples:
             # Names of packed images and of TFDS may hold folders.
-            Image.fromarray(image).save(samples / f"{name.replace('/', '_')}.png")
+            with files.replacing(samples / f"{name.replace('/', '_')}.png") as temporary:
+                Image.fromarray(image).save(temporary, format="PNG")
         written["samples"] = str(samples)
     return written
 

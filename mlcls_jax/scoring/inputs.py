@@ -28,6 +28,7 @@ from mlcls_jax.data.shards import MANIFEST, read_manifest
 from mlcls_jax.data.sources.packed import PackedSplit
 from mlcls_jax.data.sources.packed import open_split as open_packed
 from mlcls_jax.errors import DataError, InputError, UserError, WorkdirError
+from mlcls_jax.files import place
 from mlcls_jax.inference.fetch import Policy, fetch
 from mlcls_jax.inference.inputs import local_paths
 from mlcls_jax.inference.names import readable
@@ -349,7 +350,7 @@ def _write_index(names: Iterator[str], output: Path) -> tuple[int, str]:
                 digest.update(line)
                 file.write(line)
                 count += 1
-        temporary.replace(_index(output, digest.hexdigest()))
+        place(temporary, _index(output, digest.hexdigest()))
     finally:
         temporary.unlink(missing_ok=True)
     return count, digest.hexdigest()

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, Self
 import jax
 from tqdm import tqdm
 
+from mlcls_jax import files
 from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import NonFiniteError
@@ -258,6 +258,4 @@ def _cut_after(path: Path, step: int) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_text(path, "".join(kept))

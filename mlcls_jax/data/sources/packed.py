@@ -149,7 +149,7 @@ def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
             store.get_file(f"{root}/{shard.file}", str(temporary))
             if sha256(temporary) != shard.sha256:
                 return f"{url}/{shard.file}: damaged: its checksum is not that of {MANIFEST}"
-            os.replace(temporary, folder / shard.file)
+            files.place(temporary, folder / shard.file)
         except Exception as error:  # noqa: BLE001 (as above)
             return f"{url}/{shard.file}: cannot be fetched: {error!r}"
         finally:

@@ -99,7 +99,7 @@ def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> 
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
             nodes_to_exclude=_depthwise(prepared),
         )
-        os.replace(made, target)
+        files.place(made, target)
 
 
 def _depthwise(path: Path) -> list[str]:

@@ -114,16 +114,11 @@ def write_checked(
 
     Returns the largest difference.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # others may write the same
-    try:
+    with files.replacing(path) as temporary:
         _import(kind.write)(in_dtype(bundle, "float32"), temporary)
         found = _import(kind.load)(temporary)(images)
         exact = partial(exact_scores, bundle, images)
-        difference = check_scores(wanted, found, what=str(path), exact=exact)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return difference
+        return check_scores(wanted, found, what=str(path), exact=exact)
 
 
 def reference_scores(bundle: Bundle, images: np.ndarray) -> np.ndarray:

@@ -1,8 +1,6 @@
 """A bundle as an ONNX file: uint8 images in, scores out, for runtimes other than JAX."""
 
 import json
-import os
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mlcls_jax import __version__
+from mlcls_jax import __version__, files
 from mlcls_jax.errors import ExportError, install_hint
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports.onnx_graph import build
@@ -56,12 +54,7 @@ def export_onnx(bundle: Bundle, path: Path) -> Path:
     }
     for name, fact in facts.items():
         model.metadata_props.add(key=name, value=json.dumps(fact, ensure_ascii=False))
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_bytes(path, model.SerializeToString())
     return path
 
 

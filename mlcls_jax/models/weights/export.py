@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import safetensors.numpy
 
+from mlcls_jax import files
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.weights.names import NameTable, to_theirs
 from mlcls_jax.paths import local_path
@@ -72,10 +72,7 @@ def save(model: Model, path: str | Path, origin: str) -> Path:
     if path.suffix not in (".pdparams", ".safetensors"):
         raise WeightsError(f"{path}: unknown kind of weight file; use .pdparams or .safetensors")
     arrays = to_foreign(model, origin)
-    temporary = path.with_name(f".{path.name}.tmp")
-    if path.suffix == ".pdparams":
-        temporary.write_bytes(pickle.dumps(arrays, protocol=4))
-    else:
-        temporary.write_bytes(safetensors.numpy.save(arrays))  # save_file's are the owner's alone
-    os.replace(temporary, path)
+    is_paddle = path.suffix == ".pdparams"
+    content = pickle.dumps(arrays, protocol=4) if is_paddle else safetensors.numpy.save(arrays)
+    files.write_bytes(path, content)
     return path

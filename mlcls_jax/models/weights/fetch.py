@@ -5,7 +5,6 @@ is noticed, as is a changed byte in the cache.
 """
 
 import hashlib
-import os
 import re
 import shutil
 import urllib.error
@@ -55,19 +54,16 @@ def _download(url: str, digest: str) -> Path:
         else:
             _check(path, url, digest, path)
             return path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _copy(url, temporary)
-        _check(temporary, url, digest, path)
-        os.replace(temporary, path)
+        with files.replacing(path) as temporary:
+            _copy(url, temporary)
+            _check(temporary, url, digest, path)
     except (OSError, ValueError) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)
         raise WeightsError(
             f"{url}: cannot be fetched: {reason}",
             f"Fetch it by hand and give its path as weights, or save it as {path}",
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
