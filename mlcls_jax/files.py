@@ -96,8 +96,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Give `path` this value as indented JSON, whole or not at all."""
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """The value as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from mlcls_jax.config import Config, Export
 from mlcls_jax.errors import InputError, NonFiniteError, UserError
 from mlcls_jax.inference import exports
-from mlcls_jax.inference.bundle import read_bundle, update_bundle
+from mlcls_jax.inference.bundle import BUNDLE_FILES, read_bundle, update_bundle
 from mlcls_jax.inference.exports import stablehlo
 from mlcls_jax.inference.exports.verify import check_scores, read_images, sample_images
 from mlcls_jax.models import Network
@@ -62,7 +62,7 @@ def test_the_folder_holds_bundle_and_files_and_what_was_there(folder, output):
     wanted |= {"model.stablehlo.json", "model.onnx", "notes.txt"}
     assert found - {"model.tflite"} == wanted
     assert (output / "notes.txt").read_text() == "mine"
-    for name in exports.BUNDLE_FILES:
+    for name in BUNDLE_FILES:
         assert (output / "bundle" / name).read_bytes() == (folder / name).read_bytes()
 
 

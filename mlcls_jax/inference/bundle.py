@@ -1,24 +1,32 @@
 """The trained model as shipped: a folder with `inference.json` and `weights.safetensors`."""
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import safetensors.numpy
 from jaxtyping import Array, Bool, Float
-from safetensors.numpy import save_file
 
 from mlcls_jax import __version__, files
 from mlcls_jax.config import Model as ModelConfig
-from mlcls_jax.config import model_from_dict
-from mlcls_jax.errors import ConfigError, WeightsError
-from mlcls_jax.models.classifier import MEAN, STD, probabilities
+from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
+from mlcls_jax.inference.description import FORMAT, parse, preprocess, size_of
+from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
 
-FORMAT = 1  # of inference.json
+log = logging.getLogger(__name__)
+
+DESCRIPTION, WEIGHTS = BUNDLE_FILES = ("inference.json", "weights.safetensors")
+_TRIES = 20  # to read both files of one bundle while others replace it
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Bundle:
     threshold: float | tuple[float, ...] | None
     facts: dict[str, Any]  # where it came from: epoch, step, which weights, metrics
     temperature: float = 1.0  # logits are divided by it
+    weights_sha256: str = ""  # of weights.safetensors
 
     def scores(self, variables: Variables, images: Array) -> Float[Array, "B K"]:
         """Scores in 0…1 of uint8 images [B, H, W, 3] of `image_size`; to be traced by JAX."""
@@ -54,12 +63,6 @@ class Bundle:
         return size_of(self.model.network.config)
 
 
-def size_of(config: ModelConfig) -> tuple[int, int]:
-    """Height and width; a single number stands for both."""
-    size = config.image_size
-    return (size[0], size[-1])
-
-
 def write_bundle(
     folder: Path,
     config: ModelConfig,
@@ -69,73 +72,153 @@ def write_bundle(
     threshold: float,
     facts: dict[str, Any],
 ) -> None:
-    """Write a bundle in place of what `folder` holds, whole or not at all.
+    """Write a bundle in place of the one in `folder`, whole or not at all; other files stay there.
 
     `threshold` is that of several labels an image; where there is one, none is written.
+
+    Raises:
+      WeightsError: such a bundle could not be read, for two equal labels for instance.
     """
-    description = {
+    arrays = {path: np.asarray(array) for path, array in flatten(variables).items()}
+    weights = safetensors.numpy.save(arrays)
+    described = {
         "format": FORMAT,
         "model": {**asdict(config), "weights": None, "text_embeddings": None},
         "labels": labels,
-        "preprocess": {
-            "resize": size_of(config),  # height, width; aspect ratio not kept
-            "interpolation": "pillow bilinear, antialiased",
-            "color": "RGB",
-            "scale": 1 / 255,
-            "mean": MEAN,
-            "std": STD,
-        },
+        "preprocess": preprocess(config),
         "threshold": None if config.task == "single" else threshold,
         "temperature": 1.0,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
         **facts,
         "versions": {"mlcls_jax": __version__, "jax": jax.__version__},
     }
-    arrays = {path: np.asarray(array) for path, array in flatten(variables).items()}
+    text = files.to_json(described).encode()
+    parse(text, folder / DESCRIPTION)
+    _write(folder, text, weights)
 
+
+def copy_bundle(bundle: "Bundle", source: Path, target: Path) -> None:
+    """Put the files of `bundle`, read from `source`, in place of the bundle in `target`.
+
+    Raises:
+      WeightsError: there is another bundle in `source` by now.
+    """
+    text, weights = _contents(source)
+    if hashlib.sha256(weights).hexdigest() != bundle.weights_sha256:
+        raise WeightsError(f"{source}: was replaced while it was being read", "Try again.")
+    _write(target, text, weights)
+
+
+def _write(folder: Path, text: bytes, weights: bytes) -> None:
     def fill(new: Path) -> None:
-        save_file(arrays, new / "weights.safetensors")
-        files.write_json(new / "inference.json", description)
+        if folder.is_dir():
+            _keep_others(folder, new)
+        (new / WEIGHTS).write_bytes(weights)
+        (new / DESCRIPTION).write_bytes(text)
 
     files.replace_folder(folder, fill)
 
 
+def _keep_others(folder: Path, new: Path) -> None:
+    """Put what users and other modes left beside a bundle into its new folder."""
+    for path in folder.iterdir():
+        is_unfinished = path.name.startswith(".") and path.name.endswith(".tmp")
+        if path.name in BUNDLE_FILES or is_unfinished:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True, copy_function=_link_or_copy)
+        else:
+            _link_or_copy(path, new / path.name, follow_symlinks=False)
+
+
+def _link_or_copy(source: Path, target: Path, *, follow_symlinks: bool = True) -> None:
+    try:
+        os.link(source, target, follow_symlinks=follow_symlinks)
+    except OSError:  # a file system without links, or a file of another user
+        shutil.copy2(source, target, follow_symlinks=follow_symlinks)
+
+
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in `folder`.
+    """The bundle in `folder`, of which nothing is changed; another process may be replacing it.
 
     Raises:
-      WeightsError: there is none, or its files are damaged or do not belong together.
+      WeightsError: there is none, its files are damaged or do not belong together, or this version
+        cannot do what they say; names file and key.
     """
-    files.recover_folder(folder)
-    path = folder / "inference.json"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        config = replace(model_from_dict(described["model"]), weights=None)
-        labels, threshold = tuple(described["labels"]), described["threshold"]
-        if isinstance(threshold, list):
-            threshold = tuple(map(float, threshold))
-        else:
-            threshold = None if config.task == "single" else float(threshold)
-        temperature = float(described.get("temperature", 1.0))
-    except FileNotFoundError as error:
+    text, weights = _contents(folder)
+    path, described = folder / WEIGHTS, parse(text, folder / DESCRIPTION)
+    digest = hashlib.sha256(weights).hexdigest()
+    if described.weights_sha256 is None:
+        log.info("%s: has no checksum of its weights, being of an earlier version.", folder)
+    elif described.weights_sha256 != digest:
         raise WeightsError(
-            f"{path}: there is no such file", "Train first, or name a bundle with model_dir."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise WeightsError(f"{path}: cannot be read: {error}") from error
-    if len(labels) != config.num_classes:
-        raise WeightsError(f"{path}: {len(labels)} labels, but num_classes={config.num_classes}")
-    if isinstance(threshold, tuple) and len(threshold) != len(labels):
-        raise WeightsError(f"{path}: {len(threshold)} thresholds, but {len(labels)} labels")
-    if not temperature > 0:
-        raise WeightsError(f"{path}: temperature={temperature}: must be above 0")
-    network = Network.of(config)
+            f"{path}: damaged, or of another bundle: its SHA-256 is {digest},"
+            f" but {DESCRIPTION} says {described.weights_sha256}",
+            "Copy both files again.",
+        )
+    try:
+        arrays = safetensors.numpy.load(weights)
+    except Exception as error:  # of types that NumPy lacks, it raises several kinds
+        raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
+    if described.config.decoder_depth > len(arrays):
+        told = f"model.decoder_depth={described.config.decoder_depth}: {WEIGHTS} has fewer arrays"
+        raise WeightsError(f"{folder / DESCRIPTION}: {told}")
+    try:
+        network = Network.of(described.config)
+    except (ConfigError, ValueError, TypeError, ArithmeticError) as error:
+        raise WeightsError(f"{folder / DESCRIPTION}: no such model: {error}") from error
+    faults = list(_array_faults(arrays, flatten(network.abstract)))
+    raise_faults(
+        WeightsError, [f"{path}: {fault}" for fault in faults], f"It must fit {DESCRIPTION}."
+    )
     model = Model(network, network.abstract)  # shapes; every number comes from the file
-    report = load(model, folder)
-    if report.initial or report.ignored:
-        raise WeightsError(f"{folder}: weights do not belong to inference.json: {report}")
-    known = ("weights", "epoch", "step", "metrics", "calibration")
-    facts = {k: described[k] for k in known if k in described}
-    return Bundle(model, labels, threshold, facts, temperature)
+    load(model, arrays)
+    return Bundle(
+        model,
+        described.labels,
+        described.threshold,
+        described.facts,
+        described.temperature,
+        digest,
+    )
+
+
+def _contents(folder: Path) -> tuple[bytes, bytes]:
+    """Of both files, of one and the same bundle: read again where it was replaced meanwhile."""
+    for _ in range(_TRIES):
+        missing = None
+        try:
+            here = files.current_folder(folder)
+            text, weights = ((here / name).read_bytes() for name in BUNDLE_FILES)
+            if (files.current_folder(folder) / DESCRIPTION).read_bytes() == text:
+                return text, weights
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+        except OSError as error:
+            path = folder / Path(error.filename).name
+            raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    if missing:
+        hint = "Train first, or name a bundle with model_dir."
+        raise WeightsError(f"{folder / missing}: there is no such file", hint)
+    raise WeightsError(f"{folder}: is being replaced again and again", "Try again.")
+
+
+def _array_faults(arrays: dict[str, np.ndarray], wanted: dict[str, Any]) -> Iterator[str]:
+    for names, told in (
+        (wanted.keys() - arrays.keys(), "lacks"),
+        (arrays.keys() - wanted.keys(), "has more than the model:"),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
+            yield f"{told} {shown}"
+    for name in sorted(wanted.keys() & arrays.keys()):
+        array, (shape, dtype) = arrays[name], (wanted[name].shape, wanted[name].dtype)
+        if array.shape != shape:
+            yield f"{name}: is {array.shape}, but must be {shape}"
+        elif array.dtype != dtype:
+            yield f"{name}: is {array.dtype}, but must be {dtype}"
+        elif not np.isfinite(array).all():
+            yield f"{name}: holds numbers that are not finite"
 
 
 def update_bundle(
@@ -149,7 +232,7 @@ def update_bundle(
 
     `calibration` says how they were chosen, for people who read the file.
     """
-    path = folder / "inference.json"
+    path = folder / DESCRIPTION
     described = json.loads(path.read_text(encoding="utf-8"))
     described |= {"threshold": threshold, "temperature": temperature, "calibration": calibration}
     files.write_json(path, described)

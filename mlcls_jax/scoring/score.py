@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from mlcls_jax.data.shards import sha256
 from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.inputs import read as read_pictures
@@ -313,5 +312,5 @@ def _facts(request: Request, bundle: Bundle, predictor: Predictor) -> dict[str, 
         "threshold": threshold if threshold is None else np.asarray(threshold).tolist(),
         "temperature": bundle.temperature,
         "image_size": list(bundle.image_size),
-        "weights_sha256": sha256(Path(request.model_dir) / "weights.safetensors"),
+        "weights_sha256": bundle.weights_sha256,
     }

@@ -2,8 +2,6 @@
 
 import importlib
 import logging
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +12,11 @@ import numpy as np
 
 from mlcls_jax import files
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.bundle import Bundle, copy_bundle, read_bundle
 from mlcls_jax.inference.exports.verify import check_scores, read_images
 from mlcls_jax.inference.precision import in_dtype
 
 log = logging.getLogger(__name__)
-
-BUNDLE_FILES = ("inference.json", "weights.safetensors")
 
 
 class Format(NamedTuple):
@@ -89,9 +85,7 @@ def export(
     bundle = read_bundle(bundle_folder)
     shown = read_images(images, bundle.image_size)  # uint8 [n, H, W, 3]
     wanted = reference_scores(bundle, shown)
-    (output / "bundle").mkdir(parents=True, exist_ok=True)
-    for name in BUNDLE_FILES:
-        _copy(bundle_folder / name, output / "bundle" / name)
+    copy_bundle(bundle, bundle_folder, output / "bundle")
     exported = {}
     for name in formats:
         kind = EXPORTS[name]
@@ -136,12 +130,6 @@ def exact_scores(bundle: Bundle, images: np.ndarray, positions: np.ndarray) -> n
             lambda array: np.asarray(array, np.float64), bundle.model.variables
         )
         return np.asarray(jax.jit(bundle.scores)(variables, images[positions]))
-
-
-def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
 
 
 def _import(dotted: str) -> Callable[..., Any]:
