@@ -85,6 +85,14 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def add_up(numbers: np.ndarray) -> np.ndarray:
+    """The sums over all processes of uint64 [n], modulo 2^64; all of them get them."""
+    if jax.process_count() == 1:
+        return numbers
+    halves = multihost_utils.process_allgather(numbers.view(np.uint32))  # JAX has no 64 bits
+    return np.ascontiguousarray(halves).view(np.uint64).sum(axis=0, dtype=np.uint64)
+
+
 class Stop:
     """Whether the run is to save and end: after SIGTERM, or when its time is over.
 

@@ -19,8 +19,10 @@ from mlcls_jax import parallel
 from mlcls_jax.errors import CheckpointError
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.checkpoints import Checkpoints
+from mlcls_jax.training.checksums import checksums
 from mlcls_jax.training.state import TrainState, init_state
 
+WRITTEN = "22280d92a2e00000"
 RECORD = {"best": None, "seconds": 1.5}
 
 
@@ -47,7 +49,8 @@ def saved(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     with open_checkpoints(folder) as checkpoints:
         for step in (3, 7):
-            checkpoints.save(state_of(step), RECORD | {"step": step}, metrics=None)
+            metrics = {"MultiLabelMAP": step / 10}
+            checkpoints.save(state_of(step), RECORD | {"step": step}, metrics=metrics)
     return folder
 
 
@@ -105,7 +108,36 @@ def forget_record(checkpoint: Path) -> None:
         file.write_text(json.dumps(content | {"custom_metadata": {}}))
 
 
+def flip_in_the_arrays(checkpoint: Path) -> None:
+    file = biggest(checkpoint)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+
+
+def change_record(checkpoint: Path) -> None:
+    for file in checkpoint.rglob("_CHECKPOINT_METADATA"):
+        file.write_text(file.read_text().replace('"seconds": 1.5', '"seconds": 3.5'))
+
+
+def garble_metrics(checkpoint: Path) -> None:
+    (checkpoint / "metrics" / "metrics").write_text("{garbage")
+
+
+def rename_metric(checkpoint: Path) -> None:
+    (checkpoint / "metrics" / "metrics").write_text('{"OtherMAP": 0.7}')
+
+
+def change_metric(checkpoint: Path) -> None:
+    (checkpoint / "metrics" / "metrics").write_text('{"MultiLabelMAP": 0.9}')
+
+
 DAMAGE = {
+    "a bit of the arrays": flip_in_the_arrays,
+    "a digit of the record": change_record,
+    "garbage for metrics": garble_metrics,
+    "other metrics": rename_metric,
+    "a digit of the metrics": change_metric,
     "a truncated file": truncate,
     "a missing file": lambda checkpoint: biggest(checkpoint).unlink(),
     "garbage for metadata": garble_metadata,
@@ -133,6 +165,55 @@ def test_when_all_are_damaged_nothing_begins_anew_in_silence(folder, damage):
     with pytest.raises(CheckpointError, match=r"checkpoints: all 2 checkpoints are damaged"):
         restore(folder)
     assert sorted(p.name for p in folder.iterdir()) == ["3.damaged", "7.damaged"]
+    with pytest.raises(CheckpointError, match="damaged"):  # nor when tried again
+        restore(folder)
+
+
+def test_a_checkpoint_of_a_version_without_checksums_is_read_with_a_word(folder, caplog):
+    for file in (folder / "7").rglob("_CHECKPOINT_METADATA"):
+        content = json.loads(file.read_text())
+        del content["custom_metadata"]["checksums"]
+        file.write_text(json.dumps(content))
+    assert_is(restore(folder), 7)
+    assert "7: was written by a version without checksums" in caplog.text
+
+
+def test_an_evaluation_without_a_score_is_never_the_best(tmp_path):
+    with open_checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        for step, score in ((1, 0.2), (2, float("nan")), (3, None), (4, 0.1)):
+            checkpoints.save(state_of(step, 3), RECORD, metrics={"MultiLabelMAP": score})
+            checkpoints.wait()
+        assert checkpoints.steps == [4, 1]
+
+
+def test_any_changed_bit_swapped_or_lost_part_changes_the_checksum():
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(7, 3, 5)).astype(np.float32)
+    changed = {"": array}
+    for place in range(array.nbytes):
+        other = array.copy()
+        other.view(np.uint8).reshape(-1)[place] ^= 1 << place % 8
+        changed[f"bit of {place}"] = other
+    changed |= {f"turned on {axis}": np.flip(array, axis) for axis in range(3)}
+    changed["shifted"] = np.roll(array, 1)
+    changed["cleared"] = np.concatenate([array[:4], np.zeros_like(array[4:])])
+    changed["transposed"] = array.transpose(1, 0, 2).reshape(7, 3, 5)
+    state = {name: jnp.asarray(value) for name, value in changed.items()}
+    found = checksums(state)
+    assert len(set(found.values())) == len(changed)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool", "uint8"])
+@pytest.mark.parametrize("shape", [(), (5,), (0, 3), (600, 700)])
+def test_arrays_of_any_type_and_shape_have_a_checksum(dtype, shape):
+    array = jnp.ones(shape, dtype)
+    (found,) = checksums([array]).values()
+    assert len(found) == 16
+    assert found == next(iter(checksums([jnp.ones(shape, dtype)]).values()))
+
+
+def test_checksums_are_those_that_were_written_on_other_days():
+    assert checksums({"a": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}) == {"a": WRITTEN}
 
 
 def test_another_models_checkpoint_is_refused_and_left_alone(folder):

@@ -154,3 +154,23 @@ def test_fsdp_leaves_each_device_its_share_of_the_training_state():
     alone, shared = map(int, on_devices(4, MEMORY).split())
     assert alone > 4 * 6e6 * 3  # parameters, two moments and the average, in float32
     assert shared == pytest.approx(alone / 4, rel=0.1)
+
+
+CHECKSUMS = """
+import jax, jax.numpy as jnp, numpy as np
+from mlcls_jax import config as schema, parallel
+from mlcls_jax.training.checksums import checksums
+
+rng = np.random.default_rng(0)
+shapes = {"a/qkv/kernel": (256, 768), "b/fc2/kernel": (768, 256), "bias": (3,), "step": ()}
+arrays = {n: np.asarray(rng.normal(size=s), np.float32) for n, s in shapes.items()}
+for layout in ({"data": 4}, {"data": 1, "fsdp": 4}, {"data": 1, "fsdp": 2, "tensor": 2}):
+    mesh = parallel.make_mesh(schema.Parallel(**layout))
+    placed = parallel.put(arrays, parallel.shardings(arrays, mesh))
+    print(checksums(placed))
+"""
+
+
+def test_checksums_of_a_state_are_the_same_under_every_layout():
+    found = on_devices(4, CHECKSUMS).split("}")[:-1]
+    assert len(found) == 3 and len({line.strip() for line in found}) == 1

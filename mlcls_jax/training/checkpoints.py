@@ -1,20 +1,28 @@
 """Training checkpoints with Orbax: the latest ones and the best, written in the background.
 
-The only file that imports Orbax.
+The only file that imports Orbax, which does not notice when a byte of what it wrote changes: our
+record of a checkpoint holds checksums of all that comes back.
 """
 
+import hashlib
+import json
 import logging
+import math
 from pathlib import Path
 from typing import Any, Self
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from mlcls_jax import parallel
 from mlcls_jax.errors import CheckpointError
+from mlcls_jax.training.checksums import checksums
 from mlcls_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums"  # where they are in a checkpoint's record
 
 
 class Checkpoints:
@@ -30,16 +38,41 @@ class Checkpoints:
     def _open(self) -> None:
         policies = ocp.training.preservation_policies
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[self._metric],
+            get_metric_fn=self._rank,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
         latest = policies.LatestN(self._keep)
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder.absolute(),
-            preservation_policy=policies.AnyPreservationPolicy([latest, best]),
-            cleanup_tmp_directories=True,  # what a killed run was still writing
-        )
+        try:
+            self._set_aside_without_metrics()
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder.absolute(),
+                preservation_policy=policies.AnyPreservationPolicy([latest, best]),
+                cleanup_tmp_directories=True,  # what a killed run was still writing
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"{self._folder}: cannot be opened: {_first_line(error)}",
+                "Mend the permissions, or move the step that is named out of the folder.",
+            ) from error
+
+    def _rank(self, metrics: dict[str, Any]) -> float:
+        score = metrics.get(self._metric)
+        is_score = isinstance(score, (int, float)) and math.isfinite(score)
+        return score if is_score else -math.inf
+
+    def _set_aside_without_metrics(self) -> None:
+        """Orbax reads the metrics of all checkpoints as it opens them, and stops at a bad file."""
+        if parallel.is_lead():
+            for file in self._folder.glob("*/metrics/metrics"):
+                step, content = file.parts[-3], file.read_bytes()
+                try:
+                    if step.isdigit() and self._metric not in json.loads(content):
+                        raise ValueError(f"{self._metric} is not in its metrics")
+                except (ValueError, TypeError) as error:  # no JSON, or a number
+                    self._tell_damage(int(step), error)
+                    self._rename_aside(int(step))
+        parallel.barrier("metrics are read")
 
     def __enter__(self) -> Self:
         return self
@@ -76,12 +109,11 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as error:  # noqa: BLE001 (Orbax raises many kinds)
-                cause = str(error).strip().splitlines() or [type(error).__name__]
-                log.error("%s/%d: is damaged and set aside: %s", self._folder, step, cause[0])
+                self._tell_damage(step, error)
                 self._set_aside(step)
-        if steps:
+        if damaged := len(list(self._folder.glob("*.damaged*"))):
             raise CheckpointError(
-                f"{self._folder}: all {len(steps)} checkpoints are damaged",
+                f"{self._folder}: all {damaged} checkpoints are damaged",
                 "Begin again in another --workdir, with model.weights=<workdir>/best_model if"
                 " that is there.",
             )
@@ -106,22 +138,56 @@ class Checkpoints:
         record = self._checkpointer.metadata(step).custom_metadata
         if not isinstance(record, dict) or "best" not in record:
             raise ValueError("its record is missing")
-        return self._checkpointer.load(step, abstract), record
+        written = record.pop(CHECKSUMS, None)
+        if written is None:
+            log.warning(
+                "%s/%d: was written by a version without checksums: damage would not be noticed.",
+                self._folder, step,
+            )  # fmt: skip
+            return self._checkpointer.load(step, abstract), record
+        metrics = next(one.metrics for one in self._checkpointer.checkpoints if one.step == step)
+        if written["record"] != _checksum_of(record, metrics):
+            raise ValueError("its record or its metrics have changed")
+        state = self._load_together(step, abstract)
+        found = checksums(state)
+        if changed := [path for path, value in found.items() if written["arrays"][path] != value]:
+            more = f" and {len(changed) - 1} other arrays" if len(changed) > 1 else ""
+            raise ValueError(f"the numbers of {changed[0]}{more} have changed")
+        return state, record
+
+    def _load_together(self, step: int, abstract: TrainState) -> TrainState:
+        """The state; where one process cannot read its part, none has it."""
+        failure = None
+        try:
+            state = self._checkpointer.load(step, abstract)
+        except Exception as error:  # noqa: BLE001 (raised below)
+            failure = error
+        failures = int(parallel.add_up(np.array([failure is not None], np.uint64))[0])
+        if failure is not None:
+            raise failure
+        if failures:
+            raise ValueError(f"{failures} other processes cannot read it")
+        return state
+
+    def _tell_damage(self, step: int, error: Exception) -> None:
+        log.error("%s/%d: is damaged and set aside: %s", self._folder, step, _first_line(error))
 
     def _set_aside(self, step: int) -> None:
         self._checkpointer.close()
         if parallel.is_lead():
-            here, number = self._folder / str(step), 0
-            while (there := self._folder / f"{step}.damaged{number or ''}").exists():
-                number += 1
-            here.rename(there)
+            self._rename_aside(step)
         parallel.barrier(f"{step} is set aside")
         self._open()
 
+    def _rename_aside(self, step: int) -> None:
+        number = 0
+        while (there := self._folder / f"{step}.damaged{number or ''}").exists():
+            number += 1
+        (self._folder / str(step)).rename(there)
+
     def _unsaved(self, error: Exception) -> CheckpointError:
-        cause = str(error).strip().splitlines() or [type(error).__name__]
         return CheckpointError(
-            f"{self._folder}: a checkpoint could not be written: {cause[0]}",
+            f"{self._folder}: a checkpoint could not be written: {_first_line(error)}",
             "Make room, or mend the permissions, and run the same command again: it goes on from"
             " the checkpoint before.",
         )
@@ -140,7 +206,7 @@ class Checkpoints:
     def save(
         self, state: TrainState, record: dict[str, Any], *, metrics: dict[str, float] | None
     ) -> None:
-        """Begin to write a checkpoint; waits only for the copy to the host.
+        """Begin to write a checkpoint; waits only for the copy to the host and its checksums.
 
         Args:
           state: saved under its step.
@@ -153,12 +219,25 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps:
             return
+        written = {"record": _checksum_of(record, metrics), "arrays": checksums(state)}
         try:
             self._checkpointer.save_async(
-                step, state, force=True, metrics=metrics, custom_metadata=record
+                step,
+                state,
+                force=True,
+                metrics=metrics,
+                custom_metadata=record | {CHECKSUMS: written},
             )
         except Exception as error:
             raise self._unsaved(error) from error
+
+
+def _checksum_of(record: dict[str, Any], metrics: dict[str, float] | None) -> str:
+    return hashlib.sha256(json.dumps([record, metrics], sort_keys=True).encode()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
