@@ -29,7 +29,7 @@ from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.modes.score import run
 from mlcls_jax.scoring.job import Request
-from mlcls_jax.scoring.score import score
+from mlcls_jax.scoring.score import open_job_input, open_predictor, score, score_here
 from tests.bundles import LABELS, write_small
 
 COUNT = 23
@@ -648,6 +648,70 @@ def test_a_part_that_is_deleted_is_scored_again(bundle, photos, tmp_path):
     done = score(request(bundle, photos, tmp_path))
     assert done.scored == 16
     assert contents(tmp_path) == whole
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0x40
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+@pytest.mark.parametrize("kind", ["part", "_errors", "_sha256"])
+def test_what_is_damaged_is_scored_again(bundle, photos, tmp_path, caplog, kind, damage):
+    score(request(bundle, photos, tmp_path))
+    whole = contents(tmp_path)
+    damage(min(tmp_path.glob(f"{kind}-*")))
+    done = score(request(bundle, photos, tmp_path))
+    assert "is damaged, and scored again" in caplog.text and 0 < done.scored <= 8
+    assert contents(tmp_path) == whole
+    assert score(request(bundle, photos, tmp_path)).scored == 0
+
+
+def test_a_part_that_is_damaged_while_the_job_runs_is_scored_again(bundle, photos, tmp_path):
+    score(request(bundle, photos, tmp_path / "whole"))
+
+    def engine(request, job, ranges):
+        predictor = open_predictor(request, read_bundle(Path(request.model_dir)))
+        yield from score_here(predictor, job, open_job_input(request, job), ranges)
+        if len(ranges) > 1:
+            flip(job.part(1))
+
+    score(request(bundle, photos, tmp_path / "out"), engine)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_checksums_are_those_of_the_usual_tool(bundle, photos, tmp_path):
+    score(request(bundle, photos, tmp_path))
+    names = sorted(path.name for path in tmp_path.glob("_sha256-*"))
+    assert len(names) == 4
+    for name in names:
+        subprocess.run(["sha256sum", "--check", "--quiet", name], cwd=tmp_path, check=True)
+    listed = [line.split()[1] for name in names for line in (tmp_path / name).open()]
+    assert sorted(listed) == sorted(contents(tmp_path))
+
+
+def test_a_job_of_a_version_without_checksums_goes_on(bundle, photos, tmp_path):
+    score(request(bundle, photos, tmp_path))
+    whole = contents(tmp_path)
+    for path in tmp_path.glob("_sha256-*"):
+        path.unlink()
+    assert score(request(bundle, photos, tmp_path)).scored == 0
+    cut(tmp_path / "part-00000-000000.parquet")
+    assert score(request(bundle, photos, tmp_path)).scored == 8
+    assert contents(tmp_path) == whole
+
+
+def test_a_damaged_end_of_another_shard_is_told(bundle, photos, tmp_path):
+    asked = [request(bundle, photos, tmp_path, shard=i, shards=2) for i in range(2)]
+    score(asked[0])
+    cut(tmp_path / "_SUCCESS-0-of-2.json")
+    with pytest.raises(WorkdirError, match=r"_SUCCESS-0-of-2.json: cannot be read"):
+        score(asked[1])
 
 
 @pytest.mark.parametrize(

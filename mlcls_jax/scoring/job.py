@@ -6,7 +6,6 @@ A range is `rows_per_file` images in the order of the input. It is done when its
 import contextlib
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,6 +80,10 @@ class Job:
         """Where the broken images of a range go; readers of a folder skip names that begin so."""
         return self.output / f"_errors-{self.shard:05d}-{number:06d}.parquet"
 
+    def checksums(self, number: int) -> Path:
+        """Where the checksums of a range's files go, as `sha256sum --check` reads them."""
+        return self.output / f"_sha256-{self.shard:05d}-{number:06d}.txt"
+
     @property
     def success(self) -> Path:
         """Is there once the shard is done."""
@@ -97,9 +100,22 @@ class Job:
         names = [_success_name(shard, self.shards) for shard in range(self.shards)]
         paths = [self.output / name for name in names]
         if self.shards > 1 and all(path.exists() for path in paths):
-            done = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-            total = {key: sum(one[key] for one in done) for key in ("images", "rows", "broken")}
+            done = [_counts(path) for path in paths]
+            total = {key: sum(one[key] for one in done) for key in _COUNTS}
             files.write_json(self.output / _success_name(0, 1), {"shards": self.shards, **total})
+
+
+_COUNTS = ("images", "rows", "broken")
+
+
+def _counts(path: Path) -> dict[str, int]:
+    """What a shard's file of success says."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return {key: int(told[key]) for key in _COUNTS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "Delete the file, and run that shard's command again."
+        raise WorkdirError(f"{path}: cannot be read: {error}", hint) from error
 
 
 def _success_name(shard: int, shards: int) -> str:
@@ -184,16 +200,16 @@ def _read(output: Path) -> dict[str, Any] | None:
 
 def _write_first(path: Path, value: dict[str, Any]) -> None:
     """Write the file whole, unless another process was faster."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    files.write_json(temporary, value)
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    except OSError:  # a file system without links
-        if not path.exists():
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.beside(path) as temporary:
+        temporary.write_text(files.to_json(value), encoding="utf-8")
+        files.sync(temporary)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+            files.sync(path.parent)
+        except OSError:  # a file system without links
+            if not path.exists():
+                files.place(temporary, path)
 
 
 def _differences(key: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -32,7 +32,7 @@ from mlcls_jax.scoring.inputs import (
     survey,
 )
 from mlcls_jax.scoring.job import Job, Request, check_output, open_job, read_survey
-from mlcls_jax.scoring.writer import Rows, count_rows, remove_leftovers, write_range
+from mlcls_jax.scoring.writer import Rows, count_rows, is_whole, remove_leftovers, write_range
 
 log = logging.getLogger(__name__)
 
@@ -83,20 +83,29 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
     started = time.perf_counter()
     there = set(os.listdir(output))
     missing = [number for number in job.ranges if job.part(number).name not in there]
+    missing = sorted(missing + _damaged(job, set(job.ranges) - set(missing)))
     images = sum(len(job.images(number)) for number in job.ranges)
     scored = sum(len(job.images(number)) for number in missing)
     if scored < images:
         log.info("%s of %s images were scored before.", f"{images - scored:,}", f"{images:,}")
     if missing:
         job.reopen()
+    run_ranges = engine or (
+        lambda request, job, ranges: score_here(
+            predictor, job, open_job_input(request, job), ranges
+        )
+    )
     bar = tqdm(desc="scoring", total=images, initial=images - scored, unit="image", disable=None)
     with bar:
-        if engine is None:
-            run = score_here(predictor, job, open_job_input(request, job), missing)
-        else:
-            run = engine(request, job, missing)
-        for done in run:
+        for done in run_ranges(request, job, missing):
             bar.update(done)
+        # All is read once more: a disk may give back other bytes than it got.
+        if again := _damaged(job, job.ranges if missing else ()):
+            for _ in run_ranges(request, job, again):
+                pass
+            if still := _damaged(job, again):
+                hint = "Look after the disk, or name a folder on another one."
+                raise UserError(f"{job.part(still[0])}: is damaged as soon as written", hint)
     seconds = time.perf_counter() - started
     rows, broken = count_rows(job)
     remove_leftovers(job)
@@ -128,6 +137,14 @@ def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:
             f" --image_column names the column. {hint}"
         )
     raise DataError(told, hint)
+
+
+def _damaged(job: Job, numbers: Iterable[int]) -> list[int]:
+    """Ranges whose files are not as they were written; each is told."""
+    damaged = [number for number in sorted(numbers) if not is_whole(job, number)]
+    for number in damaged:
+        log.warning("%s: is damaged, and scored again.", job.part(number))
+    return damaged
 
 
 def open_predictor(request: Request, bundle: Bundle) -> Predictor:

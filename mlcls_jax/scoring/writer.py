@@ -1,9 +1,11 @@
 """Parquet files of a range: the results, and the images that could not be read."""
 
+import hashlib
+import io
 import json
-import os
-import uuid
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlcls_jax import __version__
+from mlcls_jax import __version__, files
+from mlcls_jax.data.shards import sha256
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.results import Result
 from mlcls_jax.scoring.job import Job
@@ -45,27 +48,64 @@ def write_range(job: Job, number: int, rows: Rows) -> None:
     Raises:
       UserError: a file cannot be written; none is then half-written.
     """
+    written = {}
     if rows.errors:
         paths, errors = zip(*rows.errors, strict=True)
         schema = pa.schema([("path", pa.string()), ("error", pa.string())])
-        _write(job.errors(number), {"path": paths, "error": errors}, _with_facts(schema, job))
+        columns = {"path": paths, "error": errors}
+        written[job.errors(number)] = _encoded(columns, _with_facts(schema, job))
     else:
         job.errors(number).unlink(missing_ok=True)  # of a try that was killed
-    _write(job.part(number), rows.columns, _schema(job))
+    written[job.part(number)] = _encoded(rows.columns, _schema(job))
+    lines = [f"{hashlib.sha256(data).hexdigest()}  {path.name}\n" for path, data in written.items()]
+    with ExitStack() as stack:
+        # All are on the disk before the first gets its name: the disk may be full.
+        names = [job.checksums(number), *written]
+        temporaries = [stack.enter_context(files.beside(path)) for path in names]
+        contents = ["".join(lines).encode(), *written.values()]
+        for path, temporary, data in zip(names, temporaries, contents, strict=True):
+            with _telling(path):
+                temporary.write_bytes(data)
+        for path, temporary in zip(names, temporaries, strict=True):
+            with _telling(path):
+                files.place(temporary, path)
+
+
+def is_whole(job: Job, number: int) -> bool:
+    """Whether the files of a range are there, and as they were written.
+
+    Those of earlier versions have no checksums: they are whole if they can be read.
+    """
+    there = [path for path in (job.part(number), job.errors(number)) if path.exists()]
+    if job.part(number) not in there:
+        return False
+    try:
+        wanted = job.checksums(number).read_text(encoding="ascii")
+    except FileNotFoundError:
+        try:
+            for path in there:
+                pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowException):
+            return False
+        return True
+    except ValueError:
+        return False
+    found = {f"{sha256(path)}  {path.name}" for path in there}
+    return found == set(wanted.splitlines())
 
 
 def count_rows(job: Job) -> tuple[int, int]:
     """Rows in the shard's part files, and images in its files of errors."""
     rows = sum(pq.read_metadata(job.part(n)).num_rows for n in job.ranges)
-    files = (job.errors(n) for n in job.ranges)
-    broken = sum(pq.read_metadata(file).num_rows for file in files if file.exists())
+    errors = (job.errors(n) for n in job.ranges)
+    broken = sum(pq.read_metadata(path).num_rows for path in errors if path.exists())
     return rows, broken
 
 
 def remove_leftovers(job: Job) -> None:
     """Delete what killed processes left behind half-written."""
-    for pattern in (f".part-{job.shard:05d}-*.tmp", f"._errors-{job.shard:05d}-*.tmp"):
-        for path in job.output.glob(pattern):
+    for kind in ("part", "_errors", "_sha256"):
+        for path in job.output.glob(f".{kind}-{job.shard:05d}-*.tmp"):
             path.unlink(missing_ok=True)
 
 
@@ -87,17 +127,17 @@ def _with_facts(schema: Any, job: Job) -> Any:
     return schema.with_metadata({"mlcls_jax": json.dumps(facts, ensure_ascii=False)})
 
 
-def _write(path: Path, columns: dict[str, Any], schema: Any) -> None:
+def _encoded(columns: dict[str, Any], schema: Any) -> bytes:
     table = pa.table({name: columns.get(name, []) for name in schema.names}, schema=schema)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
     try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        yield
     except OSError as error:  # the disk is full, for instance
         hint = "Make room or mend it: the same command goes on."
         raise UserError(f"{path}: cannot be written: {error.strerror or error}", hint) from error
-    finally:
-        temporary.unlink(missing_ok=True)
