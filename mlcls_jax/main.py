@@ -207,11 +207,12 @@ def _import(dotted: str) -> Callable[..., Any]:
 
 
 def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
-    """Run the mode with its log and result file in the workdir.
+    """Run the mode, the only one that writes into its workdir.
 
     Of several processes the first one writes; the others give an empty result.
     """
-    from mlcls_jax import files, parallel
+    from mlcls_jax import parallel
+    from mlcls_jax.modes.lock import locked, locked_folder
     from mlcls_jax.modes.workdir import open_workdir
 
     start_console()
@@ -226,6 +227,14 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
         _import(MODES[config.mode])(config, workdir)
         return {}
     open_workdir(workdir)
+    with locked(locked_folder(config, workdir)):
+        return _run_lead(config, workdir)
+
+
+def _run_lead(config: schema.Config, workdir: Path) -> dict[str, Any]:
+    """Run the mode with its log and result file in the workdir."""
+    from mlcls_jax import files
+
     start_logging(workdir / f"{config.mode}.log")
     result_file = workdir / f"{config.mode}_result.json"
     try:
