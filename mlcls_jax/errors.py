@@ -94,3 +94,11 @@ class NonFiniteError(UserError):
 
 class PreemptedError(UserError):
     """The run was asked to end, or its time is over; a checkpoint is saved."""
+
+    exit_code = 75  # launchers understand: try again
+
+
+class InterruptedRunError(PreemptedError):
+    """The same, asked from the keyboard: launchers are not to start it again."""
+
+    exit_code = 130

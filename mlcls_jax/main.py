@@ -4,8 +4,8 @@ Turns flags into a checked `Config` and runs the mode that it names. The console
 the same: its first word may name the mode (`mlcls train --config=…`) or a command that needs no
 configuration file (`mlcls models`), and the flags of PaddleX (`mlcls --pipeline NAME`) are
 understood. Exit codes: 0 done; 1 the configuration, the data or a file is wrong (one message, no
-traceback); 2 a flag does not parse; 70 a fault of this program; 75 asked to end, or out of time,
-with a checkpoint saved: the same command goes on; 130 interrupted.
+traceback); 2 a flag does not parse; 70 a fault of this program; 75 asked to end, or out of time:
+the same command goes on; 130 interrupted from the keyboard, where training saves as well.
 """
 
 import difflib
@@ -159,28 +159,35 @@ def _help_config(argv: list[str]) -> None:
 
 def main(_: list[str]) -> None:
     """Run the mode; print what went wrong, or what to do next."""
-    workdir, goes_on = Path(command_line.WORKDIR.value), "begins again"
+    workdir, mode = Path(command_line.WORKDIR.value), None
     try:
         workdir = paths.local_path("--workdir", command_line.WORKDIR.value)
         config = schema.parse(command_line.CONFIG.value)
-        if config.mode == "train":
-            goes_on = "goes on from the last checkpoint"
+        mode = config.mode
         result = _run_mode(config, workdir)
     except PreemptedError as error:
         print(f"{error.message}\n{error.hint}", file=sys.stderr, flush=True)
-        sys.exit(75)  # launchers understand: try again
+        sys.exit(error.exit_code)
     except UserError as error:
         log.debug("%s", error.message)  # to the log file; the terminal gets it below
         _fail(error.message, error.hint, code=1)
     except OSError as error:  # disk full, permission lost
         _fail(f"{error.filename or workdir}: {error.strerror or error}", None, code=1)
     except KeyboardInterrupt:
-        _fail("Interrupted.", f"The same command {goes_on}.", code=130)
+        _fail("Interrupted.", f"The same command {_goes_on(mode, workdir)}.", code=130)
     except Exception:
         log.exception("This is a fault of mlcls_jax, not yours:")
         _leave(70)
     if result:
         print(_summary(config, workdir, result), flush=True)
+
+
+def _goes_on(mode: str | None, workdir: Path) -> str:
+    """What a mode does that is started again after an interruption."""
+    from mlcls_jax.modes.workdir import saved_step
+
+    step = saved_step(workdir) if mode == "train" else None
+    return "begins again" if step is None else f"goes on from the checkpoint of step {step}"
 
 
 def _run_command(name: str, arguments: list[str]) -> None:

@@ -1,15 +1,12 @@
 """Devices and processes: the mesh, and what lies where on it. The only file that names its axes."""
 
-import contextlib
 import logging
 import math
 import os
 import re
-import signal
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -93,42 +90,9 @@ def add_up(numbers: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(halves).view(np.uint64).sum(axis=0, dtype=np.uint64)
 
 
-class Stop:
-    """Whether the run is to save and end: after SIGTERM, or when its time is over.
-
-    With several processes all learn of it at the same step, whichever was asked.
-    """
-
-    def __init__(self, minutes: float | None) -> None:
-        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        self._asked = False
-        self._previous: Any = None
-
-    def __enter__(self) -> Self:
-        # Of several processes JAX's own service takes the signal; off the main thread nobody can.
-        if jax.process_count() == 1:
-            with contextlib.suppress(ValueError):
-                self._previous = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def after(self, step: int) -> bool:
-        """Whether to end after this step; to be called after every one."""
-        if time.monotonic() >= self._end:
-            self._end = math.inf
-            log.info("The time limit is reached.")
-            self._asked = True
-            if jax.process_count() > 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-        if jax.process_count() == 1:
-            return self._asked
-        return multihost_utils.reached_preemption_sync_point(step)
-
-    def _ask(self, *_: object) -> None:
-        self._asked = True
+def all_asked_to_end(step: int) -> bool:
+    """Whether any of several processes was sent SIGTERM, for all of them at the same step."""
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
 def make_mesh(layout: Parallel | None = None, devices: Sequence[Any] | None = None) -> Mesh:

@@ -219,9 +219,20 @@ def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said)
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"), [("train", "goes on from the last checkpoint"), ("evaluate", "begins again")]
+    ("mode", "saved", "said"),
+    [
+        ("train", [], "begins again"),
+        (
+            "train",
+            ["8", "16", "24.orbax-checkpoint-tmp-1"],
+            "goes on from the checkpoint of step 16",
+        ),
+        ("evaluate", ["8"], "begins again"),
+    ],
 )
-def test_after_an_interruption_it_is_told_what_the_same_command_does(tmp_path, mode, said):
+def test_after_an_interruption_it_is_told_what_the_same_command_does(tmp_path, mode, saved, said):
+    for name in saved:
+        (tmp_path / "run" / "checkpoints" / name).mkdir(parents=True)
     stub = f"def {mode}(config, workdir):\n    raise KeyboardInterrupt\n"
     (tmp_path / "stub.py").write_text(stub)
     program = f"from mlcls_jax import main; main.MODES['{mode}'] = 'stub.{mode}'; main.run()"

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mlcls_jax import config as schema
+from mlcls_jax.data.pipeline import eval_batches
 from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError
 from mlcls_jax.modes.train import train
 from mlcls_jax.start import start_jax
@@ -47,6 +51,7 @@ def compiled_once():
     start_jax(cache=True)
 
 
+SPEED = {"images_per_s", "data_wait_ms"}
 DIVERGING = {"name": "momentum", "learning_rate": 1e6}
 
 
@@ -113,6 +118,35 @@ def test_a_run_whose_time_is_over_saves_the_step_and_goes_on_the_same(tmp_path):
     )
     for name, values in theirs.items():
         np.testing.assert_array_equal(ours[name], values)
+
+
+def test_a_signal_during_an_evaluation_saves_the_step_and_the_evaluation_comes_later(
+    tmp_path, monkeypatch
+):
+    config = small(epochs=2)
+    whole = run(config, tmp_path / "whole")
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        yield from eval_batches(*arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError, match="^Stopped after step"):
+        patch.setattr("mlcls_jax.modes.train.eval_batches", interrupted)
+        run(config, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/4").is_dir()
+    assert not (tmp_path / "run/best_model").exists()
+    result = run(config, tmp_path / "run")
+    for key in ("MultiLabelMAP", "best_epoch", "best_weights"):
+        assert result[key] == whole[key]
+    ours, theirs = (
+        [
+            {name: value for name, value in json.loads(line).items() if name not in SPEED}
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("run", "whole")
+    )
+    assert ours == theirs
 
 
 def test_steps_are_traced_into_the_workdir(tmp_path):

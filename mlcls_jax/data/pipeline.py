@@ -7,7 +7,10 @@ stream at its step, and threads, processes and buffers may change in between.
 import dataclasses
 import logging
 import math
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -204,5 +207,15 @@ def _start_reading() -> None:
 
 def _start_worker(*_: int) -> None:
     _start_reading()
+    # Ctrl-C, and SIGTERM from some launchers, reach the trainer's processes all at once; it still
+    # needs these for the step that it saves.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_trainer, daemon=True).start()
     os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerator is the trainer's
     logging.disable(logging.WARNING)  # the trainer tells what could not be read
+
+
+def _end_with_the_trainer() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -24,7 +24,6 @@ from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.errors import (
     ConfigError,
     NonFiniteError,
-    PreemptedError,
     WorkdirError,
 )
 from mlcls_jax.evaluation import Forward, make_forward, score
@@ -35,7 +34,8 @@ from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.evaluate import check_labels
 from mlcls_jax.modes.pictures import write_pictures
-from mlcls_jax.modes.workdir import CONFIG_FILE, check_owner, claim
+from mlcls_jax.modes.workdir import CHECKPOINTS, CONFIG_FILE, check_owner, claim, saved_step
+from mlcls_jax.training.ahead import Ahead
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.distill import Distillation, make_distillation
 from mlcls_jax.training.halves import Halves
@@ -46,13 +46,14 @@ from mlcls_jax.training.profile import Tracer
 from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import TrainStep, joined_norm, make_loss, make_train_step
+from mlcls_jax.training.stop import AskedToEndError, Stop
 
 log = logging.getLogger(__name__)
 
 RESULT_FILE = "train_result.json"
 PATHS = {
     "best_model": "best_model",
-    "checkpoints": "checkpoints",
+    "checkpoints": CHECKPOINTS,
     "config": CONFIG_FILE,
     "log": "train.log",
     "metrics": "metrics.jsonl",
@@ -123,6 +124,20 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         variables = first_variables(network, weights, config.seed, mesh)
         return jax.jit(begin, out_shardings=placement)(variables)
 
+    def evaluate(
+        state: TrainState, step: int, best: dict[str, Any] | None, recorder: Recorder
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """The best evaluation after that of this step, and what the checkpoint is judged by.
+
+        Raises AskedToEndError with nothing done: it is to be done again.
+        """
+        recorder.pause("evaluating …")
+        models = {"raw": state.variables} | ({"ema": state.ema} if has_ema else {})
+        results = evaluate_models(forward, models, readers[1], config, mesh, stop)
+        best = keep_best(best, results, models, metric, plan.epoch(step), step, save_best)
+        recorder.evaluation(step, results, best)
+        return best, {metric: max(r[metric] for r in results.values())}
+
     def train_from(
         state: TrainState, record: dict[str, Any]
     ) -> tuple[dict[str, Any], float, Recorder]:
@@ -132,43 +147,48 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         batches = train_batches(
             readers[0], config.data, start_step=start, end_step=plan.total_steps, rows=rows, **sizes
         )
+        is_due = record.get("is_evaluation_due", False)  # it was stopped before
         recorder = Recorder(
-            workdir, config, plan, start_step=start, names_of=names_of, quiet=not lead
+            workdir,
+            config,
+            plan,
+            start_step=start,
+            names_of=names_of,
+            is_evaluation_due=is_due,
+            quiet=not lead,
         )
-        tracer = Tracer(config.profile, workdir / "profile")
+        tracer, ahead = Tracer(config.profile, workdir / "profile"), Ahead()
         with recorder, tracer:
+            if is_due:
+                best, _ = evaluate(state, start, best, recorder)
             stream = recorder.timed(parallel.put_ahead(batches, mesh))
             for step, batch in enumerate(stream, start=start + 1):
                 tracer.before(step)
                 state, numbers = train_step(state, batch, teacher)
+                stop.underway()
+                ahead.sent(numbers)
                 tracer.after(step, numbers)
                 recorder.train(step, numbers)
-                is_last, is_over = step == plan.total_steps, stop.after(step)
-                metrics = None
-                if plan.evaluate_after(step):
-                    recorder.pause()
-                    models = {"raw": state.variables} | ({"ema": state.ema} if has_ema else {})
-                    results = evaluate_models(forward, models, readers[1], config, mesh)
-                    best = keep_best(
-                        best, results, models, metric, plan.epoch(step), step, save_best
-                    )
-                    recorder.evaluation(step, results, best)
-                    metrics = {metric: max(r[metric] for r in results.values())}
-                seconds = before + time.perf_counter() - began
+                is_over, is_due, metrics = stop.after(step), plan.evaluate_after(step), None
+                if is_due:
+                    try:
+                        best, metrics = evaluate(state, step, best, recorder)
+                        is_due = False
+                    except AskedToEndError:
+                        is_over = True
                 if plan.save_after(step) or is_over:
                     recorder.pause()
-                    checkpoints.save(state, {"best": best, "seconds": seconds}, metrics=metrics)
-                if is_over and not is_last:
+                    seconds = before + time.perf_counter() - began
+                    record = {"best": best, "seconds": seconds, "is_evaluation_due": is_due}
+                    checkpoints.save(state, record, metrics=metrics)
+                if is_over and (is_due or step < plan.total_steps):
                     checkpoints.wait()
-                    raise PreemptedError(
-                        f"Stopped after step {step} of {plan.total_steps}; a checkpoint is saved.",
-                        "The same command goes on from here.",
-                    )
+                    raise stop.error(step, plan.total_steps)
         return best, before + time.perf_counter() - began, recorder
 
-    stop = parallel.Stop(config.train.time_limit)
+    stop = Stop(config.train.time_limit, saved=partial(saved_step, workdir))
     checkpoints = Checkpoints(
-        workdir / "checkpoints", keep=config.train.keep_checkpoints, metric=metric
+        workdir / CHECKPOINTS, keep=config.train.keep_checkpoints, metric=metric
     )
     with stop, checkpoints:
         scale = 1.0
@@ -341,12 +361,13 @@ def evaluate_models(
     reader: Reader,
     config: schema.Config,
     mesh: Mesh,
+    stop: Stop,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of each of `models` over all images of `reader`."""
+    """Metrics of each of `models` over all images of `reader`; raises what `stop` does."""
     size = config.evaluate.batch_size
     rows = parallel.local_rows(mesh, size)
     batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
-    scores, targets = score(forward, models, batches, mesh)
+    scores, targets = score(forward, models, stop.unless_asked(batches), mesh)
     options = {"threshold": config.evaluate.training_threshold, "method": config.evaluate.map_type}
     task = config.model.task
     return {name: metrics_of(task, s, targets, **options) for name, s in scores.items()}

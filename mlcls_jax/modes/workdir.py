@@ -11,6 +11,7 @@ from mlcls_jax.config import Config, to_dict, to_yaml
 from mlcls_jax.errors import WorkdirError
 
 CONFIG_FILE = "config.yaml"
+CHECKPOINTS = "checkpoints"
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.
 FREE = frozenset((
@@ -38,6 +39,14 @@ def open_workdir(workdir: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise WorkdirError(f"{workdir}: cannot be written to: {error.strerror}", HINT) from error
+
+
+def saved_step(workdir: Path) -> int | None:
+    """The step of the newest checkpoint on disk; None if there is none."""
+    return max(
+        (int(path.name) for path in (workdir / CHECKPOINTS).glob("*") if path.name.isdecimal()),
+        default=None,
+    )
 
 
 def check_owner(workdir: Path, config: Config) -> None:

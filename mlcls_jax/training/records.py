@@ -37,9 +37,13 @@ class Recorder:
         *,
         start_step: int,
         names_of: Callable[[int], list[str]],
+        is_evaluation_due: bool = False,
         quiet: bool = False,
     ) -> None:
-        """`names_of` gives the examples of a step; `quiet` writes nothing: another process does."""
+        """`names_of` gives the examples of a step; `quiet` writes nothing: another process does.
+
+        With `is_evaluation_due` that of `start_step` is still to come.
+        """
         self._plan, self._batch_size, self._train = plan, config.train.batch_size, config.train
         self._names_of, self._quiet, self._workdir = names_of, quiet, workdir
         self.nonfinite_steps: list[int] = []
@@ -47,7 +51,7 @@ class Recorder:
         self._waiting: deque[tuple[int, dict[str, jax.Array]]] = deque()
         self._epoch_losses: list[float] = []
         if not quiet:
-            _cut_after(workdir / "metrics.jsonl", start_step)
+            _cut_after(workdir / "metrics.jsonl", start_step, is_evaluation_due)
         self._metrics = None if quiet else (workdir / "metrics.jsonl").open("a", encoding="utf-8")
         writes_events = config.log.tensorboard and not quiet
         self._events = _open_events(workdir, start_step) if writes_events else None
@@ -58,6 +62,8 @@ class Recorder:
             dynamic_ncols=True,
             disable=quiet or None,  # None: when not a terminal
         )
+        self._doing = ""  # what the bar says in place of numbers
+        self._say("compiling …")
         self._watch = Stopwatch()
         self._images = 0
         self._last = (start_step, 0.0, 0.0)  # step, training and waiting seconds, last logged
@@ -108,15 +114,22 @@ class Recorder:
             self._images += self._batch_size
         self._step_end = self._threads.submit(_when_ready, numbers)
         self._waiting.append((step, numbers))
+        self._say("")
         self._bar.update()
         if self._plan.log_after(step):
             self._fetch(before=step - self._plan.log_steps)
 
-    def pause(self) -> None:
-        """Fetch everything and stop the clock, before an evaluation."""
+    def pause(self, doing: str = "") -> None:
+        """Fetch everything and stop the clock, before an evaluation; the bar says what is done."""
         self._fetch(before=math.inf)
+        self._say(doing)
         self._watch.stop()
         self._step_end = None
+
+    def _say(self, doing: str) -> None:
+        if doing != self._doing:
+            self._bar.set_postfix_str(doing)
+            self._doing = doing
 
     def evaluation(
         self, step: int, results: dict[str, dict[str, float]], best: dict[str, Any]
@@ -162,6 +175,7 @@ class Recorder:
             if self._plan.log_after(step):
                 entry = self._log(step, values)
         if entry:
+            self._doing = ""
             self._bar.set_postfix_str(
                 f"loss {entry['loss']:.3f}, {entry['images_per_s']:.0f} img/s"
             )
@@ -252,10 +266,18 @@ def _open_events(workdir: Path, start_step: int) -> Any:
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
 
-def _cut_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that will be done again."""
+def _cut_after(path: Path, step: int, is_evaluation_due: bool) -> None:
+    """Drop the lines of steps and evaluations that will be done again."""
     if not path.exists():
         return
+
+    def stays(line: str) -> bool:
+        if not line.endswith("\n"):
+            return False
+        entry = json.loads(line)
+        is_again = is_evaluation_due and entry["step"] == step and "loss" not in entry
+        return entry["step"] <= step and not is_again
+
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = [line for line in lines if stays(line)]
     files.write_text(path, "".join(kept))
