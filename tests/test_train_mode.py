@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import write_lines, write_photos
 from safetensors.numpy import load_file
 
 from mlcls_jax import config as schema
 from mlcls_jax.data.pipeline import eval_batches
-from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError
+from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError, WorkdirError
 from mlcls_jax.modes.train import train
 from mlcls_jax.start import start_jax
 
@@ -147,6 +148,42 @@ def test_a_signal_during_an_evaluation_saves_the_step_and_the_evaluation_comes_l
         for name in ("run", "whole")
     )
     assert ours == theirs
+
+
+def photos(folder: Path, **train_options) -> schema.Config:
+    """Two steps an epoch, of which each run does one."""
+    config = small(epochs=2, train={"time_limit": 0.0} | train_options)
+    return replace(config, data=schema.Data(source="mlcls", dir=str(folder)))
+
+
+def step_of_next_stop(config: schema.Config, workdir: Path) -> int:
+    with pytest.raises(PreemptedError, match=r"^Stopped after step \d") as caught:
+        run(config, workdir)
+    return int(caught.value.message.split()[3])
+
+
+def test_a_run_goes_on_with_data_that_were_moved_but_not_with_others(tmp_path):
+    workdir, data = tmp_path / "run", write_photos(tmp_path / "data", train=12)
+    assert step_of_next_stop(photos(data), workdir) == 1
+    data = data.rename(tmp_path / "moved")
+    assert step_of_next_stop(photos(f"{data}/"), workdir) == 2
+
+    label_file, content = data / "label.txt", (data / "label.txt").read_bytes()
+    label_file.write_text("0 dog\n1 cat\n2 bird\n")
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match="label 0: was cat, now dog") as caught:
+            run(photos(data), workdir)
+        assert caught.value.hint.endswith("To go on with this run, put the data back.")
+        (workdir / "data.json").unlink(missing_ok=True)  # then the checkpoint's record tells
+    label_file.write_bytes(content)
+    assert step_of_next_stop(photos(data), workdir) == 3
+
+    rows = (data / "train.txt").read_text().splitlines()
+    write_lines(data / "train.txt", rows[::-1])
+    with pytest.raises(WorkdirError, match="train: other images listed than before"):
+        run(photos(data), workdir)
+    write_lines(data / "train.txt", rows)
+    assert run(photos(data), workdir)["steps"] == 4
 
 
 def test_steps_are_traced_into_the_workdir(tmp_path):

@@ -34,6 +34,10 @@ def config(**changes) -> Config:
     return schema.parse(values)
 
 
+def save_something(workdir) -> None:
+    (workdir / "checkpoints" / "5").mkdir(parents=True)
+
+
 def claim_fault(workdir, **changes) -> str:
     with pytest.raises(WorkdirError) as caught:
         claim(workdir, config(**changes))
@@ -61,6 +65,7 @@ def test_what_does_not_touch_the_training_may_change(tmp_path, key):
 @pytest.mark.parametrize("key", FIXED)
 def test_what_touches_the_training_may_not_change(tmp_path, key):
     claim(tmp_path, config())
+    save_something(tmp_path)
     (line,) = claim_fault(tmp_path, **{key: FIXED[key]}).splitlines()[1:]
     assert re.match(f"  {key}: was .+, now .+", line)
     assert (tmp_path / "config.yaml").read_text() == schema.to_yaml(config())
@@ -68,6 +73,7 @@ def test_what_touches_the_training_may_not_change(tmp_path, key):
 
 def test_all_differences_are_told_with_old_and_new_value(tmp_path):
     claim(tmp_path, config())
+    save_something(tmp_path)
     message = claim_fault(tmp_path, **{"train.epochs": 3, "model.weights": "w", "log.pictures": 1})
     assert message.splitlines() == [
         f"{tmp_path}: belongs to a run of another configuration:",
@@ -78,6 +84,7 @@ def test_all_differences_are_told_with_old_and_new_value(tmp_path):
 
 def test_an_option_added_since_the_run_began_counts_as_its_default(tmp_path):
     claim(tmp_path, config())
+    save_something(tmp_path)
     path = tmp_path / "config.yaml"
     older = re.sub("seed: 0\n", "removed_since: 1\n", path.read_text())
     path.write_text(older)
@@ -110,3 +117,67 @@ def test_a_workdir_that_cannot_be_written_to(tmp_path, name):
     with pytest.raises(WorkdirError, match=f"{name}: cannot be written to") as caught:
         open_workdir(tmp_path / name)
     assert caught.value.hint == "Choose another --workdir."
+
+
+def test_a_run_that_saved_nothing_lets_go_of_its_workdir(tmp_path):
+    claim(tmp_path, config())
+    (tmp_path / "checkpoints" / "5.tmp").mkdir(parents=True)
+    claim(tmp_path, config(seed=1), DATA)
+    claim(tmp_path, config(seed=2), DATA | {"labels": ["dog", "cat"]})
+    assert "seed: 2" in (tmp_path / "config.yaml").read_text()
+    (tmp_path / "checkpoints" / "5.damaged").mkdir()
+    assert "seed: was 2, now 3" in claim_fault(tmp_path, seed=3)
+
+
+def test_the_way_on_names_the_model_that_is_there(tmp_path):
+    claim(tmp_path, config())
+    (tmp_path / "best_model").mkdir()
+    with pytest.raises(WorkdirError) as caught:
+        claim(tmp_path, config(**{"train.epochs": 3}))
+    assert (
+        f"another --workdir and --config.model.weights={tmp_path}/best_model." in caught.value.hint
+    )
+
+
+SPLIT = {"images": 2, "images listed": "a", "targets": "b"}
+DATA = {
+    "labels": ["cat", "dog"],
+    "train": SPLIT,
+    "validation": SPLIT,
+    "preprocessing": {"mean": [0.5, 0.25], "image_size": [64, 64]},
+}
+
+
+def test_the_same_data_may_lie_elsewhere(tmp_path):
+    claim(tmp_path, config(), DATA)
+    save_something(tmp_path)
+    elsewhere = {"data.dir": "elsewhere/", "data.train_list": "lists/train.txt"}
+    claim(tmp_path, config(**elsewhere), DATA)
+    assert "dir: elsewhere/" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"labels": ["dog", "cat"]}, "label 0: was cat, now dog\n  label 1: was dog, now cat"),
+        ({"labels": ["cat", "dog", "emu"]}, "labels: were 2, now 3\n  label 2: was None, now emu"),
+        ({"train": SPLIT | {"images": 3}}, "train: were 2 images, now 3"),
+        (
+            {"validation": SPLIT | {"targets": "c"}},
+            "validation: other targets than before, or in another order",
+        ),
+        (
+            {"preprocessing": DATA["preprocessing"] | {"mean": [0.5, 0.5]}},
+            "preprocessing, mean: was [0.5, 0.25], now [0.5, 0.5]",
+        ),
+    ],
+)
+def test_other_data_are_refused_with_what_has_changed(tmp_path, change, told):
+    claim(tmp_path, config(), DATA)
+    save_something(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(WorkdirError) as caught:
+        claim(tmp_path, config(**{"data.dir": "other"}), DATA | change)
+    assert caught.value.message == f"{tmp_path}: belongs to a run on other data:\n  {told}"
+    assert caught.value.hint == "Choose another --workdir, or put the data back."
+    assert {path: path.read_bytes() for path in before} == before

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from mlcls_jax import config as schema
 from mlcls_jax import files, parallel
 from mlcls_jax.data.augment import augmentations
+from mlcls_jax.data.fingerprint import describe_data
 from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import DataSplits, open_data
 from mlcls_jax.data.sources.single import single_label
@@ -30,11 +31,20 @@ from mlcls_jax.evaluation import Forward, make_forward, score
 from mlcls_jax.inference.bundle import read_bundle, size_of, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC, metrics_of
 from mlcls_jax.models import Model, Network
+from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.evaluate import check_labels
 from mlcls_jax.modes.pictures import write_pictures
-from mlcls_jax.modes.workdir import CHECKPOINTS, CONFIG_FILE, check_owner, claim, saved_step
+from mlcls_jax.modes.workdir import (
+    BEST_MODEL,
+    CHECKPOINTS,
+    CONFIG_FILE,
+    check_data,
+    check_owner,
+    claim,
+    saved_step,
+)
 from mlcls_jax.training.ahead import Ahead
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.distill import Distillation, make_distillation
@@ -52,7 +62,7 @@ log = logging.getLogger(__name__)
 
 RESULT_FILE = "train_result.json"
 PATHS = {
-    "best_model": "best_model",
+    "best_model": BEST_MODEL,
     "checkpoints": CHECKPOINTS,
     "config": CONFIG_FILE,
     "log": "train.log",
@@ -82,6 +92,8 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     data = open_data(config.data)
     if config.model.task == "single":
         data = DataSplits(*(single_label(s, on_error=config.data.on_error) for s in data))
+    facts = describe(config, data)
+    check_owner(workdir, config, facts)
     metric = MAIN_METRIC[config.model.task]  # decides which weights are the best
     network, weights = initial_weights(config, data.train.labels)
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
@@ -90,7 +102,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     has_ema = config.train.ema_decay > 0
     lead = parallel.is_lead()
     if lead:
-        claim(workdir, config)
+        claim(workdir, config, facts)
     parallel.barrier("workdir claimed")
     if finished := finished_result(workdir, plan):
         return finished
@@ -105,7 +117,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     forward = make_forward(network, mesh)
     sizes = {"batch_size": config.train.batch_size, "seed": config.seed}
     readers = [Reader(source, size_of(config.model), config.data.on_error) for source in data]
-    best_model = workdir / "best_model"
+    best_model = workdir / BEST_MODEL
     if lead:
         files.recover_folder(best_model)
     save_best = partial(
@@ -180,7 +192,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
                     recorder.pause()
                     seconds = before + time.perf_counter() - began
                     record = {"best": best, "seconds": seconds, "is_evaluation_due": is_due}
-                    checkpoints.save(state, record, metrics=metrics)
+                    checkpoints.save(state, record | {"data": facts}, metrics=metrics)
                 if is_over and (is_due or step < plan.total_steps):
                     checkpoints.wait()
                     raise stop.error(step, plan.total_steps)
@@ -194,6 +206,10 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         scale = 1.0
         for rollbacks in itertools.count(1):
             state, record = begin_or_resume(checkpoints, first_state, abstract, placement, config)
+            if "data" in record:
+                check_data(workdir, record["data"], facts)
+            if state.step:
+                log.info("Resumed after step %d.", int(state.step))
             if rollbacks > 1:
                 state = with_rate_scale(state, scale, mesh)
             scale = float(state.rate_scale)
@@ -224,6 +240,20 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         "skipped_images": sorted(skipped),
         "paths": {name: str(workdir / path) for name, path in PATHS.items()} | pictures,
     }
+
+
+def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
+    """What a run that goes on must find again: the data, and what makes the network's input."""
+    preprocessing = {
+        "image_size": list(size_of(config.model)),
+        "mean": list(MEAN),
+        "std": list(STD),
+        "train_resize": config.data.train_resize,
+        "augment": list(config.data.augment),
+        "mixup": config.data.mixup,
+        "cutmix": config.data.cutmix,
+    }
+    return describe_data(data.train, data.validation) | {"preprocessing": preprocessing}
 
 
 def optimizer_and_step(
@@ -344,9 +374,7 @@ def begin_or_resume(
     restored = checkpoints.restore(parallel.placed(abstract, placement))
     if restored is None:
         return first_state(), {"best": None, "seconds": 0.0}
-    state, record = restored
-    log.info("Resumed after step %d.", int(state.step))
-    return state, record
+    return restored
 
 
 def with_rate_scale(state: TrainState, scale: float, mesh: Mesh) -> TrainState:
@@ -397,7 +425,7 @@ def keep_best(
 def finished_result(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     """The result of the run in `workdir` if it is complete."""
     path = workdir / RESULT_FILE
-    if not path.exists() or not (workdir / "best_model").exists():
+    if not path.exists() or not (workdir / BEST_MODEL).exists():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
     if not result.get("done_flag") or result.get("steps") != plan.total_steps:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.types import Split
 
 SIZE = 64  # side of a board; it has 2 × 2 cells
@@ -29,6 +30,10 @@ class DigitBoards:
 
     def __len__(self) -> int:
         return self._length
+
+    def fingerprint(self) -> dict[str, str]:
+        """A digest of the labels of the digits that boards are made of."""
+        return {"digits": digest([self._classes.astype(np.int64).tobytes()])}
 
     def name(self, index: int) -> str:
         return f"board_{index:06d}"

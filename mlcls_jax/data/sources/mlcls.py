@@ -7,6 +7,7 @@ import numpy as np
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.findings import Finding, is_error
+from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.images import read_file
 from mlcls_jax.data.lists import find_root, raise_findings, read_labels, read_list
 from mlcls_jax.data.types import Split
@@ -41,6 +42,11 @@ class MLClsList:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of the images and the targets as listed."""
+        names = (path.encode(errors="surrogateescape") for path in self._paths)
+        return {"images listed": digest(names), "targets": digest([self.targets.tobytes()])}
 
     def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
         try:

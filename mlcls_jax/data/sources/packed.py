@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mlcls_jax import files
 from mlcls_jax.config import Data
+from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.shards import (
     MANIFEST,
     Manifest,
@@ -41,6 +42,8 @@ class PackedSplit:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self.labels = labels
+        shards = list(shards)
+        self._checksums = [shard.sha256 for shard in shards]
         counts = {folder / shard.file: shard.images for shard in shards}
         self._files = list(counts)
         self._ends = list(itertools.accumulate(counts.values()))
@@ -49,6 +52,10 @@ class PackedSplit:
 
     def __len__(self) -> int:
         return self._ends[-1]
+
+    def fingerprint(self) -> dict[str, str]:
+        """A digest of the shards' checksums."""
+        return {"shards": digest(checksum.encode() for checksum in self._checksums)}
 
     def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
         image, target, _ = self._read(index)

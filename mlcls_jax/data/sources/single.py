@@ -23,6 +23,15 @@ class SingleLabel:
     def labels(self) -> tuple[str, ...]:
         return self.source.labels
 
+    @property
+    def targets(self) -> np.ndarray:
+        """[N, K], if the source offers them."""
+        return self.source.targets
+
+    def fingerprint(self) -> dict[str, str]:
+        """That of the source."""
+        return getattr(self.source, "fingerprint", dict)()
+
     def __len__(self) -> int:
         return len(self.source)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError
 
@@ -36,13 +37,19 @@ class _Labels(NamedTuple):
 class TfdsSplit:
     """One split of a prepared data set; images stay encoded."""
 
-    def __init__(self, name: str, examples: Any, image_key: str, labels: _Labels) -> None:
-        self.labels = labels.names
+    def __init__(
+        self, name: str, examples: Any, image_key: str, labels: _Labels, files: list[str]
+    ) -> None:
+        self.labels, self._files = labels.names, files
         self._name, self._examples, self._image_key = name, examples, image_key
         self._target = labels.target
 
     def __len__(self) -> int:
         return len(self._examples)
+
+    def fingerprint(self) -> dict[str, str]:
+        """A digest of the names of its files, with the builder's version."""
+        return {"files": digest(name.encode() for name in self._files)}
 
     def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
         example = self._read(index)
@@ -104,7 +111,8 @@ def open_split(config: Data, split: Split) -> TfdsSplit:
     if missing := [str(path) for path in paths if not path.exists()]:
         told = "\n".join(f"{path}: there is no such file" for path in missing)
         raise DataError(told, "Copy it again, or prepare the data set again.")
-    return TfdsSplit(f"{folder} ({name})", examples, image_key, labels)
+    names = [f"{builder.info.full_name}/{path.name}" for path in paths]
+    return TfdsSplit(f"{folder} ({name})", examples, image_key, labels, names)
 
 
 def _find(config: Data) -> Path:
