@@ -261,18 +261,21 @@ def _run_lead(config: schema.Config, workdir: Path) -> dict[str, Any]:
 
 def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> str:
     """What was written where, and what to do next."""
-    from mlcls_jax.metrics import MAIN_METRIC
+    from mlcls_jax.metrics import MAIN_METRIC, as_text
 
     same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode\b|predict\.)", a)]
     command = f"{usage.program()} {shlex.join(same)}"
     lines = [""]
     if config.mode == "train":
         written, metric = result["paths"], MAIN_METRIC[config.model.task]
+        model, rate = written.get("best_model") or written["last_model"], result["images_per_s"]
+        speed = f" at {rate:.0f} images/s" if rate else ""
+        best = f"{result['best_weights']} weights of epoch {result['best_epoch']}"
         lines += [
-            f"{metric} {result[metric]:.4f} on the validation images: "
-            f"{result['best_weights']} weights of epoch {result['best_epoch']}, "
-            f"after {result['seconds']:.0f} s at {result['images_per_s']:.0f} images/s.",
-            f"  model        {written['best_model']}",
+            f"{metric} {as_text(result[metric])} on the validation images: "
+            f"{best if result['best_epoch'] else 'the last weights are kept, none is the best'}, "
+            f"after {result['seconds']:.0f} s{speed}.",
+            f"  model        {model}",
             *([f"  predictions  {written['predictions']}"] if "predictions" in written else []),
             f"  curves       tensorboard --logdir={shlex.quote(str(workdir))}"
             + ("" if find_spec("tensorboard") else "  (pip install tensorboard)"),
@@ -281,7 +284,7 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
         samples = written.get("samples", "<image or folder>")
         if usage.program() == "mlcls":
             predict = {
-                "--model_dir": written["best_model"],
+                "--model_dir": model,
                 "--input": samples,
                 "--save_path": workdir / "predictions",
             }
@@ -297,7 +300,7 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
             ]
     elif config.mode == "evaluate":
         lines += [
-            f"{name:16} {result[name]:.4f}"
+            f"{name:16} {as_text(result[name])}"
             for name in ("MultiLabelMAP", "OF1", "CF1", "OP", "OR", "CP", "CR", "LabelAccuracy",
                          "SampleAccuracy", "HammingDistance", "Top1", "Top5", "BalancedAccuracy")
             if name in result
@@ -321,6 +324,7 @@ def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> st
         lines += [f"{result['images']:,} images labelled; JSON and pictures in {result['output']}"]
     else:
         lines += _check_summary(config, workdir, result)
+    lines += [f"warning: {text}" for text in result.get("warnings", [])]
     skipped = result.get("skipped_images", [])
     if skipped:
         lines += [f"{len(skipped)} unreadable images were left out:", *skipped[:10]]

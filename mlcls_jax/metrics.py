@@ -11,6 +11,7 @@ Arrays of any float, integer or bool type are worked through in blocks, so that 
 needed besides theirs.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -86,6 +87,16 @@ def single_label_metrics(scores: np.ndarray, targets: np.ndarray) -> dict[str, f
     }
 
 
+def for_json(metrics: dict[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON has them: null for one that is not defined, as mAP without positives."""
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}
+
+
+def as_text(value: float | None) -> str:
+    """A metric with four digits."""
+    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
 def class_recall(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Share of the images of each class whose best score is that class's: float64 [K].
 
@@ -98,10 +109,10 @@ def class_recall(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def mean_average_precision(
     scores: np.ndarray, targets: np.ndarray, method: str = "integral"
 ) -> float:
-    """Mean of `average_precision` over the classes that have positives; 0.0 when none has."""
+    """Mean of `average_precision` over the classes that have positives; NaN when none has."""
     values = average_precision(scores, targets, method=method)
     has_positives = ~np.isnan(values)
-    return float(values[has_positives].mean()) if has_positives.any() else 0.0
+    return float(values[has_positives].mean()) if has_positives.any() else math.nan
 
 
 def average_precision(

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from mlcls_jax import config as schema
 from mlcls_jax.data.pipeline import eval_batches
 from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError, WorkdirError
+from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.modes.train import train
 from mlcls_jax.start import start_jax
 
@@ -184,6 +185,25 @@ def test_a_run_goes_on_with_data_that_were_moved_but_not_with_others(tmp_path):
         run(photos(data), workdir)
     write_lines(data / "train.txt", rows)
     assert run(photos(data), workdir)["steps"] == 4
+
+
+def test_without_positives_to_validate_no_weights_are_the_best_and_the_last_are_kept(
+    tmp_path, caplog
+):
+    workdir, data = tmp_path / "run", write_photos(tmp_path / "data", train=8)
+    write_lines(data / "val.txt", [f"images/val_{i}.png\t0,0,0" for i in range(2)])
+    config = photos(data, time_limit=None)  # epochs of one step
+    result = run(config, workdir)
+    assert [result[key] for key in ("MultiLabelMAP", "best_epoch", "best_weights")] == [None] * 3
+    told = [text for text in result["warnings"] if "validation data: no metric can tell" in text]
+    assert told and told[0] in [record.getMessage() for record in caplog.records]
+    assert not (workdir / "best_model").exists() and "best_model" not in result["paths"]
+    facts = read_bundle(Path(result["paths"]["last_model"])).facts
+    assert (facts["weights"], facts["step"]) == ("ema", 2)
+    assert "(best)" not in caplog.text and "0.0 images/s" not in caplog.text
+    lines = (workdir / "metrics.jsonl").read_text()
+    assert '"raw/MultiLabelMAP": null' in lines and "NaN" not in lines
+    assert result["images_per_s"] > 0
 
 
 def test_steps_are_traced_into_the_workdir(tmp_path):

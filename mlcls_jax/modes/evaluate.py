@@ -16,10 +16,17 @@ from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import score
 from mlcls_jax.inference.bundle import Bundle, read_bundle
-from mlcls_jax.metrics import average_precision, class_recall, metrics_of
+from mlcls_jax.metrics import (
+    MAIN_METRIC,
+    average_precision,
+    class_recall,
+    for_json,
+    metrics_of,
+)
 from mlcls_jax.modes.evaluate_mistakes import Illustrator
 from mlcls_jax.modes.evaluate_page import Evaluation, write_report
 from mlcls_jax.modes.fitting import fit_thresholds, to_scores
+from mlcls_jax.training.advice import Advice, about_decisions, about_positives
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +81,18 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
             "threshold": threshold if is_one else dict(zip(labels, threshold, strict=True)),
             "average_precision": by_label(labels, by_class),
         }
+    advice = Advice()
+    if np.isnan(metrics[MAIN_METRIC[task]]):
+        advice.tell(about_positives("validation", labels, (targets >= 1).sum(0)))
+    if task != "single" and isinstance(threshold, float):
+        advice.tell(about_decisions(metrics, threshold))
     result = {
-        **metrics,
+        **for_json(metrics),
         **details,
         "images": len(targets),
         "model_dir": str(outputs.model_dir),
         "skipped_images": outputs.skipped,
+        "warnings": advice.told,
     }
     if not parallel.is_lead():
         return result

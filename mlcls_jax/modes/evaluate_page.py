@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlcls_jax.files import write_text
-from mlcls_jax.metrics import precision_recall_f1
+from mlcls_jax.metrics import as_text, precision_recall_f1
 from mlcls_jax.modes import evaluate_plots as plots
 from mlcls_jax.modes.evaluate_mistakes import (
     MAX_CONFUSED,
@@ -120,7 +120,7 @@ def write_report(folder: Path, evaluation: Evaluation, illustrate: Illustrate) -
 
 def _head(e: Evaluation) -> str:
     tiles = [
-        f"<li><b>{e.metrics[name]:.4f}</b>{name}<span>{meaning}</span></li>"
+        f"<li><b>{as_text(e.metrics[name])}</b>{name}<span>{meaning}</span></li>"
         for name, meaning in _METRICS.items()
         if name in e.metrics
     ]
@@ -154,7 +154,7 @@ def _thresholds(e: Evaluation) -> str:
     rows = [
         f'<tr><th scope="row">{name}</th>'
         + "".join(
-            f'<td class="number">{values[key]:.4f}</td>' if key in values else "<td></td>"
+            f'<td class="number">{as_text(values[key])}</td>' if key in values else "<td></td>"
             for key in columns
         )
         + "</tr>"

@@ -11,7 +11,7 @@ import numpy as np
 from mlcls_jax import config as schema
 from mlcls_jax import files
 from mlcls_jax.inference.bundle import Bundle, update_bundle
-from mlcls_jax.metrics import mean_average_precision, precision_recall_f1
+from mlcls_jax.metrics import for_json, mean_average_precision, precision_recall_f1
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.thresholds import (
     DEFAULT,
@@ -87,7 +87,7 @@ def fit_thresholds(
         "NLL": {when: log_loss(logits, targets, temperature=t) for when, t in temperatures.items()},
         "ECE": {when: calibration_bins(s, targets).error for when, s in scores.items()},
         # No temperature changes the order.
-        "MultiLabelMAP": dict.fromkeys(scores, mean_average_precision(logits, targets)),
+        "MultiLabelMAP": for_json(dict.fromkeys(scores, mean_average_precision(logits, targets))),
         **{
             when: {key: float(numbers[key]) for key in SUMMARY}
             for when, numbers in measured.items()

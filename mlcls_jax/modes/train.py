@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -35,15 +36,24 @@ from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.evaluate import check_labels
+from mlcls_jax.modes.page import count
 from mlcls_jax.modes.pictures import write_pictures
 from mlcls_jax.modes.workdir import (
     BEST_MODEL,
     CHECKPOINTS,
     CONFIG_FILE,
+    LAST_MODEL,
     check_data,
     check_owner,
     claim,
     saved_step,
+)
+from mlcls_jax.training.advice import (
+    Advice,
+    about_data,
+    about_decisions,
+    about_plan,
+    about_positives,
 )
 from mlcls_jax.training.ahead import Ahead
 from mlcls_jax.training.checkpoints import Checkpoints
@@ -62,7 +72,6 @@ log = logging.getLogger(__name__)
 
 RESULT_FILE = "train_result.json"
 PATHS = {
-    "best_model": BEST_MODEL,
     "checkpoints": CHECKPOINTS,
     "config": CONFIG_FILE,
     "log": "train.log",
@@ -111,6 +120,8 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     abstract = jax.eval_shape(begin, network.abstract)
     placement = parallel.shardings(abstract, mesh)
     report_plan(config, network, plan, data, mesh)
+    advice = Advice()
+    advice.tell(*about_plan(config, plan, data), *about_data(data))
     log.info("%s", parallel.describe(abstract, placement, mesh))
     jit_step = Halves if parallel.is_one_cpu(mesh) else parallel.jit_step
     train_step = jit_step(train_step, mesh, placement)
@@ -120,13 +131,13 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     best_model = workdir / BEST_MODEL
     if lead:
         files.recover_folder(best_model)
-    save_best = partial(
+    save = partial(
         write_bundle,
-        best_model,
-        network.config,
+        config=network.config,
         labels=data.train.labels,
         threshold=config.evaluate.training_threshold,
     )
+    save_best = partial(save, best_model)
 
     def names_of(step: int) -> list[str]:
         indices = train_indices(len(data.train), step=step - 1, **sizes)
@@ -138,22 +149,25 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
 
     def evaluate(
         state: TrainState, step: int, best: dict[str, Any] | None, recorder: Recorder
-    ) -> tuple[dict[str, Any], dict[str, float]]:
+    ) -> tuple[dict[str, Any] | None, dict[str, float] | None]:
         """The best evaluation after that of this step, and what the checkpoint is judged by.
 
         Raises AskedToEndError with nothing done: it is to be done again.
         """
         recorder.pause("evaluating …")
         models = {"raw": state.variables} | ({"ema": state.ema} if has_ema else {})
-        results = evaluate_models(forward, models, readers[1], config, mesh, stop)
+        results, positives = evaluate_models(forward, models, readers[1], config, mesh, stop)
+        if getattr(data.validation, "targets", None) is None:
+            advice.tell(about_positives("validation", data.train.labels, positives))
         best = keep_best(best, results, models, metric, plan.epoch(step), step, save_best)
         recorder.evaluation(step, results, best)
-        return best, {metric: max(r[metric] for r in results.values())}
+        scores = [r[metric] for r in results.values() if not math.isnan(r[metric])]
+        return best, {metric: max(scores)} if scores else None
 
     def train_from(
         state: TrainState, record: dict[str, Any]
-    ) -> tuple[dict[str, Any], float, Recorder]:
-        """All steps after those of `state`; the best evaluation, seconds in all, the records."""
+    ) -> tuple[TrainState, dict[str, Any] | None, float, Recorder]:
+        """All steps after those of `state`: the last one, the best evaluation, seconds, records."""
         best, before, start = record["best"], record["seconds"], int(state.step)
         rows = parallel.local_rows(mesh, config.train.batch_size)
         batches = train_batches(
@@ -196,7 +210,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
                 if is_over and (is_due or step < plan.total_steps):
                     checkpoints.wait()
                     raise stop.error(step, plan.total_steps)
-        return best, before + time.perf_counter() - began, recorder
+        return state, best, before + time.perf_counter() - began, recorder
 
     stop = Stop(config.train.time_limit, saved=partial(saved_step, workdir))
     checkpoints = Checkpoints(
@@ -214,7 +228,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
                 state = with_rate_scale(state, scale, mesh)
             scale = float(state.rate_scale)
             try:
-                best, seconds, recorder = train_from(state, record)
+                state, best, seconds, recorder = train_from(state, record)
                 break
             except NonFiniteError as error:  # of a step, or of the scores in an evaluation
                 if config.train.nonfinite != "rollback" or rollbacks > config.train.max_nonfinite:
@@ -224,21 +238,32 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
                     "%s. Going back, and on with %g times the learning rate.", error.message, scale
                 )
 
+    model = BEST_MODEL if best else LAST_MODEL
+    if best is None:  # no evaluation told which is the best
+        name, variables = ("ema", state.ema) if has_ema else ("raw", state.variables)
+        facts = {"weights": name, "epoch": plan.epochs, "step": plan.total_steps}
+        variables = parallel.fetch(variables, keep=lead)
+        if lead:
+            save(workdir / LAST_MODEL, variables=variables, facts=facts)
     if not lead:
         return {}
-    pictures = write_pictures(config.log.pictures, data.validation, best_model, workdir)
+    if best and config.model.task != "single":
+        advice.tell(about_decisions(best.get("metrics", {}), config.evaluate.training_threshold))
+    pictures = write_pictures(config.log.pictures, data.validation, workdir / model, workdir)
+    paths = {model: model, **PATHS}
     skipped = [message for reader in readers for message in reader.broken.values()]
     return {
-        metric: best[metric],
-        "best_epoch": best["epoch"],
-        "best_weights": best["weights"],
+        metric: best and best[metric],
+        "best_epoch": best and best["epoch"],
+        "best_weights": best and best["weights"],
         "epochs": plan.epochs,
         "steps": plan.total_steps,
-        "images_per_s": round(recorder.images_per_second, 1),
+        "images_per_s": round(recorder.images_per_second, 1) or None,
         "seconds": round(seconds, 1),
         "nonfinite_steps": recorder.nonfinite_steps,
         "skipped_images": sorted(skipped),
-        "paths": {name: str(workdir / path) for name, path in PATHS.items()} | pictures,
+        "warnings": advice.told,
+        "paths": {name: str(workdir / path) for name, path in paths.items()} | pictures,
     }
 
 
@@ -390,15 +415,19 @@ def evaluate_models(
     config: schema.Config,
     mesh: Mesh,
     stop: Stop,
-) -> dict[str, dict[str, float]]:
-    """Metrics of each of `models` over all images of `reader`; raises what `stop` does."""
+) -> tuple[dict[str, dict[str, float]], np.ndarray]:
+    """Metrics of each of `models` over all images of `reader`, and the number of positives [K].
+
+    Raises what `stop` does.
+    """
     size = config.evaluate.batch_size
     rows = parallel.local_rows(mesh, size)
     batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
     scores, targets = score(forward, models, stop.unless_asked(batches), mesh)
     options = {"threshold": config.evaluate.training_threshold, "method": config.evaluate.map_type}
     task = config.model.task
-    return {name: metrics_of(task, s, targets, **options) for name, s in scores.items()}
+    metrics = {name: metrics_of(task, s, targets, **options) for name, s in scores.items()}
+    return metrics, (targets >= 1).sum(0)
 
 
 def keep_best(
@@ -409,13 +438,19 @@ def keep_best(
     epoch: int,
     step: int,
     save: Callable[..., None],
-) -> dict[str, Any]:
-    """The better of the best so far and the best of `results`; a new best is saved."""
-    weights = max(results, key=lambda name: results[name][metric])
+) -> dict[str, Any] | None:
+    """The better of the best so far and the best of `results`; a new best is saved.
+
+    Without a defined metric there is none.
+    """
+    defined = [name for name in results if not math.isnan(results[name][metric])]
+    if not defined:
+        return best
+    weights = max(defined, key=lambda name: results[name][metric])
     if best is not None and results[weights][metric] <= best[metric]:
         return best
-    best = {metric: results[weights][metric], "epoch": epoch, "step": step, "weights": weights}
     facts = {"weights": weights, "epoch": epoch, "step": step, "metrics": results[weights]}
+    best = {metric: results[weights][metric]} | facts
     variables = parallel.fetch(models[weights], keep=parallel.is_lead())
     if parallel.is_lead():
         save(variables, facts=facts)
@@ -425,7 +460,7 @@ def keep_best(
 def finished_result(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     """The result of the run in `workdir` if it is complete."""
     path = workdir / RESULT_FILE
-    if not path.exists() or not (workdir / BEST_MODEL).exists():
+    if not path.exists() or not any((workdir / m).exists() for m in (BEST_MODEL, LAST_MODEL)):
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
     if not result.get("done_flag") or result.get("steps") != plan.total_steps:
@@ -451,7 +486,7 @@ def report_plan(
         config.data.source, f"{len(data.train):,}", f"{len(data.validation):,}",
     )  # fmt: skip
     log.info(
-        "Plan: %d epochs of %d steps of %d images, on %d x %s.",
-        plan.epochs, plan.steps_per_epoch, config.train.batch_size, mesh.devices.size,
-        device.device_kind,
+        "Plan: %s of %s of %s, on %d x %s.",
+        count(plan.epochs, "epoch"), count(plan.steps_per_epoch, "step"),
+        count(config.train.batch_size, "image"), mesh.devices.size, device.device_kind,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from mlcls_jax import files
 from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import NonFiniteError
-from mlcls_jax.metrics import SHOWN_METRICS
+from mlcls_jax.metrics import SHOWN_METRICS, as_text, for_json
 from mlcls_jax.training.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Recorder:
         self._doing = ""  # what the bar says in place of numbers
         self._say("compiling …")
         self._watch = Stopwatch()
-        self._images = 0
+        self._images, self._is_compiled = 0, False
         self._last = (start_step, 0.0, 0.0)  # step, training and waiting seconds, last logged
         self._threads = ThreadPoolExecutor(1)
         self._step_end: Future[float] | None = None  # when the device was done with the last step
@@ -93,9 +93,12 @@ class Recorder:
         remaining = iter(batches)
         while True:
             asked = time.perf_counter()
+            if self._is_compiled:  # after a pause
+                self._watch.start()
             try:
                 batch = next(remaining)
             except StopIteration:
+                self._watch.stop()
                 return
             if self._step_end is not None and self._step_end.done():
                 self._waited += time.perf_counter() - max(asked, self._step_end.result())
@@ -107,9 +110,10 @@ class Recorder:
         Raises:
           NonFiniteError: an earlier step's loss was NaN or infinite, and is not to be left out.
         """
-        if not self._watch.running:  # the first step after a start or pause is not counted
+        if not self._is_compiled:  # the first step is not counted
             jax.block_until_ready(numbers)
             self._watch.start()
+            self._is_compiled = True
         else:
             self._images += self._batch_size
         self._step_end = self._threads.submit(_when_ready, numbers)
@@ -132,22 +136,28 @@ class Recorder:
             self._doing = doing
 
     def evaluation(
-        self, step: int, results: dict[str, dict[str, float]], best: dict[str, Any]
+        self, step: int, results: dict[str, dict[str, float]], best: dict[str, Any] | None
     ) -> None:
-        """Metrics after `step` by weights (raw, ema), and the best so far."""
-        flat = {f"{w}/{name}": v for w, values in results.items() for name, v in values.items()}
+        """Metrics after `step` by weights (raw, ema), and the best so far, if there is one."""
+        flat = {
+            f"{weights}/{name}": value
+            for weights, values in results.items()
+            for name, value in for_json(values).items()
+        }
         self._write({"step": step, "epoch": self._plan.epoch(step), **flat})
         self._scalars(step, {f"eval/{name}": value for name, value in flat.items()})
         losses, self._epoch_losses = self._epoch_losses, []
         epoch = self._plan.epoch(step)
         log.info(
-            "[Train][Epoch %d/%d][Avg] loss: %.5f, %.1f images/s",
-            epoch, self._plan.epochs, sum(losses) / max(1, len(losses)), self.images_per_second,
+            "[Train][Epoch %d/%d][Avg] loss: %.5f%s",
+            epoch, self._plan.epochs, sum(losses) / max(1, len(losses)),
+            _speed(self.images_per_second),
         )  # fmt: skip
         self._tell_waiting()
         for weights, values in results.items():
-            shown = ", ".join(f"{name}: {values[name]:.4f}" for name in self._shown)
-            mark = " (best)" if (best["step"], best["weights"]) == (step, weights) else ""
+            shown = ", ".join(f"{name}: {as_text(values[name])}" for name in self._shown)
+            is_best = best and (best["step"], best["weights"]) == (step, weights)
+            mark = " (best)" if is_best else ""
             log.info("[Eval][Epoch %d][Avg] %s weights: %s%s", epoch, weights, shown, mark)
 
     def _tell_waiting(self) -> None:
@@ -176,9 +186,7 @@ class Recorder:
                 entry = self._log(step, values)
         if entry:
             self._doing = ""
-            self._bar.set_postfix_str(
-                f"loss {entry['loss']:.3f}, {entry['images_per_s']:.0f} img/s"
-            )
+            self._bar.set_postfix_str(f"loss {entry['loss']:.3f}{_speed(entry['images_per_s'])}")
 
     def _not_finite(self, step: int, values: dict[str, float]) -> None:
         """Write down the step and what it was shown; raise, unless it is to be left out."""
@@ -210,15 +218,15 @@ class Recorder:
             "step": step,
             "epoch": round(step / self._plan.steps_per_epoch, 4),
             **values,
-            "images_per_s": round(steps * self._batch_size / elapsed, 1) if elapsed else 0.0,
+            "images_per_s": round(steps * self._batch_size / elapsed, 1) if elapsed else None,
             "data_wait_ms": round(1000 * waited / max(1, steps), 2),
         }
         self._write(entry)
         self._scalars(step, {f"train/{k}": v for k, v in entry.items() if k != "step"})
         log.debug(
-            "[Train][Epoch %d/%d][Step %d/%d] lr: %.3e, loss: %.5f, %.1f images/s",
+            "[Train][Epoch %d/%d][Step %d/%d] lr: %.3e, loss: %.5f%s",
             self._plan.epoch(step), self._plan.epochs, step, self._plan.total_steps,
-            values["learning_rate"], values["loss"], entry["images_per_s"],
+            values["learning_rate"], values["loss"], _speed(entry["images_per_s"]),
         )  # fmt: skip
         return entry
 
@@ -227,10 +235,16 @@ class Recorder:
             self._metrics.write(json.dumps(entry) + "\n")
             self._metrics.flush()
 
-    def _scalars(self, step: int, values: dict[str, float]) -> None:
+    def _scalars(self, step: int, values: dict[str, float | None]) -> None:
         if self._events:
             for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+                if value is not None:
+                    self._events.add_scalar(name, value, step)
+
+
+def _speed(images_per_s: float | None) -> str:
+    """Nothing where it was not measured: the first step after a start is compiled."""
+    return f", {images_per_s:.1f} images/s" if images_per_s else ""
 
 
 def _when_ready(numbers: dict[str, jax.Array]) -> float:
@@ -253,7 +267,8 @@ class Stopwatch:
         return self._sum + (time.perf_counter() - self._since if self.running else 0.0)
 
     def start(self) -> None:
-        self._since = time.perf_counter()
+        if not self.running:
+            self._since = time.perf_counter()
 
     def stop(self) -> None:
         self._sum, self._since = self.seconds, None

@@ -1,0 +1,88 @@
+"""What a user should know about a run that goes on regardless: each said once, and at the end."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlcls_jax.config import Config
+from mlcls_jax.data.sources import DataSplits
+from mlcls_jax.training.plan import Plan
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5  # labels
+LOW_PRECISION = 0.5
+
+
+class Advice:
+    """Warnings of one run, for the log as they come and for its result."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def tell(self, *texts: str | None) -> None:
+        """Warn of what was not told yet; None is nothing."""
+        for text in texts:
+            if text and text not in self.told:
+                self.told.append(text)
+                log.warning("%s", text)
+
+
+def about_plan(config: Config, plan: Plan, data: DataSplits) -> list[str]:
+    """What of the batch size and the warm-up does not suit the run."""
+    told, size = [], config.data.epoch_size or len(data.train)
+    if config.train.batch_size > size:
+        told.append(
+            f"train.batch_size={config.train.batch_size} is more than the {size:,} images of an"
+            " epoch: a step takes some of them twice. A smaller one makes more steps."
+        )
+    warmup = config.optimizer.warmup_epochs
+    if config.optimizer.schedule != "onecycle" and warmup >= plan.epochs:
+        told.append(
+            f"optimizer.warmup_epochs={warmup:g} is as long as the run, train.epochs={plan.epochs}"
+            f" or longer: the learning rate hardly gets to {config.optimizer.learning_rate:g}."
+        )
+    return told
+
+
+def about_positives(split: str, labels: Sequence[str], positives: np.ndarray) -> str | None:
+    """Which labels no image of the split has; `positives` [K] counts images."""
+    lacking = [label for label, n in zip(labels, positives, strict=True) if not n]
+    if not lacking:
+        return None
+    names = ", ".join(lacking[:SHOWN]) + ", …" * (len(lacking) > SHOWN)
+    what = {
+        "training": "they cannot be learnt",
+        "validation": "they count in no mean average precision"
+        if len(lacking) < len(labels)
+        else "no metric can tell which weights are the best",
+    }
+    count = "all" if len(lacking) == len(labels) else str(len(lacking))
+    return (
+        f"{count} of {len(labels)} labels are without a positive image in the {split} data:"
+        f" {what[split]}: {names}"
+    )
+
+
+def about_data(data: DataSplits) -> list[str | None]:
+    """The same of both splits, as far as their targets are in memory."""
+    splits = {"training": data.train, "validation": data.validation}
+    return [
+        about_positives(split, source.labels, (targets >= 1).sum(0))
+        for split, source in splits.items()
+        if (targets := getattr(source, "targets", None)) is not None
+    ]
+
+
+def about_decisions(metrics: dict[str, float], threshold: float) -> str | None:
+    """Whether every label is reported on every image, which is of no use."""
+    if metrics.get("OR") != 1 or metrics["OP"] >= LOW_PRECISION:
+        return None
+    # Nothing is missed, so all that is wrong was reported: were all reported, their shares agree.
+    if abs(metrics["HammingDistance"] - (1 - metrics["OP"])) > 1e-9:
+        return None
+    return (
+        f"At the threshold of {threshold:g} every label is reported on every image, of which"
+        f" {metrics['OP']:.0%} are right. `mlcls thresholds` chooses better ones; or train longer."
+    )
