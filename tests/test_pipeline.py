@@ -1,6 +1,10 @@
 """Batches: what is in them, and an order that depends on seed and step only."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -312,3 +316,34 @@ def test_a_large_jpeg_decoded_small_trains_like_the_whole_one(tmp_path, augment)
         for how in ("fast", "exact")
     )
     assert (fast != exact).any() and np.abs(fast - exact).max() < 8
+
+
+def test_full_shared_memory_is_named_and_not_the_disk(tmp_path):
+    if not hasattr(os, "geteuid") or os.geteuid():
+        pytest.skip("mounting wants root")
+    program = tmp_path / "read.py"
+    program.write_text(FULL_SHARED_MEMORY)
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    command = ["unshare", "-m", "sh", "-c", f"{mount} && exec {sys.executable} {program}"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("mounting is not allowed here")
+    assert done.stdout.startswith("/dev/shm: is full"), done.stderr
+    assert "data.workers=0" in done.stdout
+
+
+FULL_SHARED_MEMORY = """
+from mlcls_jax.config import Data
+from mlcls_jax.data.pipeline import Reader, train_batches
+from mlcls_jax.data.sources import open_split
+from mlcls_jax.errors import DataError
+
+if __name__ == "__main__":
+    data = Data(source="digits", workers=1)
+    reader = Reader(open_split(data, "train"), (64, 64), "raise")
+    try:
+        list(train_batches(reader, data, batch_size=8, seed=0, start_step=0, end_step=4))
+    except DataError as error:
+        print(error.message, error.hint)
+"""

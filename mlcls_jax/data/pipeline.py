@@ -4,7 +4,9 @@ The only file that imports Grain. Nothing of the loader needs saving: a resumed 
 stream at its step, and threads, processes and buffers may change in between.
 """
 
+import contextlib
 import dataclasses
+import errno
 import logging
 import math
 import multiprocessing
@@ -29,6 +31,8 @@ from mlcls_jax.errors import DataError
 log = logging.getLogger(__name__)
 
 GREY = 128
+SHARED_MEMORY = "/dev/shm"
+SIGBUS = "exit code -7"  # in Grain's message about a reading process that has died
 
 ImageAndTarget = tuple[np.ndarray, np.ndarray]
 
@@ -190,15 +194,32 @@ def _iterate(
     processes = grain.MultiprocessingOptions(
         num_workers=workers, per_worker_buffer_size=max(1, config.prefetch // workers)
     )
-    iterator = iter(batches.mp_prefetch(processes, worker_init_fn=_start_worker))
+    with _shared_memory_named():
+        iterator = iter(batches.mp_prefetch(processes, worker_init_fn=_start_worker))
+        try:
+            for batch in iterator:
+                for index in batch["index"][~batch["mask"]].tolist():
+                    if index not in reader.broken:
+                        reader(index)
+                yield batch
+        finally:
+            iterator.close()
+
+
+@contextlib.contextmanager
+def _shared_memory_named() -> Iterator[None]:
+    """Name the place that is full, which in a container is much smaller than the disks."""
     try:
-        for batch in iterator:
-            for index in batch["index"][~batch["mask"]].tolist():
-                if index not in reader.broken:
-                    reader(index)
-            yield batch
-    finally:
-        iterator.close()
+        yield
+    except (OSError, RuntimeError) as error:
+        # Full as a batch is put there, or, where memory is handed out lazily, as it is filled.
+        if getattr(error, "errno", None) != errno.ENOSPC and SIGBUS not in str(error):
+            raise
+        raise DataError(
+            f"{SHARED_MEMORY}: is full: reading processes hand their batches on in it",
+            "Read with threads alone, data.workers=0; or make it larger: docker run"
+            " --shm-size=8g, in Kubernetes an emptyDir with medium: Memory mounted there.",
+        ) from error
 
 
 def _start_reading() -> None:

@@ -453,7 +453,7 @@ def keep_best(
     best = {metric: results[weights][metric]} | facts
     variables = parallel.fetch(models[weights], keep=parallel.is_lead())
     if parallel.is_lead():
-        save(variables, facts=facts)
+        save(variables=variables, facts=facts)
     return best
 
 
