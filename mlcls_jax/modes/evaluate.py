@@ -81,7 +81,7 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
             "threshold": threshold if is_one else dict(zip(labels, threshold, strict=True)),
             "average_precision": by_label(labels, by_class),
         }
-    advice = Advice()
+    advice = Advice(quiet=not parallel.is_lead())
     if np.isnan(metrics[MAIN_METRIC[task]]):
         advice.tell(about_positives("validation", labels, (targets >= 1).sum(0)))
     if task != "single" and isinstance(threshold, float):

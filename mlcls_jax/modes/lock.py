@@ -132,6 +132,8 @@ def _is_left_behind(facts: dict[str, object]) -> bool:
     pid = facts.get("pid")
     if facts.get("host") != socket.gethostname() or type(pid) is not int or pid <= 0:
         return False
+    if sys.platform == "win32":  # where `kill` with 0 is no question
+        return False
     if pid == os.getpid():  # in containers each start has the same
         return True
     try:

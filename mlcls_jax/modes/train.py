@@ -120,7 +120,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     abstract = jax.eval_shape(begin, network.abstract)
     placement = parallel.shardings(abstract, mesh)
     report_plan(config, network, plan, data, mesh)
-    advice = Advice()
+    advice = Advice(quiet=not lead)
     advice.tell(*about_plan(config, plan, data), *about_data(data))
     log.info("%s", parallel.describe(abstract, placement, mesh))
     jit_step = Halves if parallel.is_one_cpu(mesh) else parallel.jit_step
@@ -230,6 +230,8 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
             try:
                 state, best, seconds, recorder = train_from(state, record)
                 break
+            except AskedToEndError as error:  # in an evaluation that was due, before any step
+                raise stop.error(int(state.step), plan.total_steps) from error
             except NonFiniteError as error:  # of a step, or of the scores in an evaluation
                 if config.train.nonfinite != "rollback" or rollbacks > config.train.max_nonfinite:
                     raise

@@ -18,7 +18,9 @@ LOW_PRECISION = 0.5
 class Advice:
     """Warnings of one run, for the log as they come and for its result."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        """`quiet` logs nothing: another process does."""
+        self._quiet = quiet
         self.told: list[str] = []
 
     def tell(self, *texts: str | None) -> None:
@@ -26,7 +28,8 @@ class Advice:
         for text in texts:
             if text and text not in self.told:
                 self.told.append(text)
-                log.warning("%s", text)
+                if not self._quiet:
+                    log.warning("%s", text)
 
 
 def about_plan(config: Config, plan: Plan, data: DataSplits) -> list[str]:
