@@ -173,11 +173,11 @@ def test_a_run_goes_on_with_data_that_were_moved_but_not_with_others(tmp_path):
     label_file.write_text("0 dog\n1 cat\n2 bird\n")
     for _ in range(2):
         with pytest.raises(WorkdirError, match="label 0: was cat, now dog") as caught:
-            run(photos(data), workdir)
+            run(photos(f"{data}/"), workdir)
         assert caught.value.hint.endswith("To go on with this run, put the data back.")
         (workdir / "data.json").unlink(missing_ok=True)  # then the checkpoint's record tells
     label_file.write_bytes(content)
-    assert step_of_next_stop(photos(data), workdir) == 3
+    assert step_of_next_stop(photos(f"{data}/"), workdir) == 3
 
     rows = (data / "train.txt").read_text().splitlines()
     write_lines(data / "train.txt", rows[::-1])
