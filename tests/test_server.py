@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import struct
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
@@ -65,7 +66,8 @@ def server(bundle, folder):
 @pytest.fixture(scope="module")
 def narrow(bundle, folder):
     """With a short queue and little patience, whose model a test may hold or break."""
-    options = {"max_batch": 4, "queue_size": 3, "request_timeout_s": 2}
+    options = {"max_batch": 4, "queue_size": 3, "request_timeout_s": 2, "body_timeout_s": 2}
+    options |= {"header_timeout_s": 1, "max_connections": 24}
     others = {"allow_urls": ["127.0.0.1"], "cors": ["https://c.org"]}
     server = start(bundle, folder / "b", **options, **others)
     server.wait_for("/ready", 200)
@@ -226,6 +228,161 @@ def test_a_bad_question_is_told_what_is_wrong_with_it(server, name):
     assert set(answer) == {"logId", "errorCode", "errorMsg"}
     assert answer["errorCode"] == 422
     assert fragment in answer["errorMsg"]
+
+
+LONG = b"a" * 3_000_000
+
+
+def json_with(threshold: bytes) -> bytes:
+    return b'{"image": "", "threshold": ' + threshold + b"}"
+
+
+def many_keys(count: int) -> bytes:
+    return b",".join(b'"%d":0' % i for i in range(count))
+
+
+def form_of(*parts: bytes) -> bytes:
+    return b"".join(b"--xyz\r\n" + part + b"\r\n" for part in parts) + b"--xyz--\r\n"
+
+
+FIELD = b'Content-Disposition: form-data; name="%b"\r\n\r\n%b'
+FORM = "multipart/form-data; boundary=xyz"
+HOSTILE = {
+    "unknown keys": (b'{"image": "",' + many_keys(300_000) + b"}", "besides the image"),
+    "a long key": (b'{"image": "", "' + LONG + b'": 1}', "is not at image"),
+    "a long key of a threshold": (json_with(b'{"' + LONG + b'": 1}'), "is not at image"),
+    "two long texts": (b'{"image": "' + LONG + b'", "x": "' + LONG + b'"}', "besides the image"),
+    "a long list": (json_with(b"[" + b"0," * 1_000_000 + b"0]"), "besides the image"),
+    "a key of many digits": (json_with(b'{"' + b"9" * 4000 + b'": 1}'), "threshold has the key"),
+    "a number of many digits": (json_with(b"9" * 5000), "threshold is inf"),
+    "more thresholds than labels": (json_with(b"{" + many_keys(500) + b"}"), "500 entries"),
+    "nested": (json_with(b"[" * 4000 + b"]" * 4000), ""),
+    "many escapes": (b'{"image": "' + b"\\u0041" * 500_000 + b'\\"}', "besides the image"),
+    "many quotes": (b'{"image": "' + b'\\"' * 1_000_000 + b'"}', "besides the image"),
+    "no end": (b'{"image": "' + LONG, "body: "),
+    "spaces": (b'{"image": "' + b"A " * 1_500_000 + b'A"}', "base64"),
+    "a long URL": (b'{"image": "http://127.0.0.1/' + LONG + b'"}', "URL"),
+    "a data URI without an end": (b'{"image": "data:' + LONG + b'"}', "data: URI"),
+    "letters outside base64": (b'{"image": "' + "é".encode() * 1_000_000 + b'"}', "'é'"),
+    "many parts": (form_of(*[FIELD % (b"a", b"1")] * 50_000), "fields", FORM),
+    "a long field": (
+        form_of(FIELD % (b"file", b"AA"), FIELD % (b"threshold", LONG)),
+        "threshold: has",
+        FORM,
+    ),
+    "a long field name": (form_of(FIELD % (LONG, b"1")), "multipart", FORM),
+    "many headers": (form_of(b"a: b\r\n" * 500_000 + FIELD % (b"a", b"1")), "multipart", FORM),
+    "a form without lines": (b"--xyz" * 500_000, "multipart", FORM),
+    "a long boundary": (form_of(FIELD % (b"a", b"1")), "Content-Type", FORM + "x" * 10_000),
+    "a long kind": (b"", "Content-Type", "x/" + "y" * 10_000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_sent_in_bulk_is_refused_in_few_words_and_stops_nobody(narrow, name):
+    body, fragment, *kind = HOSTILE[name]
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(narrow.ask, body, *kind)
+        slowest = 0.0
+        while not asked.done():
+            began = time.monotonic()
+            assert narrow.ask(path="/health")[0] == 200
+            slowest = max(slowest, time.monotonic() - began)
+    status, answer, _ = asked.result()
+    assert status == 422, answer
+    assert fragment in answer["errorMsg"]
+    assert len(answer["errorMsg"]) <= 1000
+    assert slowest < 5
+
+
+@pytest.mark.parametrize("charset", ["idna", "undefined", "punycode", "utf-16", "no-such"])
+def test_fields_of_a_form_are_utf8_whatever_its_charset_says(server, predictor, images, charset):
+    body, kind = multipart(images[0], threshold='{"猫": 0.1, "default": 0.9}')
+    status, answer, _ = server.ask(body, f"{kind}; charset={charset}")
+    assert status == 200, answer
+    wanted = expected(predictor, images[0], threshold={"猫": 0.1, "default": 0.9})
+    assert_same(answer["result"], wanted)
+    status, answer, _ = server.ask(
+        form_of(FIELD % (b"file", b"AA"), FIELD % (b"threshold", b"\xff")), FORM
+    )
+    assert (status, answer["errorMsg"]) == (422, "threshold: not UTF-8")
+
+
+@pytest.mark.parametrize(
+    "query", ["&".join(f"a{i}=1" for i in range(2000)), "threshold=" + "9" * 9000]
+)
+def test_long_queries_are_refused_in_few_words(server, images, query):
+    status, answer, _ = server.ask(images[0], "image/png", path=f"{PATH}?{query}")
+    assert status == 422
+    assert len(answer["errorMsg"]) < 300
+
+
+def test_base64_may_lack_its_padding_and_be_url_safe(server, predictor, images):
+    image = images[0] + bytes((-len(images[0]) + 1) % 3)
+    text = base64_of(image)
+    assert text.endswith("==") and ("+" in text or "/" in text)
+    safe = text.translate(str.maketrans("+/", "-_"))
+    wanted = expected(predictor, images[0])
+    escaped = b'{"image": "' + text.replace("/", "\\/").encode() + b'"}'  # as PHP writes it
+    for body in ({"image": text.rstrip("=")}, {"image": safe}, {"image": safe[:-1]}, escaped):
+        status, answer, _ = server.ask(body)
+        assert status == 200, answer
+        assert_same(answer["result"], wanted)
+
+
+def test_options_of_forms_and_queries_may_be_pythons_or_left_empty(server, predictor, images):
+    wanted = expected(predictor, images[0])
+    for options, is_drawn in [
+        ({"visualize": "True", "threshold": ".5"}, True),
+        ({"visualize": "False", "threshold": ""}, False),
+        ({"visualize": "", "explain": "None", "threshold": "null"}, False),
+    ]:
+        query = "&".join(f"{k}={v}" for k, v in options.items())
+        for body, kind, path in [
+            (*multipart(images[0], **options), PATH),
+            (images[0], "image/png", f"{PATH}?{query}"),
+        ]:
+            status, answer, _ = server.ask(body, kind, path=path)
+            assert status == 200, answer
+            assert_same(answer["result"], wanted)
+            assert (answer["result"]["image"] is not None) == is_drawn
+
+
+def test_head_is_answered_where_get_is(server):
+    for path, status in [("/", 200), ("/health", 200), ("/ready", 200), (PATH, 405), ("/no", 404)]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+        connection.close()
+
+
+def test_connections_that_do_not_go_on_are_closed(narrow):
+    """Without headers, with half of them, after an answer, and with an answer nobody reads."""
+    slow_body = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nhalf"
+    for sent in (b"", b"GET /health HTTP/1.1\r\nHost", b"GET /health HTTP/1.1\r\n\r\n", slow_body):
+        with socket.create_connection(("127.0.0.1", narrow.port), timeout=60) as connection:
+            connection.sendall(sent)
+            while connection.recv(10_000):
+                pass  # until the server closes
+
+
+def test_connections_above_the_limit_are_told_so_but_for_probes(narrow):
+    idle = []
+    try:
+        for _ in range(narrow_connections := 24):
+            idle.append(socket.create_connection(("127.0.0.1", narrow.port), timeout=60))
+        time.sleep(0.2)
+        assert len(idle) == narrow_connections
+        status, answer, headers = narrow.ask({"image": SMALL})
+        assert (status, answer["errorCode"]) == (503, 503), answer
+        assert "connections" in answer["errorMsg"]
+        assert (headers["connection"], int(headers["retry-after"]) >= 1) == ("close", True)
+        assert narrow.ask(path="/health")[0] == 200
+    finally:
+        for connection in idle:
+            connection.close()
+    wait(lambda: narrow.ask({"image": SMALL})[0] == 422)
 
 
 def test_bad_uploads_are_told_what_is_wrong_with_them(server, images):

@@ -1,6 +1,7 @@
 """A bundle that answers: inputs of any kind in, results out, in order, as a stream."""
 
 import difflib
+import reprlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,10 @@ from mlcls_jax.inference.inputs import Picture, read
 from mlcls_jax.inference.results import Result
 
 TOP_K = 5  # classes reported where there is one label an image, as in the originals
+MAX_COMPARED = 1000  # labels that a misspelt one is compared with: more would take long
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 # What a user may give: a number for all labels, one a label in their order, or numbers by label.
 Threshold = float | Sequence[float] | Mapping[str | int, float]
@@ -55,6 +60,7 @@ class Predictor:
           InputError: no such device, backend or precision; or a threshold that does not fit.
         """
         self.bundle = bundle
+        self._class_ids = {label: index for index, label in enumerate(bundle.labels)}
         self.batch_size = batch_size
         self.threads = threads
         task = bundle.model.network.config.task
@@ -227,6 +233,10 @@ class Predictor:
             return self._threshold
         labels = self.bundle.labels
         if isinstance(value, Mapping):
+            if len(value) > len(labels) + 1:
+                raise InputError(
+                    f"threshold has {len(value)} entries, but the model has {len(labels)} labels"
+                )
             own = DEFAULT_THRESHOLD if self._threshold is None else self._threshold
             default = _number(value["default"]) if "default" in value else own
             limits = np.full(len(labels), default, np.float32)
@@ -244,22 +254,32 @@ class Predictor:
 
     def _class_id(self, key: str | int) -> int:
         labels = self.bundle.labels
-        if isinstance(key, str) and key in labels:
-            return labels.index(key)
-        if str(key).isdecimal() and int(key) < len(labels):
-            return int(key)
-        close = difflib.get_close_matches(str(key), labels, n=1)
+        number = key if isinstance(key, (int, np.integer)) and not isinstance(key, bool) else -1
+        if isinstance(key, str):
+            if key in self._class_ids:
+                return self._class_ids[key]
+            # int() is slow, or fails, for what has thousands of digits.
+            number = int(key) if key.isdecimal() and len(key) <= 9 else -1
+        if 0 <= number < len(labels):
+            return int(number)
+        text = _shown(key)
+        close = difflib.get_close_matches(text.strip("'\""), labels[:MAX_COMPARED], n=1)
         raise InputError(
-            f"threshold has the key {key!r}, which is no class id below {len(labels)}, no label"
+            f"threshold has the key {text}, which is no class id below {len(labels)}, no label"
             " and not default" + (f"; did you mean {close[0]!r}?" if close else "")
         )
+
+
+def _shown(value: Any) -> str:
+    """As `repr`, but short: it may be whatever somebody has sent to a server."""
+    return _SHORT.repr(value)
 
 
 def _number(value: Any) -> float:
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 1:
         raise InputError(
-            f"threshold is {value!r}; it must be a number from 0 to 1, one a label, or a dict of"
-            " them by class id or label"
+            f"threshold is {_shown(value)}; it must be a number from 0 to 1, one a label, or a dict"
+            " of them by class id or label"
         )
     return float(value)

@@ -1,6 +1,7 @@
 """The paths of the service, over HTTP; every error has the same shape."""
 
 import asyncio
+import hmac
 import logging
 import time
 import uuid
@@ -12,18 +13,21 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlcls_jax import __version__
+from mlcls_jax.serving.bodies import Body, Meter
 from mlcls_jax.serving.monitor import CONTENT_TYPE
-from mlcls_jax.serving.pages import docs_page, front_page
-from mlcls_jax.serving.requests import Body, Choices, Meter, Question, busy, parse
+from mlcls_jax.serving.pages import docs_page, front_page, settings
+from mlcls_jax.serving.requests import Choices, Question, busy, max_text, parse
 from mlcls_jax.serving.service import Service
 
 ENDPOINT = "/multilabel-image-classification"
+PROBES = ("/health", "/ready")
+OPEN = (*PROBES, "/")  # without the key: of the model they say nothing
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Answer(Status):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Status, "description": "The server has a key, and this request has another"},
     408: {"model": Status, "description": "The body did not arrive in time"},
     413: {"model": Status, "description": "The body is too large"},
     422: {"model": Status, "description": "The request is at fault; errorMsg says how"},
@@ -83,6 +88,7 @@ def make_app(
     options, monitor = service.options, service.monitor
     meter = Meter(options.max_held_mb * 2**20)
     limit = int(options.max_body_mb * 2**20)
+    text_limit = max_text(service.predictor.bundle.labels)
 
     @app.post(
         ENDPOINT,
@@ -101,7 +107,8 @@ def make_app(
                 raise busy("the server is about to stop")
             if not service.is_warm:
                 raise busy("the model is being loaded", after_s=5)
-            result = await service.answer(await parse(request, content), lambda: _gone(request))
+            asked = parse(request, content, text_limit)
+            result = await service.answer(asked, lambda: _gone(request))
         finally:
             body.close()
         monitor.latency.observe(time.monotonic() - started)
@@ -126,11 +133,15 @@ def make_app(
     async def metrics() -> Response:
         return Response(monitor.text(), media_type=CONTENT_TYPE)
 
-    front, front_policy = front_page(service)
+    front, front_policy = front_page()
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return HTMLResponse(front, headers={"Content-Security-Policy": front_policy})
+
+    @app.get("/settings", include_in_schema=False)
+    async def page_settings() -> Response:
+        return JSONResponse(settings(service))
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -139,21 +150,45 @@ def make_app(
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        return _json(request, error.status_code, error.detail, headers=error.headers)
+        return _refusal(request, error)
 
     @app.exception_handler(ClientDisconnect)
     async def forget(request: Request, _: ClientDisconnect) -> Response:
         return _json(request, 499, "the client went away")
 
+    if options.api_key is not None:
+        app.add_middleware(Locked, key=options.api_key)
     if options.cors:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=options.cors,
             allow_methods=["GET", "POST"],
-            allow_headers=["Content-Type"],
+            allow_headers=["Content-Type", "Authorization", "X-API-Key"],
         )
     app.add_middleware(Around, service=service)
     return app
+
+
+class Locked:
+    """Lets requests through that have the key, and those of `OPEN` paths."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            headers = Headers(scope=scope)
+            scheme, _, key = headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer":
+                key = headers.get("x-api-key", "")
+            if not hmac.compare_digest(key.strip().encode("latin-1"), self._key):
+                reason = "the key is missing or wrong: send Authorization: Bearer KEY, or X-API-Key"
+                answer = _json(Request(scope), 401, reason, headers={"WWW-Authenticate": "Bearer"})
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class Around:
@@ -168,8 +203,12 @@ class Around:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        log_id = scope.setdefault("state", {})["log_id"] = str(uuid.uuid4())
+        state = scope.setdefault("state", {})
+        log_id = state["log_id"] = str(uuid.uuid4())
+        is_surplus = state.get("is_surplus", False)  # see Connection
         status = None
+        if scope["method"] == "HEAD":  # as GET everywhere; the connection leaves out the body
+            scope = {**scope, "method": "GET"}
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -179,12 +218,19 @@ class Around:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 headers.setdefault("Cache-Control", "no-store")
+                if is_surplus:
+                    headers["Connection"] = "close"
             await send(message)
 
         is_due = not self._service.is_draining
         self._service.open_requests += is_due
         try:
-            await self._app(scope, receive, send_on)
+            if is_surplus and scope["path"] not in PROBES:
+                await _refusal(Request(scope), busy("too many connections"))(
+                    scope, receive, send_on
+                )
+            else:
+                await self._app(scope, receive, send_on)
         except Exception:
             log.exception("Request %s failed", log_id)
             if status is not None:
@@ -216,6 +262,10 @@ def _json(
     if result is not None:
         status["result"] = result
     return JSONResponse(status, code, headers)
+
+
+def _refusal(request: Request, error: HTTPException) -> Response:
+    return _json(request, error.status_code, error.detail, headers=error.headers)
 
 
 async def _gone(request: Request) -> None:

@@ -3,10 +3,13 @@
 import argparse
 import math
 import os
+import re
 from dataclasses import dataclass, fields
 
 from mlcls_jax.config import option
 from mlcls_jax.errors import ConfigError
+
+API_KEY = "MLCLS_API_KEY"  # environment variable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +17,7 @@ class Options:
     """Limits and times of a server.
 
     Raises:
-      ConfigError: a value is outside its range.
+      ConfigError: a value is outside its range, or the key or a file for TLS makes no sense.
     """
 
     host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: all of the machine's")
@@ -25,6 +28,9 @@ class Options:
     )
     queue_size: int = option(256, "images at work or waiting; more get status 503", min=1)
     request_timeout_s: float = option(30.0, "time from body to answer; then status 504", min=0.01)
+    header_timeout_s: float = option(
+        10.0, "time for the headers of a request to arrive; then the connection is closed", min=0.01
+    )
     body_timeout_s: float = option(60.0, "time for a body to arrive; then status 408", min=0.01)
     drain_timeout_s: float = option(
         30.0, "after SIGTERM or SIGINT: time for the answers that are due", min=0
@@ -32,6 +38,9 @@ class Options:
     max_body_mb: float = option(20.0, "size of a request; above it, status 413", min=0.001)
     max_held_mb: float = option(
         512.0, "size of all requests at one time; above it, status 503", min=0.001
+    )
+    max_connections: int = option(
+        512, "open connections; above it, status 503: keep it well below `ulimit -n`", min=1
     )
     max_pixels: int = option(50_000_000, "width times height of an image, at most", min=1)
     decoders: int = option(
@@ -43,6 +52,14 @@ class Options:
         (), "hosts from which images are fetched, such as images.example.org; none: URLs are off"
     )
     cors: tuple[str, ...] = option((), "origins of other web pages that may ask; none: only ours")
+    api_key: str | None = option(
+        None,
+        f"key that requests must have; better given as {API_KEY} in the environment: `ps` shows"
+        " arguments",
+        is_secret=True,
+    )
+    tls_cert: str | None = option(None, "file with the certificate (chain), PEM: serve over HTTPS")
+    tls_key: str | None = option(None, "file with the certificate's private key, PEM")
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -52,23 +69,37 @@ class Options:
             if not low <= value <= (math.inf if high is None else high):
                 limits = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise ConfigError(f"{f.name}={value}: must be {limits}")
+        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+            raise ConfigError(
+                "api_key: must be of letters, digits and signs of ASCII, without spaces"
+                + ("" if self.api_key else "; it is empty"),
+                f"It is taken from --api_key or else {API_KEY}; unset both to serve without a key.",
+            )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ConfigError(
+                f"{'tls_key' if self.tls_cert else 'tls_cert'}: is missing",
+                "HTTPS takes two files: --tls_cert and --tls_key.",
+            )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Let `parser` know every option, as `--name VALUE`."""
     for f in fields(Options):
         many = isinstance(f.default, tuple)
+        is_text = many or f.default is None
         parser.add_argument(
             f"--{f.name}",
-            type=str if many else type(f.default),
+            type=str if is_text else type(f.default),
             default=f.default,
             nargs="+" if many else None,
             metavar=f.name.rpartition("_")[2].upper() if not many else "HOST",
-            help=f"{f.metadata['help']} (default: {f.default})".replace(" (default: ())", ""),
+            help=f.metadata["help"] + ("" if is_text else f" (default: {f.default})"),
         )
 
 
 def from_arguments(arguments: argparse.Namespace) -> Options:
-    """The options that a parser of `add_arguments` has read."""
+    """The options that a parser of `add_arguments` has read; the key may be in the environment."""
     given = {f.name: getattr(arguments, f.name) for f in fields(Options)}
+    if given["api_key"] is None:
+        given["api_key"] = os.environ.get(API_KEY)
     return Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})

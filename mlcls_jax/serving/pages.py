@@ -3,14 +3,12 @@
 import base64
 import hashlib
 import html
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlcls_jax.config import DEFAULT_THRESHOLD
 from mlcls_jax.serving.service import MAX_DETAILED, Service
 
 _DOCS_STYLE = """
@@ -24,23 +22,24 @@ td:first-child{white-space:nowrap}.faint{color:var(--faint)}
 """
 
 
-def front_page(service: Service) -> tuple[str, str]:
-    """The page at /, for this model, and its Content-Security-Policy: nothing from outside."""
+def front_page() -> tuple[str, str]:
+    """The page at /, for any model, and its Content-Security-Policy: nothing from outside."""
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    return text, _policy(text, "connect-src 'self'; img-src data:")
+
+
+def settings(service: Service) -> dict[str, Any]:
+    """What the page must know of the model; `thresholds` is a number, one a label, or None."""
     bundle = service.predictor.bundle
     threshold = service.predictor.threshold(None)
-    if threshold is None:
-        threshold = 0.0 if bundle.model.network.config.task == "single" else DEFAULT_THRESHOLD
-    settings = {
+    return {
         "model": bundle.model.network.config.name,
         "labels": len(bundle.labels),
-        "threshold": round(float(np.mean(threshold)), 2),
+        "thresholds": np.round(threshold, 5).tolist() if threshold is not None else None,
         "explain": service.can_explain,
         "shown": MAX_DETAILED,
         "megabytes": service.options.max_body_mb,
     }
-    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    text = page.replace("{{settings}}", html.escape(json.dumps(settings)))
-    return text, _policy(text, "connect-src 'self'; img-src data:")
 
 
 def docs_page(openapi: dict[str, Any]) -> tuple[str, str]:

@@ -4,10 +4,13 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +18,7 @@ from fastapi import FastAPI
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.app import make_app
+from mlcls_jax.serving.connections import Connection
 from mlcls_jax.serving.options import Options
 from mlcls_jax.serving.service import Service
 
@@ -23,6 +27,7 @@ log = logging.getLogger(__name__)
 
 def run(predictor: Predictor, options: Options, announce: Callable[[str], None]) -> None:
     """See `mlcls_jax.serving.serve`."""
+    check_tls(options.tls_cert, options.tls_key)
     listener = _listen(options.host, options.port)
     service = Service(predictor, options)
     failures: list[Exception] = []
@@ -42,14 +47,17 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
 
         # In place of uvicorn's, which would close the socket at once: until the last answer is
         # given, /ready says 503, and load balancers see it.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, end)
+        on_signals(asyncio.get_running_loop(), end)
         yield
         service.close()
 
     app = make_app(service, lifespan)
     config = uvicorn.Config(
         app,
+        http=partial(Connection, options=options),
+        ws="none",
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -59,7 +67,9 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
     )
     server = uvicorn.Server(config)
     host = f"[{options.host}]" if ":" in options.host else options.host
-    announce(f"Serving on http://{host}:{listener.getsockname()[1]}")
+    announce(
+        f"Serving on http{'s' if options.tls_cert else ''}://{host}:{listener.getsockname()[1]}"
+    )
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
@@ -73,6 +83,48 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UserError(
             f"{host}:{port}: cannot listen there: {error}", "Choose another --port or --host."
         ) from error
+
+
+def check_tls(cert: str | None, key: str | None) -> None:
+    """Open the two files for HTTPS, if any.
+
+    Raises:
+      UserError: which of them is not there, is of another kind, or does not belong to the other.
+    """
+    if cert is None or key is None:
+        return
+    for path, kind, content in [
+        (cert, "a certificate", "-----BEGIN CERTIFICATE-----"),
+        (key, "a private key", "PRIVATE KEY-----"),
+    ]:
+        try:
+            text = Path(path).read_text(encoding="ascii", errors="replace")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        if content not in text:
+            raise UserError(
+                f"{path}: holds no {kind[2:]} in PEM", f"A file with {content} … is it."
+            )
+    try:
+        # The password of an empty one: OpenSSL would ask the terminal for that of a locked key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        raise UserError(
+            f"{key}: cannot be used with {cert}: {error}",
+            "The key must be that of the file's first certificate, and have no password.",
+        ) from error
+
+
+def on_signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
+    """Let `end` be called in `loop` for SIGTERM, SIGINT and what Windows has besides."""
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        try:
+            loop.add_signal_handler(number, end)
+        except NotImplementedError:  # on Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
 
 
 def _warm_up(service: Service, server: uvicorn.Server, failures: list[Exception]) -> None:
