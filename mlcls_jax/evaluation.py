@@ -1,4 +1,4 @@
-"""Scores of a model over a whole data set, every image exactly once."""
+"""Logits and scores of a model over a whole data set, every image exactly once."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,38 +16,45 @@ from mlcls_jax.models.network import Network, Variables
 Forward = Callable[[Variables, Array], Float[Array, "B K"]]
 
 
-def make_forward(network: Network, mesh: Mesh, *, temperature: float = 1.0) -> Forward:
-    """A jitted function (variables, images) → scores in 0…1; one for training and evaluation."""
+def make_forward(network: Network, mesh: Mesh) -> Forward:
+    """A jitted function (variables, images) → logits float32, for training and evaluation."""
 
     def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:
-        logits, _ = network.apply(variables, images)
-        return probabilities(logits, network.config.task, temperature=temperature)
+        return network.apply(variables, images)[0].astype(np.float32)
 
     return jax.jit(forward, out_shardings=parallel.replicated(mesh))
+
+
+def to_scores(logits: np.ndarray, task: str, *, temperature: float = 1.0) -> np.ndarray:
+    """Scores float32 [N, K] of logits [N, K], as the model gives them with this temperature."""
+    return np.asarray(_to_scores(logits, task, temperature=temperature))
+
+
+_to_scores = jax.jit(probabilities, static_argnames=("task", "temperature"))
 
 
 def score(
     forward: Forward, models: Mapping[str, Variables], batches: Iterable[Batch], mesh: Mesh
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Scores float32 [N, K] of each of `models`, and targets [N, K], in the order of the data.
+    """Logits float32 [N, K] of each of `models`, and targets [N, K], in the order of the data.
 
     The data is read once, whatever the number of models; padding and unreadable images are left
-    out. With several processes each reads its rows of the batches, and each gets all scores.
+    out. With several processes each reads its rows of the batches, and each gets all logits.
 
     Raises:
       DataError: not a single image could be read.
-      NonFiniteError: a model gives scores that are not numbers.
+      NonFiniteError: a model gives logits that are not numbers.
     """
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    logits: dict[str, list[np.ndarray]] = {name: [] for name in models}
     targets = []
     for batch in parallel.put_ahead(batches, mesh):
         known = parallel.fetch(batch["mask"])
         targets.append(parallel.fetch(batch["target"])[known])
         for name, variables in models.items():
-            scores[name].append(parallel.fetch(forward(variables, batch["image"]))[known])
+            logits[name].append(parallel.fetch(forward(variables, batch["image"]))[known])
     if not any(map(len, targets)):
         raise DataError("there is nothing to evaluate: none of the images could be read")
-    whole = {name: np.concatenate(parts) for name, parts in scores.items()}
+    whole = {name: np.concatenate(parts) for name, parts in logits.items()}
     for name, values in whole.items():
         if not np.isfinite(values).all():
             raise NonFiniteError(

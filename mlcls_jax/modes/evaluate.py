@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from mlcls_jax import config as schema
@@ -14,7 +13,7 @@ from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.evaluation import score
+from mlcls_jax.evaluation import make_forward, score, to_scores
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.metrics import (
     MAIN_METRIC,
@@ -25,7 +24,7 @@ from mlcls_jax.metrics import (
 )
 from mlcls_jax.modes.evaluate_mistakes import Illustrator
 from mlcls_jax.modes.evaluate_page import Evaluation, write_report
-from mlcls_jax.modes.fitting import fit_thresholds, to_scores
+from mlcls_jax.modes.fitting import fit_thresholds
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
     outputs = run_bundle(config, workdir, thresholds=choose)
     bundle, labels, targets = outputs.bundle, outputs.bundle.labels, outputs.targets
     task, method = bundle.model.network.config.task, config.evaluate.map_type
-    scores = to_scores(outputs.logits, bundle.temperature, task)
+    scores = to_scores(outputs.logits, task, temperature=bundle.temperature)
     threshold, calibration = bundle.threshold, bundle.facts.get("calibration")
     if config.evaluate.threshold is not None:
         threshold, calibration = config.evaluate.threshold, None
@@ -154,10 +153,7 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
     variables = bundle.model.variables
     variables = parallel.put(variables, parallel.shardings(variables, mesh))
     log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
-    forward = jax.jit(
-        lambda variables, images: network.apply(variables, images)[0].astype(np.float32),
-        out_shardings=parallel.replicated(mesh),
-    )
+    forward = make_forward(network, mesh)
     logits, targets = score(forward, {"best": variables}, batches, mesh)
     indices = np.setdiff1d(np.arange(len(source)), list(reader.broken))
     return Outputs(

@@ -5,14 +5,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mlcls_jax import config as schema
 from mlcls_jax import files
+from mlcls_jax.evaluation import to_scores
 from mlcls_jax.inference.bundle import Bundle, update_bundle
 from mlcls_jax.metrics import for_json, mean_average_precision, precision_recall_f1
-from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.thresholds import (
     DEFAULT,
     FOLDS,
@@ -27,11 +26,6 @@ from mlcls_jax.thresholds import (
 log = logging.getLogger(__name__)
 
 SUMMARY = ("OF1", "CF1", "OP", "OR", "CP", "CR")
-
-
-def to_scores(logits: np.ndarray, temperature: float, task: str = "multilabel") -> np.ndarray:
-    """Scores float32 [N, K] of logits [N, K], as the model gives them with this temperature."""
-    return np.asarray(jax.jit(lambda z: probabilities(z, task, temperature=temperature))(logits))
 
 
 def fit_thresholds(
@@ -58,8 +52,8 @@ def fit_thresholds(
     }
     temperature = fit_temperature(logits, targets) if options.calibrate else 1.0
     scores = {
-        "before": to_scores(logits, bundle.temperature),
-        "after": to_scores(logits, temperature),
+        "before": to_scores(logits, "multilabel", temperature=bundle.temperature),
+        "after": to_scores(logits, "multilabel", temperature=temperature),
     }
     choice = choose_thresholds(scores["after"], targets, **wanted)
     thresholds = {"before": np.float32(bundle.threshold), "after": choice.thresholds}

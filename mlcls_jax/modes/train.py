@@ -28,7 +28,7 @@ from mlcls_jax.errors import (
     NonFiniteError,
     WorkdirError,
 )
-from mlcls_jax.evaluation import Forward, make_forward, score
+from mlcls_jax.evaluation import Forward, make_forward, score, to_scores
 from mlcls_jax.inference.bundle import read_bundle, size_of, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC, metrics_of
 from mlcls_jax.models import Model, Network
@@ -425,10 +425,13 @@ def evaluate_models(
     size = config.evaluate.batch_size
     rows = parallel.local_rows(mesh, size)
     batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
-    scores, targets = score(forward, models, stop.unless_asked(batches), mesh)
+    logits, targets = score(forward, models, stop.unless_asked(batches), mesh)
     options = {"threshold": config.evaluate.training_threshold, "method": config.evaluate.map_type}
     task = config.model.task
-    metrics = {name: metrics_of(task, s, targets, **options) for name, s in scores.items()}
+    metrics = {
+        name: metrics_of(task, to_scores(z, task), targets, ranking=z, **options)
+        for name, z in logits.items()
+    }
     return metrics, (targets >= 1).sum(0)
 
 
