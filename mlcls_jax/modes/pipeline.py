@@ -50,7 +50,7 @@ def run(argv: list[str]) -> str:
     images = None if options.serve else open_input(options.input)
     threshold = _threshold(options.threshold)
     start_jax(cache=True)
-    server = from_arguments(options)
+    server = from_arguments(options) if options.serve else None
     pipeline = create_pipeline(
         options.pipeline,
         options.device,
@@ -60,9 +60,9 @@ def run(argv: list[str]) -> str:
         weights=options.weights,
         labels=options.labels,
         backend=options.backend,
-        batch_size=server.max_batch if options.serve else options.batch_size,
+        batch_size=server.max_batch if server else options.batch_size,
     )
-    if images is None:
+    if server:
         serve(pipeline.model, server, announce=lambda text: print(text, flush=True))
         return "The server has answered what was due and is closed."
     return _predict(pipeline, images, threshold, options)
