@@ -20,9 +20,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def same_logger():
-    """Commands that run in this process set up its logger; the next test finds it as it was."""
+def new_logger():
+    """Commands that run in this process set up its logger; each test finds it as Python makes it.
+
+    Fixtures of a module run before this one, so that what was there before is not enough.
+    """
     logger = logging.getLogger("mlcls_jax")
-    before = logger.propagate, logger.level, [*logger.handlers]
-    yield
-    logger.propagate, logger.level, logger.handlers[:] = before
+    logger.propagate, logger.level, logger.handlers[:] = True, logging.NOTSET, []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlcls_jax.errors import DataError
-from mlcls_jax.files import place, write_json
+from mlcls_jax.files import place, to_json
 from mlcls_jax.parsing import parse_json
 
 Writer = Callable[[TextIO], None]
@@ -38,7 +38,9 @@ def replace_files(folder: Path, writers: Mapping[str, Writer | None]) -> dict[st
             for name in writers
             if _differs(folder / name, written.get(name))
         }
-        write_json(folder / JOURNAL, backups)
+        journal = _beside(folder / JOURNAL)  # a name of its own would be left by a crash
+        journal.write_text(to_json(backups), encoding="utf-8")
+        place(journal, folder / JOURNAL)
         for name, backup in backups.items():
             if backup:
                 os.rename(folder / name, folder / backup)

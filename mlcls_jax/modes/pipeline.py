@@ -13,8 +13,9 @@ from typing import Any
 from mlcls_jax import files, usage
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
+from mlcls_jax.inference.opening import is_weight_file
 from mlcls_jax.modes.predict import check_output, open_input
-from mlcls_jax.paths import expand, local
+from mlcls_jax.paths import expand, local, local_text
 from mlcls_jax.serving import add_arguments, from_arguments, serve
 from mlcls_jax.start import start_jax
 
@@ -72,7 +73,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = usage.parser(*(SERVE if "--serve" in argv else PREDICT))
     parser.add_argument("--pipeline", type=expand, default=PIPELINE, help="name, or YAML file")
     parser.add_argument(
-        "--model_dir", type=expand, help="a bundle of your own, instead of the pipeline's model"
+        "--model_dir",
+        type=lambda given: given if is_weight_file(given) else local_text("--model_dir", given),
+        help="a bundle of your own, or a weight file, instead of the pipeline's model",
     )
     parser.add_argument("--model_name", help="a published model; or what --weights are of")
     parser.add_argument(
