@@ -3,8 +3,8 @@
 import json
 import math
 import os
-import signal
-import time
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from photos import write_lines, write_photos
 from safetensors.numpy import load_file
 
 from mlcls_jax import config as schema
-from mlcls_jax.data.pipeline import eval_batches
 from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.modes.train import train
 from mlcls_jax.start import start_jax
 
+REPOSITORY = Path(__file__).parents[1]
 MODEL = schema.Model(
     name="PP-LCNet_x0_25",  # pooled: compiles in a moment
     image_size=(32, 32),
@@ -122,20 +122,39 @@ def test_a_run_whose_time_is_over_saves_the_step_and_goes_on_the_same(tmp_path):
         np.testing.assert_array_equal(ours[name], values)
 
 
-def test_a_signal_during_an_evaluation_saves_the_step_and_the_evaluation_comes_later(
-    tmp_path, monkeypatch
-):
+# In a process of its own: a signal that came too early would end that of the tests.
+SIGNALLED = """
+import os, signal, sys, time
+from pathlib import Path
+import mlcls_jax.modes.train as mode
+from mlcls_jax.errors import PreemptedError
+from tests.test_train_mode import run, small
+
+read = mode.eval_batches
+
+def interrupted(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    yield from read(*arguments, **options)
+
+mode.eval_batches = interrupted
+try:
+    run(small(epochs=2), Path(sys.argv[1]))
+except PreemptedError as error:
+    print(error.message)
+"""
+
+
+def test_a_signal_during_an_evaluation_saves_the_step_and_the_evaluation_comes_later(tmp_path):
     config = small(epochs=2)
     whole = run(config, tmp_path / "whole")
-
-    def interrupted(*arguments, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5)
-        yield from eval_batches(*arguments, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(PreemptedError, match="^Stopped after step"):
-        patch.setattr("mlcls_jax.modes.train.eval_batches", interrupted)
-        run(config, tmp_path / "run")
+    told = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, tmp_path / "run"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.startswith("Stopped after step 4 of "), told
     assert (tmp_path / "run/checkpoints/4").is_dir()
     assert not (tmp_path / "run/best_model").exists()
     result = run(config, tmp_path / "run")

@@ -4,6 +4,7 @@ Actors write their files themselves, as the local engine does, so that both go o
 work. Bundle, input and output must be at the same paths on all nodes.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -112,10 +113,12 @@ def _run(
         fn_constructor_args=(replace(request, **whole), job),
         **needs,
     )
-    for row in scored.iter_rows():
-        if row["error"]:
-            raise UserError(row["error"], row["hint"] or None)
-        yield int(row["images"])
+    # Closed before Ray is shut down, of which its threads hear too late after an error.
+    with contextlib.closing(iter(scored.iter_rows())) as rows:
+        for row in rows:
+            if row["error"]:
+                raise UserError(row["error"], row["hint"] or None)
+            yield int(row["images"])
 
 
 def _actors(ray: Any, cpus: int | None, ranges: int) -> tuple[dict[str, Any], int]:
