@@ -238,3 +238,9 @@ def test_who_reads_while_a_bundle_is_replaced_gets_one_of_the_two(
         is_over.set()
         writer.join()
     assert found <= names and not failed
+
+
+def test_a_file_in_place_of_a_bundle_is_told_with_the_way_out(tmp_path):
+    (tmp_path / "m.pdparams").touch()
+    with pytest.raises(WeightsError, match=r"m\.pdparams: is a file, .*\n.*--weights FILE"):
+        read_bundle(tmp_path / "m.pdparams")

@@ -185,6 +185,9 @@ def read_bundle(folder: Path) -> Bundle:
 
 def _contents(folder: Path) -> tuple[bytes, bytes]:
     """Of both files, of one and the same bundle: read again where it was replaced meanwhile."""
+    if folder.is_file():
+        hint = "A weight file is predicted with: mlcls predict --model_name NAME --weights FILE."
+        raise WeightsError(f"{folder}: is a file, and a bundle is a folder", hint)
     for _ in range(_TRIES):
         missing = None
         try:
