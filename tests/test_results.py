@@ -473,6 +473,7 @@ def test_other_characters_take_an_installed_font_that_has_them():
 
 def test_without_a_font_for_a_label_there_is_a_warning_and_still_a_picture(monkeypatch, caplog):
     monkeypatch.setattr(drawing, "_UNICODE_FONTS", ("no such font.ttf",))
+    monkeypatch.setattr(drawing, "_reported", set())  # another test may have met the character
     drawing._find_font_file.cache_clear()
     with caplog.at_level(logging.WARNING):
         first = draw_labels(PICTURE, ["猫(0.9)"])
