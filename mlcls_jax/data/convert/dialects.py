@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from mlcls_jax.data.convert.reading import annotation_text
 from mlcls_jax.data.images import is_image_name
 from mlcls_jax.errors import ConvertFailedError
 from mlcls_jax.parsing import shorten
@@ -74,15 +75,7 @@ def read_table(path: Path) -> Table:
     Raises:
       ConvertFailedError: it is not there, not UTF-8, or no CSV.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConvertFailedError(
-            f"{path}: there is no such file",
-            "Check check_dataset.convert.train_annotations and val_annotations.",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+    text = annotation_text(path, kind="file")
     delimiter = max(_DELIMITERS, key=lambda sign: _fitness(text, sign))
     lines = _reader(text, delimiter)
     try:

@@ -36,6 +36,23 @@ class Reading(NamedTuple):
     told: tuple[str, ...] = ()  # how a file was read where that is not a matter of course
 
 
+def annotation_text(path: Path, *, kind: str) -> str:
+    """The content of a list or image set, `kind` in the message where there is none.
+
+    Raises:
+      ConvertFailedError: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConvertFailedError(
+            f"{path}: there is no such {kind}",
+            "Check check_dataset.convert.train_annotations and val_annotations.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+
+
 def image_folder(root: Path, folder: Path) -> ImageFolder:
     """How the images of `folder` are listed by the data set in `root`.
 

@@ -1,5 +1,6 @@
 """Pascal VOC: JPEGImages, Annotations/*.xml and the image sets in ImageSets/Main."""
 
+import io
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +11,7 @@ from mlcls_jax.data.convert.reading import (
     LeftOut,
     NamedRow,
     Reading,
+    annotation_text,
     image_folder,
     images_below,
     index_rows,
@@ -90,15 +92,7 @@ def _image_sets(root: Path, annotations: Path, options: Convert) -> dict[str, li
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise ConvertFailedError(
-            f"{path}: there is no such image set",
-            "Check check_dataset.convert.train_annotations and val_annotations.",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+    lines = io.StringIO(annotation_text(path, kind="image set"), newline=None)  # \r alone ends one
     return [line.strip() for line in lines if line.strip()]
 
 
