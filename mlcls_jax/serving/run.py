@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -31,13 +32,14 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
     listener = _listen(options.host, options.port)
     service = Service(predictor, options)
     failures: list[Exception] = []
+    warm_up = threading.Thread(
+        target=lambda: _warm_up(service, server, failures), name="warm-up", daemon=True
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks = []
-        warming = (service, server, failures)
-        # Nobody waits for this thread: a server that is stopped while it compiles just ends.
-        threading.Thread(target=_warm_up, args=warming, name="warm-up", daemon=True).start()
+        warm_up.start()
 
         def end() -> None:
             if service.is_draining:  # asked twice
@@ -71,6 +73,7 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
         f"Serving on http{'s' if options.tls_cert else ''}://{host}:{listener.getsockname()[1]}"
     )
     server.run(sockets=[listener])
+    _await_compiler(warm_up, options.drain_timeout_s)
     if failures:
         raise failures[0]
 
@@ -136,6 +139,20 @@ def _warm_up(service: Service, server: uvicorn.Server, failures: list[Exception]
         server.should_exit = True
     else:
         log.info("Ready after %.1f s", time.monotonic() - started)
+
+
+def _await_compiler(warm_up: threading.Thread, timeout_s: float) -> None:
+    """Return once the models are compiled, or end the process when that takes too long.
+
+    XLA cannot be interrupted, and an interpreter that shuts down while XLA compiles may crash.
+    """
+    if warm_up.ident is None:  # the server has not come so far
+        return
+    warm_up.join(timeout_s)
+    if warm_up.is_alive():
+        log.warning("Stopped while the model was being compiled")
+        logging.shutdown()
+        os._exit(0)
 
 
 async def _drain(service: Service, server: uvicorn.Server) -> None:
