@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import print_table, rows_of, take_turns
-from mlcls_jax.models.convolution import xla_conv2d
-from mlcls_jax.models.depthwise import depthwise_shifted
+from mlcls_jax.models.kernels.convolution import xla_conv2d
+from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 
 # batch, side, channels, kernel, stride: layers of PP-LCNet x1.0 at 224 and of the demo
 CASES = [(8, 112, 32, 3, 1), (8, 56, 64, 3, 2), (8, 14, 256, 5, 1), (64, 16, 32, 3, 1)]

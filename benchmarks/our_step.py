@@ -12,9 +12,9 @@ from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
 from mlcls_jax.modes.train import first_variables, optimizer_and_step
-from mlcls_jax.training.halves import Halves
-from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.state import TrainState, init_state
+from mlcls_jax.training.two_programs import Halves
 
 PRESENT = 0.04  # share of labels that an image has, about as in COCO
 

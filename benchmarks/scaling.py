@@ -13,10 +13,10 @@ from pathlib import Path
 import flax
 import jax
 
-from mlcls_jax.chips import CHIPS
+from mlcls_jax.commands.plan import number
 from mlcls_jax.config import Model
-from mlcls_jax.modes.plan import number
-from mlcls_jax.modes.scaling import Counts, Layout, bytes_of, count, exchange, predict
+from mlcls_jax.planning.chips import CHIPS
+from mlcls_jax.planning.costs import Counts, Layout, bytes_of, count, exchange, predict
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 MODELS = (

@@ -52,13 +52,13 @@ WORDS = {
 }
 # first word → function (arguments) → text to print
 COMMANDS = {
-    "models": "mlcls_jax.modes.list_models.run",
-    "pack": "mlcls_jax.modes.pack.run",
-    "plan": "mlcls_jax.modes.plan.run",
-    "predict": "mlcls_jax.modes.pipeline.run",
+    "models": "mlcls_jax.commands.models.run",
+    "pack": "mlcls_jax.commands.pack.run",
+    "plan": "mlcls_jax.commands.plan.run",
+    "predict": "mlcls_jax.commands.predict.run",
     "export": "mlcls_jax.modes.export.run",
-    "backends": "mlcls_jax.modes.backends.run",
-    "score": "mlcls_jax.modes.score.run",
+    "backends": "mlcls_jax.commands.backends.run",
+    "score": "mlcls_jax.commands.score.run",
 }
 # flags of PaddleX that stand without a first word, and mean `predict`
 PIPELINE_FLAGS = {"--pipeline", "--input", "--serve", "--get_pipeline_config"}
@@ -184,7 +184,7 @@ def main(_: list[str]) -> None:
 
 def _goes_on(mode: str | None, workdir: Path) -> str:
     """What a mode does that is started again after an interruption."""
-    from mlcls_jax.modes.workdir import saved_step
+    from mlcls_jax.workdir import saved_step
 
     step = saved_step(workdir) if mode == "train" else None
     return "begins again" if step is None else f"goes on from the checkpoint of step {step}"
@@ -219,8 +219,8 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
     Of several processes the first one writes; the others give an empty result.
     """
     from mlcls_jax import parallel
-    from mlcls_jax.modes.lock import locked, locked_folder
-    from mlcls_jax.modes.workdir import open_workdir
+    from mlcls_jax.lock import locked, locked_folder
+    from mlcls_jax.workdir import open_workdir
 
     start_console()
     start_jax(cache=config.train.compile_cache)

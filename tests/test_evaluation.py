@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photos import Numbers
 
 from mlcls_jax import parallel
 from mlcls_jax.config import Data
@@ -12,6 +11,7 @@ from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.errors import ConfigError, DataError, NonFiniteError
 from mlcls_jax.evaluation import score
 from mlcls_jax.modes.evaluate import check_labels
+from tests.helpers.photos import Numbers
 
 
 def scored(source: Numbers, batch_size: int = 4):

@@ -15,13 +15,13 @@ import yaml
 from mlcls_jax import config as schema
 from mlcls_jax.config import Config
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.modes.lock import LOCK_FILE, locked, locked_folder
+from mlcls_jax.lock import LOCK_FILE, locked, locked_folder
 
 ROOT = Path(__file__).parents[1]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mlcls_jax.modes.lock import locked
+from mlcls_jax.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -5,7 +5,7 @@ import pytest
 from mlcls_jax import parallel
 from mlcls_jax.config import Parallel
 from mlcls_jax.errors import ConfigError
-from tests.commands import on_devices
+from tests.helpers.commands import on_devices
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ from mlcls_jax import config as schema, parallel
 from mlcls_jax.models import Network
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
-from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import make_loss, make_train_step
 

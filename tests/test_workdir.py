@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from mlcls_jax import config as schema
 from mlcls_jax.config import Config
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.modes.workdir import claim, open_workdir
+from mlcls_jax.workdir import claim, open_workdir
 
 # Another value of each option that does not touch the training, and of some that do.
 FREE = {

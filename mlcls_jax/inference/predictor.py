@@ -17,7 +17,7 @@ from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.backends.jitted import Jitted
 from mlcls_jax.inference.bundle import Bundle
-from mlcls_jax.inference.inputs import Picture, read
+from mlcls_jax.inference.image_stream import Picture, read
 from mlcls_jax.inference.results import Result
 
 TOP_K = 5  # classes reported where there is one label an image, as in the originals

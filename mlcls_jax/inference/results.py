@@ -17,7 +17,7 @@ from mlcls_jax import files
 from mlcls_jax.data.images import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
-from mlcls_jax.inference.names import own_name, readable
+from mlcls_jax.inference.file_names import own_name, readable
 from mlcls_jax.paths import local_text
 
 _DIGITS = 5

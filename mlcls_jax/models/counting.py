@@ -14,8 +14,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
-from mlcls_jax.models.depthwise import depthwise_shifted
 from mlcls_jax.models.initial import Constant
+from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from mlcls_jax.models.network import Network, flatten
 
 

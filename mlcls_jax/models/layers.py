@@ -13,8 +13,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.convolution import conv2d_by_rows, xla_conv2d
-from mlcls_jax.models.depthwise import depthwise_shifted
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
     ZEROS,
@@ -24,6 +22,8 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
+from mlcls_jax.models.kernels.convolution import conv2d_by_rows, xla_conv2d
+from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from mlcls_jax.models.norms import BatchNorm
 
 # The Paddle kernel's float32 attribute, not 1/6: the difference is visible in parity tests.

@@ -23,7 +23,7 @@ from mlcls_jax.models.initial import (
 )
 from mlcls_jax.models.layers import Linear, attend, attention_weights, gelu
 from mlcls_jax.models.norms import LayerNorm
-from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import Classifier
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
-from mlcls_jax.models.weights.names import NameTable
+from mlcls_jax.models.weight_names import NameTable
 
 # What backbones call their parts, in the order of the numbers; all else is stem or output.
 STAGE = re.compile(r"(?:stage|blocks?)(\d+)(?:_\d+)?")

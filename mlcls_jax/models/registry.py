@@ -15,7 +15,7 @@ from mlcls_jax.models import ml_decoder
 from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
-from mlcls_jax.models.weights.names import (
+from mlcls_jax.models.weight_names import (
     NameTable,
     affine_names,
     linear_layout,

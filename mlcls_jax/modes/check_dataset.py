@@ -10,8 +10,8 @@ from mlcls_jax.data.convert import Conversion, convert, remarks
 from mlcls_jax.data.findings import CheckReport, Group
 from mlcls_jax.data.split import SplitResult, split
 from mlcls_jax.errors import CheckFailedError
-from mlcls_jax.modes.check_page import write_page
-from mlcls_jax.modes.check_pictures import draw_cooccurrence, draw_histogram, draw_samples
+from mlcls_jax.reports.check_page import write_page
+from mlcls_jax.reports.check_pictures import draw_cooccurrence, draw_histogram, draw_samples
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score, to_scores
 from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.threshold_fit import fit_thresholds
 from mlcls_jax.metrics import (
     MAIN_METRIC,
     average_precision,
@@ -22,9 +23,8 @@ from mlcls_jax.metrics import (
     for_json,
     metrics_of,
 )
-from mlcls_jax.modes.evaluate_mistakes import Illustrator
-from mlcls_jax.modes.evaluate_page import Evaluation, write_report
-from mlcls_jax.modes.fitting import fit_thresholds
+from mlcls_jax.reports.evaluate_page import Evaluation, write_report
+from mlcls_jax.reports.mistakes import Illustrator
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from typing import Any
 
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
+from mlcls_jax.inference.threshold_fit import fit_thresholds
 from mlcls_jax.modes.evaluate import run_bundle
-from mlcls_jax.modes.fitting import fit_thresholds
 
 
 def thresholds(config: schema.Config, workdir: Path) -> dict[str, Any]:

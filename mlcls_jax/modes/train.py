@@ -36,9 +36,28 @@ from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.evaluate import check_labels
-from mlcls_jax.modes.page import count
-from mlcls_jax.modes.pictures import write_pictures
-from mlcls_jax.modes.workdir import (
+from mlcls_jax.reports.page import count
+from mlcls_jax.reports.predictions import write_pictures
+from mlcls_jax.training.advice import (
+    Advice,
+    about_data,
+    about_decisions,
+    about_plan,
+    about_positives,
+)
+from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.checkpoints import Checkpoints
+from mlcls_jax.training.distill import Distillation, make_distillation
+from mlcls_jax.training.in_flight import Ahead
+from mlcls_jax.training.mixing import make_mix
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
+from mlcls_jax.training.profile import Tracer
+from mlcls_jax.training.records import Recorder
+from mlcls_jax.training.state import TrainState, init_state
+from mlcls_jax.training.step import TrainStep, joined_norm, make_loss, make_train_step
+from mlcls_jax.training.stop import AskedToEndError, Stop
+from mlcls_jax.training.two_programs import Halves
+from mlcls_jax.workdir import (
     BEST_MODEL,
     CHECKPOINTS,
     CONFIG_FILE,
@@ -48,25 +67,6 @@ from mlcls_jax.modes.workdir import (
     claim,
     saved_step,
 )
-from mlcls_jax.training.advice import (
-    Advice,
-    about_data,
-    about_decisions,
-    about_plan,
-    about_positives,
-)
-from mlcls_jax.training.ahead import Ahead
-from mlcls_jax.training.checkpoints import Checkpoints
-from mlcls_jax.training.distill import Distillation, make_distillation
-from mlcls_jax.training.halves import Halves
-from mlcls_jax.training.mixing import make_mix
-from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
-from mlcls_jax.training.plan import Plan
-from mlcls_jax.training.profile import Tracer
-from mlcls_jax.training.records import Recorder
-from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import TrainStep, joined_norm, make_loss, make_train_step
-from mlcls_jax.training.stop import AskedToEndError, Stop
 
 log = logging.getLogger(__name__)
 

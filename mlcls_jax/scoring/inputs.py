@@ -29,9 +29,9 @@ from mlcls_jax.data.sources.packed import PackedSplit
 from mlcls_jax.data.sources.packed import open_split as open_packed
 from mlcls_jax.errors import DataError, InputError, UserError, WorkdirError
 from mlcls_jax.files import place
-from mlcls_jax.inference.fetch import Policy, fetch
-from mlcls_jax.inference.inputs import local_paths
-from mlcls_jax.inference.names import readable
+from mlcls_jax.inference.file_names import readable
+from mlcls_jax.inference.image_stream import local_paths
+from mlcls_jax.inference.safe_fetch import Policy, fetch
 
 PARQUET = ".parquet"
 _LIST_SUFFIXES = (".txt", ".lst", ".list", ".tsv", ".csv")  # only asked where there are no folders

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
-from mlcls_jax.inference.inputs import read as read_pictures
-from mlcls_jax.inference.names import readable
+from mlcls_jax.inference.file_names import readable
+from mlcls_jax.inference.image_stream import read as read_pictures
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring.inputs import (
     Columns,

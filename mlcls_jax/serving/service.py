@@ -13,8 +13,8 @@ from fastapi import HTTPException
 from jaxtyping import UInt8
 
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference.fetch import Policy, fetch
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.inference.safe_fetch import Policy, fetch
 from mlcls_jax.serving.batcher import Batcher, Scored
 from mlcls_jax.serving.decoders import Decoders
 from mlcls_jax.serving.monitor import Monitor

@@ -7,7 +7,7 @@ import numpy as np
 
 from mlcls_jax.config import Config
 from mlcls_jax.data.sources import DataSplits
-from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.cadence import Plan
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from flax import traverse_util
 from mlcls_jax.config import Optimizer
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models.network import STAGE
-from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.cadence import Plan
 
 # Parts of a backbone that come after its last stage, and so count with the head.
 OUTPUTS = ("last_conv", "lab", "norm", "feature_scale")

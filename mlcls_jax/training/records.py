@@ -18,7 +18,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.metrics import SHOWN_METRICS, as_text, for_json
-from mlcls_jax.training.plan import Plan
+from mlcls_jax.training.cadence import Plan
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from mlcls_jax.models.initial import Normal, conv_normal, param
 from mlcls_jax.models.layers import Linear, attend, cast, gelu, quick_gelu
 from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.positions import resample_positions
-from mlcls_jax.models.weights.names import (
+from mlcls_jax.models.weight_names import (
     Foreign,
     NameTable,
     affine_names,

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
+from mlcls_jax.models.kernels.pooling import max_pool
 from mlcls_jax.models.layers import Conv, ConvNorm
-from mlcls_jax.models.pooling import max_pool
-from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.
 STAGES = ((3, False), (3, False), (5, True), (5, True))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
 from mlcls_jax.models.layers import Conv, ConvNorm, hardsigmoid, hardswish
-from mlcls_jax.models.weights.names import Foreign, NameTable, affine_names, norm_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, norm_names
 
 # stage → blocks of (kernel size, base width, squeeze-excite); a stage's stride is its first block's
 STAGES = {

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Uniform
+from mlcls_jax.models.kernels.pooling import max_pool
 from mlcls_jax.models.layers import ConvNorm
-from mlcls_jax.models.pooling import max_pool
-from mlcls_jax.models.weights.names import Foreign, NameTable, norm_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
 
 STEM_WIDTH = 64
 WIDTHS = (64, 128, 256, 512)  # of a stage's 3x3 convolutions

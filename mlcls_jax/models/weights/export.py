@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from mlcls_jax import files
 from mlcls_jax.errors import WeightsError
-from mlcls_jax.models.weights.names import NameTable, to_theirs
+from mlcls_jax.models.weight_names import NameTable, to_theirs
 from mlcls_jax.paths import local_path
 
 if TYPE_CHECKING:

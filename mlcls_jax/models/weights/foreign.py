@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.models.weight_names import Foreign, NameTable, to_ours
 from mlcls_jax.models.weights.fetch import local_file
-from mlcls_jax.models.weights.names import Foreign, NameTable, to_ours
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 
 if TYPE_CHECKING:

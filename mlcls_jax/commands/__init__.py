@@ -1,0 +1,1 @@
+"""Commands without a configuration file, one file per verb: `run(arguments)` → text."""

@@ -1,0 +1,1 @@
+"""Operations that some platforms compute faster in another form."""

@@ -1,0 +1,197 @@
+"""Exported files give the scores of JAX in their own runtimes; wrong ones are refused."""
+
+import importlib.util
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mlcls_jax.config import Config, Export
+from mlcls_jax.errors import InputError, NonFiniteError, UserError
+from mlcls_jax.inference import exports
+from mlcls_jax.inference.bundle import BUNDLE_FILES, read_bundle, update_bundle
+from mlcls_jax.inference.exports import stablehlo
+from mlcls_jax.inference.exports.verify import check_scores, read_images, sample_images
+from mlcls_jax.models import Network
+from mlcls_jax.modes import export as mode
+from tests.helpers.bundles import write_images, write_small
+
+DOCS = Path(__file__).parents[2] / "docs" / "export.md"
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A calibrated bundle."""
+    folder = write_small(tmp_path_factory.mktemp("bundle"), query_num=3)
+    update_bundle(folder, threshold=0.5, temperature=2.0, calibration={})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(folder, tmp_path_factory):
+    """What export makes of a folder that holds an earlier export and somebody's notes."""
+    pytest.importorskip("onnxruntime")
+    output = tmp_path_factory.mktemp("work") / "export"
+    output.mkdir()
+    (output / "model.onnx").write_bytes(b"earlier")
+    (output / "notes.txt").write_text("mine")
+    formats = ["stablehlo", "onnx", *(["litert"] if HAS_TENSORFLOW else [])]
+    exported = exports.export(folder, output, formats)
+    assert [*exported] == formats
+    for name, file in exported.items():
+        assert file.path == output / exports.EXPORTS[name].file
+        assert file.bytes == file.path.stat().st_size
+        assert 0 <= file.largest_difference < 1e-4
+    return output
+
+
+@pytest.fixture(scope="module")
+def wanted(folder):
+    bundle = read_bundle(folder)
+    return exports.reference_scores(bundle, sample_images(bundle.image_size))
+
+
+def test_the_folder_holds_bundle_and_files_and_what_was_there(folder, output):
+    found = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    wanted = {"bundle/inference.json", "bundle/weights.safetensors", "model.stablehlo"}
+    wanted |= {"model.stablehlo.json", "model.onnx", "notes.txt"}
+    assert found - {"model.tflite"} == wanted
+    assert (output / "notes.txt").read_text() == "mine"
+    for name in BUNDLE_FILES:
+        assert (output / "bundle" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_stablehlo_describes_itself(output):
+    described = json.loads((output / "model.stablehlo.json").read_text())
+    assert described["input"] == "uint8[batch,32,48,3]"
+    assert described["output"] == "float32[batch,5]"
+    assert described["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+def test_the_code_of_the_docs_gives_the_scores_of_jax(output, wanted, monkeypatch):
+    monkeypatch.chdir(output.parent)
+    images = sample_images((32, 48))
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        if "tflite" in block and not HAS_TENSORFLOW:
+            continue
+        if "openvino" in block:
+            pytest.importorskip("openvino")
+        scope = {"images": images}
+        exec(block, scope)
+        np.testing.assert_allclose(scope["scores"], wanted, atol=1e-4)
+
+
+@pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow is installed")
+def test_without_tensorflow_litert_tells_what_to_install(folder, tmp_path):
+    with pytest.raises(UserError, match="the format litert needs TensorFlow") as caught:
+        exports.export(folder, tmp_path, ["litert"])
+    assert 'pip install -e ".[litert]"' in caught.value.hint
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle"}
+
+
+def write_wrong(bundle, path):
+    stablehlo.write(replace(bundle, temperature=bundle.temperature * 1.01), path)
+
+
+def test_a_file_with_other_scores_is_not_kept(folder, tmp_path, monkeypatch):
+    wrong = exports.EXPORTS["stablehlo"]._replace(write=f"{__name__}.write_wrong")
+    monkeypatch.setitem(exports.EXPORTS, "stablehlo", wrong)
+    (tmp_path / "model.stablehlo").write_bytes(b"earlier")
+    with pytest.raises(UserError, match=r"differ from those of JAX by 0\.00\d+, more than 0\.0001"):
+        exports.export(folder, tmp_path, ["stablehlo"])
+    assert (tmp_path / "model.stablehlo").read_bytes() == b"earlier"
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "model.stablehlo"}
+
+
+def test_scores_are_compared_strictly():
+    scores = np.float32([[0.1, 0.9], [0.5, 0.5]])
+    near, far = scores.copy(), scores.copy()
+    near[1, 0] += 0.9e-4
+    far[1, 0] += 1.1e-4
+    assert check_scores(scores, near, what="model.x") == pytest.approx(0.9e-4, rel=1e-2)
+    with pytest.raises(UserError, match="model.x: .* image 1, label 0: 0.500110, JAX 0.500000"):
+        check_scores(scores, far, what="model.x")
+    with pytest.raises(UserError, match=r"gives scores \(1, 2\) where JAX gives \(2, 2\)"):
+        check_scores(scores, scores[:1], what="model.x")
+    for values in ((scores * np.nan, scores), (scores, scores * np.nan)):
+        with pytest.raises(NonFiniteError, match="not numbers"):
+            check_scores(*values, what="model.x")
+
+
+def test_larger_differences_are_judged_by_the_noise_of_float32():
+    exact = np.float32([[0.1, 0.9], [0.5, 0.5], [0.3, 0.3]])
+    ours, theirs = exact + np.float32(0.9e-4), exact - np.float32(3e-4)
+    asked = []
+
+    def referee(positions):
+        asked.append(sorted(positions))
+        return exact[positions]
+
+    assert check_scores(ours, theirs, what="x", exact=referee) == pytest.approx(3.9e-4, rel=1e-2)
+    assert asked == [[0, 1, 2]]
+    with pytest.raises(UserError, match=r"by 0.00049, more than 0.00036: image"):
+        check_scores(ours, exact - np.float32(4e-4), what="x", exact=referee)
+    with pytest.raises(UserError, match=r"by 0.0012, more than 0.0001: image"):  # JAX is right
+        check_scores(exact, exact - np.float32(1.2e-3), what="x", exact=referee)
+    noisy = exact + np.float32(4e-4)
+    with pytest.raises(UserError, match=r"by 0.0015, more than 0.001: image"):
+        check_scores(noisy, exact - np.float32(1.1e-3), what="x", exact=referee)
+
+
+def test_exact_scores_are_those_of_float64(folder):
+    bundle = read_bundle(folder)
+    images = sample_images(bundle.image_size)
+    scores = exports.reference_scores(bundle, images)
+    exact = exports.exact_scores(bundle, images, np.int64([5, 2]))
+    assert 0 < np.abs(exact - scores[[5, 2]]).max() < 1e-5
+    with jax.enable_x64(True):
+        network = Network.of(replace(bundle.model.network.config, dtype="float64"))
+        variables = jax.tree.map(np.float64, bundle.model.variables)
+        logits, _ = network.apply(variables, images[[5, 2]])
+    expected = 1 / (1 + np.exp(-np.asarray(logits) / bundle.temperature))
+    np.testing.assert_allclose(exact, expected, atol=1e-7)
+
+
+def test_the_sample_images_differ():
+    images = sample_images((20, 30))
+    assert images.shape == (8, 20, 30, 3) and images.dtype == np.uint8
+    assert len({image.tobytes() for image in images}) == 8
+
+
+def test_images_of_a_folder_are_spread_over_it(tmp_path):
+    paths = write_images(tmp_path, 3)
+    assert read_images(tmp_path, (8, 9)).shape == (3, 8, 9, 3)
+    assert read_images(paths[0], (8, 9)).shape == (1, 8, 9, 3)
+    for index in range(130):
+        (tmp_path / f"more{index}.png").write_bytes(paths[0].read_bytes())
+    assert len(read_images(tmp_path, (8, 9))) == 45  # every third of 133
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        read_images(tmp_path / "none", (8, 9))
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(folder, tmp_path):
+    with pytest.raises(InputError, match="keras: there is no such format"):
+        exports.export(folder, tmp_path / "export", ["onnx", "keras"])
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.slow
+def test_the_mode_and_the_command_export(folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    images = write_images(tmp_path / "images", 2)
+    options = Export(model_dir=str(folder), formats=("onnx",), images=str(images[0].parent))
+    result = mode.export(Config(mode="export", export=options), tmp_path)
+    file = result["files"]["onnx"]
+    assert Path(file["path"]) == tmp_path / "export" / "model.onnx"
+    assert file["bytes"] == Path(file["path"]).stat().st_size
+    assert 0 <= file["largest_difference"] < 1e-4
+    text = mode.run([str(folder), "--format", "onnx", "--output", str(tmp_path / "other")])
+    assert f"{tmp_path / 'other' / 'model.onnx'}: 1.1 MB, scores differ" in text
+    assert (tmp_path / "other" / "model.onnx").exists()

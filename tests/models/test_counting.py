@@ -1,0 +1,167 @@
+"""Sizes and multiply-accumulates equal the published ones, and `models` prints them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mlcls_jax import models
+from mlcls_jax.commands.models import list_models
+from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.errors import ConfigError
+from mlcls_jax.models import Network
+from mlcls_jax.models.counting import count_macs, count_parameters, feature_map, summarize
+from mlcls_jax.models.kernels.convolution import xla_conv2d
+
+# Of the originals with 80 labels and 80 queries: parameters; GMACs of the backbone at 224 and at
+# 448, and of the head at 448, counted by hand.
+SIZES = {
+    "PP-LCNet_x0_25_ML": (6_862_472, 0.023, 0.093, 0.794),
+    "PP-LCNet_x0_35_ML": (6_984_378, 0.037, 0.148, 0.794),
+    "PP-LCNet_x0_5_ML": (7_220_864, 0.059, 0.237, 0.794),
+    "PP-LCNet_x0_75_ML": (7_698_296, 0.117, 0.468, 0.794),
+    "PP-LCNet_x1_0_ML": (8_293_808, 0.186, 0.743, 0.794),
+    "PP-LCNet_x1_5_ML": (9_841_120, 0.380, 1.519, 0.794),
+    "PP-LCNet_x2_0_ML": (11_862_800, 0.642, 2.565, 0.794),
+    "PP-LCNet_x2_5_ML": (14_358_848, 0.971, 3.881, 0.794),
+    "PP-HGNetV2-B0_ML": (11_159_662, 0.420, 1.680, 0.910),
+    "PP-HGNetV2-B1_ML": (11_506_270, 0.588, 2.352, 0.910),
+    "PP-HGNetV2-B2_ML": (16_384_468, 1.287, 5.147, 0.910),
+    "PP-HGNetV2-B3_ML": (21_455_328, 1.970, 7.881, 0.910),
+    "PP-HGNetV2-B4_ML": (24_959_792, 2.933, 11.734, 0.910),
+    "PP-HGNetV2-B5_ML": (44_732_176, 6.738, 26.951, 0.910),
+    "PP-HGNetV2-B6_ML": (80_419_888, 17.040, 68.159, 0.910),
+    "ResNet50_ML": (30_720_144, 4.087, 16.349, 0.910),
+    "ResNet101_ML": (49_712_272, 7.799, 31.197, 0.910),
+    "ResNet152_ML": (65_355_920, 11.512, 46.046, 0.910),
+    # The head sees one token. Less the projection into the text space, which is not used.
+    "CLIP_vit_base_patch16_448_ML": (92_421_712 - 768 * 512, 17.563, 78.494, 0.348),
+}
+SMALL = "PP-LCNet_x0_25_ML"
+
+
+def network(name: str, **options) -> Network:
+    if name.startswith("CLIP"):
+        options["memory"] = "first_patch"
+    return Network.of(ModelConfig(name=name, num_classes=80, **options))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_equal_the_originals(name):
+    assert name in models.list_models()
+    parameters, _, backbone_gmacs, head_gmacs = SIZES[name]
+    net = network(name)
+    assert count_parameters(net) == parameters
+    assert count_macs(net, 448) / 1e9 == pytest.approx(backbone_gmacs + head_gmacs, rel=0.005)
+
+
+@pytest.mark.parametrize("name", ["PP-LCNet_x1_0_ML", "PP-HGNetV2-B4_ML", "ResNet50_ML"])
+def test_a_convolutional_backbone_costs_a_quarter_at_half_the_side(name):
+    _, at_224, at_448, _ = SIZES[name]
+    net = network(name)
+    ours = (count_macs(net, 448) - count_macs(net, 224)) / 1e9
+    head = 147 * (net.module(net.abstract).backbone.channels + 2 * 768 + 2 * 80) * 768 / 1e9
+    assert ours == pytest.approx(at_448 - at_224 + head, rel=0.005)
+
+
+def test_images_need_not_be_square():
+    net = network(SMALL)
+    assert feature_map(net, (448, 224)) == (14, 7, 1280)
+    assert count_macs(net, (448, 224)) == count_macs(net, (224, 448)) < count_macs(net, 448)
+
+
+def test_both_forms_of_the_depthwise_convolution_count_alike(monkeypatch):
+    net = network(SMALL)
+    shifted = count_macs(net, 96)
+    monkeypatch.setattr("mlcls_jax.models.layers.depthwise_shifted", as_on_accelerators)
+    assert count_macs(net, 96) == shifted
+
+
+def as_on_accelerators(x, kernel, stride):
+    return xla_conv2d(x, kernel[:, :, None, :], stride=stride, groups=x.shape[-1])
+
+
+def test_what_is_called_in_a_loop_counts_every_time():
+    class Looped:
+        abstract = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+
+        @staticmethod
+        def apply(kernel, images):
+            step = jax.jit(lambda x, _: (x @ kernel, None))
+            return jax.lax.scan(step, images[..., :1] * jnp.ones(4), length=3)[0]
+
+    assert count_macs(Looped, 2) == 3 * (2 * 2) * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [(SMALL, 448), (SMALL.removesuffix("_ML"), 224), ("ResNet50", 224)]
+)
+def test_models_are_counted_and_created_at_their_default_size(name, size):
+    summary = summarize(name)
+    assert summary["image_size"] == size
+    net = Network.of(ModelConfig(name=name, num_classes=80))
+    assert summary["gmacs"] * 1e9 == pytest.approx(count_macs(net, size), rel=1e-12)
+    assert models.create(name, num_classes=2).network.config.image_size == (size, size)
+
+
+def test_an_image_size_that_is_given_is_kept():
+    assert models.create(SMALL, num_classes=2, image_size=96).network.config.image_size == (96, 96)
+
+
+def test_every_model_can_be_summarized_without_being_built():
+    """Large ones, too: no weight is allocated."""
+    summary = summarize("CLIP_vit_large_patch14_336_ML")
+    assert summary["feature_map"] == (32, 32, 1024)
+    assert summary["parameters"] > 300e6
+
+
+def test_a_pattern_that_matches_nothing_is_named_with_the_nearest_model():
+    with pytest.raises(ConfigError, match="no model matches 'PP-LCNet_x1.0_ML'") as caught:
+        list_models("PP-LCNet_x1.0_ML")
+    assert caught.value.hint == "Did you mean PP-LCNet_x1_0_ML?"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "mlcls_jax.main", "models", *arguments],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"JAX_PLATFORMS": "none"},  # no device is asked for
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_command_prints_the_table():
+    done = run("PP-LCNet_x1_0*")
+    assert (done.returncode, done.stderr) == (0, "")
+    title, _, *rows = done.stdout.splitlines()
+    assert "80 labels" in title and "GMACs" in title and "multiply-accumulates" in title
+    assert [row.split("  ") for row in map(single_spaced, rows)] == [
+        ["name", "parameters", "GMACs", "feature map", "resolution"],
+        ["PP-LCNet_x1_0_ML", "8,293,808", "1.537", "14 x 14 x 1280", "448 x 448"],
+        ["PP-LCNet_x1_0", "1,775,280", "0.155", "1 x 1 x 1280", "224 x 224"],
+    ]
+
+
+def single_spaced(row: str) -> str:
+    """Columns, two spaces apart."""
+    return "  ".join(cell.strip() for cell in row.split("  ") if cell.strip())
+
+
+def test_a_useless_pattern_is_one_message():
+    done = run("nothing*")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no model matches 'nothing*'\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_two_patterns_are_refused():
+    done = run("a", "b")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: mlcls models [-h] [pattern]\n")
+    assert "Traceback" not in done.stderr

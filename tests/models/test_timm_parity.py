@@ -1,0 +1,97 @@
+"""Weights under timm's names give timm's logits in the plain classifiers."""
+
+import json
+import zlib
+
+import jax
+import numpy as np
+import pytest
+
+from mlcls_jax import models
+from mlcls_jax.models.weights import load
+from tests.helpers.captured import features_and_maps
+from tests.helpers.paddle_recipe import DATA
+
+# golden → our model, and the module of the backbone that gives timm's forward_features
+# B0 takes half of the tolerance: before the stem's max-pool timm pads with 0 where Paddle pads with
+# -inf, and affines make negative numbers there. With zeros it would be equal to 3e-6.
+CASES = {
+    "timm_lcnet_100_r224": ("PP-LCNet_x1_0", "blocks6_1"),
+    "timm_hgnetv2_b0_r224": ("PP-HGNetV2-B0", "stage3"),
+    "timm_hgnetv2_b4_r224": ("PP-HGNetV2-B4", "stage3"),
+    "timm_hgnetv2_b6_r224": ("PP-HGNetV2-B6", "stage3"),
+    "timm_resnet50_r224": ("ResNet50", "block15"),
+}
+
+
+def draw(key, shape, kind, *, seed, gain):
+    """One tensor of a timm state dict, drawn as the goldens' recipe says."""
+    rng = np.random.Generator(np.random.PCG64((zlib.crc32(key.encode()) ^ seed) & 0xFFFFFFFF))
+    z = rng.standard_normal(shape).astype(np.float32)
+    if kind == "conv":
+        return np.float32(gain * np.sqrt(2 / np.prod(shape[1:]))) * z
+    if kind == "linear":
+        return np.float32(np.sqrt(1 / shape[-1])) * z
+    if kind in ("bias", "mean"):
+        return np.float32(0.1) * z
+    if kind == "embedding":
+        return np.float32(0.02) * z
+    return 1 + np.float32({"scale": 0.1, "variance": 0.5}[kind]) * np.tanh(z)
+
+
+def read(case):
+    """The golden, its drawn state dict and its input as NHWC."""
+    with np.load(DATA.parent / "timm" / f"{case}.npz") as arrays:
+        expected = dict(arrays)
+    meta = json.loads(str(expected["meta"]))
+    seed, gain = meta["seed"], meta["gain"]
+    state = {
+        key: draw(key, tuple(shape), kind, seed=seed, gain=gain)
+        for key, (shape, kind) in meta["state"].items()
+    }
+    size = (meta["batch"], 3, meta["resolution"], meta["resolution"])
+    images = np.random.Generator(np.random.PCG64(seed)).standard_normal(size).astype(np.float32)
+    return expected, state, images.transpose(0, 2, 3, 1)
+
+
+def assert_near(ours, theirs):
+    """Within the goldens' tolerance."""
+    np.testing.assert_allclose(ours, theirs, atol=1e-3 * max(1.0, np.abs(theirs).max()), rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_and_features_equal_timms(case):
+    name, path = CASES[case]
+    expected, state, images = read(case)
+    model = models.create(name, num_classes=1000)
+    report = load(model, state)
+    assert report.origin == "timm"
+    assert not report.initial and not report.ignored
+
+    _, maps = features_and_maps(model, images, [path])
+    assert_near(maps[path].mean(tuple(range(maps[path].ndim - 1))), expected["feature_mean"])
+    assert_near(np.asarray(model(images))[:, :50], expected["logits"])
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_clip_towers_equal_timms(quick_gelu):
+    expected, state, images = read(
+        f"timm_vit_base_patch16_clip_{'quickgelu_' if quick_gelu else ''}224_r224"
+    )
+    model = models.create(
+        "CLIP_vit_base_patch16_224", num_classes=len(state["head.bias"]), quick_gelu=quick_gelu
+    )
+    report = load(model, state)
+    assert report.origin == "timm"
+    assert not report.initial and not report.ignored
+
+    @jax.jit
+    def all_tokens(variables, images):
+        backbone = model.network.module(variables).backbone
+        return backbone.norm(backbone.tokens(images)[0])
+
+    tokens = np.asarray(all_tokens(model.variables, images))
+    assert tokens.shape == tuple(expected["feature_shape"])
+    assert_near(tokens.mean((0, 1)), expected["feature_mean"])
+    assert_near(tokens[0].ravel()[:512], expected["features_first"])
+    assert_near(np.asarray(model(images))[:, :50], expected["logits"])

@@ -1,0 +1,256 @@
+"""Training as a function: what it does when numbers go bad, time is over, or steps are traced."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from mlcls_jax import config as schema
+from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError, WorkdirError
+from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.modes.train import train
+from mlcls_jax.start import start_jax
+from tests.helpers.photos import write_lines, write_photos
+
+REPOSITORY = Path(__file__).parents[2]
+MODEL = schema.Model(
+    name="PP-LCNet_x0_25",  # pooled: compiles in a moment
+    image_size=(32, 32),
+    backbone_dropout=0.0,
+)
+
+
+def small(*, epochs: int = 2, optimizer: dict | None = None, **sections) -> schema.Config:
+    """Two epochs of four steps of eight boards."""
+    train_options = {"epochs": epochs, "batch_size": 8, "log_steps": 1} | sections.pop("train", {})
+    rates = {"learning_rate": 1e-3, "schedule": "constant", "warmup_epochs": 0.0}
+    return schema.Config(
+        model=sections.pop("model", MODEL),
+        data=schema.Data(source="digits", epoch_size=32, val_size=16),
+        train=schema.Train(**train_options),
+        optimizer=schema.Optimizer(**(rates | (optimizer or {}))),
+        loss=sections.pop("loss", schema.Loss(name="multilabel")),
+        evaluate=schema.Evaluate(batch_size=16),
+        log=schema.Log(tensorboard=False, pictures=0),
+        **sections,
+    )
+
+
+def run(config: schema.Config, workdir: Path) -> dict:
+    workdir.mkdir(exist_ok=True)
+    return train(config, workdir)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    start_jax(cache=True)
+
+
+SPEED = {"images_per_s", "data_wait_ms"}
+DIVERGING = {"name": "momentum", "learning_rate": 1e6}
+
+
+def nonfinite(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "nonfinite.jsonl").read_text().splitlines()]
+
+
+def entries(workdir: Path) -> list[dict]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if "loss" in entry]
+
+
+def test_bad_numbers_stop_the_run_and_name_its_images(tmp_path):
+    with pytest.raises(NonFiniteError, match=r"^step \d: the loss is .*learning rate 1e\+06"):
+        run(small(optimizer=DIVERGING), tmp_path / "run")
+    (entry,) = nonfinite(tmp_path / "run")
+    assert len(set(entry["examples"])) == 8
+    assert all(name.startswith("board_") for name in entry["examples"])
+    assert all(math.isfinite(told["loss"]) for told in entries(tmp_path / "run"))
+
+
+def test_bad_steps_are_left_out_and_counted_up_to_a_limit(tmp_path):
+    config = small(optimizer=DIVERGING, train={"nonfinite": "skip", "max_nonfinite": 3})
+    config = replace(config, data=replace(config.data, epoch_size=64))  # none is evaluated before
+    with pytest.raises(NonFiniteError, match="; there were 3 such steps before it\n"):
+        run(config, tmp_path / "run")
+    steps = [entry["step"] for entry in nonfinite(tmp_path / "run")]
+    assert len(steps) == 4 and steps == list(range(steps[0], steps[0] + 4))
+
+
+def test_going_back_halves_the_rate_until_training_goes_on(tmp_path, caplog):
+    # 1e6 is too much by far; after some halvings of 4e3 it is not.
+    rates = DIVERGING | {"learning_rate": 4e3}
+    config = small(optimizer=rates, train={"nonfinite": "rollback", "max_nonfinite": 60})
+    result = run(config, tmp_path / "run")
+    bad = nonfinite(tmp_path / "run")
+    assert bad and result["steps"] == 8
+    told = [entry["learning_rate"] for entry in entries(tmp_path / "run")]
+    halvings = sum("Going back" in record.message for record in caplog.records)
+    assert halvings >= len(bad)  # an evaluation may have found more
+    assert told[-1] == pytest.approx(4e3 * 0.5**halvings)
+    weights = load_file(tmp_path / "run/best_model/weights.safetensors")
+    assert all(np.isfinite(values).all() for values in weights.values())
+
+
+def test_going_back_ends_after_its_limit(tmp_path):
+    config = small(optimizer=DIVERGING, train={"nonfinite": "rollback", "max_nonfinite": 2})
+    with pytest.raises(NonFiniteError):
+        run(config, tmp_path / "run")
+    assert len(nonfinite(tmp_path / "run")) == 3
+
+
+def test_a_run_whose_time_is_over_saves_the_step_and_goes_on_the_same(tmp_path):
+    whole = run(small(epochs=1), tmp_path / "whole")
+    limited = small(epochs=1, train={"time_limit": 0.0})
+    for step in range(1, 4):  # it is over after every step
+        with pytest.raises(PreemptedError, match=f"^Stopped after step {step} of 4; a checkpoint"):
+            run(limited, tmp_path / "run")
+        assert (tmp_path / "run/checkpoints" / str(step)).is_dir()
+    result = run(limited, tmp_path / "run")
+    assert result["MultiLabelMAP"] == whole["MultiLabelMAP"]
+    ours, theirs = (
+        load_file(tmp_path / name / "best_model/weights.safetensors") for name in ("run", "whole")
+    )
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(ours[name], values)
+
+
+# In a process of its own: a signal that came too early would end that of the tests.
+SIGNALLED = """
+import os, signal, sys, time
+from pathlib import Path
+import mlcls_jax.modes.train as mode
+from mlcls_jax.errors import PreemptedError
+from tests.modes.test_train_mode import run, small
+
+read = mode.eval_batches
+
+def interrupted(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    yield from read(*arguments, **options)
+
+mode.eval_batches = interrupted
+try:
+    run(small(epochs=2), Path(sys.argv[1]))
+except PreemptedError as error:
+    print(error.message)
+"""
+
+
+def test_a_signal_during_an_evaluation_saves_the_step_and_the_evaluation_comes_later(tmp_path):
+    config = small(epochs=2)
+    whole = run(config, tmp_path / "whole")
+    told = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, tmp_path / "run"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.startswith("Stopped after step 4 of "), told
+    assert (tmp_path / "run/checkpoints/4").is_dir()
+    assert not (tmp_path / "run/best_model").exists()
+    result = run(config, tmp_path / "run")
+    for key in ("MultiLabelMAP", "best_epoch", "best_weights"):
+        assert result[key] == whole[key]
+    ours, theirs = (
+        [
+            {name: value for name, value in json.loads(line).items() if name not in SPEED}
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("run", "whole")
+    )
+    assert ours == theirs
+
+
+def photos(folder: Path, **train_options) -> schema.Config:
+    """Two steps an epoch, of which each run does one."""
+    config = small(epochs=2, train={"time_limit": 0.0} | train_options)
+    return replace(config, data=schema.Data(source="mlcls", dir=str(folder)))
+
+
+def step_of_next_stop(config: schema.Config, workdir: Path) -> int:
+    with pytest.raises(PreemptedError, match=r"^Stopped after step \d") as caught:
+        run(config, workdir)
+    return int(caught.value.message.split()[3])
+
+
+def test_a_run_goes_on_with_data_that_were_moved_but_not_with_others(tmp_path):
+    workdir, data = tmp_path / "run", write_photos(tmp_path / "data", train=12)
+    assert step_of_next_stop(photos(data), workdir) == 1
+    data = data.rename(tmp_path / "moved")
+    assert step_of_next_stop(photos(f"{data}/"), workdir) == 2
+
+    label_file, content = data / "label.txt", (data / "label.txt").read_bytes()
+    label_file.write_text("0 dog\n1 cat\n2 bird\n")
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match="label 0: was cat, now dog") as caught:
+            run(photos(f"{data}/"), workdir)
+        assert caught.value.hint.endswith("To go on with this run, put the data back.")
+        (workdir / "data.json").unlink(missing_ok=True)  # then the checkpoint's record tells
+    label_file.write_bytes(content)
+    assert step_of_next_stop(photos(f"{data}/"), workdir) == 3
+
+    rows = (data / "train.txt").read_text().splitlines()
+    write_lines(data / "train.txt", rows[::-1])
+    with pytest.raises(WorkdirError, match="train: other images listed than before"):
+        run(photos(data), workdir)
+    write_lines(data / "train.txt", rows)
+    assert run(photos(data), workdir)["steps"] == 4
+
+
+def test_without_positives_to_validate_no_weights_are_the_best_and_the_last_are_kept(
+    tmp_path, caplog
+):
+    workdir, data = tmp_path / "run", write_photos(tmp_path / "data", train=8)
+    write_lines(data / "val.txt", [f"images/val_{i}.png\t0,0,0" for i in range(2)])
+    config = photos(data, time_limit=None)  # epochs of one step
+    result = run(config, workdir)
+    assert [result[key] for key in ("MultiLabelMAP", "best_epoch", "best_weights")] == [None] * 3
+    told = [text for text in result["warnings"] if "validation data: no metric can tell" in text]
+    assert told and told[0] in [record.getMessage() for record in caplog.records]
+    assert not (workdir / "best_model").exists() and "best_model" not in result["paths"]
+    facts = read_bundle(Path(result["paths"]["last_model"])).facts
+    assert (facts["weights"], facts["step"]) == ("ema", 2)
+    assert "(best)" not in caplog.text and "0.0 images/s" not in caplog.text
+    lines = (workdir / "metrics.jsonl").read_text()
+    assert '"raw/MultiLabelMAP": null' in lines and "NaN" not in lines
+    assert result["images_per_s"] > 0
+
+
+def test_steps_are_traced_into_the_workdir(tmp_path):
+    run(small(epochs=1, profile=schema.Profile(steps="2:3")), tmp_path / "run")
+    traces = list((tmp_path / "run/profile").rglob("*.xplane.pb"))
+    assert len(traces) == 1 and traces[0].stat().st_size > 1000
+    assert list((tmp_path / "run/profile").rglob("perfetto_trace.json.gz"))
+
+
+def test_a_student_learns_from_the_bundle_of_a_teacher(tmp_path):
+    run(small(), tmp_path / "teacher")
+    teacher = str(tmp_path / "teacher/best_model")
+    alone = small(epochs=1)
+    distilled = replace(alone, distill=schema.Distill(teacher=teacher, weight=0.7))
+    run(alone, tmp_path / "alone"), run(distilled, tmp_path / "distilled")
+    first = [entries(tmp_path / name)[0] for name in ("alone", "distilled")]
+    assert first[0]["loss"] != first[1]["loss"]
+    with pytest.raises(ConfigError, match=r"was trained with model.task=multilabel, not single"):
+        config = replace(
+            distilled,
+            model=replace(MODEL, task="single"),
+            loss=schema.Loss(name="cross_entropy"),
+        )
+        run(config, tmp_path / "other")
+
+
+def test_batches_that_do_not_divide_among_devices_and_parts_are_refused(tmp_path):
+    config = small(train={"accumulate": 8, "batch_size": 8})
+    assert run(config, tmp_path / "eight")["steps"] == 8
+    with pytest.raises(ConfigError, match=r"train.batch_size=8: .* 1 devices .* and 3 parts"):
+        run(small(train={"accumulate": 3, "batch_size": 8}), tmp_path / "three")

@@ -1,0 +1,242 @@
+"""`mlcls plan` counts what the compiler and the real arrays count, and predicts from that."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.scaling import tables
+from mlcls_jax.commands.plan import run, smaller
+from mlcls_jax.config import Model, Parallel
+from mlcls_jax.errors import ConfigError
+from mlcls_jax.models import Network
+from mlcls_jax.models.counting import count_macs
+from mlcls_jax.planning.chips import CHIPS, find_chip
+from mlcls_jax.planning.compile_report import compile_step, find_collectives
+from mlcls_jax.planning.costs import (
+    Layout,
+    bytes_of,
+    count,
+    exchange,
+    optimizer_and_state,
+    predict,
+    resolve,
+)
+from mlcls_jax.training.state import init_state
+
+ROOT = Path(__file__).parents[2]
+SMALL = Model(name="PP-LCNet_x0_25_ML", num_classes=7, image_size=(64, 64), embed_dim=64)
+VIT = Model(name="CLIP_vit_base_patch16_448_ML", num_classes=80, image_size=(64, 64))
+ONE = Layout(1, 1, 1)
+
+
+@cache
+def counted(model: Model = SMALL):
+    return count(model)
+
+
+def test_operations_are_those_of_the_compiler():
+    """Forward and backward pass, of two images, before the compiler changes anything."""
+    network = Network.of(VIT)
+
+    def total(params, stats, images):
+        return network.apply(network.abstract._replace(params=params, batch_stats=stats), images)[
+            0
+        ].sum()
+
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.uint8)
+    lowered = jax.jit(jax.grad(total)).lower(*network.abstract, images)
+    assert counted(VIT).flops == 6 * count_macs(network, 64)
+    # Queries are the same for all images, and nothing in front of the first layer has a gradient.
+    assert lowered.cost_analysis()["flops"] / 2 == pytest.approx(counted(VIT).flops, rel=0.05)
+
+
+def test_bytes_of_the_state_are_those_of_real_arrays():
+    network = Network.of(SMALL)
+    optimizer, _ = optimizer_and_state(network)
+    begin = jax.jit(partial(init_state, optimizer=optimizer, ema=True))
+    state = begin(network.init(0))
+    real = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert bytes_of(counted().state) == bytes_of(counted().state, ONE.mesh) == real
+
+
+def test_fsdp_divides_the_state_and_doubles_no_gradient():
+    whole, parts = ONE, Layout(1, 8, 1)
+    assert bytes_of(counted().state, parts.mesh) < 0.3 * bytes_of(counted().state, whole.mesh)
+    data, fsdp = exchange(counted(), Layout(8, 1, 1)), exchange(counted(), parts)
+    # Scattering and gathering again is what the sum in data does, too.
+    assert data.parameters == 0
+    assert fsdp.gradients + fsdp.parameters == pytest.approx(data.gradients)
+
+
+def test_data_layout_sends_each_gradient_twice_less_its_own_part():
+    trained = sum(leaf.size for leaf in counted().trained.values())
+    assert exchange(counted(), Layout(4, 1, 1)).gradients == 2 * 4 * trained * 3 / 4
+    assert exchange(counted(), ONE) == (0, 0, 0)
+
+
+def test_tensor_layout_exchanges_activations_of_each_pair_of_matrices():
+    blocks, width, patches, queries = 12, 768, 4 * 4, 80
+    in_backbone = blocks * 4 * (patches + 1) * width
+    in_head = (patches * 2 + queries * 4) * 768  # keys and values; two pairs
+    sent = exchange(counted(VIT), Layout(1, 1, 2)).activations
+    assert sent == 2 * (in_backbone + in_head) * 4 / 2
+
+
+HLO = """
+  %all-reduce.3 = f32[8,2]{1,0} all-reduce(%a), replica_groups={{0,1,2,3}}, to_apply=%sum
+  %all-gather.1 = (bf16[16]{0}, f32[4]{0}) all-gather(%a, %b), replica_groups=[2,4]<=[8]
+  %rs = f32[6]{0} reduce-scatter(%a), replica_groups=mesh['x'=2,'y'=3] {'y'}, to_apply=%sum
+  %all-to-all = f32[8]{0} all-to-all(%a), replica_groups=mesh['x'=2,'y'=4] {'x','y':(1)2}
+  %p = pred[5]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
+  %f = f32[9]{0} fusion(%all-reduce.3), kind=kLoop
+"""
+
+
+def test_exchanges_are_read_from_a_compiled_program():
+    found = find_collectives(HLO)
+    assert found == [
+        ("all-reduce", 2 * 64 * 3 / 4, 4),
+        ("all-gather", (32 + 16) * 3 / 4, 4),
+        ("reduce-scatter", 24 * 2, 3),
+        ("all-to-all", 32 * 3 / 4, 4),
+        ("collective-permute", 5, 2),
+    ]
+
+
+PROGRAM = """
+import json, sys
+import jax, jax.numpy as jnp
+from mlcls_jax import parallel
+from mlcls_jax.config import Parallel
+from mlcls_jax.planning.compile_report import find_collectives
+mesh = parallel.make_mesh(Parallel(data=2, fsdp=2))
+shapes = {"params": {"a": jax.ShapeDtypeStruct((256, 512), jnp.float32),
+                     "b": jax.ShapeDtypeStruct((512,), jnp.float32)}}
+placed = parallel.shardings(shapes, mesh)
+def step(tree, x):
+    def loss(tree):
+        tree = jax.lax.with_sharding_constraint(tree, parallel.replicated(mesh))
+        return jnp.tanh(x @ tree["params"]["a"] + tree["params"]["b"]).sum()
+    return jax.grad(loss)(tree)
+x = jax.ShapeDtypeStruct((64, 256), jnp.float32, sharding=parallel.batch_sharding(mesh))
+lowered = jax.jit(step, out_shardings=placed).lower(parallel.placed(shapes, placed), x)
+print(json.dumps(find_collectives(lowered.compile().as_text())))
+"""
+
+
+def test_what_is_sent_in_data_and_fsdp_is_what_a_compiled_program_sends():
+    flags = "--xla_force_host_platform_device_count=4"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sent = {"all-reduce": 0.0, "all-gather": 0.0}
+    for kind, size, _ in json.loads(done.stdout.splitlines()[-1]):
+        sent[kind] += size
+    leaves = {"a": (256, 512), "b": (512,)}
+    trained = {p: jax.ShapeDtypeStruct(shape, np.float32) for p, shape in leaves.items()}
+    counts = counted()._replace(trained=trained, exchanged=0)
+    assert sent["all-gather"] == exchange(counts, Layout(2, 2, 1)).parameters == 256 * 512 * 4 / 2
+    # On CPUs the compiler sums whole gradients among all, as the data layout does.
+    assert sent["all-reduce"] == exchange(counts, Layout(4, 1, 1)).gradients
+
+
+@pytest.mark.slow
+def test_counts_are_those_of_the_compiled_step():
+    model, layout, batch = (
+        Model(name="ResNet18", num_classes=7, image_size=(32, 32)),
+        Layout(2, 1, 1),
+        4,
+    )
+    report, counts = compile_step(model, layout, batch), counted(model)
+    inputs = batch / 2 * (counts.image + counts.labels)
+    assert report.argument_bytes == pytest.approx(bytes_of(counts.state) + inputs, rel=1e-3)
+    sums = [c for c in report.collectives if c.kind == "all-reduce" and c.devices == 2]
+    sent = sum(c.sent for c in sums)
+    assert sent == pytest.approx(exchange(counts, layout).gradients, rel=0.05)
+    assert len(sums) == pytest.approx(3 * counts.norms, rel=0.1)  # side by side ones join
+
+
+def test_the_largest_batch_is_the_last_that_fits():
+    predicted = partial(predict, counted(), CHIPS["v5e"], Layout(2, 2, 1))
+    largest = predicted(4).largest_batch
+    assert predicted(largest).fits and not predicted(largest + 4).fits
+
+
+def test_exchange_hides_from_the_batch_that_is_told():
+    layout, chip = Layout(1, 8, 1), CHIPS["H100"]
+    hiding = math.ceil(predict(counted(), chip, layout, 8).hiding_batch)
+    few, enough = (predict(counted(), chip, layout, 8 * n) for n in (hiding - 1, hiding))
+    assert hiding > 1
+    assert few.step > max(few.compute, few.memory) + few.waiting
+    assert enough.step == max(enough.compute, enough.memory) + enough.waiting
+
+
+def test_more_chips_with_as_many_images_each_are_slower_by_their_exchange_only():
+    chip = CHIPS["H100"]
+    one, eight, two_hosts = (predict(counted(), chip, Layout(n, 1, 1), 512 * n) for n in (1, 8, 16))
+    assert one.compute == eight.compute == two_hosts.compute
+    assert one.exchange == one.waiting == 0 < eight.exchange
+    assert two_hosts.exchange > eight.exchange * 15 / 14  # over the network, too
+    assert one.images_per_s < eight.images_per_s < 8 * one.images_per_s
+
+
+def test_half_the_share_of_the_peak_is_twice_the_time():
+    half, whole = (predict(counted(), CHIPS["v5e"], ONE, 8, mfu=mfu) for mfu in (0.25, 0.5))
+    assert half.compute == 2 * whole.compute
+
+
+def test_layouts_are_worked_out_and_checked():
+    assert resolve(Parallel(fsdp=4), 16) == (4, 4, 1)
+    assert smaller(Layout(64, 1, 4)) == (2, 1, 2)
+    assert smaller(Layout(4, 1, 2)) == (4, 1, 2)
+    with pytest.raises(ConfigError, match="--fsdp=3.*must be --chips=8"):
+        resolve(Parallel(fsdp=3), 8)
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    with pytest.raises(ConfigError, match="--kind=v5x.*did you mean v5"):
+        find_chip("v5x")
+    assert find_chip("h100") is CHIPS["H100"]
+    command = f"{COMMAND} --chips 1 --model PP-LCNet_x1.0_ML"  # the last one counts
+    with pytest.raises(ConfigError, match="did you mean PP-LCNet_x1_0_ML"):
+        run(command.split())
+
+
+COMMAND = "--model PP-LCNet_x1_0_ML --kind v5e --no-compile"
+
+
+def test_the_command_prints_the_prediction():
+    text = run(f"{COMMAND} --chips 8 --batch 256 --fsdp 2".split())
+    lines = text.splitlines()
+    assert "256 images a step on 8 x v5e (data 4 x fsdp 2 x tensor 1)" in lines[0]
+    assert "A prediction" in lines[1]
+    rows = {line[:24].strip(): line[24:].split() for line in lines[3:]}
+    assert rows["operations an image"][:2] == ["9.22", "GFLOP"]
+    assert "DOES NOT FIT" not in text
+    assert "DOES NOT FIT" in run(f"{COMMAND} --chips 1 --batch 4096".split())
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ConfigError, match="--batch=12: must be a multiple of the 8 chips"):
+        run(f"{COMMAND} --chips 8 --batch 12".split())
+
+
+def test_the_page_holds_what_the_script_prints():
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8").splitlines()
+    rows = tables(["PP-LCNet_x1_0_ML"]).splitlines()
+    assert sum("PP-LCNet" in row for row in rows) == 6
+    assert [row for row in rows if row and row not in page] == []

@@ -1,0 +1,199 @@
+"""The page at /, in headless Chromium, which is driven over its DevTools protocol."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+import websocket
+
+from tests.helpers.bundles import write_images, write_small
+from tests.helpers.server_process import start, wait
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-sync", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-dev-shm-usage", "--remote-debugging-port=0", "--remote-allow-origins=*"),
+)
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("MLCLS_REQUIRE_BROWSER"), reason="no Chromium here"
+)
+
+
+class Tab:
+    """A browser tab."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = websocket.create_connection(address, timeout=60)
+        self._numbers = itertools.count(1)
+        self.problems = []  # exceptions of scripts, and what the page's policy refused
+
+    def send(self, method: str, **parameters):
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv())
+            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.problems.append(message["params"])
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+
+    def run(self, script: str):
+        """The value of a JavaScript expression."""
+        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def choose(self, file: Path) -> None:
+        """Put `file` into the page's field."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.send("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
+
+    def press(self, key: str, code: int) -> None:
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text
+            )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    labels = tuple(f"<b>label {i}</b>" for i in range(150))
+    bundle = write_small(folder / "bundle", labels=labels, size=(64, 96))
+    server = start(bundle, folder / "switches", max_batch=1, max_body_mb=1)
+    server.wait_for("/ready", 200)
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def debugging_port(folder):
+    profile = folder / "profile"
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    with (folder / "chromium.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    active = profile / "DevToolsActivePort"
+    wait(lambda: active.exists() and active.read_text().count("\n") >= 1)
+    yield int(active.read_text().split()[0])
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture
+def tab(server, debugging_port):
+    """The page on a phone."""
+    place = f"http://127.0.0.1:{debugging_port}/json/new?about:blank"
+    with urllib.request.urlopen(urllib.request.Request(place, method="PUT")) as answer:
+        tab = Tab(json.load(answer)["webSocketDebuggerUrl"])
+    for domain in ("Runtime", "Log", "Page", "DOM"):
+        tab.send(f"{domain}.enable")
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    tab.send("Emulation.setDeviceMetricsOverride", **phone)
+    tab.send("Page.navigate", url=f"http://127.0.0.1:{server.port}/")
+    wait(lambda: tab.run("document.getElementById('about')?.textContent") not in ("", None))
+    yield tab
+    assert not tab.problems
+    tab.send("Page.close")
+
+
+PIXELS = "document.getElementById('picture').toDataURL()"
+ROWS = "document.querySelectorAll('#labels li').length"
+STATUS = "document.getElementById('status').textContent"
+
+
+def slide(tab, value):
+    tab.run(
+        "{ const slider = document.getElementById('threshold');"
+        f"slider.value = {value}; slider.dispatchEvent(new Event('input')) }}"
+    )
+
+
+@pytest.fixture(scope="module")
+def images(folder):
+    return write_images(folder / "images", 2)
+
+
+def scores_of(server, image):
+    """By falling score, as the page asks for them."""
+    return [c["score"] for c in server.classify(image.read_bytes(), threshold=0.01)["categories"]]
+
+
+def test_an_image_is_shown_with_its_labels_which_the_slider_filters(tab, server, images):
+    assert tab.run("document.getElementById('picture').hidden")
+    tab.choose(images[0])
+    wait(lambda: "label" in tab.run(STATUS))
+    wait(lambda: not tab.run("document.getElementById('picture').hidden"))
+    scores = scores_of(server, images[0])
+    assert len(scores) > 100
+    middle = (scores[9] + scores[10]) / 2
+    own = server.classify(images[0].read_bytes())["categories"]
+    assert tab.run(ROWS) == len(own) < 100
+    slide(tab, 0.01)  # asks for the others, once
+    wait(lambda: tab.run(ROWS) == 100)
+    asked = tab.run("performance.getEntriesByType('resource').length")
+    for threshold in (0.01, round(middle, 2), 0.99):
+        slide(tab, threshold)
+        shown = min(sum(score > threshold for score in scores), 100)
+        assert tab.run(ROWS) == shown
+        assert tab.run(STATUS).startswith(str(shown or "No"))
+    assert tab.run("performance.getEntriesByType('resource').length") == asked
+    slide(tab, 0.01)
+    assert tab.run("document.querySelector('#labels .name').textContent").startswith("<b>label ")
+    tab.run("document.getElementById('own').click()")
+    assert tab.run(ROWS) == len(own)
+    assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_evidence_is_drawn_over_the_picture_by_keyboard(tab, images):
+    tab.choose(images[0])
+    wait(lambda: not tab.run("document.getElementById('picture').hidden"))
+    wait(lambda: "label" in tab.run(STATUS))
+    slide(tab, 0.01)
+    wait(lambda: tab.run(ROWS) == 100)
+    plain = tab.run(PIXELS)
+    tab.run("document.querySelector('#labels button').focus()")
+    tab.press("Enter", 13)
+    pressed = "document.querySelectorAll('#labels [aria-pressed=true]').length"
+    assert tab.run(pressed) == 1
+    first = tab.run(PIXELS)
+    assert first != plain
+    assert "label" in tab.run("document.getElementById('picture').getAttribute('aria-label')")
+    # The queries of the first and the last of 100 labels are different ones.
+    tab.run("[...document.querySelectorAll('#labels button')].at(-1).click()")
+    assert tab.run(pressed) == 1
+    assert tab.run(PIXELS) not in (plain, first)
+    tab.run("document.querySelector('#labels [aria-pressed=true]').click()")
+    assert (tab.run(pressed), tab.run(PIXELS)) == (0, plain)
+
+
+def test_errors_are_told_as_text_and_the_next_image_works(tab, images, folder):
+    (folder / "text.png").write_text("not an image")
+    tab.choose(folder / "text.png")
+    wait(lambda: "not an image" in tab.run(STATUS))
+    assert tab.run("document.getElementById('status').className") == "error"
+    assert tab.run("document.getElementById('found').hidden")
+    (folder / "large.png").write_bytes(bytes(2**20 + 1))
+    tab.choose(folder / "large.png")
+    wait(lambda: "larger than 1 MB" in tab.run(STATUS))
+    # The browser itself reports the answer 422.
+    assert len(tab.problems) == 1
+    assert "422" in json.dumps(tab.problems.pop())
+    tab.choose(images[1])
+    wait(lambda: tab.run(ROWS) > 0)
+    assert tab.run("document.getElementById('status').className") == ""

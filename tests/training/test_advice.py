@@ -1,0 +1,79 @@
+"""What a run says of settings, data and outcomes that make it useless."""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+
+from mlcls_jax import config as schema
+from mlcls_jax.config import Config
+from mlcls_jax.data.sources import DataSplits
+from mlcls_jax.metrics import multilabel_metrics
+from mlcls_jax.training.advice import (
+    Advice,
+    about_data,
+    about_decisions,
+    about_plan,
+    about_positives,
+)
+from mlcls_jax.training.cadence import Plan
+
+
+class Targets(NamedTuple):
+    """A source of targets alone."""
+
+    targets: np.ndarray
+    labels: tuple[str, ...] = ("cat", "dog", "emu")
+
+
+def plan_advice(images: int, **sections) -> list[str]:
+    config = Config(**sections)
+    plan = Plan.of(config.train, epoch_size=images)
+    return about_plan(config, plan, DataSplits(range(images), range(1)))
+
+
+def test_a_batch_above_its_data_is_told():
+    (told,) = plan_advice(90, train=schema.Train(batch_size=128))
+    assert told.startswith("train.batch_size=128 is more than the 90 images of an epoch")
+    assert not plan_advice(128, train=schema.Train(batch_size=128))
+
+
+def test_a_warm_up_as_long_as_the_run_is_told():
+    train = schema.Train(epochs=3)
+    (told,) = plan_advice(90, train=train)
+    assert told.startswith("optimizer.warmup_epochs=5 is as long as the run, train.epochs=3")
+    assert not plan_advice(90, train=train, optimizer=schema.Optimizer(schedule="onecycle"))
+    assert not plan_advice(90, train=train, optimizer=schema.Optimizer(warmup_epochs=2.5))
+
+
+def test_labels_without_positives_are_named():
+    train = Targets(np.array([[1, 0, -1], [1, 1, 0]], np.int8))
+    validation = Targets(np.array([[0, 0, -1], [0, 0, 0]], np.int8))
+    told = about_data(DataSplits(train, validation))
+    assert told == [
+        "1 of 3 labels are without a positive image in the training data: they cannot be learnt:"
+        " emu",
+        "all of 3 labels are without a positive image in the validation data: no metric can tell"
+        " which weights are the best: cat, dog, emu",
+    ]
+    assert about_positives("training", ("cat", "dog"), np.array([1, 2])) is None
+
+
+def test_a_model_that_reports_everything_is_told():
+    targets = np.eye(4)
+    everything = multilabel_metrics(np.full((4, 4), 0.9), targets)
+    assert "every label is reported on every image, of which 25% are right" in about_decisions(
+        everything, 0.5
+    )
+    assert about_decisions(multilabel_metrics(targets, targets), 0.5) is None
+    nearly = np.where(np.tri(4, k=2) > 0, 0.9, 0.1)  # misses nothing, reports less than everything
+    assert about_decisions(multilabel_metrics(nearly, targets), 0.5) is None
+    assert about_decisions({}, 0.5) is None  # the record of an older run
+
+
+def test_everything_is_told_once(caplog):
+    advice = Advice()
+    with caplog.at_level(logging.WARNING):
+        advice.tell("a", None, "b")
+        advice.tell("a")
+    assert advice.told == ["a", "b"] == [record.getMessage() for record in caplog.records]

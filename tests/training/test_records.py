@@ -1,0 +1,54 @@
+"""What a run tells about the time that its device waits for images."""
+
+import json
+import logging
+import time
+
+import jax
+import jax.numpy as jnp
+
+from mlcls_jax.config import Config, Log, Train
+from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.records import Recorder
+
+STEPS = 12
+
+
+@jax.jit
+def busy_step(x: jax.Array) -> jax.Array:
+    return jax.lax.fori_loop(0, 30, lambda _, x: jnp.tanh(x @ x), x).mean()
+
+
+def run(tmp_path, batches, step) -> list[dict]:
+    """The log entries of an epoch."""
+    config = Config(train=Train(epochs=1, batch_size=2, log_steps=3), log=Log(tensorboard=False))
+    plan = Plan.of(config.train, epoch_size=2 * STEPS)
+    with Recorder(tmp_path, config, plan, start_step=0, names_of=lambda _: []) as record:
+        for number, batch in enumerate(record.timed(batches), start=1):
+            numbers = {"loss": step(batch), "learning_rate": jnp.float32(1), "finite": True}
+            record.train(number, numbers)
+        record.pause()
+        metrics = dict.fromkeys(("MultiLabelMAP", "OF1", "CF1", "HammingDistance"), 0.5)
+        record.evaluation(STEPS, {"raw": metrics}, {"step": STEPS, "weights": "raw"})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if "data_wait_ms" in entry]
+
+
+def slowly():
+    for _ in range(STEPS):
+        time.sleep(0.05)
+        yield jnp.ones((2, 2))
+
+
+def test_a_device_that_waits_for_images_is_told_of_with_the_way_out(tmp_path, caplog):
+    entries = run(tmp_path, slowly(), busy_step)
+    assert [entry["step"] for entry in entries] == [3, 6, 9, 12]
+    assert max(entry["data_wait_ms"] for entry in entries) > 10
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert warning.startswith("The device waited for images ") and "data.threads" in warning
+
+
+def test_images_that_come_in_time_are_no_news(tmp_path, caplog):
+    entries = run(tmp_path, [jnp.ones((400, 400))] * STEPS, busy_step)
+    assert all(entry["data_wait_ms"] < 1 for entry in entries)
+    assert not [record for record in caplog.records if record.levelno == logging.WARNING]

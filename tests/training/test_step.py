@@ -1,0 +1,282 @@
+"""The step's options: parts, recomputed stages, SAM, bad numbers; against plain derivations."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlcls_jax.config import Loss, Model
+from mlcls_jax.models import Network
+from mlcls_jax.models.backbones import clip_vit, resnet
+from mlcls_jax.models.network import Variables
+from mlcls_jax.training.state import TrainState, init_state
+from mlcls_jax.training.step import joined_norm, make_loss, make_train_step
+
+RATE = 0.1
+LOSSES = {
+    "sum": Loss(),
+    "mean": Loss(reduction="mean"),
+    "multilabel": Loss(name="multilabel", label_smoothing=0.1),
+    "size_sum": Loss(name="multilabel", size_sum=True),
+    "cross_entropy": Loss(name="cross_entropy"),
+}
+
+
+class Colours(NamedTuple):
+    """One layer on the mean colour, with dropout; its statistic follows the mean of the logits."""
+
+    def apply(self, variables, images, *, train, key):
+        colours = images.mean((1, 2)) / 255  # [B, 3]
+        if key is not None:
+            colours = colours * jax.random.bernoulli(key, 0.5, colours.shape)
+        logits = colours @ variables.params["kernel"]
+        old = variables.batch_stats["mean"]
+        return logits, {"mean": 0.9 * old + 0.1 * logits.mean(0)}
+
+
+def some_batch(size: int = 12) -> dict[str, np.ndarray]:
+    """Known and padded rows, and -1 entries, differ from part to part."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 2, (size, 5)).astype(np.float32)
+    target[[0, 3, 3, 4], [1, 0, 2, 4]] = -1
+    mask = np.ones(size, bool)
+    mask[[1, 4, 7]] = False
+    images = rng.integers(0, 256, (size, 4, 4, 3)).astype(np.float32)
+    return {"image": images, "target": target, "mask": mask}
+
+
+def begin(*, ema: bool = False) -> TrainState:
+    kernel = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
+    variables = Variables({"kernel": jnp.asarray(kernel)}, {"mean": jnp.zeros(5)})
+    return init_state(variables, optimizer=OPTIMIZER, ema=ema)
+
+
+OPTIMIZER = optax.sgd(RATE, momentum=0.9)
+MAKE = partial(
+    make_train_step,
+    Colours(),
+    optimizer=OPTIMIZER,
+    schedule=optax.constant_schedule(RATE),
+    seed=5,
+    ema_decay=0.9,
+    ema_warmup=False,
+)
+
+
+@cache  # one compilation for each
+def step_of(loss: str = "multilabel", **options):
+    return jax.jit(MAKE(loss=make_loss(LOSSES[loss]), **{"dropout": False, **options}))
+
+
+def kernel(state: TrainState) -> np.ndarray:
+    return np.asarray(state.params["kernel"])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_parts_add_up_to_the_undivided_step(loss):
+    batch = some_batch()
+    whole, expected = step_of(loss)(begin(), batch)
+    parts, numbers = step_of(loss, accumulate=3)(begin(), batch)
+    assert np.abs(kernel(whole) - kernel(begin())).max() > 1e-3
+    np.testing.assert_allclose(kernel(parts), kernel(whole), rtol=1e-5, atol=1e-6)
+    for name in ("loss", "grad_norm", "learning_rate"):
+        np.testing.assert_allclose(numbers[name], expected[name], rtol=1e-5)
+
+
+def test_each_part_has_its_own_dropout_and_updates_the_statistics_in_turn():
+    batch, state = some_batch(), begin()
+    key = jax.random.fold_in(jax.random.key(5), 0)
+    logits, stats = np.zeros((12, 5), np.float32), state.batch_stats
+    for part in range(3):
+        logits[part::3], stats = Colours().apply(
+            Variables(state.params, stats),
+            batch["image"][part::3],
+            train=True,
+            key=jax.random.fold_in(key, part),
+        )
+    loss = make_loss(LOSSES["multilabel"])(logits, batch["target"], mask=batch["mask"])
+    new, numbers = step_of(accumulate=3, dropout=True)(state, batch)
+    np.testing.assert_allclose(numbers["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(new.batch_stats["mean"], stats["mean"], rtol=1e-5, atol=1e-7)
+
+
+TWO_DEVICES = """
+import re
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from tests.training.test_step import MAKE, LOSSES, begin, kernel, some_batch, step_of
+from mlcls_jax.training.step import make_loss
+
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+step = MAKE(loss=make_loss(LOSSES["mean"]), dropout=False, accumulate=3)
+step = jax.jit(step, in_shardings=(everywhere, shared), out_shardings=everywhere)
+batch = some_batch()
+text = step.lower(begin(), batch).compile().as_text()
+moved = re.findall(r"= (\\S+) (?:all-gather|all-to-all|collective-permute)\\S*\\(", text)
+assert "all-reduce" in text and not moved, moved
+state, _ = step(begin(), batch)
+alone, _ = step_of("mean", accumulate=3)(begin(), batch)
+np.testing.assert_allclose(kernel(state), kernel(alone), rtol=1e-5)
+"""
+
+
+def test_parts_stay_where_they_are_on_two_devices():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, check=True)
+
+
+def test_sam_takes_the_gradient_uphill_and_the_statistics_from_where_it_stands():
+    batch, state = some_batch(), begin()
+    loss = make_loss(LOSSES["multilabel"])
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        logits, _ = Colours().apply(
+            Variables(params, state.batch_stats), batch["image"], train=True, key=None
+        )
+        return loss(logits, batch["target"], mask=batch["mask"])
+
+    first = gradient(state.params)["kernel"]
+    uphill = {"kernel": state.params["kernel"] + 0.5 * first / jnp.linalg.norm(first)}
+    second = gradient(uphill)["kernel"]
+    assert np.abs(second - first).max() > 1e-3
+    plain, expected = step_of()(state, batch)
+    for parts in (1, 3):
+        new, numbers = step_of(sam_radius=0.5, accumulate=parts)(state, batch)
+        np.testing.assert_allclose(kernel(new), kernel(state) - RATE * second, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(numbers["loss"], expected["loss"], rtol=1e-5)
+        if parts == 1:
+            np.testing.assert_array_equal(new.batch_stats["mean"], plain.batch_stats["mean"])
+
+
+def bad_batch() -> dict[str, np.ndarray]:
+    batch = some_batch()
+    batch["image"][2] = np.nan
+    return batch
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+@pytest.mark.parametrize("options", [{}, {"sam_radius": 0.5, "accumulate": 3}], ids=["", "sam"])
+def test_a_bad_step_changes_nothing_but_the_count(policy, options):
+    step = step_of(nonfinite=policy, **options)
+    state, numbers = step(begin(ema=True), some_batch())  # velocity and average are not 0
+    assert numbers["finite"]
+    new, numbers = step(state, bad_batch())
+    assert not numbers["finite"] and numbers["finite"].dtype == bool
+    jax.tree.map(np.testing.assert_array_equal, new, replace(state, step=state.step + 1))
+    after, numbers = step(new, some_batch())
+    assert numbers["finite"] and np.abs(kernel(after) - kernel(state)).max() > 1e-3
+
+
+def test_without_a_policy_a_bad_step_is_told_and_taken():
+    new, numbers = step_of()(begin(), bad_batch())
+    assert not numbers["finite"] and np.isnan(kernel(new)).any()
+
+
+def test_infinite_gradients_of_a_finite_loss_are_bad():
+    def steep(logits, targets, *, mask):
+        return jnp.sqrt(jnp.abs(logits - jax.lax.stop_gradient(logits))).sum()
+
+    _, numbers = jax.jit(MAKE(loss=steep))(begin(), some_batch())
+    assert numbers["loss"] == 0 and not numbers["finite"]
+
+
+def test_policies_do_not_change_good_steps_and_rollback_scales_updates():
+    plain, _ = step_of()(begin(), some_batch())
+    for policy in ("skip", "rollback"):
+        new, _ = step_of(nonfinite=policy)(begin(), some_batch())
+        jax.tree.map(np.testing.assert_array_equal, new, plain)
+    half = replace(begin(), rate_scale=jnp.float32(0.5))
+    new, numbers = step_of(nonfinite="rollback")(half, some_batch())
+    np.testing.assert_allclose(
+        kernel(new) - kernel(half), (kernel(plain) - kernel(half)) / 2, rtol=1e-4, atol=1e-7
+    )
+    np.testing.assert_allclose(numbers["learning_rate"], RATE / 2)
+    assert new.rate_scale == 0.5
+
+
+TINY = {  # with batch statistics and without
+    "conv": (resnet, resnet.ResNetConfig(blocks=(2, 2), bottleneck=False, strides=(2, 1, 1))),
+    "vit": (clip_vit, clip_vit.CLIPViTConfig(width=16, depth=3, num_heads=2, grid=2)),
+}
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def tiny(request, monkeypatch) -> Network:
+    module, config = TINY[request.param]
+    monkeypatch.setitem(module.VARIANTS, "tiny", config)
+    monkeypatch.setattr(resnet, "STEM_WIDTH", 8)
+    monkeypatch.setattr(resnet, "WIDTHS", (32, 32))
+    return Network.of(Model(name="tiny", num_classes=3, image_size=(32, 32)))
+
+
+def trained(network, remat, params, stats, images):
+    return replace(network, remat=remat).apply(Variables(params, stats), images, train=True)
+
+
+@pytest.mark.parametrize("tiny", TINY, indirect=True)
+def test_recomputed_stages_leave_little_for_the_gradient(tiny):
+    def kept(remat):
+        """Numbers that the forward pass keeps of the images."""
+
+        def back(params, stats, images):
+            run = partial(trained, tiny, remat, stats=stats, images=images)
+            return jax.vjp(run, params, has_aux=True)[1]
+
+        back = jax.eval_shape(back, *tiny.abstract, IMAGES)
+        return sum(leaf.size for leaf in jax.tree.leaves(back) if leaf.shape[:1] == (5,))
+
+    assert 0 < kept(True) < 0.4 * kept(False)
+
+
+@pytest.mark.parametrize("tiny", ["conv"], indirect=True)
+def test_recomputed_stages_give_the_same_numbers(tiny):
+    def gradient(remat):
+        def value(*arguments):
+            scores, stats = trained(tiny, remat, *arguments)
+            return (scores**2).sum(), stats
+
+        return jax.jit(jax.value_and_grad(value, has_aux=True))(*tiny.init(0), IMAGES)
+
+    (loss, stats), grads = gradient(True)
+    (expected_loss, expected_stats), expected = gradient(False)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), stats, expected_stats)
+    norm = optax.tree.norm(expected)
+    assert norm > 1 and optax.tree.norm(jax.tree.map(jnp.subtract, grads, expected)) < 1e-4 * norm
+
+
+@pytest.mark.parametrize("tiny", ["vit"], indirect=True)
+def test_the_step_recomputes_when_asked(tiny):
+    begin = partial(init_state, optimizer=OPTIMIZER, ema=False)
+    batch = {"image": IMAGES, "target": np.zeros((5, 3), np.float32), "mask": np.ones(5, bool)}
+    make = partial(MAKE.func, tiny, make_loss(Loss()), **MAKE.keywords)
+    state = jax.eval_shape(begin, tiny.abstract)
+    traces = [str(jax.make_jaxpr(make(remat=remat))(state, batch)) for remat in (False, True)]
+    assert ["remat" in trace for trace in traces] == [False, True]
+
+
+def test_the_norm_of_joined_arrays_is_the_norm_of_all():
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 3, 4, 5), "bias": (5,), "scale": ()}
+    grads = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    grads = {"a": grads, "b": {"kernel": 1e3 * grads["kernel"]}}
+    np.testing.assert_allclose(joined_norm(grads), optax.tree.norm(grads), rtol=1e-6)
+    grads["a"]["bias"][2] = np.nan
+    assert not np.isfinite(joined_norm(grads))

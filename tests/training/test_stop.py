@@ -1,0 +1,129 @@
+"""Ending a training when it is asked to: real processes and real signals."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mlcls_jax.training.in_flight import Ahead
+
+ROOT = Path(__file__).parents[2]
+ENV = os.environ | {"JAX_PLATFORMS": "cpu"}
+
+# Blocks as a program that is being compiled does: the main thread runs no Python meanwhile.
+BLOCKED = """
+import ctypes, logging, sys
+from mlcls_jax.training.stop import Stop
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+step = int(sys.argv[1])
+with Stop(None, saved=lambda: step or None) as stop:
+    if step:
+        stop.underway()
+    print("ready", flush=True)
+    while True:
+        ctypes.CDLL(None).sleep(100)
+"""
+
+
+def blocked(saved_step: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", BLOCKED, str(saved_step)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, env=ENV, **pipes)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_before_the_first_step_a_signal_ends_the_run_at_once(number, code):
+    process = blocked(0)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code
+    told = "Stopped before the first step. Nothing is saved yet: the same command begins again.\n"
+    assert said == told
+
+
+def test_a_second_interruption_ends_at_once_and_says_what_is_there():
+    process = blocked(7)
+    process.send_signal(signal.SIGINT)
+    first = "Saving the step in hand, then ending; Ctrl-C again ends at once.\n"
+    assert process.stderr.readline() == first
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert (
+        said
+        == "Interrupted. The checkpoint of step 7 is there: the same command goes on from it.\n"
+    )
+
+
+def test_the_host_keeps_close_to_the_device():
+    @jax.jit
+    def slow(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 400, lambda _, x: jnp.tanh(x @ x), x)
+
+    x = jnp.ones((300, 300))
+    ahead, sent, most = Ahead(), [], 0
+    for _ in range(8):
+        x = slow(x)
+        sent.append(x)
+        most = max(most, sum(not done.is_ready() for done in sent))
+        ahead.sent(x)
+    assert most <= 2
+
+
+def train(workdir: Path, *options: str, **pipes) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mlcls_jax.main", "--config=configs/lcnet.py"]
+    command += [f"--workdir={workdir}", "--config.log.tensorboard=False", *options]
+    return subprocess.Popen(command, cwd=ROOT, env=ENV, **pipes)
+
+
+def test_while_it_compiles_the_bar_says_so_and_a_signal_ends_it(tmp_path):
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 100))
+    options = (
+        "--config.model.name=PP-HGNetV2-B4_ML",
+        "--config.train.compile_cache=False",
+        "--config.train.time_limit=2.0",
+    )
+    process = train(tmp_path, *options, stdout=end, stderr=end)
+    os.close(end)
+    said = b""
+    while "compiling …".encode() not in said:
+        said += os.read(terminal, 1000)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    try:
+        while received := os.read(terminal, 1000):
+            said += received
+    except OSError:  # the process has ended
+        pass
+    os.close(terminal)
+    assert process.wait(timeout=20) == 75
+    assert b"Stopped before the first step. Nothing is saved yet" in said
+
+
+def test_the_first_interruption_saves_the_step_in_hand(tmp_path):
+    small = ("--config.model.name=PP-LCNet_x0_25", "--config.model.image_size=32")
+    sizes = ("--config.train.batch_size=8", "--config.train.log_steps=1")
+    process = train(tmp_path, *small, *sizes, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    while not (tmp_path / "metrics.jsonl").read_text():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 130
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert f"Stopped after step {checkpoint.name} of " in said
+    assert "a checkpoint is saved.\nThe same command goes on from here.\n" in said
+    assert not (tmp_path / ".lock").exists()
