@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlcls_jax import config as schema
-from mlcls_jax import main
+from mlcls_jax import main, usage
 from tests.helpers.photos import write_lines, write_photos
 
 REPOSITORY = Path(__file__).parents[2]
@@ -252,8 +252,8 @@ def test_the_commands_proposed_after_training_repeat_its_flags(tmp_path, monkeyp
     }  # fmt: skip
     text = main._summary(schema.Config(), Path("my runs/a"), result)
     command = f"{CONFIG} '--workdir=my runs/a' --config.model.image_size=64"
-    assert f"python -m mlcls_jax.main {command} --config.mode=evaluate" in text
-    assert f"python -m mlcls_jax.main {command} --config.mode=predict " in text
+    assert f"{usage.program()} {command} --config.mode=evaluate" in text
+    assert f"{usage.program()} {command} --config.mode=predict " in text
 
 
 def test_skipped_images_are_listed_after_a_run(tmp_path):
