@@ -1,13 +1,14 @@
 """Losses on logits: asymmetric loss, binary cross-entropy, softmax cross-entropy.
 
-All compute in float32 or wider and match the values of PaddleClas (`ppcls/loss/`).
+All losses compute in float32 or wider and match the values of PaddleClas (`ppcls/loss/`).
 
-A target below 0 means that the label is not annotated: it changes neither value nor gradient, and
-means are over the annotated entries. The softmax needs all of a row: there, such a row is left out.
+A target below 0 marks a missing label: the entry contributes neither to the value nor to the
+gradient, and means are taken over the annotated entries. The softmax needs the whole row, so
+`cross_entropy` leaves out rows with missing labels.
 
-All take `mask` [B], bool or float. False or 0 is a padding row: whatever it holds, NaN included,
-it changes neither value nor gradient, and means are over the other rows. Other floats weigh their
-row. When every row is padding the loss is 0.
+All losses take `mask` [B], bool or float. False or 0 marks a padding row: whatever it holds, NaN
+included, contributes neither to the value nor to the gradient, and means are taken over the other
+rows. Other floats are per-row weights. When every row is padding the loss is 0.
 """
 
 from collections.abc import Callable
@@ -31,31 +32,39 @@ def asymmetric_loss(
     epsilon: float = 1e-8,
     mask: Shaped[Array, " B"] | None = None,
 ) -> Float[Array, ""] | Float[Array, "B K"]:
-    """Asymmetric loss (Ridnik et al., 2021): negatives are focused harder, easy ones cost nothing.
+    """Return the asymmetric loss (Ridnik et al., 2021), which discounts easy negatives.
 
-    With p = sigmoid(logit) a positive costs -log(p) · (1-p)^gamma_pos. A negative costs
+    With p = sigmoid(logit), a positive costs -log(p) · (1-p)^gamma_pos. A negative costs
     -log(1-q) · q^gamma_neg, where q = max(p - clip, 0). Logarithms are cut off at log(epsilon);
-    beyond that the gradient is zero. PaddleClas: `MultiLabelAsymmetricLoss`, whose own default of
+    beyond that the gradient is zero. PaddleClas: `MultiLabelAsymmetricLoss`, whose own default for
     gamma_pos is 1 and whose recipes use 0, as here.
 
     Args:
         logits: [B, K], any float type.
-        targets: [B, K], 1 present, 0 absent, -1 not annotated, of any type. Values in between, as
-            mixup makes them, mix the costs of a positive and a negative (the original has no rule
-            for them, nor for missing annotations).
-        gamma_pos: focusing exponent of positives, >= 0; 0 is none.
-        gamma_neg: focusing exponent of negatives, >= 0; 0 is none.
-        clip: probability in [0, 1) up to which a negative is free; 0 or None is none.
-        stop_focal_gradient: take the focusing factor as constant in the gradient.
+        targets: [B, K], 1 present, 0 absent, -1 missing, of any type. Values in between, as mixup
+            makes them, mix the costs of a positive and a negative (the original has no rule for
+            them, nor for missing labels).
+        gamma_pos: focusing exponent of positives, >= 0; 0 disables focusing.
+        gamma_neg: focusing exponent of negatives, >= 0; 0 disables focusing.
+        clip: probability in [0, 1) up to which a negative costs nothing; 0 or None disables it.
+        stop_focal_gradient: treat the focusing factor as a constant in the gradient.
         reduction: "sum" or "mean" over rows and classes, or "none".
-        epsilon: least argument of the logarithm, in (0, 1).
+        epsilon: lower bound of the logarithm's argument, in (0, 1).
         mask: [B], bool or float; see the module.
 
     Returns:
         A scalar, or [B, K] for "none"; float32, or float64 for float64 logits.
 
     Raises:
-        ValueError: unknown reduction, or shapes that do not fit.
+        ValueError: unknown reduction, or shapes that do not match.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> logits, targets = jnp.array([[2.0, -1.0, 0.5]]), jnp.array([[1, 0, -1]])
+        >>> print(f"{asymmetric_loss(logits, targets):.4f}")
+        0.1275
+        >>> asymmetric_loss(logits, targets, reduction="none").shape
+        (1, 3)
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
@@ -91,20 +100,20 @@ def multilabel_loss(
     positive_ratio: Float[Array, " K"] | Float[Array, "B K"] | None = None,
     mask: Shaped[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """Binary cross-entropy with logits, with label smoothing and weights for rare labels.
+    """Return binary cross-entropy with optional label smoothing and weights for rare labels.
 
-    PaddleClas: `MultiLabelLoss`; its gradient at a logit of exactly 0 is wrong (0.5 - t less 1),
+    PaddleClas: `MultiLabelLoss`, whose gradient at a logit of exactly 0 is wrong (too low by 1);
     ours is right. `positive_ratio` is its `weight_ratio`: with r the share of positives, an entry
-    weighs exp(1-r) if its target is above 0.5 and exp(r) if not. The original ignores a target of
-    -1 together with `positive_ratio` only, and where it does, its mean is over all entries; so is
-    ours in that case.
+    weighs exp(1-r) if its target is above 0.5 and exp(r) otherwise. The original ignores targets of
+    -1 only together with `positive_ratio`, and then still takes the mean over all entries; in that
+    case ours does the same.
 
     Args:
         logits: [B, K], any float type.
-        targets: [B, K], 1 present, 0 absent, -1 not annotated, of any type; values in between are
-            soft labels.
-        epsilon: label smoothing t → (1-epsilon)·t + epsilon/K, in (0, 1); 0 or None is none.
-        size_sum: sum over the classes and mean over the rows; else mean over both.
+        targets: [B, K], 1 present, 0 absent, -1 missing, of any type; values in between are soft
+            labels.
+        epsilon: label smoothing t → (1-epsilon)·t + epsilon/K, in (0, 1); 0 or None disables it.
+        size_sum: sum over the classes and mean over the rows; otherwise mean over both.
         positive_ratio: [K] or [B, K], in [0, 1].
         mask: [B], bool or float; see the module.
 
@@ -112,7 +121,12 @@ def multilabel_loss(
         A scalar; float32, or float64 for float64 logits.
 
     Raises:
-        ValueError: epsilon outside [0, 1), or shapes that do not fit.
+        ValueError: epsilon outside [0, 1), or shapes that do not match.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{multilabel_loss(jnp.array([[2.0, -1.0]]), jnp.array([[1, 0]])):.4f}")
+        0.2201
     """
     _check_shapes(logits, targets, logits.shape)
     weights = _row_weights(logits, mask)
@@ -137,15 +151,15 @@ def cross_entropy(
     epsilon: float | None = None,
     mask: Shaped[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """Softmax cross-entropy for one label an image, mean over the rows.
+    """Return softmax cross-entropy for single-label images, averaged over the rows.
 
     PaddleClas: `CELoss`, without its softmax over soft targets.
 
     Args:
         logits: [B, K], any float type.
-        targets: [B] class numbers in 0..K-1 (a number outside has no class and costs nothing
-            without `epsilon`), or [B, K] shares of the classes, -1 not annotated. The rank tells
-            them apart.
+        targets: [B] class indices in 0..K-1 (an index outside belongs to no class and costs nothing
+            without `epsilon`), or [B, K] class probabilities, -1 missing. The rank tells them
+            apart.
         epsilon: label smoothing as in `multilabel_loss`.
         mask: [B], bool or float; see the module.
 
@@ -153,7 +167,12 @@ def cross_entropy(
         A scalar; float32, or float64 for float64 logits.
 
     Raises:
-        ValueError: epsilon outside [0, 1), or shapes that do not fit.
+        ValueError: epsilon outside [0, 1), or shapes that do not match.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{cross_entropy(jnp.array([[2.0, -1.0]]), jnp.array([0])):.4f}")
+        0.0486
     """
     is_hard = targets.ndim == logits.ndim - 1
     _check_shapes(logits, targets, logits.shape[:-1] if is_hard else logits.shape)
@@ -175,7 +194,7 @@ LOSSES: dict[str, Callable[..., Array]] = {
 
 
 def _check_shapes(logits: Array, targets: Array, expected: tuple[int, ...]) -> None:
-    """Broadcasting would turn a wrong shape into a wrong number."""
+    """Reject shapes that broadcasting would turn into a wrong number."""
     if logits.ndim != 2 or targets.shape != expected:
         raise ValueError(
             f"logits {logits.shape} and targets {targets.shape} do not fit: expected logits of "
@@ -188,7 +207,7 @@ def _promote(logits: Array) -> Array:
 
 
 def _row_weights(logits: Array, mask: Array | None) -> Float[Array, " B"]:
-    """What each row counts: 1, or the mask."""
+    """Return the weight of each row: 1, or the mask."""
     dtype = jnp.promote_types(logits.dtype, jnp.float32)
     if mask is None:
         return jnp.ones(logits.shape[0], dtype)
@@ -198,8 +217,10 @@ def _row_weights(logits: Array, mask: Array | None) -> Float[Array, " B"]:
 
 
 def _drop_padding(rows: Float[Array, "B ..."], weights: Array) -> Float[Array, "B ..."]:
-    """Zero in padding rows. Needed before the arithmetic too: a NaN there would pass through the
-    gradient, since 0 · NaN is NaN, if only its result were dropped.
+    """Set padding rows to zero.
+
+    The logits need it too: a NaN in them would reach the gradient, since 0 · NaN is NaN, if only
+    the loss of the row were dropped.
     """
     return jnp.where(weights.reshape(-1, *[1] * (rows.ndim - 1)) != 0, rows, 0)
 
@@ -210,7 +231,7 @@ def _mean_over_rows(rows: Float[Array, " B"], weights: Float[Array, " B"]) -> Fl
 
 
 def _split_known(targets: Float[Array, "B K"]) -> tuple[Array, Float[Array, "B K"]]:
-    """Which entries are annotated, and the targets with 0 in place of those that are not."""
+    """Return a mask of annotated entries, and the targets with 0 for missing labels."""
     known = targets >= 0
     return known, jnp.where(known, targets, 0)
 
@@ -218,14 +239,14 @@ def _split_known(targets: Float[Array, "B K"]) -> tuple[Array, Float[Array, "B K
 def _mean_over_known(
     entries: Float[Array, "B K"], known: Array, weights: Float[Array, " B"]
 ) -> Float[Array, ""]:
-    """Each entry counts as much as its row; padding and unknown entries not at all."""
+    """Return the mean weighted by row, without padding and missing labels."""
     weights = jnp.where(known, weights[:, None], 0)
     total = weights.sum()
     return jnp.sum(jnp.where(weights != 0, entries, 0) * weights) / jnp.where(total != 0, total, 1)
 
 
 def _power(base: Array, exponent: float) -> Array:
-    """base^exponent for base >= 0, with a finite gradient at 0 for exponents below 1 as well."""
+    """Return base^exponent for base >= 0; its gradient at 0 is finite for all exponents."""
     if exponent == 0:
         return jnp.ones_like(base)
     is_positive = base > 0

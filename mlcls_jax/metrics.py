@@ -1,14 +1,13 @@
-"""Metrics on scores, exact, in NumPy: of several labels an image, and of one.
+"""Exact multi-label and single-label metrics in NumPy.
 
-`scores` are probabilities [N, K] in [0, 1] (after the sigmoid; after the softmax where there is one
-label an image), `targets` are [N, K] with 1 for a label that is present; as in PaddleClas any other
-integer part counts as absent, but for those below 0: such a label is not annotated, and the entry
-is left out of every count. All functions raise ValueError for arrays that are not 2-D, not alike in
-shape or empty, and for scores that are NaN or infinite. The meaning is that of PaddleClas
-(`ppcls/metric/metrics.py`) but for ties.
+`scores` are probabilities [N, K] in [0, 1] (after the sigmoid, or after the softmax in single-label
+tasks). `targets` are [N, K] with 1 for a label that is present. As in PaddleClas, any other integer
+part counts as absent, except that values below 0 mark missing labels, which no metric counts. All
+functions raise ValueError for arrays that are empty, not 2-D or of different shapes, and for scores
+that are NaN or infinite. Definitions follow PaddleClas (`ppcls/metric/metrics.py`) except for ties.
 
-Arrays of any float, integer or bool type are worked through in blocks, so that little memory is
-needed besides theirs.
+Arrays of any float, integer or bool type are processed in blocks, so that little memory is needed
+besides their own.
 """
 
 import math
@@ -17,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-_BLOCK = 2**23  # entries that are worked on at a time
+_BLOCK = 2**23  # entries per block
 
 _F1_KEYS = ("OF1", "CF1", "OP", "OR", "CP", "CR")
 
-# model.task → what is shown of `metrics_of` while training; the first decides the best weights
+# model.task → metrics shown during training; the first decides which weights are the best
 SHOWN_METRICS = {
     "multilabel": ("MultiLabelMAP", "OF1", "CF1", "HammingDistance"),
     "single": ("Top1", "Top5", "BalancedAccuracy"),
@@ -38,7 +37,7 @@ def metrics_of(
     method: str = "integral",
     ranking: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """The metrics that `model.task` asks for; "single" needs `scores` and `targets` alone."""
+    """Return the metrics of `model.task`; "single" uses only `scores` and `targets`."""
     if task == "single":
         return single_label_metrics(scores, targets)
     return multilabel_metrics(scores, targets, threshold=threshold, method=method, ranking=ranking)
@@ -52,11 +51,22 @@ def multilabel_metrics(
     method: str = "integral",
     ranking: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All numbers of an evaluation, as fractions in [0, 1]: one entry a metric.
+    """Return all multi-label metrics of an evaluation, as fractions in [0, 1].
 
-    `threshold` is a number or one a class [K]; `method` is that of `average_precision`, whose
-    images are ranked by `ranking` [N, K]: the logits, as different ones may have equal scores in
-    float32. Without it they are ranked by their scores.
+    Args:
+        scores: [N, K].
+        targets: [N, K].
+        threshold: one number, or one per class [K].
+        method: that of `average_precision`.
+        ranking: [N, K], what average precision ranks images by; None: the scores. Logits rank
+            better, since different logits may have equal scores in float32.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.6, 0.3]])
+        >>> metrics = multilabel_metrics(scores, np.array([[1, 0], [1, 1], [0, 0]]))
+        >>> {name: round(metrics[name], 4) for name in ("MultiLabelMAP", "OF1", "HammingDistance")}
+        {'MultiLabelMAP': 0.9167, 'OF1': 0.6667, 'HammingDistance': 0.3333}
     """
     counts = _count(scores, targets, threshold)
     f1 = _f1(counts)
@@ -72,10 +82,15 @@ def multilabel_metrics(
 
 
 def single_label_metrics(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Top-1 and top-5 accuracy, and the mean of `class_recall` over the classes that have images.
+    """Return top-1 and top-5 accuracy, and mean `class_recall` over the classes with images.
 
     Raises:
         ValueError: an image without exactly one label, or see the module.
+
+    Example:
+        >>> import numpy as np
+        >>> single_label_metrics(np.array([[0.9, 0.1], [0.7, 0.3]]), np.eye(2))
+        {'Top1': 0.5, 'Top5': 1.0, 'BalancedAccuracy': 0.5}
     """
     scores, labels = _one_label(scores, targets)
     recall = _recall(scores, labels)
@@ -88,20 +103,22 @@ def single_label_metrics(scores: np.ndarray, targets: np.ndarray) -> dict[str, f
 
 
 def for_json(metrics: dict[str, float]) -> dict[str, float | None]:
-    """Metrics as JSON has them: null for one that is not defined, as mAP without positives."""
+    """Return metrics for JSON: None (null) for undefined ones, such as mAP without positives."""
     return {name: None if math.isnan(value) else value for name, value in metrics.items()}
 
 
 def as_text(value: float | None) -> str:
-    """A metric with four digits."""
+    """Return a metric with four digits."""
     return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def class_recall(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Share of the images of each class whose best score is that class's: float64 [K].
+    """Return the share of each class's images that score highest for that class, float64 [K].
 
-    NaN for a class without images. Images that are not annotated, with a target below 0, are left
-    out; else raises ValueError as `single_label_metrics`.
+    A class without images has NaN. Images with missing labels are left out.
+
+    Raises:
+        ValueError: an image without exactly one label, or see the module.
     """
     return _recall(*_one_label(scores, targets))
 
@@ -109,7 +126,14 @@ def class_recall(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def mean_average_precision(
     scores: np.ndarray, targets: np.ndarray, method: str = "integral"
 ) -> float:
-    """Mean of `average_precision` over the classes that have positives; NaN when none has."""
+    """Return the mean of `average_precision` over classes with positives; NaN if there are none.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.6, 0.3]])
+        >>> round(mean_average_precision(scores, np.array([[1, 0], [1, 1], [0, 0]])), 4)
+        0.9167
+    """
     values = average_precision(scores, targets, method=method)
     has_positives = ~np.isnan(values)
     return float(values[has_positives].mean()) if has_positives.any() else math.nan
@@ -118,20 +142,26 @@ def mean_average_precision(
 def average_precision(
     scores: np.ndarray, targets: np.ndarray, method: str = "integral"
 ) -> np.ndarray:
-    """Average precision of each class, float64 [K] in [0, 1]; NaN for a class without positives.
+    """Return per-class average precision, float64 [K] in [0, 1]; NaN without positives.
 
     Equal scores form one threshold, as in scikit-learn's `average_precision_score`: precision and
-    recall are looked at only where the score changes, so the order of images has no influence.
+    recall are evaluated only where the score changes, so the order of images does not matter.
 
     Args:
         scores: [N, K].
         targets: [N, K].
-        method: "integral", the sum of precision times gain in recall, without interpolation; or
+        method: "integral", the sum of precision times the gain in recall, without interpolation; or
             "11point", the mean over recalls 0, 0.1, …, 1 of the best precision at that recall or
             a higher one (PASCAL VOC 2007).
 
     Raises:
         ValueError: unknown method, or see the module.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.6, 0.3]])
+        >>> average_precision(scores, np.array([[1, 0], [1, 1], [0, 0]])).round(4).tolist()
+        [0.8333, 1.0]
     """
     if method not in _METHODS:
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(_METHODS)}")
@@ -140,7 +170,7 @@ def average_precision(
     values = np.full(scores.shape[1], np.nan)
     width = max(1, _BLOCK // len(scores))
     for start in range(0, scores.shape[1], width):
-        # A class after the other, each one's entries side by side, as sorting wants them.
+        # One class at a time, its entries contiguous for sorting.
         columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
         for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
             positives, known = _labels(truth)
@@ -153,28 +183,29 @@ def average_precision(
 def hamming_distance(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
-    """Share of the N·K decisions that are wrong. A label is predicted if its score > threshold."""
+    """Return the share of wrong decisions; a label is predicted if its score > threshold."""
     return _hamming_distance(_count(scores, targets, threshold))
 
 
 def label_accuracy(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
-    """Share of the N·K decisions that are right. PaddleClas: AccuracyScore with base "label"."""
+    """Return the share of right decisions. PaddleClas: AccuracyScore with base "label"."""
     return _label_accuracy(_count(scores, targets, threshold))
 
 
 def sample_accuracy(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> float:
-    """Share of the images with all K decisions right. PaddleClas: AccuracyScore, base "sample"."""
+    """Return the share of images with all decisions right. PaddleClas: AccuracyScore "sample"."""
     return _sample_accuracy(_count(scores, targets, threshold))
 
 
 def best_mean_accuracy(scores: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """The threshold among 0.4, 0.45, … 0.85 with the best label accuracy, and that accuracy.
+    """Return the threshold of 0.4, 0.45, … 0.85 with the best label accuracy, and that accuracy.
 
-    The last of equals wins. PaddleClas: MultilabelMeanAccuracy, for person attributes.
+    Of equal accuracies the highest threshold wins. PaddleClas: MultilabelMeanAccuracy, for person
+    attributes.
     """
     thresholds = [0.4 + 0.05 * i for i in range(10)]
     accuracies = [label_accuracy(scores, targets, threshold=t) for t in thresholds]
@@ -183,13 +214,22 @@ def best_mean_accuracy(scores: np.ndarray, targets: np.ndarray) -> tuple[float, 
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> float:
-    """Share of images whose one true label is among the `k` best scores; 1 where K < k.
+    """Return the share of images whose true label is among the `k` best scores; 1 if K < k.
 
-    Without any image it is 0.
-    `scores` are [N, K], logits will do; `labels` are the true indices, [N] or [N, 1]. Of equal
-    scores the label with the lower index counts as better.
+    Without images it is 0.
 
-    Raises ValueError when the lengths do not agree.
+    Args:
+        scores: [N, K]; logits will do. Of equal scores the one with the lower index ranks higher.
+        labels: true class indices, [N] or [N, 1].
+        k: scores that count.
+
+    Raises:
+        ValueError: the lengths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> top_k_accuracy(np.array([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]), np.array([2, 2]), k=2)
+        0.5
     """
     scores, labels = np.asarray(scores), np.asarray(labels).reshape(-1)
     if scores.ndim != 2 or len(scores) != len(labels):
@@ -208,21 +248,28 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
 def precision_recall_f1(
     scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
 ) -> dict[str, float | np.ndarray]:
-    """Precision, recall and F1: of all decisions together, averaged over classes, and by class.
+    """Return overall (micro), class-averaged (macro) and per-class precision, recall and F1.
 
-    A label is predicted if its score > threshold, a number or one a class [K]. 0/0 counts as 0,
-    and every class counts in the averages, also one without positives.
+    A label is predicted if its score > threshold, which is one number or one per class [K]. 0/0
+    counts as 0, and every class counts in the averages, including those without positives.
 
     Returns:
         "OP", "OR", "OF1": overall (micro). "CP", "CR": means over the classes (macro). "CF1": the
         harmonic mean 2·CP·CR / (CP + CR), as papers on multi-label classification report it; it
-        is *not* the mean of the classes' F1. "precision", "recall", "f1": float64 [K].
+        is *not* the mean of the per-class F1. "precision", "recall", "f1": float64 [K].
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.6, 0.3]])
+        >>> result = precision_recall_f1(scores, np.array([[1, 0], [1, 1], [0, 0]]))
+        >>> round(result["OF1"], 4), result["precision"].tolist(), result["recall"].tolist()
+        (0.6667, [0.5, 1.0], [0.5, 1.0])
     """
     return _f1(_count(scores, targets, threshold))
 
 
 class _Counts(NamedTuple):
-    """How often what was decided, of the decisions and images that are annotated."""
+    """Counts of decisions and images, missing labels left out."""
 
     hits: np.ndarray  # int64 [K]: predicted and present
     claims: np.ndarray  # int64 [K]: predicted
@@ -234,13 +281,13 @@ class _Counts(NamedTuple):
 
 
 def _count(scores: np.ndarray, targets: np.ndarray, threshold: float | np.ndarray) -> _Counts:
-    """All that the metrics of decisions are made of, in one pass. Predicted: score > threshold."""
+    """Return the counts behind every metric of decisions, in one pass."""
     scores, targets = _check(scores, targets)
     # In the type of the scores, so that a score of 0.3 is not above a threshold of 0.3.
     limits = np.asarray(threshold, dtype=_wide(scores[:0]).dtype)
     if limits.shape not in ((), scores.shape[1:]):
         raise ValueError(
-            f"threshold {limits.shape} must be a number or [{scores.shape[1]}], one a class"
+            f"threshold {limits.shape} must be a number or [{scores.shape[1]}], one per class"
         )
     hits, claims, present = (np.zeros(scores.shape[1], np.int64) for _ in range(3))
     num_known = wrong = images = exact = 0
@@ -319,10 +366,10 @@ def _recall(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _precision_recall(scores: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall [P] of one class with each positive's score as threshold, lowest first.
+    """Return precision and recall [P] of one class at each positive's score, lowest first.
 
     Thresholds in between add no recall and lower the precision, so no method needs them. Counting
-    from two sorted lists of scores gives positives of equal score the same, whole threshold.
+    in two sorted lists of scores puts positives of equal score on the same threshold.
     """
     found = np.sort(scores[positives])
     taken = np.sort(scores)
@@ -332,7 +379,7 @@ def _precision_recall(scores: np.ndarray, positives: np.ndarray) -> tuple[np.nda
 
 
 def _area(precision: np.ndarray, recall: np.ndarray) -> float:
-    """Each of the P positives adds 1/P of recall, at the precision of its threshold."""
+    """Return the area under the curve: each of P positives adds 1/P of recall."""
     return float(precision.mean())
 
 
@@ -349,7 +396,7 @@ _METHODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, after a look at their shapes and at whether all scores are finite."""
+    """Return both as arrays; reject wrong shapes and non-finite scores."""
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != 2 or scores.shape != targets.shape or scores.size == 0:
         raise ValueError(
@@ -373,18 +420,18 @@ def _check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _row_blocks(array: np.ndarray) -> Iterator[slice]:
-    """Slices of the rows of [N, K], at most `_BLOCK` entries each where a row is not longer."""
+    """Yield slices of rows of [N, K] with at most `_BLOCK` entries each, and at least one row."""
     height = max(1, _BLOCK // max(1, array.shape[1]))
     return (slice(start, start + height) for start in range(0, len(array), height))
 
 
 def _wide(scores: np.ndarray) -> np.ndarray:
-    """Scores as float32 or float64, which they may be already."""
+    """Return scores as float32 or float64; no copy if they are already."""
     return scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float64)
 
 
 def _labels(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which labels are present, and which are annotated: bool, of the same shape."""
+    """Return bool masks, shaped like `targets`, of the labels present and of those annotated."""
     return (targets >= 1) & (targets < 2), targets >= 0
 
 

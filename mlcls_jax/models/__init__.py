@@ -30,22 +30,28 @@ def create(
     strides: Sequence[int] | None = None,
     weights: str | Path | Mapping[str, np.ndarray] | None = None,
 ) -> Model:
-    """A model, to be called as `model(images, train=False)`.
+    """Create a model, which is called as `model(images, train=False)`.
 
     Args:
-      name: one of `list_models()`; `*_ML` has the ML-Decoder head, else mean pooling.
+      name: one of `list_models()`; `*_ML` has the ML-Decoder head, the others mean pooling.
       num_classes: number of labels K.
-      query_num: queries of the ML-Decoder; at most one a label is used.
-      image_size: side, or (height, width), that it is meant for; None: 448 for `*_ML`, else 224.
-      seed: of the initial weights.
-      quick_gelu: CLIP: OpenAI's activation; None: exact GELU, or as imported weights want it.
-      memory: CLIP: tokens that the ML-Decoder sees; None: all, or as imported weights want it.
-      strides: 1 or 2 of stem and each stage; None: the architecture's.
-      weights: what `mlcls_jax.models.weights.load` takes; None: random weights.
+      query_num: queries of the ML-Decoder; at most one per label is used.
+      image_size: side, or (height, width), of the images; None: 448 for `*_ML`, else 224.
+      seed: seed of the initial weights.
+      quick_gelu: CLIP: use OpenAI's activation; None: exact GELU, or what imported weights need.
+      memory: CLIP: tokens that the ML-Decoder attends to; None: all, or what imported weights need.
+      strides: 1 or 2 for the stem and each stage; None: those of the architecture.
+      weights: anything that `mlcls_jax.models.weights.load` takes; None: random weights.
 
     Raises:
-      ConfigError: unknown name, with the nearest right one, or an impossible number.
+      ConfigError: unknown name, with the nearest known one, or an impossible number.
       WeightsError: the weights cannot be read, or do not fit.
+
+    Example:
+      >>> import numpy as np
+      >>> model = create("PP-LCNet_x1_0", num_classes=3, image_size=64)
+      >>> model(np.zeros((2, 64, 64, 3), np.uint8)).shape
+      (2, 3)
     """
     size = default_size(name) if image_size is None else image_size
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -59,20 +65,20 @@ def create(
 
 
 def from_config(config: ModelConfig, *, seed: int = 0) -> Model:
-    """The model that a `model` section describes, with random weights."""
+    """Create the model that a `model` section describes, with random weights."""
     network = Network.of(config)
     return Model(network, jax.device_put(network.init(seed)))
 
 
 def with_labels(model: Model, text_embeddings: np.ndarray) -> Model:
-    """The same model for other labels, given by their text embeddings.
+    """Return the same model for other labels, given by their text embeddings.
 
-    How well labels are told apart that training never saw depends on the embeddings: the head has
-    learnt to look for what their directions mean, as far as the labels it was trained on span them.
+    How well it separates labels that training never saw depends on the embeddings: the head has
+    learnt the meaning of their directions only as far as the training labels span them.
 
     Args:
-      model: one whose ML-Decoder makes its queries from text (`model.text_embeddings`).
-      text_embeddings: [labels, size], by the encoder that made the embeddings of training.
+      model: a model whose ML-Decoder queries come from text (`model.text_embeddings`).
+      text_embeddings: [labels, size], from the encoder that made those of the training labels.
 
     Raises:
       ValueError: the model's queries are not made from text, or the embeddings have another size.

@@ -30,7 +30,12 @@ ML_SUFFIX = "_ML"
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of all models that match a shell pattern, `PP-LCNet*_ML` for instance."""
+    """Return the names of all models that match a shell pattern.
+
+    Example:
+      >>> list_models("ResNet1*_ML")
+      ['ResNet18_ML', 'ResNet101_ML', 'ResNet152_ML']
+    """
     names = [name for module in BACKBONES for name in module.VARIANTS]
     return [n for n in (*(n + ML_SUFFIX for n in names), *names) if fnmatch.fnmatch(n, pattern)]
 

@@ -1,0 +1,13 @@
+"""Examples in the docstrings of the public functions are run as they stand."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["losses", "metrics", "models", "models.registry"])
+def test_examples_in_docstrings_run(name):
+    failed, attempted = doctest.testmod(importlib.import_module(f"mlcls_jax.{name}"))
+    assert attempted > 0
+    assert failed == 0
