@@ -6,7 +6,6 @@ The rest of the code sees only `Config`.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 import re
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import yaml
 from ml_collections import ConfigDict, config_dict
 
-from mlcls_jax import paths
+from mlcls_jax import errors, paths
 from mlcls_jax.errors import ConfigError, raise_faults
 
 EXPORT_FORMATS = ("stablehlo", "onnx", "litert")
@@ -521,11 +520,11 @@ def nearest(key: str) -> str | None:
     names = {known: known.rpartition(".")[2] for known in options()}
     name = key.rpartition(".")[2]
     if same_name := [k for k, n in names.items() if n == name]:
-        return difflib.get_close_matches(key, same_name, n=1, cutoff=0.0)[0]
-    if close := difflib.get_close_matches(key, names, n=1):
-        return close[0]
-    close = difflib.get_close_matches(name, names.values(), n=1)
-    return next((k for k, n in names.items() if n in close), None)
+        return errors.nearest(key, same_name, cutoff=0.0)
+    if close := errors.nearest(key, names):
+        return close
+    close = errors.nearest(name, names.values())
+    return next((k for k, n in names.items() if n == close), None)
 
 
 def unknown_key(key: str) -> str:
@@ -686,10 +685,9 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
         if fault and not (f.metadata["path"] == "any" and paths.is_url(value)):
             return value, fault
     if choices and value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        return value, f"must be one of {', '.join(choices)}" + (
-            f"; did you mean {close[0]}?" if close else ""
-        )
+        close = errors.nearest(str(value), choices)
+        hint = f"; did you mean {close}?" if close else ""
+        return value, f"must be one of {', '.join(choices)}{hint}"
     low, high = f.metadata["min"], f.metadata["max"]
     for number in value if isinstance(value, tuple) else (value,):
         if (low is not None and not number >= low) or (high is not None and not number <= high):

@@ -1,5 +1,6 @@
 """Errors that a user can mend: `main` prints message and hint, without a traceback, and exits 1."""
 
+import difflib
 import shlex
 from collections.abc import Collection
 from itertools import islice
@@ -39,6 +40,33 @@ def raise_faults(kind: type[UserError], faults: Collection[str], hint: str | Non
         if more := len(faults) - len(lines):
             lines.append(f"… and {more} more faults")
         raise kind("\n".join(lines), hint)
+
+
+def nearest(name: str, known: Collection[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the known name spelled most like `name`, in any case, if one is at least `cutoff`.
+
+    The cutoff is of `difflib`'s ratio, 0 to 1.
+    """
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=cutoff):
+        return close[0]
+    lowered = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=cutoff)
+    return lowered[close[0]] if close else None
+
+
+def unknown(given: str, kind: str, name: str, known: Collection[str], cutoff: float = 0.6) -> str:
+    """Return the message about a name that does not exist, with the nearest or all that do.
+
+    Args:
+      given: how the user wrote it, `model.name=PP-LCNet` for instance.
+      kind: what it should name, `model` for instance.
+      name: the name itself.
+      known: the names that exist.
+      cutoff: see `nearest`.
+    """
+    close = nearest(name, known, cutoff=cutoff)
+    hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}."
+    return f"{given}: there is no such {kind}; {hint}"
 
 
 class ConfigError(UserError):

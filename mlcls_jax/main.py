@@ -8,23 +8,20 @@ traceback); 2 a flag does not parse; 70 a fault of this program; 75 asked to end
 the same command goes on; 130 interrupted from the keyboard, where training saves as well.
 """
 
-import difflib
-import importlib
 import logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app
 
-from mlcls_jax import __version__, command_line, paths, usage
+from mlcls_jax import __version__, command_line, lazy, paths, usage
 from mlcls_jax import config as schema
-from mlcls_jax.errors import PreemptedError, UserError, WorkdirError
+from mlcls_jax.errors import PreemptedError, UserError, WorkdirError, nearest
 from mlcls_jax.huge_pages import restart_with_huge_pages
 from mlcls_jax.start import (
     collect_rarely,
@@ -104,8 +101,8 @@ def _dispatch(argv: list[str]) -> None:
     elif PIPELINE_FLAGS & {argument.partition("=")[0] for argument in argv[1:]}:
         _run_command("predict", argv[1:])
     elif re.fullmatch(r"\w+", word):
-        close = difflib.get_close_matches(word, [*WORDS, *COMMANDS], n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"`{usage.program()} --help` names all."
+        close = nearest(word, [*WORDS, *COMMANDS])
+        hint = f"Did you mean {close}?" if close else f"`{usage.program()} --help` names all."
         _fail(f"{word}: there is no such command", hint, code=2)
     else:
         _run_flags(argv, "")
@@ -194,7 +191,7 @@ def _run_command(name: str, arguments: list[str]) -> None:
     """Run a command that needs no configuration file; print what it says."""
     start_console()
     try:
-        print(_import(COMMANDS[name])(arguments), flush=True)
+        print(lazy.load(COMMANDS[name])(arguments), flush=True)
     except UserError as error:
         _fail(error.message, error.hint, code=1)
     except BrokenPipeError:
@@ -206,11 +203,6 @@ def _run_command(name: str, arguments: list[str]) -> None:
     except Exception:
         log.exception("This is a fault of mlcls_jax, not yours:")
         _leave(70)
-
-
-def _import(dotted: str) -> Callable[..., Any]:
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
@@ -231,7 +223,7 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
     )
     if not parallel.is_lead():
         start_console(logging.WARNING)
-        _import(MODES[config.mode])(config, workdir)
+        lazy.load(MODES[config.mode])(config, workdir)
         return {}
     open_workdir(workdir)
     with locked(locked_folder(config, workdir)):
@@ -245,7 +237,7 @@ def _run_lead(config: schema.Config, workdir: Path) -> dict[str, Any]:
     start_logging(workdir / f"{config.mode}.log")
     result_file = workdir / f"{config.mode}_result.json"
     try:
-        result = _import(MODES[config.mode])(config, workdir)
+        result = lazy.load(MODES[config.mode])(config, workdir)
     except WorkdirError:
         raise  # somebody else's: leave it alone
     except Exception as error:

@@ -4,7 +4,10 @@ import pickle
 import traceback
 from pathlib import Path
 
-from mlcls_jax.errors import DataError, UserError, install_hint
+import pytest
+
+from mlcls_jax import lazy
+from mlcls_jax.errors import DataError, InputError, UserError, install_hint, nearest, unknown
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -29,3 +32,23 @@ def test_nothing_tells_to_install_what_no_index_has():
     texts = [p.read_text() for p in files if p.suffix in (".py", ".md", ".sh", ".html")]
     named = sum(text.count('"mlcls_jax[') for text in texts)
     assert named == 1  # for those who installed us from somewhere, in `install_hint`
+
+
+@pytest.mark.parametrize(
+    "name, meant", [("lyon", "lion"), ("ADAMV", "adamw"), ("Lion", "lion"), ("x", None)]
+)
+def test_the_nearest_name_is_found_in_any_case(name, meant):
+    assert nearest(name, ["adamw", "lion"]) == meant
+    hint = f"did you mean {meant}?" if meant else "there are adamw, lion."
+    message = unknown(f"--name={name}", "optimizer", name, ["adamw", "lion"])
+    assert message == f"--name={name}: there is no such optimizer; {hint}"
+
+
+def test_a_missing_library_is_told_with_the_way_to_install_it():
+    with (
+        pytest.raises(InputError, match="^pictures need Pillow: No module named") as caught,
+        lazy.optional("pictures need Pillow", extra="pdf", kind=InputError),
+    ):
+        import no_such  # noqa: F401
+    assert caught.value.hint == install_hint("pdf")
+    assert lazy.load("mlcls_jax.errors.nearest") is nearest

@@ -1,11 +1,9 @@
 """`mlcls models [PATTERN]`: the models that there are, with their sizes."""
 
-import difflib
-
 import jax
 
 from mlcls_jax import usage
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.errors import ConfigError, nearest
 from mlcls_jax.models import counting, registry
 
 LABELS = 80
@@ -38,8 +36,8 @@ def list_models(pattern: str = "*") -> str:
     """
     names = registry.list_models(pattern)
     if not names:
-        close = difflib.get_close_matches(pattern, registry.list_models(), n=1)
-        hint = f"Did you mean {close[0]}?" if close else "A pattern looks like 'PP-LCNet*_ML'."
+        close = nearest(pattern, registry.list_models())
+        hint = f"Did you mean {close}?" if close else "A pattern looks like 'PP-LCNet*_ML'."
         raise ConfigError(f"no model matches {pattern!r}", hint)
     jax.config.update("jax_platforms", "cpu")  # shapes need no accelerator
     return format_table([counting.summarize(name, num_classes=LABELS) for name in names])

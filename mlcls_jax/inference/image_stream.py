@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from mlcls_jax import lazy
 from mlcls_jax.data.images import (
     SUFFIX_HINT,
     data_errors,
@@ -33,7 +34,7 @@ from mlcls_jax.data.images import (
     to_pixels,
     walk_images,
 )
-from mlcls_jax.errors import DataError, InputError, UserError, install_hint
+from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.safe_fetch import Policy, fetch, redacted
 from mlcls_jax.paths import expand as written_out
 
@@ -525,11 +526,8 @@ def _pdf(content: bytes | Path, label: str) -> Iterator[Any]:
 
 @cache
 def _pdfium() -> Any:
-    try:
+    with lazy.optional("reading PDFs needs pypdfium2", extra="pdf", kind=InputError):
         import pypdfium2
-    except ImportError as error:
-        hint = install_hint("pdf")
-        raise InputError("reading PDFs needs pypdfium2, which is not installed", hint) from error
     # As the program ends, a page in the works is waited for, and no other is begun, before PDFium
     # is shut down. The last handler registered is called first; that of `finalize`, which closes
     # what pypdfium2 has open, is registered by its first use.

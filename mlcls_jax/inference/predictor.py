@@ -1,6 +1,5 @@
 """A bundle that answers: inputs of any kind in, results out, in order, as a stream."""
 
-import difflib
 import reprlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from mlcls_jax.config import DEFAULT_THRESHOLD
 from mlcls_jax.data.images import resize
-from mlcls_jax.errors import InputError
+from mlcls_jax.errors import InputError, nearest
 from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.backends.jitted import Jitted
 from mlcls_jax.inference.bundle import Bundle
@@ -263,10 +262,10 @@ class Predictor:
         if 0 <= number < len(labels):
             return int(number)
         text = _shown(key)
-        close = difflib.get_close_matches(text.strip("'\""), labels[:MAX_COMPARED], n=1)
+        close = nearest(text.strip("'\""), labels[:MAX_COMPARED])
         raise InputError(
             f"threshold has the key {text}, which is no class id below {len(labels)}, no label"
-            " and not default" + (f"; did you mean {close[0]!r}?" if close else "")
+            " and not default" + (f"; did you mean {close!r}?" if close else "")
         )
 
 

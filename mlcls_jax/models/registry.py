@@ -1,7 +1,6 @@
 """Names that users type → architectures. A new backbone is one file and one line here."""
 
 import dataclasses
-import difflib
 import fnmatch
 from types import ModuleType
 from typing import Any
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.config import Model
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.errors import ConfigError, unknown
 from mlcls_jax.models import ml_decoder
 from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import Classifier, PoolingHead
@@ -54,9 +53,7 @@ def find_backbone(name: str) -> ModuleType:
     for module in BACKBONES:
         if name.removesuffix(ML_SUFFIX) in module.VARIANTS:
             return module
-    close = difflib.get_close_matches(name, list_models(), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(list_models())}."
-    raise ConfigError(f"model.name={name}: there is no such model; {hint}")
+    raise ConfigError(unknown(f"model.name={name}", "model", name, list_models()))
 
 
 def build(model: Model) -> Classifier:

@@ -6,10 +6,9 @@ sparsity are halved here. Both vendors give interconnects for the two directions
 sends in one of them, so halves stand here.
 """
 
-import difflib
 from dataclasses import dataclass
 
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,4 @@ def find_chip(kind: str) -> Chip:
     names = {name.lower(): name for name in CHIPS}
     if kind.lower() in names:
         return CHIPS[names[kind.lower()]]
-    close = difflib.get_close_matches(kind.lower(), names, n=1, cutoff=0.4)
-    hint = f"did you mean {names[close[0]]}?" if close else f"there are {', '.join(CHIPS)}."
-    raise ConfigError(f"--kind={kind}: there is no such chip; {hint}")
+    raise ConfigError(unknown(f"--kind={kind}", "chip", kind, CHIPS, cutoff=0.4))

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mlcls_jax.errors import InputError, UserError, WorkdirError, install_hint
+from mlcls_jax import lazy
+from mlcls_jax.errors import InputError, UserError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring.inputs import Read
@@ -34,10 +35,8 @@ def ray_engine(address: str | None, cpus_per_actor: int | None) -> Engine:
     Raises:
       InputError: Ray is not installed, or there is no such cluster.
     """
-    try:
+    with lazy.optional("Ray is not installed", extra="ray", kind=InputError):
         import ray
-    except ImportError as error:
-        raise InputError("ray is missing", install_hint("ray")) from error
 
     def run(request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
         if not ranges:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from mlcls_jax.errors import UserError, install_hint
+from mlcls_jax import lazy
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.options import Options, add_arguments, from_arguments
 
@@ -28,11 +28,6 @@ def serve(
     Raises:
       UserError: the extra is not installed, or the port is taken.
     """
-    try:
+    with lazy.optional("the server needs further packages", extra="serve"):
         from mlcls_jax.serving.run import run
-    except ImportError as error:
-        raise UserError(
-            f"the server needs {error.name}, which is not installed",
-            install_hint("serve"),
-        ) from error
     run(predictor, options, announce)

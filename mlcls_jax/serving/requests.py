@@ -5,7 +5,6 @@ parsed but the image and as much text as a question about this model can need.
 """
 
 import binascii
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterable
@@ -15,6 +14,8 @@ from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from mlcls_jax.errors import nearest
 
 MAX_MESSAGE = 1000  # characters of an error
 MAX_SHOWN = 80  # characters of it that repeat what was sent
@@ -303,9 +304,9 @@ def _check_names(given: Collection[str], known: Collection[str]) -> None:
     if not unknown:
         return
     names = [_shown(name, quotes=False) for name in unknown[:3]]
-    close = difflib.get_close_matches(names[0], known, n=1)
+    close = nearest(names[0], known)
     more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f"; did you mean {close}?" if close else ""
     raise wrong(f"{', '.join(names)}{more}: no such field; there are {', '.join(known)}{hint}")
 
 

@@ -5,7 +5,6 @@ input, which may be the data set's own array. Mixup and CutMix, which need a who
 the device: `training/mixing.py`.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,7 +20,7 @@ from mlcls_jax.data.augment.geometry import Box, flip, random_resized_crop
 from mlcls_jax.data.augment.jitter import color_jitter
 from mlcls_jax.data.augment.operations import OPERATIONS, Operation, magnitude
 from mlcls_jax.data.augment.policies import auto_augment, rand_augment, rand_augment_v4
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.errors import ConfigError, unknown
 
 __all__ = [
     "AUGMENTATIONS",
@@ -65,7 +64,12 @@ def augmentations(names: Sequence[str]) -> list[Augmentation]:
       ConfigError: lists every unknown name, with the nearest right one, and every crop that is
         not the first.
     """
-    faults = [_unknown_name(name) for name in names if name not in AUGMENTATIONS | CROPS]
+    known = CROPS | AUGMENTATIONS
+    faults = [
+        unknown(f"data.augment has {name!r}", "augmentation", name, known)
+        for name in names
+        if name not in known
+    ]
     faults += [
         f"data.augment has {name!r} at place {place}: a crop comes before the picture is resized,"
         " so it must be the first"
@@ -80,10 +84,3 @@ def augmentations(names: Sequence[str]) -> list[Augmentation]:
 def crop_of(names: Sequence[str]) -> Crop | None:
     """The crop that data.augment begins with, if it does."""
     return CROPS.get(names[0]) if names else None
-
-
-def _unknown_name(name: str) -> str:
-    known = [*CROPS, *AUGMENTATIONS]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-    return f"data.augment has {name!r}: there is no such augmentation; {hint}"

@@ -1,6 +1,5 @@
 """Data sets by name. A new kind is one file and one line in `SOURCES`."""
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple, get_args
 
@@ -10,7 +9,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.images import decode_image
 from mlcls_jax.data.sources import digits, mlcls, packed, tfds
 from mlcls_jax.data.types import Source, Split
-from mlcls_jax.errors import ConfigError, DataError
+from mlcls_jax.errors import ConfigError, DataError, unknown
 
 
 class DataSplits(NamedTuple):
@@ -55,9 +54,8 @@ def open_split(config: Data, split: Split) -> Source:
       ConfigError, DataError: like `open_data`.
     """
     if config.source not in SOURCES:
-        close = difflib.get_close_matches(config.source, SOURCES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(SOURCES)}."
-        raise ConfigError(f"data.source={config.source}: there is no such kind; {hint}")
+        given = f"data.source={config.source}"
+        raise ConfigError(unknown(given, "kind", config.source, SOURCES))
     return SOURCES[config.source](config, split)
 
 

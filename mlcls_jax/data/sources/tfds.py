@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlcls_jax import lazy
 from mlcls_jax.config import Data
 from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.types import Split
@@ -83,11 +84,9 @@ def open_split(config: Data, split: Split) -> TfdsSplit:
       DataError: the data set is not prepared, or not for random access (says how); it has no such
         split, or files are missing; or its features hold no images with labels (lists them).
     """
-    try:
+    purpose, hint = "data.source=tfds needs TensorFlow Datasets", "pip install tensorflow-datasets"
+    with lazy.optional(purpose, hint=hint, kind=DataError):
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        told = f"data.source=tfds needs TensorFlow Datasets: {error}"
-        raise DataError(told, "pip install tensorflow-datasets") from error
     folder = _find(config)
     try:
         builder = tfds.builder_from_directory(folder)

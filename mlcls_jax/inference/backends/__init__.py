@@ -1,12 +1,12 @@
 """What computes the scores of a bundle: JAX, or another runtime on an exported model."""
 
-import importlib
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from mlcls_jax import lazy
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends.choose import choose_backend
 from mlcls_jax.inference.backends.jitted import Jitted, device_list
@@ -88,5 +88,4 @@ def open_backend(
         raise InputError(
             f"device={device!r}: the backend {name} computes on the CPU", "The backend jax can."
         )
-    module, _, kind = BACKENDS[name].dotted.rpartition(".")
-    return getattr(importlib.import_module(module), kind)(bundle, **options)
+    return lazy.load(BACKENDS[name].dotted)(bundle, **options)

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mlcls_jax import __version__, files
-from mlcls_jax.errors import UserError, install_hint
+from mlcls_jax import __version__, files, lazy
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports import EXPORTS, reference_scores, write_checked
 from mlcls_jax.inference.exports.verify import sample_images
@@ -64,7 +63,7 @@ def fingerprint(bundle: Bundle) -> str:
 
 def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> None:
     """Write an ONNX file in whole numbers of 8 bits: weights a channel, activations by `images`."""
-    try:
+    with lazy.optional("int8 needs onnx and ONNX Runtime", extra="onnx"):
         from onnxruntime.quantization import (
             CalibrationDataReader,
             QuantFormat,
@@ -72,10 +71,6 @@ def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> 
             quantize_static,
         )
         from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise UserError(
-            f"int8 needs onnx and ONNX Runtime: {error}", install_hint("onnx")
-        ) from error
 
     class Images(CalibrationDataReader):
         def __init__(self) -> None:

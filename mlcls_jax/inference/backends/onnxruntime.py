@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mlcls_jax.errors import UserError, install_hint
+from mlcls_jax import lazy
 from mlcls_jax.inference.backends.kept import in_batches, onnx_file, thread_count
 from mlcls_jax.inference.bundle import Bundle
 
@@ -44,10 +44,8 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     Raises:
       UserError: ONNX Runtime is not installed.
     """
-    try:
+    with lazy.optional("ONNX files need ONNX Runtime", extra="onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise UserError(f"ONNX files need ONNX Runtime: {error}", install_hint("onnx")) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count()
     options.log_severity_level = 3

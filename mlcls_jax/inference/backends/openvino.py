@@ -6,7 +6,8 @@ import threading
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mlcls_jax.errors import InputError, UserError, install_hint
+from mlcls_jax import lazy
+from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends.kept import in_batches, onnx_file, thread_count
 from mlcls_jax.inference.bundle import Bundle
 
@@ -30,13 +31,8 @@ class OpenVino:
     def __init__(self, bundle: Bundle, *, batch_size: int, precision: str = "float32") -> None:
         # Else it reports to its makers without asking, from a fork, which may hang JAX' threads.
         sys.modules.setdefault("openvino_telemetry", None)
-        try:
+        with lazy.optional("the backend openvino needs OpenVINO", extra="openvino"):
             import openvino
-        except ImportError as error:
-            raise UserError(
-                f"the backend openvino needs OpenVINO: {error}",
-                install_hint("openvino"),
-            ) from error
         core = openvino.Core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bfloat16" and "BF16" not in able:

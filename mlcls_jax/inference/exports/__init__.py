@@ -1,16 +1,15 @@
 """A bundle as a file for another runtime, checked by that runtime before it is kept."""
 
-import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from mlcls_jax import files
+from mlcls_jax import files, lazy
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.bundle import Bundle, copy_bundle, read_bundle
 from mlcls_jax.inference.exports.verify import check_scores, read_images
@@ -92,7 +91,7 @@ def export(
         path = output / kind.file
         difference = write_checked(kind, bundle, path, shown, wanted)
         if kind.describe:
-            files.write_json(path.with_name(f"{path.name}.json"), _import(kind.describe)(path))
+            files.write_json(path.with_name(f"{path.name}.json"), lazy.load(kind.describe)(path))
         exported[name] = Exported(path, path.stat().st_size, difference)
         log.info(
             "%s: %.1f MB; scores as JAX' but for %.1g, on %d images.",
@@ -109,8 +108,8 @@ def write_checked(
     Returns the largest difference.
     """
     with files.replacing(path) as temporary:
-        _import(kind.write)(in_dtype(bundle, "float32"), temporary)
-        found = _import(kind.load)(temporary)(images)
+        lazy.load(kind.write)(in_dtype(bundle, "float32"), temporary)
+        found = lazy.load(kind.load)(temporary)(images)
         exact = partial(exact_scores, bundle, images)
         return check_scores(wanted, found, what=str(path), exact=exact)
 
@@ -130,8 +129,3 @@ def exact_scores(bundle: Bundle, images: np.ndarray, positions: np.ndarray) -> n
             lambda array: np.asarray(array, np.float64), bundle.model.variables
         )
         return np.asarray(jax.jit(bundle.scores)(variables, images[positions]))
-
-
-def _import(dotted: str) -> Callable[..., Any]:
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)

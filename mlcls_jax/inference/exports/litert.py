@@ -13,7 +13,8 @@ import numpy as np
 from jax import export
 from jax.extend import core
 
-from mlcls_jax.errors import ExportError, install_hint
+from mlcls_jax import lazy
+from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.models.layers import depthwise_form
 
@@ -27,13 +28,9 @@ def write(bundle: Bundle, path: Path) -> None:
       ExportError: TensorFlow is not installed, or cannot convert the model.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import: it writes a lot
-    try:
+    with lazy.optional("the format litert needs TensorFlow", extra="litert", kind=ExportError):
         import tensorflow as tf
         from tensorflow.compiler.tf2xla.python import xla
-    except ImportError as error:
-        raise ExportError(
-            f"the format litert needs TensorFlow: {error}", install_hint("litert")
-        ) from error
     exported = _export(bundle)
     (images,), (scores,) = exported.in_avals, exported.out_avals
 
@@ -66,12 +63,8 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     Raises:
       ExportError: LiteRT is not installed.
     """
-    try:
+    with lazy.optional("the format litert needs LiteRT", extra="litert", kind=ExportError):
         from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ExportError(
-            f"the format litert needs LiteRT: {error}", install_hint("litert")
-        ) from error
     interpreter = Interpreter(model_path=str(path))
     run = interpreter.get_signature_runner()
     return lambda images: np.concatenate([run(images=image[None])["scores"] for image in images])

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mlcls_jax import __version__, files
-from mlcls_jax.errors import ExportError, install_hint
+from mlcls_jax import __version__, files, lazy
+from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports.onnx_graph import build
 from mlcls_jax.models.layers import depthwise_form
@@ -67,15 +67,10 @@ def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "M
     Raises:
       ExportError: onnx is not installed, or the function has an operation without a rule.
     """
-    try:
+    with lazy.optional("ONNX files need the package onnx", extra="onnx", kind=ExportError):
         from onnx import TensorProto, helper
 
         from mlcls_jax.inference.exports.onnx_nodes import write
-    except ImportError as error:
-        raise ExportError(
-            "ONNX files are written by the package onnx, which is not installed",
-            install_hint("onnx"),
-        ) from error
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *image_size, 3), jnp.uint8)
     # Full precision: what is computed here must not be rounded as accelerators like to.

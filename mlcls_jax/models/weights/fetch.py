@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from mlcls_jax import files
+from mlcls_jax import files, lazy
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.paths import local_path
 
@@ -116,13 +116,10 @@ def _from_hub(address: str) -> Path:
             f"{address}: is no address on the hub",
             "For instance hf://owner/name, or hf://owner/name@revision/model.safetensors.",
         )
-    try:
+    hint = "pip install huggingface_hub"
+    with lazy.optional(f"{address} needs a library", hint=hint, kind=WeightsError):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise WeightsError(
-            f"{address}: needs a further package", "pip install huggingface_hub"
-        ) from error
     owner, name, revision, file = parts.groups()
     for candidate in (file,) if file else HUB_FILES:
         try:
