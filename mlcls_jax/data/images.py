@@ -6,9 +6,7 @@
 
 import contextlib
 import io
-import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,11 +14,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from mlcls_jax.data.findings import printable
+from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.data.limits import JPEG_KINDS, check_scans, check_size, too_large
 from mlcls_jax.errors import DataError, InputError
-
-log = logging.getLogger(__name__)
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -30,6 +26,7 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".ras", ".sr"),
 )
+OTHER_SUFFIX = "files whose names do not end as images' do"
 SUFFIX_HINT = f"An image ends in one of: {', '.join(IMAGE_SUFFIXES)}."
 
 # A closed list, because Pillow knows formats that start other programs (EPS runs Ghostscript),
@@ -267,17 +264,9 @@ def walk_images(
     anyway. Of everything else that is left out `leave_out` is told why and what; without it, a
     warning counts it. Only one folder a level is in memory, as names.
     """
-    counts: Counter[str] = Counter()
-    examples: dict[str, Path] = {}
-
-    def remember(why: str, path: Path) -> None:
-        counts[why] += 1
-        examples[why] = min(path, examples.get(why, path))
-
-    yield from _walk(folder, leave_out or remember)
-    for why, count in counts.items():
-        example = printable(str(examples[why].relative_to(folder)))
-        log.warning("%s: left out: %s (%d), such as %s", folder, why, count, example)
+    left_out = LeftOut()
+    yield from _walk(folder, leave_out or left_out.add)
+    left_out.warn(folder)
 
 
 def _walk(folder: Path, leave_out: Callable[[str, Path], None]) -> Iterator[Path | DataError]:
@@ -318,7 +307,7 @@ def _entries(folder: Path, leave_out: Callable[[str, Path], None]) -> list[tuple
                 # Folders among files: the order of sorted paths.
                 found.append((entry.name, is_folder, entry.is_symlink()))
             elif is_file:
-                leave_out("files whose names do not end as images' do", folder / entry.name)
+                leave_out(OTHER_SUFFIX, folder / entry.name)
             else:
                 why = "links that lead nowhere" if entry.is_symlink() else "pipes, devices and such"
                 leave_out(why, folder / entry.name)

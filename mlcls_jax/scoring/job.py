@@ -13,7 +13,8 @@ from typing import Any
 
 from mlcls_jax import __version__, files
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.scoring.inputs import Survey
+from mlcls_jax.inference.file_names import readable
+from mlcls_jax.scoring.inputs.kind import Survey
 
 FORMAT = 1  # of _job.json
 _FILE = "_job.json"
@@ -170,8 +171,11 @@ def check_output(name: str) -> Path:
     """Make the output folder, or see that it is one of a job.
 
     Raises:
-      WorkdirError: it holds other things, or is not on a disk.
+      WorkdirError: it holds other things, is not on a disk, or its name is not UTF-8.
     """
+    if readable(name) != name:
+        told = f"{readable(name)}: is not valid UTF-8, which readers of Parquet need"
+        raise WorkdirError(told, "Name another output folder.")
     if "://" in name:
         hint = "Mount the store as a folder, or copy the files when the job is done."
         raise WorkdirError(f"{name}: the output must be a folder, not a URL", hint)

@@ -19,7 +19,7 @@ from mlcls_jax import lazy
 from mlcls_jax.errors import InputError, UserError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
-from mlcls_jax.scoring.inputs import Read
+from mlcls_jax.scoring.inputs.kind import Read
 from mlcls_jax.scoring.job import Job, Request, read_survey
 from mlcls_jax.scoring.score import Engine, open_job_input, open_predictor, score_here
 

@@ -1,0 +1,104 @@
+"""A text file with a path or URL per line, or a table of text with a column of them."""
+
+import csv
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlcls_jax.errors import InputError
+from mlcls_jax.scoring.inputs import stores
+from mlcls_jax.scoring.inputs.kind import (
+    IMAGE_COLUMNS,
+    PATH_COLUMNS,
+    Columns,
+    Item,
+    Kind,
+    Read,
+    Survey,
+    joined,
+    null,
+)
+from mlcls_jax.scoring.inputs.name_index import open_index, write_index
+
+_TABLES = (".csv", ".tsv")
+
+
+def _recognises(source: str) -> bool:
+    return not stores.is_folder(source)  # any file that no other kind takes
+
+
+def _survey(source: str, output: Path, columns: Columns) -> tuple[int, str]:
+    return write_index(_names(source, columns), output)
+
+
+def _names(source: str, columns: Columns) -> Iterator[str]:
+    """The paths of the file; what follows a tab, such as labels, is left out."""
+    if Path(source).suffix.lower() in _TABLES:
+        yield from _cells(source, columns.image)
+        return
+    for line in _lines(source):
+        if name := line.rstrip("\r\n").split("\t")[0].strip(" "):
+            yield name
+
+
+def _lines(source: str) -> Iterator[str]:
+    with stores.open_file(source) as file, stores.store_errors(source, InputError):
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                hint = "An input that is no folder or Parquet file lists a path or URL a line."
+                raise InputError(f"{source}:{number}: is no UTF-8 text", hint) from error
+
+
+def _cells(source: str, column: str | None) -> Iterator[str]:
+    """The column of paths of a table of text: that named, or known by its name, or the first.
+
+    The first line is a header where it holds such a name. An empty cell gives "".
+    """
+    lines = _lines(source)
+    first = next(lines, "")
+    separator = max("\t,;", key=first.count)
+    rows = csv.reader(itertools.chain([first], lines), delimiter=separator)
+    index = None
+    try:
+        for row in rows:
+            if index is None:
+                index, is_header = _find_column(row, column, source)
+                named = f" {row[index]}" if is_header else " of paths"
+                if is_header:
+                    continue
+            if row and index >= len(row):
+                raise InputError(
+                    f"{source}:{rows.line_num}: has no column{named}", "Mend the line."
+                )
+            if row:
+                yield row[index].strip(" ")
+    except csv.Error as error:
+        raise InputError(f"{source}:{rows.line_num}: is no table: {error}") from error
+
+
+def _find_column(first: list[str], column: str | None, source: str) -> tuple[int, bool]:
+    """Which column of a table of text has the paths, and whether its first row says so."""
+    if column is not None:
+        if column not in first:
+            told = f"{source}: image_column={column}: there is no such column"
+            raise InputError(told, f"The first line has: {', '.join(first)}.")
+        return first.index(column), True
+    names = [cell.strip().lower() for cell in first]
+    known = [name for name in (*PATH_COLUMNS, *IMAGE_COLUMNS) if name in names]
+    return (names.index(known[0]), True) if known else (0, False)
+
+
+def _open(source: str, begun: Survey, output: Path, columns: Columns) -> Read:
+    folder = source.rpartition("/")[0]  # which the names are relative to
+    names = open_index(begun, output)
+
+    def read(rows: range) -> Iterator[Item]:
+        for name in names(rows):
+            yield Item(name, joined(folder, name) if name else null("path"))
+
+    return read
+
+
+KIND = Kind(_recognises, _survey, _open, has_index=True)
