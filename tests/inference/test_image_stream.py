@@ -27,7 +27,8 @@ from PIL.TiffImagePlugin import AppendingTiffWriter
 
 from mlcls_jax.data.images import list_images, read_image
 from mlcls_jax.errors import DataError, InputError
-from mlcls_jax.inference.image_stream import Picture, expand, read
+from mlcls_jax.inference.image_inputs import expand
+from mlcls_jax.inference.image_stream import Picture, read
 from mlcls_jax.inference.safe_fetch import Policy
 
 
