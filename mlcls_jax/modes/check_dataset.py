@@ -11,7 +11,9 @@ from mlcls_jax.data.findings import CheckReport, Group
 from mlcls_jax.data.split import SplitResult, split
 from mlcls_jax.errors import CheckFailedError
 from mlcls_jax.reports.check_page import write_page
-from mlcls_jax.reports.check_pictures import draw_cooccurrence, draw_histogram, draw_samples
+from mlcls_jax.reports.cooccurrence import draw_cooccurrence
+from mlcls_jax.reports.histogram import draw_histogram
+from mlcls_jax.reports.samples import draw_samples
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,9 @@ import pytest
 from PIL import Image, ImageFont
 
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference import drawing
-from mlcls_jax.inference.drawing import (
-    draw_grid,
-    draw_labels,
-    find_font,
-    layout_grid,
-    layout_labels,
-    wrap_text,
-)
+from mlcls_jax.inference import fonts
+from mlcls_jax.inference.drawing import TextBox, draw_grid, draw_labels, layout_grid, layout_labels
+from mlcls_jax.inference.fonts import find_font, wrap_text
 from mlcls_jax.inference.results import Result
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -472,13 +466,13 @@ def test_other_characters_take_an_installed_font_that_has_them():
 
 
 def test_without_a_font_for_a_label_there_is_a_warning_and_still_a_picture(monkeypatch, caplog):
-    monkeypatch.setattr(drawing, "_UNICODE_FONTS", ("no such font.ttf",))
-    monkeypatch.setattr(drawing, "_reported", set())  # another test may have met the character
-    drawing._find_font_file.cache_clear()
+    monkeypatch.setattr(fonts, "_UNICODE_FONTS", ("no such font.ttf",))
+    monkeypatch.setattr(fonts, "_reported", set())  # another test may have met the character
+    fonts._find_font_file.cache_clear()
     with caplog.at_level(logging.WARNING):
         first = draw_labels(PICTURE, ["猫(0.9)"])
         draw_labels(PICTURE, ["猫(0.8)"])
-    drawing._find_font_file.cache_clear()
+    fonts._find_font_file.cache_clear()
     assert first.width == 320
     assert len(caplog.records) == 1
     assert "fonts-noto-cjk" in caplog.text
@@ -497,8 +491,7 @@ def test_every_caption_fits_on_the_sheet(columns, cell):
         assert place.caption.box[2] <= place.left + cell
         assert place.left + cell < width
     squares = [
-        drawing.TextBox([], (place.left, place.top, place.left + cell, place.top + cell))
-        for place in cells
+        TextBox([], (place.left, place.top, place.left + cell, place.top + cell)) for place in cells
     ]
     assert_fits(text_boxes + squares, font=font, width=width, height=height)
 

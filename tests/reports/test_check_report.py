@@ -15,17 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from mlcls_jax.data.findings import CheckReport, Finding, Group, Kind, SplitSummary
-from mlcls_jax.inference import drawing
-from mlcls_jax.reports import check_page, check_pictures
+from mlcls_jax.inference import fonts
+from mlcls_jax.reports import canvas, check_page, cooccurrence, histogram
+from mlcls_jax.reports.canvas import RED
 from mlcls_jax.reports.check_page import write_page
-from mlcls_jax.reports.check_pictures import (
-    RED,
-    SPLIT_COLORS,
-    draw_cooccurrence,
-    draw_histogram,
-    draw_samples,
-    sample_entries,
-)
+from mlcls_jax.reports.cooccurrence import draw_cooccurrence
+from mlcls_jax.reports.histogram import SPLIT_COLORS, draw_histogram
+from mlcls_jax.reports.samples import draw_samples, sample_entries
+from mlcls_jax.templates import environment
 from tests.helpers.photos import write_image
 
 BLUE, ORANGE, GREEN = SPLIT_COLORS
@@ -50,7 +47,7 @@ ODD_NAMES = (
 
 @pytest.fixture(autouse=True)
 def fresh_font_warnings(monkeypatch):
-    monkeypatch.setattr(drawing, "_reported", set())
+    monkeypatch.setattr(fonts, "_reported", set())
 
 
 def make_report(
@@ -89,7 +86,7 @@ def is_color(picture, color):
 
 def bar_lengths(picture, color):
     """Of each bar from above, without the legend's square, its length in pixels."""
-    lengths = is_color(picture, color)[check_pictures._HEAD_HEIGHT :].sum(1)
+    lengths = is_color(picture, color)[canvas.HEAD_HEIGHT :].sum(1)
     starts = np.flatnonzero((lengths > 0) & (np.roll(lengths, 1) == 0))
     return lengths[starts + 3]
 
@@ -137,7 +134,7 @@ def test_a_class_without_images_is_red_however_many_there_are(tmp_path, num_clas
 def test_among_many_classes_the_frequent_the_rare_and_the_missing_are_named():
     counts = np.array([0, 0, *range(200, 0, -1)])
     order = np.argsort(-counts, kind="stable")
-    panels = check_pictures._extremes(order, counts, "train")
+    panels = histogram._extremes(order, counts, "train")
     assert [list(counts[classes]) for _, classes in panels] == [
         list(range(200, 160, -1)),
         list(range(40, 0, -1)),
@@ -145,13 +142,13 @@ def test_among_many_classes_the_frequent_the_rare_and_the_missing_are_named():
     ]
     assert "2 of 2 without an image in train" in panels[2][0]
     few = np.array([3, 2, *[0] * 150])
-    panels = check_pictures._extremes(np.argsort(-few, kind="stable"), few, "train")
+    panels = histogram._extremes(np.argsort(-few, kind="stable"), few, "train")
     assert [len(classes) for _, classes in panels] == [2, 40]
 
 
 @given(st.integers(1, 10**12), st.booleans())
 def test_ticks_are_few_round_and_on_the_axis(largest, logarithmic):
-    axis = check_pictures._Axis(largest, logarithmic)
+    axis = histogram._Axis(largest, logarithmic)
     ticks = axis.ticks()
     assert ticks[0] == 0 and ticks[-1] <= largest and 2 <= len(ticks) <= 14
     shares = [axis.share(tick) for tick in ticks]
@@ -178,12 +175,12 @@ def test_names_in_any_script_and_of_any_length_are_drawn(tmp_path, num_classes):
 
 
 def test_long_names_end_in_dots_and_fill_the_width():
-    font = drawing.find_font("", size=15)
-    short = check_pictures._fit("word " * 100, font, 200)
+    font = fonts.find_font("", size=15)
+    short = canvas.fit("word " * 100, font, 200)
     assert short.endswith("…") and "word word" in short
-    assert 200 - drawing.text_width("wo", font=font) < drawing.text_width(short, font=font) <= 200
-    assert check_pictures._fit("two\n words ", font, 200) == "two words"
-    assert check_pictures._fit("anything", font, 1) == "…"
+    assert 200 - fonts.text_width("wo", font=font) < fonts.text_width(short, font=font) <= 200
+    assert canvas.fit("two\n words ", font, 200) == "two words"
+    assert canvas.fit("anything", font, 1) == "…"
 
 
 # --- co-occurrence ---
@@ -193,7 +190,7 @@ def test_a_cell_is_the_share_of_the_rows_images(tmp_path):
     together = np.array([[40, 10, 0], [10, 10, 0], [0, 0, 5]])
     draw_cooccurrence(make_report([40, 10, 5], cooccurrence=together), tmp_path / "c.png")
     picture = pixels(tmp_path / "c.png")
-    cells = {share: is_color(picture, check_pictures._shade(share)) for share in (1.0, 0.25)}
+    cells = {share: is_color(picture, cooccurrence._shade(share)) for share in (1.0, 0.25)}
     assert all(cell.sum() > 2500 for cell in cells.values())
     # A, the most frequent, is the first row: a quarter of its images has B, all of B's have A.
     (above, right), (below, left) = (np.median(np.nonzero(cells[s]), 1) for s in (0.25, 1.0))
@@ -207,13 +204,13 @@ def test_only_the_most_frequent_labels_are_in_the_matrix(tmp_path):
         draw_cooccurrence(make_report(counts), tmp_path / "c.png")
         picture = pixels(tmp_path / "c.png")
         sizes.append(picture.shape)
-        assert is_color(picture, check_pictures._DIAGONAL).sum() == 40 * 27**2
+        assert is_color(picture, cooccurrence._DIAGONAL).sum() == 40 * 27**2
     assert np.abs(np.subtract(*sizes)).max() < 40
 
 
 def test_labels_without_images_are_not_in_the_matrix(tmp_path):
     draw_cooccurrence(make_report([5, 0, 3]), tmp_path / "c.png")
-    diagonal = is_color(pixels(tmp_path / "c.png"), check_pictures._DIAGONAL)
+    diagonal = is_color(pixels(tmp_path / "c.png"), cooccurrence._DIAGONAL)
     assert diagonal.sum() == 2 * 63**2
 
 
@@ -486,9 +483,12 @@ def test_samples_stand_with_their_labels(tmp_path):
     assert re.findall(r"\S+", listed) == ["images/a.png", "cat", "images/b.png", "(no", "label)"]
 
 
+TEXT = environment("mlcls_jax.reports").from_string("{{ text }}")
+
+
 @given(st.text(st.characters(codec=None), max_size=50))
 def test_any_text_becomes_html_that_utf8_can_hold(text):
-    escaped = check_page._text(text)
+    escaped = TEXT.render(text=text)
     page = Page(escaped)
     assert page.tags == []
     kept = text.encode("utf-8", "replace").decode()
@@ -505,10 +505,10 @@ def test_a_line_takes_from_other_fonts_what_its_own_lacks():
         other = ImageFont.truetype("DejaVuSans.ttf", 20)
     except OSError:
         pytest.skip("DejaVu Sans is not installed")
-    own = drawing.find_font("", size=20)
-    assert not drawing._has_glyph(own, "ж")
+    own = fonts.find_font("", size=20)
+    assert not fonts._has_glyph(own, "ж")
     canvas = Image.new("L", (100, 40))
-    drawing.draw_line(ImageDraw.Draw(canvas), (5, 3), "aжb", font=own, color=255)
+    fonts.draw_line(ImageDraw.Draw(canvas), (5, 3), "aжb", font=own, color=255)
 
     expected = Image.new("L", (100, 40))
     draw = ImageDraw.Draw(expected)
@@ -517,14 +517,14 @@ def test_a_line_takes_from_other_fonts_what_its_own_lacks():
         draw.text((left, baseline), letter, fill=255, font=font, anchor="ls")
         left += font.getlength(letter)
     np.testing.assert_array_equal(np.asarray(canvas), np.asarray(expected))
-    assert 0 <= drawing.text_width("aжb", font=own) - (left - 5) < 3
+    assert 0 <= fonts.text_width("aжb", font=own) - (left - 5) < 3
 
 
 def test_ascii_is_drawn_as_pillow_draws_it():
-    font = drawing.find_font("", size=18)
+    font = fonts.find_font("", size=18)
     pictures = []
     for write in (
-        lambda draw: drawing.draw_line(draw, (4, 2), "AV. cat", font=font, color=255),
+        lambda draw: fonts.draw_line(draw, (4, 2), "AV. cat", font=font, color=255),
         lambda draw: draw.text((4, 2), "AV. cat", fill=255, font=font),
     ):
         pictures.append(Image.new("L", (100, 30)))

@@ -19,7 +19,7 @@ from mlcls_jax.metrics import average_precision, class_recall, metrics_of
 from mlcls_jax.models.network import Network
 from mlcls_jax.modes.evaluate import evaluate
 from mlcls_jax.modes.thresholds import thresholds
-from mlcls_jax.reports import charts, evaluate_page, mistakes
+from mlcls_jax.reports import charts, mistakes
 from mlcls_jax.reports.charts import precision_recall, score_counts
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import (
@@ -28,6 +28,7 @@ from mlcls_jax.reports.mistakes import (
     confident_mistakes,
     confusion,
 )
+from mlcls_jax.reports.page import shorten
 from tests.helpers.photos import write_photos
 from tests.reports.test_check_report import Page
 
@@ -445,5 +446,5 @@ def test_one_label_an_image_has_no_thresholds(tmp_path):
 
 
 def test_what_is_longer_than_a_line_is_cut():
-    assert evaluate_page._short("x" * 61) == "x" * 59 + "…"
-    assert evaluate_page._short("x" * 60) == "x" * 60
+    assert shorten("x" * 61) == "x" * 59 + "…"
+    assert shorten("x" * 60) == "x" * 60

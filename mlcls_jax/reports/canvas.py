@@ -1,0 +1,61 @@
+"""Colours, sizes and text for the charts of a checked data set.
+
+They are drawn by Pillow, and not by a plotting library, because names of labels may be of any
+script, and `inference/fonts.py` finds a font for each character of a name.
+"""
+
+import bisect
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from mlcls_jax.files import replacing
+from mlcls_jax.inference.fonts import Color, Font, draw_line, find_font, text_width
+
+MAX_ROWS = 40  # names below each other
+
+RED = (208, 0, 30)  # for what is missing
+TEXT, FAINT, GRID = (32, 33, 36), (95, 99, 104), (222, 225, 230)
+
+TITLE_SIZE, NAME_SIZE, SMALL_SIZE = 22, 15, 12
+MARGIN, HEAD_HEIGHT = 24, 84
+
+
+def draw_name(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: Font, color: Color | int
+) -> None:
+    """Draw text that ends at `place` = (right, middle)."""
+    right, middle = place
+    corner = (right - text_width(text, font=font), middle - sum(font.getmetrics()) / 2)
+    draw_line(draw, corner, text, font=font, color=color)
+
+
+def fit(text: str, font: Font, width: int) -> str:
+    """Return one line of at most `width` pixels, its end replaced by … where it is longer."""
+    text = shorten(text, 200)
+    if text_width(text, font=font) <= width:
+        return text
+    # The longest beginning that fits; longer ones are wider.
+    beginnings = range(len(text))
+    kept = bisect.bisect_right(
+        beginnings, width, key=lambda n: text_width(text[:n] + "…", font=font)
+    )
+    return text[: max(kept - 1, 0)] + "…"
+
+
+def shorten(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def notice(text: str) -> Image.Image:
+    picture = Image.new("RGB", (760, 100), "white")
+    font = find_font("", size=NAME_SIZE)
+    ImageDraw.Draw(picture).text((MARGIN, 50), text, fill=TEXT, font=font, anchor="lm")
+    return picture
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write the picture as PNG."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
