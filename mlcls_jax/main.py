@@ -13,9 +13,8 @@ import os
 import re
 import shlex
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app
 
@@ -23,6 +22,7 @@ from mlcls_jax import __version__, command_line, lazy, paths, usage
 from mlcls_jax import config as schema
 from mlcls_jax.errors import PreemptedError, UserError, WorkdirError, nearest
 from mlcls_jax.huge_pages import restart_with_huge_pages
+from mlcls_jax.modes.result import Result
 from mlcls_jax.start import (
     collect_rarely,
     start_console,
@@ -205,10 +205,10 @@ def _run_command(name: str, arguments: list[str]) -> None:
         _leave(70)
 
 
-def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
+def _run_mode(config: schema.Config, workdir: Path) -> Result | None:
     """Run the mode, the only one that writes into its workdir.
 
-    Of several processes the first one writes; the others give an empty result.
+    Of several processes the first one writes; the others give None.
     """
     from mlcls_jax import parallel
     from mlcls_jax.lock import locked, locked_folder
@@ -224,13 +224,13 @@ def _run_mode(config: schema.Config, workdir: Path) -> dict[str, Any]:
     if not parallel.is_lead():
         start_console(logging.WARNING)
         lazy.load(MODES[config.mode])(config, workdir)
-        return {}
+        return None
     open_workdir(workdir)
     with locked(locked_folder(config, workdir)):
         return _run_lead(config, workdir)
 
 
-def _run_lead(config: schema.Config, workdir: Path) -> dict[str, Any]:
+def _run_lead(config: schema.Config, workdir: Path) -> Result:
     """Run the mode with its log and result file in the workdir."""
     from mlcls_jax import files
 
@@ -247,118 +247,15 @@ def _run_lead(config: schema.Config, workdir: Path) -> dict[str, Any]:
             os.replace(result_file, result_file.with_suffix(".json.bak"))
         files.write_json(result_file, {"done_flag": False, **fault})
         raise
-    files.write_json(result_file, {"done_flag": True, **result})
+    files.write_json(result_file, {"done_flag": True, **result.to_json()})
     return result
 
 
-def _summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> str:
+def _summary(config: schema.Config, workdir: Path, result: Result) -> str:
     """What was written where, and what to do next."""
-    from mlcls_jax.metrics import MAIN_METRIC, as_text
-
     same = [a for a in sys.argv[1:] if not re.match(r"--?config\.(mode\b|predict\.)", a)]
     command = f"{usage.program()} {shlex.join(same)}"
-    lines = [""]
-    if config.mode == "train":
-        written, metric = result["paths"], MAIN_METRIC[config.model.task]
-        model, rate = written.get("best_model") or written["last_model"], result["images_per_s"]
-        speed = f" at {rate:.0f} images/s" if rate else ""
-        best = f"{result['best_weights']} weights of epoch {result['best_epoch']}"
-        lines += [
-            f"{metric} {as_text(result[metric])} on the validation images: "
-            f"{best if result['best_epoch'] else 'the last weights are kept, none is the best'}, "
-            f"after {result['seconds']:.0f} s{speed}.",
-            f"  model        {model}",
-            *([f"  predictions  {written['predictions']}"] if "predictions" in written else []),
-            f"  curves       tensorboard --logdir={shlex.quote(str(workdir))}"
-            + ("" if find_spec("tensorboard") else "  (pip install tensorboard)"),
-            "Next:",
-        ]
-        samples = written.get("samples", "<image or folder>")
-        if usage.program() == "mlcls":
-            predict = {
-                "--model_dir": model,
-                "--input": samples,
-                "--save_path": workdir / "predictions",
-            }
-            flags = [f"{flag}={value}" for flag, value in predict.items()]
-            lines += [
-                f"  mlcls evaluate {shlex.quote(f'--workdir={workdir}')}",
-                f"  mlcls predict {shlex.join(flags)}",
-            ]
-        else:
-            lines += [
-                f"  {command} --config.mode=evaluate",
-                f"  {command} --config.mode=predict --config.predict.input={samples}",
-            ]
-    elif config.mode == "evaluate":
-        lines += [
-            f"{name:16} {as_text(result[name])}"
-            for name in ("MultiLabelMAP", "OF1", "CF1", "OP", "OR", "CP", "CR", "LabelAccuracy",
-                         "SampleAccuracy", "HammingDistance", "Top1", "Top5", "BalancedAccuracy")
-            if name in result
-        ]  # fmt: skip
-        lines += [f"on {result['images']:,} images; by class in {workdir}/evaluate_result.json"]
-        if "report" in result:
-            lines += [f"  report  {result['report']}"]
-        if "thresholds" in result:
-            lines += ["", *_thresholds_summary(result["thresholds"])]
-    elif config.mode == "thresholds":
-        lines += _thresholds_summary(result)
-        lines += [f"by class in {workdir}/thresholds_result.json"]
-    elif config.mode == "export":
-        lines += [
-            f"  {file['path']}  {file['bytes'] / 1e6:,.1f} MB, scores within "
-            f"{file['largest_difference']:.1g} of JAX'"
-            for file in result["files"].values()
-        ]
-        lines += [f"and the bundle, in {result['output']}; docs/export.md says how each is loaded"]
-    elif config.mode == "predict":
-        lines += [f"{result['images']:,} images labelled; JSON and pictures in {result['output']}"]
-    else:
-        lines += _check_summary(config, workdir, result)
-    lines += [f"warning: {text}" for text in result.get("warnings", [])]
-    skipped = result.get("skipped_images", [])
-    if skipped:
-        lines += [f"{len(skipped)} unreadable images were left out:", *skipped[:10]]
-        lines += [f"all of them in {workdir}/{config.mode}_result.json"] * (len(skipped) > 10)
-    return "\n".join(lines)
-
-
-def _thresholds_summary(result: dict[str, Any]) -> list[str]:
-    """The numbers before and after, and on images that the thresholds were not chosen on."""
-    columns = [when for when in ("before", "after", "cross_validated") if when in result]
-    lines = [f"{'':12}" + "".join(f"{when.replace('_', '-'):>18}" for when in columns)]
-    for name in ("OF1", "CF1", "OP", "OR", "CP", "CR"):
-        lines.append(f"{name:12}" + "".join(f"{result[when][name]:18.4f}" for when in columns))
-    for name in ("ECE", "NLL", "temperature"):
-        numbers = [result[name][when] for when in ("before", "after")]
-        lines.append(f"{name:12}" + "".join(f"{number:18.4f}" for number in numbers))
-    lines.append(f"Thresholds and temperature are in {result['model_dir']}.")
-    if missed := sum("cannot be reached" in row["note"] for row in result["classes"]):
-        lines.append(f"{missed} labels cannot reach what was wanted.")
-    return lines
-
-
-def _check_summary(config: schema.Config, workdir: Path, result: dict[str, Any]) -> list[str]:
-    found = result["attributes"]
-    lists = (
-        f"{count:,} {key.removesuffix('_samples')}"
-        for key, count in found.items()
-        if key.endswith("_samples")
-    )
-    warnings = sum(result["findings"]["warning"].values())
-    lines = [
-        "Check dataset passed !",
-        f"{', '.join(lists)} images, {found['num_classes']} labels; "
-        f"{warnings:,} warning{'' if warnings == 1 else 's'}.",
-        f"  report  {workdir / result['report']}",
-    ]
-    if not config.check_dataset.pixels:
-        lines.append(
-            "Only headers were read: --config.check_dataset.pixels=True decodes every image and"
-            " looks for near duplicates."
-        )
-    return lines
+    return "\n".join(["", *result.summary(config, workdir, command)])
 
 
 def _fail(message: str, hint: str | None, *, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,68 @@ log = logging.getLogger(__name__)
 SUMMARY = ("OF1", "CF1", "OP", "OR", "CP", "CR")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Thresholds that were put into a bundle, and what they change."""
+
+    model_dir: Path
+    wanted: dict[str, Any]  # options of the choice, and the number of images
+    folds: int
+    # The following have the keys "before" and "after".
+    temperature: dict[str, float]
+    log_loss: dict[str, float]
+    calibration_error: dict[str, float]
+    mean_average_precision: dict[str, float | None]
+    # Metrics before and after, and "cross_validated": of images that the thresholds were not chosen
+    # on, where there are enough.
+    metrics: dict[str, dict[str, float]]
+    classes: list[dict[str, Any]]  # a row per class
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stands in result files."""
+        return {
+            "model_dir": str(self.model_dir),
+            **self.wanted,
+            "folds": self.folds,
+            "temperature": self.temperature,
+            "NLL": self.log_loss,
+            "ECE": self.calibration_error,
+            "MultiLabelMAP": self.mean_average_precision,
+            **self.metrics,
+            "classes": self.classes,
+        }
+
+    def summary(self) -> list[str]:
+        """Return a table of the metrics before, after and cross-validated."""
+        lines = [f"{'':12}" + "".join(f"{when.replace('_', '-'):>18}" for when in self.metrics)]
+        for name in SUMMARY:
+            numbers = [metrics[name] for metrics in self.metrics.values()]
+            lines.append(f"{name:12}" + "".join(f"{number:18.4f}" for number in numbers))
+        calibration = {
+            "ECE": self.calibration_error,
+            "NLL": self.log_loss,
+            "temperature": self.temperature,
+        }
+        for name, values in calibration.items():
+            lines.append(f"{name:12}{values['before']:18.4f}{values['after']:18.4f}")
+        lines.append(f"Thresholds and temperature are in {self.model_dir}.")
+        if missed := sum("cannot be reached" in row["note"] for row in self.classes):
+            lines.append(f"{missed} labels cannot reach what was wanted.")
+        return lines
+
+
 def fit_thresholds(
     model_dir: Path,
     bundle: Bundle,
     logits: np.ndarray,
     targets: np.ndarray,
     options: schema.Thresholds,
-) -> dict[str, Any]:
+) -> Fitted:
     """Choose thresholds and temperature, write them into the bundle, and tell what they change.
 
     They start from the bare logits [N, K], whatever the bundle holds: done again on the same
     images, the result is the same. An `inference.json` with thresholds that were chosen otherwise
     is kept as `inference.json.bak`.
-
-    Returns:
-      Metrics before, after, and after on images that the thresholds were not chosen on
-      (`cross_validated`); calibration before and after; and a row a class.
     """
     wanted = {
         "objective": options.objective,
@@ -73,21 +120,25 @@ def fit_thresholds(
         "Thresholds of %s: OF1 %.4f, was %.4f.",
         model_dir, measured["after"]["OF1"], measured["before"]["OF1"],
     )  # fmt: skip
-    return {
-        "model_dir": str(model_dir),
-        **facts,
-        "folds": min(FOLDS, len(targets)),
-        "temperature": temperatures,
-        "NLL": {when: log_loss(logits, targets, temperature=t) for when, t in temperatures.items()},
-        "ECE": {when: calibration_bins(s, targets).error for when, s in scores.items()},
+    return Fitted(
+        model_dir=model_dir,
+        wanted=facts,
+        folds=min(FOLDS, len(targets)),
+        temperature=temperatures,
+        log_loss={
+            when: log_loss(logits, targets, temperature=t) for when, t in temperatures.items()
+        },
+        calibration_error={when: calibration_bins(s, targets).error for when, s in scores.items()},
         # No temperature changes the order.
-        "MultiLabelMAP": for_json(dict.fromkeys(scores, mean_average_precision(logits, targets))),
-        **{
+        mean_average_precision=for_json(
+            dict.fromkeys(scores, mean_average_precision(logits, targets))
+        ),
+        metrics={
             when: {key: float(numbers[key]) for key in SUMMARY}
             for when, numbers in measured.items()
         },
-        "classes": _rows(bundle.labels, targets, thresholds, choice, measured, options),
-    }
+        classes=_rows(bundle.labels, targets, thresholds, choice, measured, options),
+    )
 
 
 def _store(model_dir: Path, choice: Choice, temperature: float, facts: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """mode=check_dataset: all that is wrong with an MLClsDataset, told at once and with pictures."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,72 @@ from mlcls_jax.reports.samples import draw_samples
 
 log = logging.getLogger(__name__)
 
+FOLDER = "check_dataset"  # in the workdir
 SHOWN = 3  # findings of a kind in the terminal; the page and findings.txt have more
 
 
-def check_dataset(config: schema.Config, workdir: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class CheckResult:
+    """What the check found, and the samples that were drawn of each split."""
+
+    report: CheckReport
+    samples: dict[str, list[str]]  # paths in the workdir
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `check_dataset_result.json`, in the originals' keys."""
+        splits: dict[str, Any] = {}
+        for name, part in self.report.splits.items():
+            splits[f"{name}_samples"] = part.images
+            splits[f"{name}_sample_paths"] = self.samples.get(name, [])
+        return {
+            "check_pass": self.report.passed,
+            "attributes": {
+                "label_file": self.report.label_file,
+                "num_classes": len(self.report.labels),
+                **splits,
+            },
+            "analysis": {
+                "histogram": f"{FOLDER}/histogram.png",
+                "cooccurrence": f"{FOLDER}/cooccurrence.png",
+            },
+            "findings": {
+                severity: {group.name: group.count for group in self._groups(severity)}
+                for severity in ("error", "warning", "note")
+            },
+            "report": f"{FOLDER}/report.html",
+            "dataset_path": str(self.report.root),
+            "show_type": "image",
+            "dataset_type": "MLClsDataset",
+        }
+
+    def summary(self, config: schema.Config, workdir: Path, command: str) -> list[str]:
+        """Return the numbers of images, labels and warnings, and where the report is."""
+        images = ", ".join(f"{part.images:,} {name}" for name, part in self.report.splits.items())
+        warnings = sum(group.count for group in self._groups("warning"))
+        lines = [
+            "Check dataset passed !",
+            f"{images} images, {len(self.report.labels)} labels; "
+            f"{warnings:,} warning{'' if warnings == 1 else 's'}.",
+            f"  report  {workdir / FOLDER / 'report.html'}",
+        ]
+        if not config.check_dataset.pixels:
+            lines.append(
+                "Only headers were read: --config.check_dataset.pixels=True decodes every image and"
+                " looks for near duplicates."
+            )
+        return lines
+
+    def _groups(self, severity: str) -> list[Group]:
+        return [group for group in self.report.groups if group.kind.severity == severity]
+
+
+def check_dataset(config: schema.Config, workdir: Path) -> CheckResult:
     """Convert and divide the data set if asked to, check it, and write the report.
 
     What was converted and has no validation images is divided, too.
 
-    Returns:
-      The content of `check_dataset_result.json`, in the originals' keys.
-
     Raises:
-      CheckFailedError: the check found errors; carries that content all the same.
+      CheckFailedError: the check found errors; carries the content of the result file.
       ConvertFailedError, SplitFailedError: the data set is as it was.
       DatasetFileNotFoundError: there is no data set at `data.dir`.
     """
@@ -41,7 +95,7 @@ def check_dataset(config: schema.Config, workdir: Path) -> dict[str, Any]:
         divide = divide or "val" not in conversion.images  # or the check would fail for want of it
     if divide:
         _tell_split(split(config.data, options.split, seed=config.seed), options.split)
-    folder = workdir / "check_dataset"
+    folder = workdir / FOLDER
     folder.mkdir(exist_ok=True)
     report = check(
         config.data.dir,
@@ -58,42 +112,16 @@ def check_dataset(config: schema.Config, workdir: Path) -> dict[str, Any]:
     for group in report.groups:
         _tell(group)
 
-    result = summarize(report, samples, workdir)
+    paths = {
+        name: [str(path.relative_to(workdir)) for path in drawn] for name, drawn in samples.items()
+    }
+    result = CheckResult(report, paths)
     if not report.passed:
         errors = [group for group in report.groups if group.kind.severity == "error"]
         kinds = "; ".join(f"{group.kind.title}: {group.count:,}" for group in errors)
         hint = f"All of them, and what would be right: {folder / 'report.html'}"
-        raise CheckFailedError(f"{report.root}: {kinds}", hint, facts=result)
+        raise CheckFailedError(f"{report.root}: {kinds}", hint, facts=result.to_json())
     return result
-
-
-def summarize(report: CheckReport, samples: dict[str, list[Path]], workdir: Path) -> dict[str, Any]:
-    """The result in the originals' keys, and the numbers of findings by kind."""
-    splits: dict[str, Any] = {}
-    for name, part in report.splits.items():
-        splits[f"{name}_samples"] = part.images
-        paths = samples.get(name, [])
-        splits[f"{name}_sample_paths"] = [str(path.relative_to(workdir)) for path in paths]
-    return {
-        "check_pass": report.passed,
-        "attributes": {
-            "label_file": report.label_file,
-            "num_classes": len(report.labels),
-            **splits,
-        },
-        "analysis": {
-            "histogram": "check_dataset/histogram.png",
-            "cooccurrence": "check_dataset/cooccurrence.png",
-        },
-        "findings": {
-            severity: {g.name: g.count for g in report.groups if g.kind.severity == severity}
-            for severity in ("error", "warning", "note")
-        },
-        "report": "check_dataset/report.html",
-        "dataset_path": str(report.root),
-        "show_type": "image",
-        "dataset_type": "MLClsDataset",
-    }
 
 
 def _tell_conversion(conversion: Conversion) -> None:

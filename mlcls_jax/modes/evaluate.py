@@ -1,6 +1,8 @@
 """mode=evaluate: the metrics of a bundle on the validation images, and a report about them."""
 
+import dataclasses
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,19 +17,27 @@ from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score, to_scores
 from mlcls_jax.inference.bundle import Bundle, read_bundle
-from mlcls_jax.inference.threshold_fit import fit_thresholds
+from mlcls_jax.inference.threshold_fit import Fitted, fit_thresholds
 from mlcls_jax.metrics import (
     MAIN_METRIC,
+    as_text,
     average_precision,
     class_recall,
     for_json,
     metrics_of,
 )
+from mlcls_jax.modes.result import remarks
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import Illustrator
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
 
 log = logging.getLogger(__name__)
+
+# Metrics that the terminal shows, as far as the task has them.
+SUMMARY = (
+    *("MultiLabelMAP", "OF1", "CF1", "OP", "OR", "CP", "CR", "LabelAccuracy", "SampleAccuracy"),
+    *("HammingDistance", "Top1", "Top5", "BalancedAccuracy"),
+)
 
 
 class Outputs(NamedTuple):
@@ -44,7 +54,50 @@ class Outputs(NamedTuple):
     skipped: list[str]  # messages of unreadable images
 
 
-def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult:
+    """The metrics of a bundle, and what else was asked for."""
+
+    metrics: dict[str, float | None]
+    details: dict[str, Any]  # what the metrics depend on, and those per class
+    images: int
+    model_dir: Path
+    skipped_images: list[str]  # messages of unreadable images
+    warnings: list[str]
+    thresholds: Fitted | None  # chosen after the evaluation
+    report: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `evaluate_result.json`."""
+        result = {
+            **self.metrics,
+            **self.details,
+            "images": self.images,
+            "model_dir": str(self.model_dir),
+            "skipped_images": self.skipped_images,
+            "warnings": self.warnings,
+        }
+        if self.thresholds:
+            result["thresholds"] = self.thresholds.to_json()
+        if self.report:
+            result["report"] = str(self.report)
+        return result
+
+    def summary(self, config: schema.Config, workdir: Path, command: str) -> list[str]:
+        """Return the metrics, and where the rest is."""
+        result_file = workdir / "evaluate_result.json"
+        lines = [
+            f"{name:16} {as_text(self.metrics[name])}" for name in SUMMARY if name in self.metrics
+        ]
+        lines += [f"on {self.images:,} images; by class in {result_file}"]
+        if self.report:
+            lines += [f"  report  {self.report}"]
+        if self.thresholds:
+            lines += ["", *self.thresholds.summary()]
+        return lines + remarks(result_file, warnings=self.warnings, skipped=self.skipped_images)
+
+
+def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
     """Evaluate the bundle `evaluate.model_dir`, or the workdir's best model.
 
     With `evaluate.report` a page is written into the folder `evaluate` of the workdir; with
@@ -52,7 +105,7 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
     the thresholds that it had.
 
     Returns:
-      The content of `evaluate_result.json`.
+      The outcome; None in all processes but the first.
 
     Raises:
       WeightsError: the bundle is missing or damaged.
@@ -60,64 +113,91 @@ def evaluate(config: schema.Config, workdir: Path) -> dict[str, Any]:
     """
     choose = config.evaluate.thresholds
     outputs = run_bundle(config, workdir, thresholds=choose)
-    bundle, labels, targets = outputs.bundle, outputs.bundle.labels, outputs.targets
-    task, method = bundle.model.network.config.task, config.evaluate.map_type
+    if not parallel.is_lead():
+        return None
+    evaluation = measure(outputs, config.evaluate)
+    warnings = warn(evaluation)
+    fitted = report = None
+    if choose:
+        fitted = fit_thresholds(
+            outputs.model_dir, outputs.bundle, outputs.logits, outputs.targets, config.thresholds
+        )
+        evaluation = dataclasses.replace(evaluation, chosen=fitted.to_json())
+    if config.evaluate.report:
+        illustrate = Illustrator(outputs.bundle, outputs.source, outputs.indices)
+        report = write_report(workdir / "evaluate", evaluation, illustrate)
+        log.info("Report: %s", report)
+    return EvaluateResult(
+        metrics=for_json(evaluation.metrics),
+        details=details_of(evaluation, config.evaluate.map_type),
+        images=len(outputs.targets),
+        model_dir=outputs.model_dir,
+        skipped_images=outputs.skipped,
+        warnings=warnings,
+        thresholds=fitted,
+        report=report,
+    )
+
+
+def measure(outputs: Outputs, options: schema.Evaluate) -> Evaluation:
+    """Return the metrics of a bundle's outputs, at `options.threshold` or at the bundle's own."""
+    bundle, targets = outputs.bundle, outputs.targets
+    task = bundle.model.network.config.task
     scores = to_scores(outputs.logits, task, temperature=bundle.temperature)
     threshold, calibration = bundle.threshold, bundle.facts.get("calibration")
-    if config.evaluate.threshold is not None:
-        threshold, calibration = config.evaluate.threshold, None
+    if options.threshold is not None:
+        threshold, calibration = options.threshold, None
     metrics = metrics_of(
-        task, scores, targets, threshold=threshold, method=method, ranking=outputs.logits
+        task,
+        scores,
+        targets,
+        threshold=threshold,
+        method=options.map_type,
+        ranking=outputs.logits,
     )
     if task == "single":
         by_class = class_recall(scores, targets)
-        details: dict[str, Any] = {"recall": by_label(labels, by_class)}
     else:
-        by_class = average_precision(outputs.logits, targets, method=method)
-        is_one = isinstance(threshold, float)
-        details = {
-            "map_type": method,
-            "threshold": threshold if is_one else dict(zip(labels, threshold, strict=True)),
-            "average_precision": by_label(labels, by_class),
-        }
-    advice = Advice(quiet=not parallel.is_lead())
-    if np.isnan(metrics[MAIN_METRIC[task]]):
-        advice.tell(about_positives("validation", labels, (targets >= 1).sum(0)))
-    if task != "single" and isinstance(threshold, float):
-        advice.tell(about_decisions(metrics, threshold))
-    result = {
-        **for_json(metrics),
-        **details,
-        "images": len(targets),
-        "model_dir": str(outputs.model_dir),
-        "skipped_images": outputs.skipped,
-        "warnings": advice.told,
+        by_class = average_precision(outputs.logits, targets, method=options.map_type)
+    return Evaluation(
+        model_dir=outputs.model_dir,
+        task=task,
+        labels=bundle.labels,
+        scores=scores,
+        targets=targets,
+        metrics=metrics,
+        by_class=by_class,
+        threshold=None if task == "single" else threshold,
+        temperature=bundle.temperature,
+        calibration=calibration,
+        skipped=len(outputs.skipped),
+        chosen=None,
+    )
+
+
+def warn(evaluation: Evaluation) -> list[str]:
+    """Log what makes the numbers doubtful, and return it."""
+    advice, metrics = Advice(), evaluation.metrics
+    if np.isnan(metrics[MAIN_METRIC[evaluation.task]]):
+        positives = (evaluation.targets >= 1).sum(0)
+        advice.tell(about_positives("validation", evaluation.labels, positives))
+    if isinstance(evaluation.threshold, float):
+        advice.tell(about_decisions(metrics, evaluation.threshold))
+    return advice.told
+
+
+def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
+    """Return the metrics per class, and what they depend on."""
+    labels, threshold = evaluation.labels, evaluation.threshold
+    values = by_label(labels, evaluation.by_class)
+    if threshold is None:
+        return {"recall": values}
+    is_one = isinstance(threshold, float)
+    return {
+        "map_type": map_type,
+        "threshold": threshold if is_one else dict(zip(labels, threshold, strict=True)),
+        "average_precision": values,
     }
-    if not parallel.is_lead():
-        return result
-    if choose:
-        result["thresholds"] = fit_thresholds(
-            outputs.model_dir, bundle, outputs.logits, targets, config.thresholds
-        )
-    if config.evaluate.report:
-        evaluation = Evaluation(
-            model_dir=outputs.model_dir,
-            task=task,
-            labels=labels,
-            scores=scores,
-            targets=targets,
-            metrics=metrics,
-            by_class=by_class,
-            threshold=None if task == "single" else threshold,
-            temperature=bundle.temperature,
-            calibration=calibration,
-            skipped=len(outputs.skipped),
-            chosen=result.get("thresholds"),
-        )
-        illustrate = Illustrator(bundle, outputs.source, outputs.indices)
-        result["report"] = str(write_report(workdir / "evaluate", evaluation, illustrate))
-        log.info("Report: %s", result["report"])
-    return result
 
 
 def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Outputs:

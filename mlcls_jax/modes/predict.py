@@ -1,8 +1,10 @@
 """mode=predict: a JSON and an annotated picture for every image."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,38 @@ from mlcls_jax.inference.image_inputs import local_paths
 from mlcls_jax.inference.opening import is_weight_file, open_model
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.results import Result, is_folder
+from mlcls_jax.modes.result import remarks
 
 log = logging.getLogger(__name__)
 
 SHOWN = 10  # results printed line by line
 
 
-def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PredictResult:
+    """How many images were labelled, and by what."""
+
+    images: int
+    skipped_images: list[str]  # messages of unreadable images
+    model_dir: str
+    output: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `predict_result.json`."""
+        return dataclasses.asdict(self)
+
+    def summary(self, config: schema.Config, workdir: Path, command: str) -> list[str]:
+        """Return where the results are."""
+        return [
+            f"{self.images:,} images labelled; JSON and pictures in {self.output}",
+            *remarks(workdir / "predict_result.json", skipped=self.skipped_images),
+        ]
+
+
+def predict(config: schema.Config, workdir: Path) -> PredictResult:
     """Label the images in `predict.input` by a bundle: `predict.model_dir`, or the best model.
 
     A weight file, as `predict.model_dir`, is taken to be of `model.name`.
-
-    Returns:
-      The content of `predict_result.json`.
 
     Raises:
       WeightsError: the bundle or weight file is missing or damaged.
@@ -70,12 +91,7 @@ def predict(config: schema.Config, workdir: Path) -> dict[str, Any]:
         written += 1
     if written > SHOWN:
         log.info("… and %d more.", written - SHOWN)
-    return {
-        "images": written,
-        "skipped_images": skipped,
-        "model_dir": readable(str(model_dir)),
-        "output": readable(output),
-    }
+    return PredictResult(written, skipped, readable(str(model_dir)), readable(output))
 
 
 def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, str | Path], None]]:

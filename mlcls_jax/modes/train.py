@@ -36,6 +36,7 @@ from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.evaluate import check_labels
+from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.reports.page import count
 from mlcls_jax.reports.predictions import write_pictures
 from mlcls_jax.training.advice import (
@@ -70,7 +71,6 @@ from mlcls_jax.workdir import (
 
 log = logging.getLogger(__name__)
 
-RESULT_FILE = "train_result.json"
 PATHS = {
     "checkpoints": CHECKPOINTS,
     "config": CONFIG_FILE,
@@ -79,13 +79,13 @@ PATHS = {
 }
 
 
-def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
+def train(config: schema.Config, workdir: Path) -> TrainResult | None:
     """Train, evaluate, keep the best weights as a bundle; go on where an earlier run stopped.
 
     With several processes all of them run this, and the first one writes.
 
     Returns:
-      The content of `train_result.json`.
+      The outcome; None in all processes but the first.
 
     Raises:
       PreemptedError: the run was asked to end, or its time is over; the same command goes on.
@@ -113,7 +113,7 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
     if lead:
         claim(workdir, config, facts)
     parallel.barrier("workdir claimed")
-    if finished := finished_result(workdir, plan):
+    if finished := finished_result(workdir, plan, metric):
         return finished
 
     begin = partial(init_state, optimizer=optimizer, ema=has_ema)
@@ -248,25 +248,26 @@ def train(config: schema.Config, workdir: Path) -> dict[str, Any]:
         if lead:
             save(workdir / LAST_MODEL, variables=variables, facts=facts)
     if not lead:
-        return {}
+        return None
     if best and config.model.task != "single":
         advice.tell(about_decisions(best.get("metrics", {}), config.evaluate.training_threshold))
     pictures = write_pictures(config.log.pictures, data.validation, workdir / model, workdir)
     paths = {model: model, **PATHS}
     skipped = [message for reader in readers for message in reader.broken.values()]
-    return {
-        metric: best and best[metric],
-        "best_epoch": best and best["epoch"],
-        "best_weights": best and best["weights"],
-        "epochs": plan.epochs,
-        "steps": plan.total_steps,
-        "images_per_s": round(recorder.images_per_second, 1) or None,
-        "seconds": round(seconds, 1),
-        "nonfinite_steps": recorder.nonfinite_steps,
-        "skipped_images": sorted(skipped),
-        "warnings": advice.told,
-        "paths": {name: str(workdir / path) for name, path in paths.items()} | pictures,
-    }
+    return TrainResult(
+        main_metric=metric,
+        metric=best and best[metric],
+        best_epoch=best and best["epoch"],
+        best_weights=best and best["weights"],
+        epochs=plan.epochs,
+        steps=plan.total_steps,
+        images_per_s=round(recorder.images_per_second, 1) or None,
+        seconds=round(seconds, 1),
+        nonfinite_steps=recorder.nonfinite_steps,
+        skipped_images=sorted(skipped),
+        warnings=advice.told,
+        paths={name: str(workdir / path) for name, path in paths.items()} | pictures,
+    )
 
 
 def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
@@ -462,7 +463,7 @@ def keep_best(
     return best
 
 
-def finished_result(workdir: Path, plan: Plan) -> dict[str, Any] | None:
+def finished_result(workdir: Path, plan: Plan, metric: str) -> TrainResult | None:
     """The result of the run in `workdir` if it is complete."""
     path = workdir / RESULT_FILE
     if not path.exists() or not any((workdir / m).exists() for m in (BEST_MODEL, LAST_MODEL)):
@@ -471,7 +472,7 @@ def finished_result(workdir: Path, plan: Plan) -> dict[str, Any] | None:
     if not result.get("done_flag") or result.get("steps") != plan.total_steps:
         return None
     log.info("This run is complete; nothing to do. A new one needs another --workdir.")
-    return result
+    return TrainResult.from_json(result, metric)
 
 
 def report_plan(

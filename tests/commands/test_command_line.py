@@ -12,6 +12,8 @@ import pytest
 
 from mlcls_jax import config as schema
 from mlcls_jax import main
+from mlcls_jax.modes import train_result
+from mlcls_jax.modes.train_result import TrainResult
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG, WORKDIR = "--config=configs/lcnet.py", "--workdir=never-made"
@@ -20,6 +22,8 @@ CONFIG, WORKDIR = "--config=configs/lcnet.py", "--workdir=never-made"
 PROGRAM = """
 import importlib, json, os, sys
 from mlcls_jax import main
+from mlcls_jax.modes import train_result
+from mlcls_jax.modes.train_result import TrainResult
 for command in sys.argv[2:]:  # what they import is imported once
     importlib.import_module(main.COMMANDS[command].rpartition(".")[0])
 for number, argv in enumerate(json.load(sys.stdin)):
@@ -256,14 +260,16 @@ def test_the_commands_proposed_after_training_are_as_short_as_those_typed(monkey
         "MultiLabelMAP": 0.5, "best_weights": "ema", "best_epoch": 3, "seconds": 9.0,
         "images_per_s": 10.0, "skipped_images": [],
         "paths": {"best_model": "my runs/a/best_model", "samples": "my runs/a/samples"},
+        "epochs": 3, "steps": 9,
     }  # fmt: skip
-    monkeypatch.setattr(main, "find_spec", lambda name: None)
-    text = main._summary(schema.Config(), Path("my runs/a"), result)
+    finished = TrainResult.from_json(result, "MultiLabelMAP")
+    monkeypatch.setattr(train_result, "find_spec", lambda name: None)
+    text = main._summary(schema.Config(), Path("my runs/a"), finished)
     assert "  mlcls evaluate '--workdir=my runs/a'\n" in text
     assert (
         "  mlcls predict '--model_dir=my runs/a/best_model' '--input=my runs/a/samples'"
         " '--save_path=my runs/a/predictions'" in text
     )
     assert "tensorboard --logdir='my runs/a'  (pip install tensorboard)" in text
-    monkeypatch.setattr(main, "find_spec", lambda name: name)
-    assert "pip install" not in main._summary(schema.Config(), Path("my runs/a"), result)
+    monkeypatch.setattr(train_result, "find_spec", lambda name: name)
+    assert "pip install" not in main._summary(schema.Config(), Path("my runs/a"), finished)

@@ -10,6 +10,8 @@ import pytest
 
 from mlcls_jax import config as schema
 from mlcls_jax import main, usage
+from mlcls_jax.modes.predict import PredictResult
+from mlcls_jax.modes.train_result import TrainResult
 from tests.helpers.photos import write_lines, write_photos
 
 REPOSITORY = Path(__file__).parents[2]
@@ -249,15 +251,18 @@ def test_the_commands_proposed_after_training_repeat_its_flags(tmp_path, monkeyp
     result = {
         "MultiLabelMAP": 0.5, "best_weights": "ema", "best_epoch": 3, "seconds": 9.0,
         "images_per_s": 10.0, "skipped_images": [], "paths": {"best_model": "my runs/a/best_model"},
+        "epochs": 3, "steps": 9,
     }  # fmt: skip
-    text = main._summary(schema.Config(), Path("my runs/a"), result)
+    finished = TrainResult.from_json(result, "MultiLabelMAP")
+    text = main._summary(schema.Config(), Path("my runs/a"), finished)
     command = f"{CONFIG} '--workdir=my runs/a' --config.model.image_size=64"
     assert f"{usage.program()} {command} --config.mode=evaluate" in text
     assert f"{usage.program()} {command} --config.mode=predict " in text
 
 
 def test_skipped_images_are_listed_after_a_run(tmp_path):
-    result = {"images": 3, "output": "out", "skipped_images": [f"{i}.jpg" for i in range(12)]}
+    skipped = [f"{i}.jpg" for i in range(12)]
+    result = PredictResult(images=3, skipped_images=skipped, model_dir="model", output="out")
     config = schema.Config(mode="predict")
     text = main._summary(config, tmp_path, result)
     assert "12 unreadable images were left out:" in text

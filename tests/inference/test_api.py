@@ -361,7 +361,7 @@ def test_the_mode_takes_a_weight_file_of_the_models_name(tmp_path, small, paths)
         model=replace(Config().model, name="PP-LCNet_x0_25"),
         predict=replace(Config().predict, input=str(paths[0]), model_dir=str(small[1])),
     )
-    assert predict(config, tmp_path)["images"] == 1
+    assert predict(config, tmp_path).images == 1
     assert (tmp_path / f"predictions/{paths[0].stem}_res.json").exists()
 
 

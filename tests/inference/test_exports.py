@@ -187,7 +187,7 @@ def test_the_mode_and_the_command_export(folder, tmp_path):
     pytest.importorskip("onnxruntime")
     images = write_images(tmp_path / "images", 2)
     options = Export(model_dir=str(folder), formats=("onnx",), images=str(images[0].parent))
-    result = mode.export(Config(mode="export", export=options), tmp_path)
+    result = mode.export(Config(mode="export", export=options), tmp_path).to_json()
     file = result["files"]["onnx"]
     assert Path(file["path"]) == tmp_path / "export" / "model.onnx"
     assert file["bytes"] == Path(file["path"]).stat().st_size

@@ -118,7 +118,7 @@ def test_warnings_do_not_fail_the_check(root, tmp_path):
     lines = (root / "val.txt").read_text().splitlines()
     write_lines(root / "val.txt", ["\ufeff" + lines[0], *lines[1:]], end="\r\n")
     (tmp_path / "run").mkdir()
-    result = check_dataset(config_of(root), tmp_path / "run")
+    result = check_dataset(config_of(root), tmp_path / "run").to_json()
     assert result["check_pass"]
     assert result["findings"]["error"] == {} and result["findings"]["warning"]
 
@@ -132,7 +132,7 @@ def test_only_decoding_finds_what_is_damaged_inside(root, tmp_path, pixels):
     (tmp_path / "run").mkdir()
     config = config_of(root, pixels=pixels)
     if not pixels:
-        assert check_dataset(config, tmp_path / "run")["check_pass"]
+        assert check_dataset(config, tmp_path / "run").to_json()["check_pass"]
         return
     with pytest.raises(CheckFailedError) as caught:
         check_dataset(config, tmp_path / "run")
@@ -179,7 +179,7 @@ def test_what_is_converted_without_validation_images_is_divided_and_passes(tmp_p
     for i in range(20):
         write_image(tmp_path / f"data/{'cat' if i % 2 else 'dog'}/{i}.png", i)
     config = config_of(tmp_path / "data", convert=schema.Convert(enable=True, source_type="folder"))
-    result = check_dataset(config, tmp_path)
+    result = check_dataset(config, tmp_path).to_json()
     sizes = [result["attributes"][f"{split}_samples"] for split in ("train", "val")]
     assert result["check_pass"] and sizes == [16, 4]
 

@@ -77,7 +77,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("single")
     data, workdir = write_colors(folder / "data", train=240, val=30), folder / "run"
     workdir.mkdir()
-    return data, workdir, train(config(data), workdir)
+    return data, workdir, train(config(data), workdir).to_json()
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_training_tells_colours_apart(trained):
 @pytest.mark.slow
 def test_evaluation_gives_exactly_the_number_of_training(trained):
     data, workdir, result = trained
-    evaluated = evaluate(config(data), workdir)
+    evaluated = evaluate(config(data), workdir).to_json()
     assert evaluated["Top1"] == result["Top1"]
     assert list(evaluated["recall"]) == list(COLORS)
     assert np.mean(list(evaluated["recall"].values())) == pytest.approx(

@@ -45,7 +45,7 @@ def small(*, epochs: int = 2, optimizer: dict | None = None, **sections) -> sche
 
 def run(config: schema.Config, workdir: Path) -> dict:
     workdir.mkdir(exist_ok=True)
-    return train(config, workdir)
+    return train(config, workdir).to_json()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -360,10 +360,10 @@ def described(workdir):
 @pytest.mark.slow
 def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
     data, workdir = bundle
-    before = evaluate(config(data, evaluate__report=False), workdir)
+    before = evaluate(config(data, evaluate__report=False), workdir).to_json()
     assert before["threshold"] == 0.5
     assert "report" not in before and not (workdir / "evaluate").exists()
-    result = thresholds(config(data, thresholds__min_positives=3), workdir)
+    result = thresholds(config(data, thresholds__min_positives=3), workdir).to_json()
     kept, model = described(workdir), read_bundle(workdir / "best_model")
     assert not (workdir / "best_model" / "inference.json.bak").exists()  # it was as trained
     assert model.temperature == result["temperature"]["after"]
@@ -377,13 +377,13 @@ def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
     assert result["MultiLabelMAP"]["after"] == pytest.approx(before["MultiLabelMAP"], abs=1e-6)
     assert result["NLL"]["after"] < result["NLL"]["before"]
 
-    after = evaluate(config(data), workdir)
+    after = evaluate(config(data), workdir).to_json()
     assert after["threshold"] == dict(zip(model.labels, model.threshold, strict=True))
     assert after["OF1"] == pytest.approx(result["after"]["OF1"], abs=1e-9)
     text = (workdir / "evaluate" / "report.html").read_text()
     assert "chosen for the best F1 on 30 images" in text
 
-    again = thresholds(config(data, thresholds__min_positives=3), workdir)
+    again = thresholds(config(data, thresholds__min_positives=3), workdir).to_json()
     assert again["after"] == result["after"]
     assert again["cross_validated"] == result["cross_validated"]
     assert described(workdir) == kept
@@ -391,7 +391,7 @@ def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
 
     options = {"thresholds__objective": "recall", "thresholds__target": 0.9}
     more = config(data, **options, thresholds__calibrate=False, evaluate__thresholds=True)
-    other = evaluate(more, workdir)
+    other = evaluate(more, workdir).to_json()
     assert other["OF1"] == after["OF1"]  # of the thresholds before
     assert other["thresholds"]["after"]["OR"] >= 0.9
     assert described(workdir)["temperature"] == 1.0
@@ -414,7 +414,7 @@ def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle,
         return result
 
     monkeypatch.setattr(mistakes.Illustrator, "__call__", remember)
-    result = evaluate(config(data, **options), workdir)
+    result = evaluate(config(data, **options), workdir).to_json()
     page = Page(Path(result["report"]).read_text())
     assert result["images"] == 29 and "1 unreadable image left out" in page.text
     assert len(page.images) == 2 * len(shown) > 10

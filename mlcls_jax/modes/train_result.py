@@ -1,0 +1,84 @@
+"""What a finished training comes to."""
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+from mlcls_jax import usage
+from mlcls_jax.config import Config
+from mlcls_jax.metrics import as_text
+from mlcls_jax.modes.result import remarks
+
+RESULT_FILE = "train_result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """The best model of a run, and what it took."""
+
+    main_metric: str  # its name, MultiLabelMAP for instance
+    metric: float | None  # of the best weights; None: no evaluation tells which are the best
+    best_epoch: int | None
+    best_weights: str | None  # "raw" or "ema"
+    epochs: int
+    steps: int
+    images_per_s: float | None
+    seconds: float
+    nonfinite_steps: int
+    skipped_images: list[str]  # messages of unreadable images
+    warnings: list[str]
+    paths: dict[str, str]  # what was written, by kind
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `train_result.json`."""
+        values = dataclasses.asdict(self)
+        return {values.pop("main_metric"): values.pop("metric"), **values}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], main_metric: str) -> Self:
+        """Return the result of an earlier run from its file; what the file lacks is empty."""
+        empty = {"nonfinite_steps": 0, "skipped_images": [], "warnings": []}
+        names = {f.name for f in dataclasses.fields(cls)}
+        found = {name: value for name, value in values.items() if name in names}
+        return cls(main_metric=main_metric, metric=values[main_metric], **(empty | found))
+
+    def summary(self, config: Config, workdir: Path, command: str) -> list[str]:
+        """Return where the model is and how good, and the commands that use it."""
+        model = self.paths.get("best_model") or self.paths["last_model"]
+        speed = f" at {self.images_per_s:.0f} images/s" if self.images_per_s else ""
+        best = f"{self.best_weights} weights of epoch {self.best_epoch}"
+        lines = [
+            f"{self.main_metric} {as_text(self.metric)} on the validation images: "
+            f"{best if self.best_epoch else 'the last weights are kept, none is the best'}, "
+            f"after {self.seconds:.0f} s{speed}.",
+            f"  model        {model}",
+        ]
+        if "predictions" in self.paths:
+            lines += [f"  predictions  {self.paths['predictions']}"]
+        install = "" if find_spec("tensorboard") else "  (pip install tensorboard)"
+        lines += [f"  curves       tensorboard --logdir={shlex.quote(str(workdir))}{install}"]
+        lines += ["Next:", *self._proposals(model, workdir, command)]
+        return lines + remarks(
+            workdir / RESULT_FILE, warnings=self.warnings, skipped=self.skipped_images
+        )
+
+    def _proposals(self, model: str, workdir: Path, command: str) -> list[str]:
+        """Return commands that evaluate the model and predict with it, as short as those typed."""
+        samples = self.paths.get("samples", "<image or folder>")
+        if usage.program() != "mlcls":
+            return [
+                f"  {command} --config.mode=evaluate",
+                f"  {command} --config.mode=predict --config.predict.input={samples}",
+            ]
+        predict = [
+            f"--model_dir={model}",
+            f"--input={samples}",
+            f"--save_path={workdir / 'predictions'}",
+        ]
+        return [
+            f"  mlcls evaluate {shlex.quote(f'--workdir={workdir}')}",
+            f"  mlcls predict {shlex.join(predict)}",
+        ]
