@@ -170,7 +170,7 @@ class Train:
     accumulate: int = option(
         1, "parts that a batch is worked through in, for want of memory; must divide it", min=1
     )
-    remat: bool = option(False, "compute the backbone's stages twice rather than keep them")
+    remat: bool = option(False, "compute the backbone's blocks twice rather than keep them")
     nonfinite: Literal["stop", "skip", "rollback"] = option(
         "stop",
         "a loss or gradient that is no number: stop, leave the step out, or go back to the last"
@@ -201,7 +201,7 @@ class Optimizer:
     )
     base_batch_size: int = option(256, "batch size that learning_rate is meant for", min=1)
     layer_decay: float = option(
-        1.0, "factor from each stage or block to the one before it", min=0.001, max=1.0
+        1.0, "factor from each block to the one before it", min=0.001, max=1.0
     )
     weight_decay: float = option(1e-4, "decay of parameters with two or more axes", min=0.0)
     beta1: float = option(0.9, "AdamW, Lion: decay of the first moment", min=0.0, max=0.999999)

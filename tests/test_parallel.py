@@ -126,7 +126,7 @@ config = schema.Config(
 network = Network.of(config.model)
 plan = Plan.of(config.train, epoch_size=64)
 schedule = make_schedule(config.optimizer, plan)
-optimizer = make_optimizer(config.optimizer, schedule, network.abstract.params, network.frozen)
+optimizer = make_optimizer(config.optimizer, schedule, network)
 step = make_train_step(
     network, make_loss(config.loss), optimizer, schedule, seed=0, ema_decay=0.9, ema_warmup=True
 )

@@ -1,13 +1,17 @@
 """Backbone and head as one module: images in, logits out."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.family import Backbone, Head
 from mlcls_jax.models.initial import Initial
 from mlcls_jax.models.layers import Linear
+from mlcls_jax.models.weight_names import Foreign, NameTable, linear_layout
 
 # ImageNet statistics of RGB in 0…1, with which all published weights were trained.
 MEAN = (0.485, 0.456, 0.406)
@@ -17,7 +21,7 @@ STD = (0.229, 0.224, 0.225)
 class Classifier(nnx.Module):
     """images [B, H, W, 3], uint8 or already normalised float → logits [B, K]."""
 
-    def __init__(self, backbone: nnx.Module, head: nnx.Module) -> None:
+    def __init__(self, backbone: Backbone, head: Head) -> None:
         self.backbone = backbone
         self.head = head
 
@@ -52,6 +56,10 @@ def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
 class PoolingHead(nnx.Module):
     """Mean over the map, then one linear layer: features [B, h, w, C] → logits [B, K]."""
 
+    has_evidence: ClassVar[bool] = False
+    entry: ClassVar[str] = "fc/kernel"
+    label_bias: ClassVar[str] = "fc/bias"
+
     def __init__(
         self, in_channels: int, num_classes: int, *, initial: Initial | None = None
     ) -> None:
@@ -62,6 +70,13 @@ class PoolingHead(nnx.Module):
     ) -> Float[Array, "B K"]:
         dtype = jnp.promote_types(features.dtype, jnp.float32)
         return self.fc(jnp.mean(features, (1, 2), dtype=dtype))
+
+    def names(self, origin: str) -> NameTable:
+        """Return where each parameter is found in a file of `origin`."""
+        return {
+            "fc/kernel": Foreign("weight", linear_layout(origin)),
+            "fc/bias": Foreign("bias"),
+        }
 
 
 def probabilities(

@@ -50,9 +50,18 @@ class FrozenParam(nnx.Param):
     """A stored parameter that is averaged and saved like others but neither trained nor decayed."""
 
 
-def param(shape: tuple[int, ...], initial: Initial, kind: type = nnx.Param) -> nnx.Variable:
-    """A float32 parameter that will be drawn from `initial`; it holds zeros until then."""
-    return kind(jnp.zeros(shape, jnp.float32), initial=initial)
+def param(
+    shape: tuple[int, ...],
+    initial: Initial,
+    kind: type = nnx.Param,
+    *,
+    tensor_axis: int | None = None,
+) -> nnx.Variable:
+    """Return a float32 parameter that will be drawn from `initial`; it holds zeros until then.
+
+    Tensor devices share out its `tensor_axis`; None: each has all of it.
+    """
+    return kind(jnp.zeros(shape, jnp.float32), initial=initial, tensor_axis=tensor_axis)
 
 
 def conv_normal(kernel_size: int, in_channels: int) -> Normal:

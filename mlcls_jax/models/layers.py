@@ -205,7 +205,11 @@ class ConvNorm(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, kernel [in, out], drawn XavierUniform (Paddle's default) unless told."""
+    """x @ kernel + bias, kernel [in, out], drawn XavierUniform (Paddle's default) unless told.
+
+    Matrices that tensor devices share come in pairs, the columns of the first and the rows of the
+    second, so that nothing is exchanged in between.
+    """
 
     def __init__(
         self,
@@ -213,10 +217,15 @@ class Linear(nnx.Module):
         out_dim: int,
         *,
         initial: Initial | None = None,
+        shared: Literal["columns", "rows"] | None = None,
         dtype: jnp.dtype | None = None,
     ) -> None:
-        self.kernel = param((in_dim, out_dim), initial or xavier_uniform(in_dim, out_dim))
-        self.bias = param((out_dim,), ZEROS)
+        self.kernel = param(
+            (in_dim, out_dim),
+            initial or xavier_uniform(in_dim, out_dim),
+            tensor_axis={"columns": 1, "rows": 0, None: None}[shared],
+        )
+        self.bias = param((out_dim,), ZEROS, tensor_axis=0 if shared == "columns" else None)
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:

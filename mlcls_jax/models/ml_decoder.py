@@ -1,10 +1,11 @@
 """ML-Decoder: one query a group of labels attends to the feature map (Ridnik et al., 2021).
 
-Matches PaddleClas' implementation; see `paddle_names` for the correspondence of weights.
+Matches PaddleClas' implementation; see `MLDecoder.names` for the correspondence of weights.
 """
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from mlcls_jax.models.initial import (
 )
 from mlcls_jax.models.layers import Linear, attend, attention_weights, gelu
 from mlcls_jax.models.norms import LayerNorm
-from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, layer_norm_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,10 @@ class MLDecoderConfig:
 
 class MLDecoder(nnx.Module):
     """features [B, h, w, C] → logits [B, K]."""
+
+    has_evidence: ClassVar[bool] = True
+    entry: ClassVar[str] = "input_proj/kernel"
+    label_bias: ClassVar[str] = "group_bias"
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class MLDecoder(nnx.Module):
         else:
             kind = nnx.Param if self.trains_queries else FrozenParam
             queries = (self.num_queries, dim)
-            self.query_embed = param(queries, xavier_uniform(*queries), kind)
+            self.query_embed = param(queries, xavier_uniform(*queries), kind, tensor_axis=0)
         for index in range(config.depth):
             has_self_attention = config.self_attention or index > 0
             layer = DecoderLayer(config, self_attention=has_self_attention, dtype=dtype)
@@ -80,7 +85,7 @@ class MLDecoder(nnx.Module):
         groups = 1 if self.reads_text else self.num_queries
         outputs = groups * self.group_size
         std = math.sqrt(2.0 / (dim + outputs))
-        self.group_kernel = param((groups, dim, self.group_size), Normal(std))
+        self.group_kernel = param((groups, dim, self.group_size), Normal(std), tensor_axis=0)
         self.group_bias = param((outputs,), ZEROS)
 
     def __call__(
@@ -132,6 +137,34 @@ class MLDecoder(nnx.Module):
         logits = logits.reshape(x.shape[0], -1) + self.group_bias[...]
         return logits[:, : self.num_classes]
 
+    def names(self, origin: str) -> NameTable:
+        """Return where each parameter is found in a Paddle file.
+
+        Other origins have no ML-Decoder of this form; in their files it goes by Paddle's names.
+        """
+        table: NameTable = {
+            "input_proj/kernel": Foreign("input_proj.weight", "conv1x1"),
+            "input_proj/bias": Foreign("input_proj.bias"),
+            "group_kernel": Foreign("group_conv.weight", "group"),
+            "group_bias": Foreign("group_conv.bias"),
+        }
+        if self.reads_text:  # not in Paddle; the projection's name is the PyTorch original's
+            table["text_embed"] = Foreign("text_embed")
+            table |= affine_names("text_proj", "wordvec_proj", "same")
+        else:
+            table["query_embed"] = Foreign("query_pos_embed.weight")
+        for index in range(self.depth):
+            ours, theirs = f"layer{index}", f"decoder.layers.{index}"
+            has_self_attention = getattr(self, ours).has_self_attention
+            attentions = ("self_attn", "cross_attn") if has_self_attention else ("cross_attn",)
+            projections = [f"{a}/{p}_proj" for a in attentions for p in ("q", "k", "v", "out")]
+            for linear in (*projections, "linear1", "linear2"):
+                key = linear.replace("/", ".")
+                table |= affine_names(f"{ours}/{linear}", f"{theirs}.{key}", "same")
+            for norm in ("norm1", "norm2", "norm3"):
+                table |= layer_norm_names(f"{ours}/{norm}", f"{theirs}.{norm}")
+        return table
+
 
 class DecoderLayer(nnx.Module):
     """Post-norm transformer decoder layer; without self-attention its step one is norm(2 x)."""
@@ -147,8 +180,8 @@ class DecoderLayer(nnx.Module):
         if self_attention:
             self.self_attn = Attention(dim, config.num_heads, config.dropout, dtype=dtype)
         self.cross_attn = Attention(dim, config.num_heads, config.dropout, dtype=dtype)
-        self.linear1 = Linear(dim, config.hidden_dim, dtype=dtype)
-        self.linear2 = Linear(config.hidden_dim, dim, dtype=dtype)
+        self.linear1 = Linear(dim, config.hidden_dim, shared="columns", dtype=dtype)
+        self.linear2 = Linear(config.hidden_dim, dim, shared="rows", dtype=dtype)
         self.norm1, self.norm2, self.norm3 = LayerNorm(dim), LayerNorm(dim), LayerNorm(dim)
         self.has_self_attention = self_attention
         self.dropout = config.dropout
@@ -178,10 +211,10 @@ class Attention(nnx.Module):
     """Multi-head attention. Queries with a batch of one serve every image."""
 
     def __init__(self, dim: int, num_heads: int, rate: float, *, dtype: jnp.dtype | None) -> None:
-        self.q_proj = Linear(dim, dim, dtype=dtype)
-        self.k_proj = Linear(dim, dim, dtype=dtype)
-        self.v_proj = Linear(dim, dim, dtype=dtype)
-        self.out_proj = Linear(dim, dim, dtype=dtype)
+        self.q_proj = Linear(dim, dim, shared="columns", dtype=dtype)
+        self.k_proj = Linear(dim, dim, shared="columns", dtype=dtype)
+        self.v_proj = Linear(dim, dim, shared="columns", dtype=dtype)
+        self.out_proj = Linear(dim, dim, shared="rows", dtype=dtype)
         self.num_heads, self.dropout = num_heads, rate
 
     def __call__(
@@ -201,30 +234,3 @@ class Attention(nnx.Module):
     def _queries_and_keys(self, x: Array, memory: Array) -> tuple[Array, Array]:
         q = self.q_proj(x)
         return jnp.broadcast_to(q, (memory.shape[0], *q.shape[1:])), self.k_proj(memory)
-
-
-def paddle_names(head: MLDecoder) -> NameTable:
-    """Where each parameter of the head is found in a Paddle file."""
-    names: NameTable = {
-        "input_proj/kernel": Foreign("input_proj.weight", "conv1x1"),
-        "input_proj/bias": Foreign("input_proj.bias"),
-        "group_kernel": Foreign("group_conv.weight", "group"),
-        "group_bias": Foreign("group_conv.bias"),
-    }
-    if head.reads_text:  # not in Paddle; the projection's name is the PyTorch original's
-        names["text_embed"] = Foreign("text_embed")
-        names |= affine_names("text_proj", "wordvec_proj", "same")
-    else:
-        names["query_embed"] = Foreign("query_pos_embed.weight")
-    for index in range(head.depth):
-        ours, theirs = f"layer{index}", f"decoder.layers.{index}"
-        has_self_attention = getattr(head, ours).has_self_attention
-        attentions = ("self_attn", "cross_attn") if has_self_attention else ("cross_attn",)
-        projections = [f"{a}/{p}_proj" for a in attentions for p in ("q", "k", "v", "out")]
-        for linear in (*projections, "linear1", "linear2"):
-            key = linear.replace("/", ".")
-            names |= affine_names(f"{ours}/{linear}", f"{theirs}.{key}", "same")
-        for norm in ("norm1", "norm2", "norm3"):
-            names[f"{ours}/{norm}/scale"] = Foreign(f"{theirs}.{norm}.weight")
-            names[f"{ours}/{norm}/bias"] = Foreign(f"{theirs}.{norm}.bias")
-    return names

@@ -3,8 +3,10 @@
 Nothing else in the project splits or merges modules.
 """
 
-import re
-from collections.abc import Callable
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,11 +20,9 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import Classifier
 from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.family import Backbone
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
 from mlcls_jax.models.weight_names import NameTable
-
-# What backbones call their parts, in the order of the numbers; all else is stem or output.
-STAGE = re.compile(r"(?:stage|blocks?)(\d+)(?:_\d+)?")
 
 
 class Variables(NamedTuple):
@@ -39,10 +39,13 @@ class Network:
     config: ModelConfig
     graphdef: nnx.GraphDef
     abstract: Variables  # shapes and dtypes
+    outline: Classifier  # the module without its numbers: what backbone and head state
     initial: dict[str, Initial]  # by path: what each array is drawn from
     frozen: frozenset[str]  # paths of parameters that are not trained
+    depths: dict[str, int]  # by path: blocks between a parameter of the backbone and the head
+    tensor_axes: dict[str, int]  # by path: the axis that tensor devices share out, if one
     foreign_names: dict[str, NameTable]  # by origin: paddle, timm
-    remat: bool = False  # compute stages once more for the gradient rather than keep them
+    remat: bool = False  # compute blocks once more for the gradient rather than keep them
 
     @classmethod
     def of(cls, config: ModelConfig) -> "Network":
@@ -56,12 +59,18 @@ class Network:
         graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
         flat = [*nnx.to_flat_state(params), *nnx.to_flat_state(stats)]
         declared = [("/".join(path), variable) for path, variable in flat]
+        start = "backbone/"
+        parts = [path.removeprefix(start) for path, _ in declared if path.startswith(start)]
+        depths = module.backbone.parts.depths(parts)
         return cls(
             config=config,
             graphdef=graphdef,
             abstract=Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats)),
+            outline=module,
             initial={path: v.initial for path, v in declared},
             frozen=frozenset(path for path, v in declared if isinstance(v, FrozenParam)),
+            depths={start + path: depth for path, depth in depths.items()},
+            tensor_axes={p: v.tensor_axis for p, v in declared if v.tensor_axis is not None},
             foreign_names=registry.foreign_names(config, module),
         )
 
@@ -110,23 +119,16 @@ class Network:
         key: Array | None = None,
     ) -> tuple[Float[Array, "B K"], Float[Array, "B h w C"], dict[str, Any]]:
         """Like `apply`, with the feature map that the head sees as the second of three."""
-        module = self.module(variables)
-        backbone, draws = module.backbone, None if key is None else Draws(key)
-        stages = {}
-        if self.remat:
-            stages = {n: part for n, part in vars(backbone).items() if STAGE.fullmatch(n)}
-        for name, stage in stages.items():
-            setattr(backbone, name, Recomputed(stage))
-        features = module.feature_map(images, train=train, draws=draws)
-        for name, stage in stages.items():  # statistics are read under the stages' own paths
-            setattr(backbone, name, stage)
+        module, draws = self.module(variables), None if key is None else Draws(key)
+        with _recomputed(module.backbone) if self.remat else contextlib.nullcontext():
+            features = module.feature_map(images, train=train, draws=draws)
         logits = module.head(features, draws=draws)
         return logits, features, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     @property
     def has_evidence(self) -> bool:
         """Whether the head has maps of attention, as the ML-Decoder has."""
-        return any(path.startswith("head/layer0/") for path in self.initial)
+        return self.outline.head.has_evidence
 
     def apply_with_evidence(
         self, variables: Variables, images: Array
@@ -141,14 +143,28 @@ class Network:
         return nnx.merge(self.graphdef, variables.params, variables.batch_stats)
 
 
-class Recomputed(nnx.Module):
-    """A stage of which only the input is kept for the gradient (Chen et al., 2016)."""
+@contextlib.contextmanager
+def _recomputed(backbone: Backbone) -> Iterator[None]:
+    """Inside, the blocks of the backbone keep only their inputs for the gradient."""
+    swapped = []
+    for path in itertools.chain(*backbone.parts.stages):
+        *owners, name = path.split("/")
+        owner = functools.reduce(getattr, owners, backbone)
+        swapped.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, Recomputed(getattr(owner, name)))
+    yield
+    for owner, name, block in swapped:  # statistics are read under the blocks' own paths
+        setattr(owner, name, block)
 
-    def __init__(self, stage: nnx.Module) -> None:
-        self.stage = stage
+
+class Recomputed(nnx.Module):
+    """A block of which only the input is kept for the gradient (Chen et al., 2016)."""
+
+    def __init__(self, block: nnx.Module) -> None:
+        self.block = block
 
     def __call__(self, x: Array, **options: bool) -> Array:
-        return nnx.remat(lambda stage, x: stage(x, **options))(self.stage, x)
+        return nnx.remat(lambda block, x: block(x, **options))(self.block, x)
 
 
 class Model:

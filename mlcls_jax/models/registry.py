@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,20 +9,18 @@ import numpy as np
 
 from mlcls_jax.config import Model
 from mlcls_jax.errors import ConfigError, unknown
-from mlcls_jax.models import ml_decoder
 from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import Classifier, PoolingHead
+from mlcls_jax.models.family import Family
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
-from mlcls_jax.models.weight_names import (
-    NameTable,
-    affine_names,
-    linear_layout,
-    with_prefix,
-)
+from mlcls_jax.models.weight_names import NameTable, with_prefix
 
-# Each module offers VARIANTS (name → its config), build(config, dtype=), HEAD (origin → the name of
-# the classifier there), and names(backbone, origin), its table for files of that origin.
-BACKBONES: tuple[ModuleType, ...] = (pplcnet, pphgnetv2, resnet, clip_vit)
+FAMILIES: dict[str, Family] = {
+    "PP-LCNet": pplcnet.FAMILY,
+    "PP-HGNetV2": pphgnetv2.FAMILY,
+    "ResNet": resnet.FAMILY,
+    "CLIP": clip_vit.FAMILY,
+}
 
 ML_SUFFIX = "_ML"
 
@@ -35,7 +32,7 @@ def list_models(pattern: str = "*") -> list[str]:
       >>> list_models("ResNet1*_ML")
       ['ResNet18_ML', 'ResNet101_ML', 'ResNet152_ML']
     """
-    names = [name for module in BACKBONES for name in module.VARIANTS]
+    names = [name for family in FAMILIES.values() for name in family.variants]
     return [n for n in (*(n + ML_SUFFIX for n in names), *names) if fnmatch.fnmatch(n, pattern)]
 
 
@@ -44,15 +41,15 @@ def default_size(name: str) -> int:
     return 448 if name.endswith(ML_SUFFIX) else 224
 
 
-def find_backbone(name: str) -> ModuleType:
-    """The module of the backbone in the model `name`.
+def find_family(name: str) -> Family:
+    """Return the family of the model `name`.
 
     Raises:
       ConfigError: no such model; proposes the nearest name.
     """
-    for module in BACKBONES:
-        if name.removesuffix(ML_SUFFIX) in module.VARIANTS:
-            return module
+    for family in FAMILIES.values():
+        if name.removesuffix(ML_SUFFIX) in family.variants:
+            return family
     raise ConfigError(unknown(f"model.name={name}", "model", name, list_models()))
 
 
@@ -65,20 +62,18 @@ def build(model: Model) -> Classifier:
     """
     if model.num_classes is None:
         raise ConfigError("model.num_classes=None: the number of labels is not known")
-    module = find_backbone(model.name)
+    family = find_family(model.name)
     has_decoder = model.name.endswith(ML_SUFFIX)
-    config = _with_options(module.VARIANTS[model.name.removesuffix(ML_SUFFIX)], model)
-    if hasattr(config, "pool"):
-        config = dataclasses.replace(config, pool=not has_decoder)
+    config = _with_options(family.variants[model.name.removesuffix(ML_SUFFIX)], model)
     dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
-    backbone = module.build(config, dtype=dtype)
+    backbone = family.build(config, pool=not has_decoder, dtype=dtype)
     if not has_decoder and model.text_embeddings:
         raise ConfigError(
             f"model.text_embeddings={model.text_embeddings}: {model.name} has no ML-Decoder;"
             f" {model.name}{ML_SUFFIX} has"
         )
     if not has_decoder:
-        initial = getattr(backbone, "head_initial", None)  # most take Linear's own
+        initial = family.head_initial(backbone.channels)
         head = PoolingHead(backbone.channels, model.num_classes, initial=initial)
         return Classifier(backbone, head)
     head_config = MLDecoderConfig(
@@ -137,25 +132,11 @@ def _with_options(config: Any, model: Model) -> Any:
 
 
 def foreign_names(model: Model, module: Classifier) -> dict[str, NameTable]:
-    """By origin, where each parameter and statistic of `module` is found in such a file."""
-    family = find_backbone(model.name)
+    """Return, by origin, where each parameter and statistic of `module` is found in such a file."""
+    family = find_family(model.name)
     tables = {}
-    for origin, head_name in family.HEAD.items():
-        if isinstance(module.head, PoolingHead):
-            head = affine_names("fc", "", linear_layout(origin))
-            head = {path: f._replace(key=f.key.lstrip(".")) for path, f in head.items()}
-        else:
-            # PyTorch zoos have no ML-Decoder of this form: their backbones are taken alone.
-            head = ml_decoder.paddle_names(module.head)
-            head_name = family.HEAD["paddle"].partition(".")[0]
-        backbone = with_prefix(family.names(module.backbone, origin), "backbone")
-        tables[origin] = backbone | with_prefix(head, "head", f"{head_name}.")
+    for origin, classifier in family.heads.items():
+        head = family.decoder if model.name.endswith(ML_SUFFIX) else classifier
+        tables[origin] = with_prefix(family.names(module.backbone, origin), "backbone")
+        tables[origin] |= with_prefix(module.head.names(origin), "head", f"{head}.")
     return tables
-
-
-def adapt(model: Model, origin: str, *, has_decoder: bool) -> Model:
-    """The options that weights of `origin` need to mean what they meant there, where left open."""
-    family = find_backbone(model.name)
-    if hasattr(family, "adapt"):  # optional: only CLIP's weights come in different dialects
-        return family.adapt(model, origin, has_decoder=has_decoder)
-    return model

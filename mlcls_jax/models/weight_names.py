@@ -13,7 +13,7 @@ class Foreign(NamedTuple):
 
     # Several: joined along their first axis. None: there is no such tensor, it is `constant`.
     key: str | tuple[str, ...] | None
-    layout: str = "same"
+    layout: str = "same"  # see `to_ours`; "scale" is a `constant` that multiplies the features
     constant: float = 0.0
 
     @property

@@ -294,7 +294,7 @@ def optimizer_and_step(
     """What `config` says of the optimizer, and the step with it, not compiled yet."""
     rates = scaled_rate(config.optimizer, config.train.batch_size)
     schedule = make_schedule(rates, plan)
-    optimizer = make_optimizer(rates, schedule, network.abstract.params, network.frozen)
+    optimizer = make_optimizer(rates, schedule, network)
     step = make_train_step(
         network,
         make_loss(config.loss),

@@ -125,7 +125,7 @@ def optimizer_and_state(network: Network) -> tuple[optax.GradientTransformation,
     """AdamW, and shapes and types of the training state."""
     config = schema.Optimizer()
     schedule = make_schedule(config, Plan.of(schema.Train(), epoch_size=1))  # changes no shape
-    optimizer = make_optimizer(config, schedule, network.abstract.params, network.frozen)
+    optimizer = make_optimizer(config, schedule, network)
     begin = partial(init_state, optimizer=optimizer, ema=True)
     return optimizer, jax.eval_shape(begin, network.abstract)
 

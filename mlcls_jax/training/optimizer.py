@@ -14,11 +14,8 @@ from flax import traverse_util
 
 from mlcls_jax.config import Optimizer
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.models.network import STAGE
+from mlcls_jax.models.network import Network
 from mlcls_jax.training.cadence import Plan
-
-# Parts of a backbone that come after its last stage, and so count with the head.
-OUTPUTS = ("last_conv", "lab", "norm", "feature_scale")
 
 
 def scaled_rate(config: Optimizer, batch_size: int) -> Optimizer:
@@ -44,18 +41,18 @@ def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: Optimizer, schedule: optax.Schedule, params: Any, frozen: frozenset[str]
+    config: Optimizer, schedule: optax.Schedule, network: Network
 ) -> optax.GradientTransformation:
-    """What `config.name` says for all but the `frozen` paths; vectors and numbers are not decayed.
+    """Build what `config.name` says, for the trained parameters of the network.
 
-    Rates are scaled by `lr_multipliers` and by `layer_decay`; where both say something, by the
+    Vectors and numbers are not decayed. Rates are scaled by `lr_multipliers` and, once per block
+    between a parameter and the head, by `layer_decay` (Bao et al., 2021); where both apply, by the
     product.
 
     Raises:
-      ConfigError: a pattern of `lr_multipliers` matches no parameter, or the backbone has no
-        stages for `layer_decay`.
+      ConfigError: a pattern of `lr_multipliers` matches no parameter.
     """
-    multipliers = _multipliers(config, params, frozen)
+    multipliers = _multipliers(config, network)
     decay = optax.add_decayed_weights(config.weight_decay, mask=_decayed)
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
     steps = {
@@ -71,7 +68,10 @@ def make_optimizer(
     )
     return optax.partition(
         {"trained": trained, "frozen": optax.set_to_zero()},
-        _by_path(params, lambda path: "frozen" if path in frozen else "trained"),
+        _by_path(
+            network.abstract.params,
+            lambda path: "frozen" if path in network.frozen else "trained",
+        ),
     )
 
 
@@ -163,18 +163,16 @@ def _decayed(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _multipliers(config: Optimizer, params: Any, frozen: frozenset[str]) -> dict[str, float]:
+def _multipliers(config: Optimizer, network: Network) -> dict[str, float]:
     """Factor by path, for the trained parameters whose factor is not 1."""
-    paths = list(traverse_util.flatten_dict(params, sep="/"))
-    rules, depths = _rules(config.lr_multipliers, paths), {}
-    if config.layer_decay != 1:
-        depths = _depths(paths)
+    paths = list(traverse_util.flatten_dict(network.abstract.params, sep="/"))
+    rules = _rules(config.lr_multipliers, paths)
     found = {
         path: next((f for p, f in rules if p.search(path)), 1.0)
-        * config.layer_decay ** depths.get(path, 0)
+        * config.layer_decay ** network.depths.get(path, 0)
         for path in paths
     }
-    return {path: f for path, f in found.items() if f != 1.0 and path not in frozen}
+    return {path: f for path, f in found.items() if f != 1.0 and path not in network.frozen}
 
 
 def _rules(texts: tuple[str, ...], paths: list[str]) -> list[tuple[re.Pattern[str], float]]:
@@ -186,22 +184,6 @@ def _rules(texts: tuple[str, ...], paths: list[str]) -> list[tuple[re.Pattern[st
                 f"Paths look like {paths[0]}.",
             )
     return rules
-
-
-def _depths(paths: list[str]) -> dict[str, int]:
-    """How far below the head each parameter of the backbone lies, as in BEiT (Bao et al., 2021).
-
-    Outputs 0, the last stage 1, the one before 2, and so on; below the first stage is the stem.
-    """
-    parts = {path: path.split("/")[1] for path in paths if path.startswith("backbone/")}
-    matches = {part: STAGE.fullmatch(part) for part in parts.values()}
-    numbers = {part: int(match[1]) for part, match in matches.items() if match}
-    if not numbers:
-        raise ConfigError("optimizer.layer_decay: the backbone has no stages; leave it at 1")
-    order = sorted(set(numbers.values()), reverse=True)
-    depth = {part: 1 + order.index(number) for part, number in numbers.items()}
-    depth |= dict.fromkeys(OUTPUTS, 0)
-    return {path: depth.get(part, len(order) + 1) for path, part in parts.items()}
 
 
 def _scale(updates: Any, multipliers: dict[str, float]) -> Any:

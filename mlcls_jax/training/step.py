@@ -105,7 +105,7 @@ def make_train_step(
       mix: what is done to the batch first.
       accumulate: parts that the batch is worked through in, one after the other; see
         `_gradient_in_parts`.
-      remat: compute the backbone's stages once more for the gradient rather than keep them.
+      remat: compute the backbone's blocks once more for the gradient rather than keep them.
       nonfinite: with "skip" and "rollback", a step whose loss or gradient is not finite changes
         nothing but the count of steps. As the optimizer counts its own steps, its schedule is
         then so many behind. With "rollback" all updates are scaled by the state's `rate_scale`.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
-from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig, paddle_names
+from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
 from mlcls_jax.models.weight_names import to_ours
 from tests.helpers.paddle_recipe import golden, images, weights
 
@@ -37,7 +37,7 @@ def features_of(config):
 
 def load(head, arrays, dtype):
     """The head's parameters taken from Paddle's names; every tensor must find its place."""
-    names = paddle_names(head)
+    names = head.names("paddle")
     assert {foreign.key for foreign in names.values()} == set(arrays)
     graphdef, params = nnx.split(head)
     flat = traverse_util.flatten_dict(nnx.to_pure_dict(params), sep="/")

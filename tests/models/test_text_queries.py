@@ -42,7 +42,7 @@ def trained(embeddings, tmp_path_factory):
     plan = Plan.of(Train(epochs=1, batch_size=16), epoch_size=16 * 12)
     options = Optimizer(schedule="constant", warmup_epochs=0, learning_rate=3e-3)
     schedule = make_schedule(options, plan)
-    optimizer = make_optimizer(options, schedule, network.abstract.params, network.frozen)
+    optimizer = make_optimizer(options, schedule, network)
     step = jax.jit(
         make_train_step(network, make_loss(Loss(name="multilabel")), optimizer, schedule,
                         seed=0, ema_decay=0.0, ema_warmup=True)

@@ -81,7 +81,7 @@ def run(case, dtype):
         lr_multipliers=multipliers,
     )
     schedule = make_schedule(options, plan)
-    optimizer = make_optimizer(options, schedule, network.abstract.params, network.frozen)
+    optimizer = make_optimizer(options, schedule, network)
     step = jax.jit(
         make_train_step(
             network,

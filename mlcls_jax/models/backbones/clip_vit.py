@@ -6,6 +6,7 @@ the images at hand, in every forward pass, as the original does.
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Normal, conv_normal, param
 from mlcls_jax.models.layers import Linear, attend, cast, gelu, quick_gelu
 from mlcls_jax.models.norms import LayerNorm
@@ -39,8 +41,7 @@ class CLIPViTConfig:
     depth: int = 12
     num_heads: int = 12
     quick_gelu: bool = False
-    memory: Literal["patches", "first_patch"] = "patches"
-    pool: bool = False  # plain classifier: the class token alone
+    memory: Literal["patches", "first_patch"] = "patches"  # of the ML-Decoder
 
 
 _B16, _B32 = CLIPViTConfig(), CLIPViTConfig(patch_size=32, grid=7)
@@ -53,17 +54,6 @@ VARIANTS = {
     "CLIP_vit_large_patch14_224": _L14,
     "CLIP_vit_large_patch14_336": _L14,
 }
-HEAD = {
-    "paddle": "head.fc_head",
-    "timm": "head",
-    "openai": "head",
-    "huggingface": "classifier",
-}
-
-
-def build(config: CLIPViTConfig, *, dtype: jnp.dtype | None) -> "CLIPViT":
-    """The backbone, untrained."""
-    return CLIPViT(config, dtype=dtype)
 
 
 def adapt(model: Model, origin: str, *, has_decoder: bool) -> Model:
@@ -79,24 +69,34 @@ def adapt(model: Model, origin: str, *, has_decoder: bool) -> Model:
 
 
 class CLIPViT(nnx.Module):
-    """images [B, H, W, 3] → features [B, h, w, C]: all patches, or one token as a 1 x 1 map."""
+    """images [B, H, W, 3] → features [B, h, w, C]: all patches, or one token as a 1 x 1 map.
 
-    def __init__(self, config: CLIPViTConfig, *, dtype: jnp.dtype | None = None) -> None:
+    With `pool`, as before the plain classifier, that is the class token.
+    """
+
+    def __init__(
+        self, config: CLIPViTConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
+    ) -> None:
         size, width = config.patch_size, config.width
         self.patch_kernel = param((size, size, 3, width), conv_normal(size, 3))
         self.cls_token = param((1, 1, width), SMALL)
         self.pos_embed = param((1, 1 + config.grid**2, width), SMALL)
         self.ln_pre, self.norm = LayerNorm(width), LayerNorm(width)
-        for index in range(config.depth):
-            setattr(self, f"block{index}", Block(config, dtype=dtype))
-        self.channels = width
-        self.config, self.dtype = config, dtype
+        paths = [f"block{index}" for index in range(config.depth)]
+        for path in paths:
+            setattr(self, path, Block(config, dtype=dtype))
+        self.channels, self.config, self.pool, self.dtype = width, config, pool, dtype
+        self.parts = Parts(
+            stem=("patch_kernel", "cls_token", "pos_embed", "ln_pre"),
+            stages=tuple((path,) for path in paths),
+            outputs=("norm",),
+        )
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x, grid = self.tokens(images)
-        if self.config.pool:
+        if self.pool:
             x, grid = x[:, :1], (1, 1)
         elif self.config.memory == "first_patch":
             x, grid = x[:, 1:2], (1, 1)
@@ -120,8 +120,8 @@ class CLIPViT(nnx.Module):
         x = jnp.concatenate([first, x], axis=1)
         x = x + resample_positions(self.pos_embed[...], self.config.grid, grid).astype(x.dtype)
         x = self.ln_pre(x)
-        for index in range(self.config.depth):
-            x = getattr(self, f"block{index}")(x)
+        for (path,) in self.parts.stages:
+            x = getattr(self, path)(x)
         return x, grid
 
 
@@ -131,10 +131,11 @@ class Block(nnx.Module):
     def __init__(self, config: CLIPViTConfig, *, dtype: jnp.dtype | None) -> None:
         width = config.width
         self.norm1, self.norm2 = LayerNorm(width), LayerNorm(width)
-        self.qkv = Linear(width, 3 * width, initial=SMALL, dtype=dtype)
-        self.proj = Linear(width, width, initial=SMALL, dtype=dtype)
-        self.fc1 = Linear(width, 4 * width, initial=SMALL, dtype=dtype)
-        self.fc2 = Linear(4 * width, width, initial=SMALL, dtype=dtype)
+        linear = partial(Linear, initial=SMALL, dtype=dtype)
+        self.qkv = linear(width, 3 * width, shared="columns")
+        self.proj = linear(width, width, shared="rows")
+        self.fc1 = linear(width, 4 * width, shared="columns")
+        self.fc2 = linear(4 * width, width, shared="rows")
         self.num_heads = config.num_heads
         self.activation = quick_gelu if config.quick_gelu else gelu
 
@@ -225,3 +226,18 @@ def _block_names(
         for ours, theirs in layers.items():
             table |= affine_names(f"block{index}/{ours}", f"{blocks}.{index}.{theirs}", linear)
     return table
+
+
+FAMILY = Family(
+    variants=VARIANTS,
+    build=CLIPViT,
+    names=names,
+    heads={
+        "paddle": "head.fc_head",
+        "timm": "head",
+        "openai": "head",
+        "huggingface": "classifier",
+    },
+    decoder="head",
+    adapt=adapt,
+)

@@ -1,5 +1,6 @@
 """PP-HGNetV2 B0 to B6 as in PaddleClas: blocks that aggregate the outputs of all their layers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
@@ -9,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
+from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
 from mlcls_jax.models.kernels.pooling import max_pool
 from mlcls_jax.models.layers import Conv, ConvNorm
@@ -37,7 +39,6 @@ class PPHGNetV2Config:
     strides: tuple[int, ...] = (2, 2, 2, 2, 2)
     out_channels: int = 2048
     dropout: float = 0.0
-    pool: bool = False  # mean over the map before last_conv, as the plain classifier does
 
 
 VARIANTS = {
@@ -74,18 +75,17 @@ VARIANTS = {
         affine=False,
     ),
 }
-HEAD = {"paddle": "fc", "timm": "head.fc"}  # what the classifier is called there
-
-
-def build(config: PPHGNetV2Config, *, dtype: jnp.dtype | None) -> "PPHGNetV2":
-    """The backbone, untrained."""
-    return PPHGNetV2(config, dtype=dtype)
 
 
 class PPHGNetV2(nnx.Module):
-    """images [B, H, W, 3] → features [B, H / 32, W / 32, 2048], for the default strides."""
+    """images [B, H, W, 3] → features [B, H / 32, W / 32, 2048], for the default strides.
 
-    def __init__(self, config: PPHGNetV2Config, *, dtype: jnp.dtype | None = None) -> None:
+    With `pool`, as before the plain classifier, last_conv sees the mean over the map.
+    """
+
+    def __init__(
+        self, config: PPHGNetV2Config, *, pool: bool = False, dtype: jnp.dtype | None = None
+    ) -> None:
         self.stem = Stem(*config.stem, config.strides[:2], affine=config.affine, dtype=dtype)
         width = config.stem[1]
         for index in range(len(STAGES)):
@@ -98,7 +98,12 @@ class PPHGNetV2(nnx.Module):
         # Paddle's downscale_in_infer, as in PP-LCNet: dropout as usual on scaled features.
         scale = Constant(float(np.float32(1.0 - config.dropout)))
         self.feature_scale = param((), scale, FrozenParam)
-        self.channels, self.config = config.out_channels, config
+        self.channels, self.config, self.pool = config.out_channels, config, pool
+        self.parts = Parts(
+            stem=("stem",),
+            stages=tuple(_blocks(config)),
+            outputs=("last_conv", "feature_scale", *(("lab",) if config.affine else ())),
+        )
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
@@ -106,12 +111,20 @@ class PPHGNetV2(nnx.Module):
         x = self.stem(images, train=train)
         for index in range(len(STAGES)):
             x = getattr(self, f"stage{index}")(x, train=train)
-        if self.config.pool:
+        if self.pool:
             x = x.mean((1, 2), keepdims=True)
         x = nnx.relu(self.last_conv(x))
         x = x if self.lab is None else self.lab(x)
         scale = jax.lax.stop_gradient(self.feature_scale[...])
         return dropout(x, self.config.dropout, draws) * scale.astype(x.dtype)
+
+
+def _blocks(config: PPHGNetV2Config) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of each block; the first of a stage has the downsampling with it."""
+    for index, (_, _, blocks) in enumerate(config.stages):
+        for number in range(blocks):
+            block = f"stage{index}/block{number}"
+            yield (f"stage{index}/downsample", block) if index and not number else (block,)
 
 
 class Affine(nnx.Module):
@@ -285,7 +298,7 @@ def names(backbone: PPHGNetV2, origin: str) -> NameTable:
     last_conv = "last_conv" if is_paddle else "head.last_conv.0"
     table: NameTable = {
         "last_conv/kernel": Foreign(f"{last_conv}.weight", "conv"),
-        "feature_scale": Foreign(None, constant=scale),
+        "feature_scale": Foreign(None, "scale", scale),
     }
     if config.affine:
         table |= _affine_names("lab", "lab" if is_paddle else "head.last_conv.2")
@@ -329,3 +342,11 @@ def _units(config: PPHGNetV2Config, *, is_paddle: bool) -> list[tuple[str, str, 
             for mixer, name in zip(("squeeze", "excite"), mixers, strict=True):
                 units.append((f"{ours}/{mixer}", f"{theirs}.{name}", True))
     return units
+
+
+FAMILY = Family(
+    variants=VARIANTS,
+    build=PPHGNetV2,
+    names=names,
+    heads={"paddle": "fc", "timm": "head.fc"},
+)

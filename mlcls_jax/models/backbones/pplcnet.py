@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
+from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
 from mlcls_jax.models.layers import Conv, ConvNorm, hardsigmoid, hardswish
 from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, norm_names
@@ -32,16 +33,9 @@ class PPLCNetConfig:
     strides: tuple[int, ...] = (2, 2, 2, 2, 2)
     out_channels: int = 1280  # not scaled
     dropout: float = 0.2
-    pool: bool = False  # mean over the map before last_conv, as the plain classifier does
 
 
 VARIANTS = {f"PP-LCNet_x{scale}".replace(".", "_"): PPLCNetConfig(scale=scale) for scale in SCALES}
-HEAD = {"paddle": "fc", "timm": "classifier"}  # what the classifier is called there
-
-
-def build(config: PPLCNetConfig, *, dtype: jnp.dtype | None) -> "PPLCNet":
-    """The backbone, untrained."""
-    return PPLCNet(config, dtype=dtype)
 
 
 def scaled(width: int, scale: float) -> int:
@@ -52,12 +46,18 @@ def scaled(width: int, scale: float) -> int:
 
 
 class PPLCNet(nnx.Module):
-    """images [B, H, W, 3] → features [B, H / 32, W / 32, 1280], for the default strides."""
+    """images [B, H, W, 3] → features [B, H / 32, W / 32, 1280], for the default strides.
 
-    def __init__(self, config: PPLCNetConfig, *, dtype: jnp.dtype | None = None) -> None:
+    With `pool`, as before the plain classifier, last_conv sees the mean over the map.
+    """
+
+    def __init__(
+        self, config: PPLCNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
+    ) -> None:
         conv1_stride, *stage_strides = config.strides
         width = scaled(16, config.scale)
         self.conv1 = ConvNorm(3, width, 3, stride=conv1_stride, activation=hardswish, dtype=dtype)
+        paths = []
         for stride, (stage, blocks) in zip((1, *stage_strides), STAGES.items(), strict=False):
             for index, (kernel_size, base_width, squeeze) in enumerate(blocks):
                 block = SeparableBlock(
@@ -68,13 +68,14 @@ class PPLCNet(nnx.Module):
                     squeeze=squeeze,
                     dtype=dtype,
                 )
-                setattr(self, f"{stage}_{index}", block)
+                paths.append(f"{stage}_{index}")
+                setattr(self, paths[-1], block)
                 width = scaled(base_width, config.scale)
         self.last_conv = Conv(
             width,
             config.out_channels,
             1,
-            bias=config.pool,
+            bias=pool,
             initial=kaiming_normal(1, width),
             dtype=dtype,
         )
@@ -82,16 +83,19 @@ class PPLCNet(nnx.Module):
         # evaluation. This is dropout as usual on features that are scaled by the same number.
         scale = Constant(float(np.float32(1.0 - config.dropout)))
         self.feature_scale = param((), scale, FrozenParam)
-        self.channels = config.out_channels
-        self.dropout, self.pool = config.dropout, config.pool
+        self.channels, self.dropout, self.pool = config.out_channels, config.dropout, pool
+        self.parts = Parts(
+            stem=("conv1",),
+            stages=tuple((path,) for path in paths),
+            outputs=("last_conv", "feature_scale"),
+        )
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x = self.conv1(images, train=train)
-        for stage, blocks in STAGES.items():
-            for index in range(len(blocks)):
-                x = getattr(self, f"{stage}_{index}")(x, train=train)
+        for (path,) in self.parts.stages:
+            x = getattr(self, path)(x, train=train)
         if self.pool:
             x = x.mean((1, 2), keepdims=True)
         x = hardswish(self.last_conv(x))
@@ -151,7 +155,7 @@ def names(backbone: PPLCNet, origin: str) -> NameTable:
     scale = float(np.float32(1.0 - backbone.dropout)) if is_paddle else 1.0
     table: NameTable = {
         "last_conv/kernel": Foreign(f"{last_conv}.weight", "conv"),
-        "feature_scale": Foreign(None, constant=scale),
+        "feature_scale": Foreign(None, "scale", scale),
     }
     if backbone.pool:
         table["last_conv/bias"] = Foreign(None if is_paddle else f"{last_conv}.bias")
@@ -184,3 +188,11 @@ def _timm_block(stage: str, index: int) -> str:
     if number == 3:
         return f"blocks.3.{index}" if index < 2 else f"blocks.4.{index - 2}"
     return f"blocks.5.{index}"
+
+
+FAMILY = Family(
+    variants=VARIANTS,
+    build=PPLCNet,
+    names=names,
+    heads={"paddle": "fc", "timm": "classifier"},
+)

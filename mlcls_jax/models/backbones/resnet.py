@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Uniform
 from mlcls_jax.models.kernels.pooling import max_pool
 from mlcls_jax.models.layers import ConvNorm
@@ -37,40 +38,37 @@ VARIANTS = {
     "ResNet101": ResNetConfig(blocks=(3, 4, 23, 3)),
     "ResNet152": ResNetConfig(blocks=(3, 8, 36, 3)),
 }
-HEAD = {"paddle": "fc", "timm": "fc"}  # what the classifier is called there
-
-
-def build(config: ResNetConfig, *, dtype: jnp.dtype | None) -> "ResNet":
-    """The backbone, untrained."""
-    return ResNet(config, dtype=dtype)
 
 
 class ResNet(nnx.Module):
     """images [B, H, W, 3] → features [B, H / 32, W / 32, C], for the default strides.
 
-    C is 2048 with bottlenecks and 512 without.
+    C is 2048 with bottlenecks and 512 without. The map is the same whether a head pools it or not.
     """
 
-    def __init__(self, config: ResNetConfig, *, dtype: jnp.dtype | None = None) -> None:
+    def __init__(
+        self, config: ResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
+    ) -> None:
         stem_stride, *stage_strides = config.strides
         self.stem = ConvNorm(3, STEM_WIDTH, 7, stride=stem_stride, activation=nnx.relu, dtype=dtype)
         block = Bottleneck if config.bottleneck else BasicBlock
-        channels, number = STEM_WIDTH, 0
+        channels, paths = STEM_WIDTH, []
         for width, blocks, stride in zip(WIDTHS, config.blocks, stage_strides, strict=True):
             for index in range(blocks):
                 module = block(channels, width, stride=stride if index == 0 else 1, dtype=dtype)
-                setattr(self, f"block{number}", module)
-                channels, number = width * block.expansion, number + 1
+                paths.append(f"block{len(paths)}")
+                setattr(self, paths[-1], module)
+                channels = width * block.expansion
         self.channels, self.config = channels, config
-        self.head_initial = Uniform(1 / math.sqrt(channels))  # of the plain classifier
+        self.parts = Parts(stem=("stem",), stages=tuple((path,) for path in paths))
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x = self.stem(images, train=train)
         x = max_pool(x, 3, stride=2)
-        for number in range(sum(self.config.blocks)):
-            x = getattr(self, f"block{number}")(x, train=train)
+        for (path,) in self.parts.stages:
+            x = getattr(self, path)(x, train=train)
         return x
 
 
@@ -143,3 +141,12 @@ def names(backbone: ResNet, origin: str) -> NameTable:
         table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
         table |= norm_names(f"{ours}/norm", norm, origin=origin)
     return table
+
+
+FAMILY = Family(
+    variants=VARIANTS,
+    build=ResNet,
+    names=names,
+    heads={"paddle": "fc", "timm": "fc"},
+    head_initial=lambda channels: Uniform(1 / math.sqrt(channels)),
+)

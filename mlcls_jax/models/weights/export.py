@@ -1,21 +1,16 @@
 """Weights under the names and in the layouts of Paddle and timm, for use elsewhere."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.numpy
 
 from mlcls_jax import files
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.models.network import Model, flatten
 from mlcls_jax.models.weight_names import NameTable, to_theirs
 from mlcls_jax.paths import local_path
-
-if TYPE_CHECKING:
-    from mlcls_jax.models.network import Model
 
 ORIGINS = ("paddle", "timm")
 
@@ -30,14 +25,12 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
       ValueError: no such origin.
       WeightsError: the model has a number that the origin cannot express.
     """
-    from mlcls_jax.models.network import flatten  # imports this package's name tables
-
     if origin not in ORIGINS:
         raise ValueError(f"origin {origin!r}: there are {', '.join(ORIGINS)}")
     table = model.network.foreign_names[origin]
     arrays = {}
     ours = {path: np.asarray(value) for path, value in flatten(model.variables).items()}
-    _fold_scale(ours, table)
+    _fold_scale(ours, table, f"head/{model.network.outline.head.entry}")
     for path, array in ours.items():
         foreign = table[path]
         if foreign.key is None:
@@ -51,15 +44,18 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _fold_scale(arrays: dict[str, np.ndarray], table: NameTable) -> None:
-    """Make the factor on the features that of the origin: 0.8 in Paddle, 1 in timm."""
-    path = "backbone/feature_scale"
-    if path not in arrays or arrays[path] == np.float32(table[path].constant):
-        return
-    factor = np.float64(arrays[path]) / table[path].constant
-    entered = next(p for p in ("head/input_proj/kernel", "head/fc/kernel") if p in arrays)
-    arrays[entered] = (arrays[entered] * factor).astype(arrays[entered].dtype)
-    arrays[path] = np.full_like(arrays[path], table[path].constant)
+def _fold_scale(arrays: dict[str, np.ndarray], table: NameTable, entry: str) -> None:
+    """Make the factor on the features that of the origin: 0.8 in Paddle, 1 in timm.
+
+    The rest of it goes into the kernel at `entry`, which multiplies the features.
+    """
+    for path in (path for path, foreign in table.items() if foreign.layout == "scale"):
+        constant = table[path].constant
+        if arrays[path] == np.float32(constant):
+            continue
+        factor = np.float64(arrays[path]) / constant
+        arrays[entry] = (arrays[entry] * factor).astype(arrays[entry].dtype)
+        arrays[path] = np.full_like(arrays[path], constant)
 
 
 def save(model: Model, path: str | Path, origin: str) -> Path:

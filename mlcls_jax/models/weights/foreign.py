@@ -1,25 +1,20 @@
 """Fills a model from foreign or own weights and reports what fitted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.models.network import Model, Network, flatten, unflatten
+from mlcls_jax.models.registry import find_family
 from mlcls_jax.models.weight_names import Foreign, NameTable, to_ours
 from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 
-if TYPE_CHECKING:
-    from mlcls_jax.models.network import Model, Network
-
 SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors")
-HEAD_BIASES = ("head/group_bias", "head/fc/bias")  # one number a label, of either head
 MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it takes 15 times as much
 
 
@@ -74,11 +69,8 @@ def fill(
     model: Model, arrays: Mapping[str, np.ndarray], where: str, *, strict: bool = True
 ) -> LoadReport:
     """Like `load`, from arrays by their names; errors call them `where`."""
-    from mlcls_jax.models import registry  # both import this package's name tables
-    from mlcls_jax.models.network import Network, flatten, unflatten
-
-    current = flatten(model.variables)
-    origin, table = _matching_table(arrays, model.network.foreign_names)
+    network, current = model.network, flatten(model.variables)
+    origin, table = _matching_table(arrays, network.foreign_names)
     _check_types(arrays, table, where)
     loaded, initial, reshaped, resampled = {}, [], [], []
     for path, value in current.items():
@@ -99,9 +91,11 @@ def fill(
     ignored = [key for key in arrays if key not in used and not key.endswith(counters)]
     report = LoadReport(origin, *map(tuple, (loaded, initial, reshaped, ignored, resampled)))
     _check(report, arrays, table, where, strict=strict)
-    has_decoder = any(path.startswith("head/layer0/") for path in loaded)
-    config = registry.adapt(model.network.config, origin, has_decoder=has_decoder)
-    network = model.network if config == model.network.config else Network.of(config)
+    has_decoder = network.has_evidence and any(path.startswith("head/") for path in loaded)
+    adapt = find_family(network.config.name).adapt
+    config = adapt(network.config, origin, has_decoder=has_decoder)
+    if config != network.config:
+        network = Network.of(config)
     model.replace(network, unflatten(current | loaded, model.variables))
     return report
 
@@ -112,10 +106,9 @@ def count_classes(network: Network, arrays: Mapping[str, np.ndarray]) -> int | N
     `network` is the architecture, with any number of labels.
     """
     _, table = _matching_table(arrays, network.foreign_names)
-    for path in HEAD_BIASES:
-        for key in table[path].keys if path in table else ():
-            if key in arrays and np.ndim(arrays[key]) == 1:
-                return len(arrays[key])
+    for key in table[f"head/{network.outline.head.label_bias}"].keys:
+        if key in arrays and np.ndim(arrays[key]) == 1:
+            return len(arrays[key])
     return None
 
 

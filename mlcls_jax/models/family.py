@@ -1,0 +1,107 @@
+"""The contract of a backbone: what its module offers, and what each network of it states.
+
+Whatever treats parts of a network differently (recomputation, layer decay, sharding, planning,
+weight files) asks what is stated here. Names of attributes mean nothing to it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float
+
+from mlcls_jax.config import Model
+from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.initial import Initial
+from mlcls_jax.models.weight_names import NameTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A backbone in the order in which images pass it, by paths of modules or parameters.
+
+    Together the parts hold every parameter of the backbone.
+    """
+
+    stem: tuple[str, ...]
+    # One entry per block, of one or more modules: a downsampling goes with the block after it.
+    stages: tuple[tuple[str, ...], ...]
+    outputs: tuple[str, ...] = ()  # after the last block; they count with the head
+
+    def depths(self, paths: Iterable[str]) -> dict[str, int]:
+        """Return how many blocks below the head each parameter lies.
+
+        Outputs are at 0, the last block at 1, the one before it at 2, and so on; the stem is below
+        the first block.
+
+        Raises:
+          ValueError: a parameter is in no part, or in several.
+        """
+        levels = (self.outputs, *reversed(self.stages), self.stem)
+        found = {}
+        for path in paths:
+            holders = [
+                depth
+                for depth, level in enumerate(levels)
+                for part in level
+                if path == part or path.startswith(f"{part}/")
+            ]
+            if len(holders) != 1:
+                raise ValueError(
+                    f"{path}: is in {len(holders)} of the parts of the backbone, not 1"
+                )
+            (found[path],) = holders
+        return found
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A Flax module: images [B, H, W, 3] → feature map [B, h, w, C]."""
+
+    channels: int  # C
+    parts: Parts
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
+    ) -> Float[Array, "B h w C"]: ...
+
+
+@runtime_checkable
+class Head(Protocol):
+    """A Flax module: feature map [B, h, w, C] → logits [B, K]."""
+
+    has_evidence: bool  # there is `evidence(features)`, which shows where each query looks
+    entry: str  # path of the kernel that multiplies the feature map
+    label_bias: str  # path of the vector with one number per label
+
+    def __call__(
+        self, features: Float[Array, "B h w C"], *, draws: Draws | None = None
+    ) -> Float[Array, "B K"]: ...
+
+    def names(self, origin: str) -> NameTable:
+        """Return where each parameter is found in a file of `origin`."""
+        ...
+
+
+def _keep(model: Model, origin: str, *, has_decoder: bool) -> Model:
+    """Return the options as they are: weights mean the same in files of every origin."""
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What a module in `backbones` offers: its one line in the registry."""
+
+    # Names that users type, without the suffix of the head → sizes, a frozen dataclass.
+    variants: dict[str, Any]
+    # (sizes, *, pool, dtype) → the untrained module; `pool`: the plain classifier follows, which
+    # sees the mean of the map alone.
+    build: Callable[..., Backbone]
+    # (module, origin) → where each parameter and statistic is found in a file of that origin.
+    names: Callable[[Any, str], NameTable]
+    heads: dict[str, str]  # origin of weight files → name of the plain classifier in them
+    decoder: str = "fc"  # name of the ML-Decoder in weight files
+    head_initial: Callable[[int], Initial | None] = lambda channels: None  # None: Linear's own
+    # (options, origin, *, has_decoder) → the options under which weights of that origin mean what
+    # they meant there, where left open.
+    adapt: Callable[..., Model] = _keep
