@@ -9,9 +9,9 @@ import posixpath
 import unicodedata
 from array import array
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -35,6 +35,7 @@ from mlcls_jax.data.images import decode_image, read_file
 from mlcls_jax.data.lists import TEST_LIST, Row, find_root, read_labels, read_list, usual_columns
 from mlcls_jax.data.probe import content_digest, probe_file, probe_pixels
 from mlcls_jax.errors import DataError
+from mlcls_jax.lookahead import map_ahead
 
 NUM_SAMPLES = 10  # of every list
 _TRAIN = 0  # position among the lists
@@ -351,16 +352,16 @@ def _in_order(
     title: str,
     ahead: int,
 ) -> Iterator[Any]:
-    """The function's values of all numbers in their order; at most `ahead` chunks are under way."""
-    waiting = deque()
-    with tqdm(total=len(numbers), desc=title, unit=" images", disable=None) as bar:
-        for start in range(0, len(numbers) + ahead * _CHUNK, _CHUNK):
-            if chunk := numbers[start : start + _CHUNK].tolist():
-                waiting.append(pool.submit(lambda chunk: list(map(function, chunk)), chunk))
-            if start >= ahead * _CHUNK and waiting:
-                for value in waiting.popleft().result():
-                    yield value
-                    bar.update()
+    """Yield the function's values in order; at most `ahead` chunks of numbers are under way."""
+    chunks = (numbers[i : i + _CHUNK].tolist() for i in range(0, len(numbers), _CHUNK))
+    with (
+        tqdm(total=len(numbers), desc=title, unit=" images", disable=None) as bar,
+        closing(map_ahead(pool, lambda chunk: list(map(function, chunk)), chunks, ahead)) as found,
+    ):
+        for values in found:
+            for value in values:
+                yield value
+                bar.update()
 
 
 def _pairs(items: np.ndarray, first: np.ndarray) -> Iterable[tuple[int, int]]:

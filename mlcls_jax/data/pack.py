@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +25,7 @@ from mlcls_jax.data.shards import (
 )
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError, raise_faults
+from mlcls_jax.lookahead import map_ahead
 
 SHARD_SIZE = 1024  # images: some 150 MB of photographs
 JPEG_QUALITY = 95  # of images that are made smaller
@@ -97,7 +97,7 @@ def pack(
             shards = manifest.shards[split]
             if old := shards.get(name):
                 may_keep = on_error == "skip" or not old.left_out
-                items = _map_ahead(pool, read, indices, ahead=4 * threads)
+                items = map_ahead(pool, read, indices, ahead=4 * threads)
                 if may_keep and _is_good(old, output, items):
                     kept += 1
                     bar.update(len(indices))
@@ -106,7 +106,7 @@ def pack(
                 del shards[name]
                 _save(manifest, output)
             temporary = output / f".{name}.tmp"
-            items = _map_ahead(pool, make, indices, ahead=4 * threads)
+            items = map_ahead(pool, make, indices, ahead=4 * threads)
             shard = _write_shard(name, temporary, items, bar)
             if on_error == "raise" and shard.left_out:
                 faults += shard.left_out
@@ -174,23 +174,6 @@ def _plan(manifest: Manifest) -> Iterator[tuple[str, str, range]]:
         for number in range(count):
             indices = range(number * size, min((number + 1) * size, images))
             yield split, f"{split}-{number:05d}-of-{count:05d}.array_record", indices
-
-
-def _map_ahead(
-    pool: ThreadPoolExecutor,
-    function: Callable[[int], _Item],
-    indices: Iterable[int],
-    *,
-    ahead: int,
-) -> Iterator[_Item]:
-    """`pool.map` that holds no more than `ahead` results."""
-    pending = deque()
-    for index in indices:
-        pending.append(pool.submit(function, index))
-        if len(pending) == ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _read(source: Source, root: Path | None, index: int) -> _Item:

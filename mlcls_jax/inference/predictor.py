@@ -1,9 +1,9 @@
 """A bundle that answers: inputs of any kind in, results out, in order, as a stream."""
 
 import reprlib
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from mlcls_jax.inference.backends.jitted import Jitted
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.image_stream import Picture, read
 from mlcls_jax.inference.results import Result
+from mlcls_jax.lookahead import map_ahead
 
 TOP_K = 5  # classes reported where there is one label an image, as in the originals
 MAX_COMPARED = 1000  # labels that a misspelt one is compared with: more would take long
@@ -157,32 +158,31 @@ class Predictor:
         on_error: OnError,
     ) -> Iterator[Result]:
         run = self.run_explained if explain else lambda images: (self.run(images), None)
-        # A second batch is on its way while the first one is waited for, and one more a device.
+
+        def compute(batch: list[Picture]) -> tuple[list[Picture], Any, Any]:
+            images = [picture.prepared for picture in batch if picture.error is None]
+            return batch, *(run(np.stack(images)) if images else (None, None))
+
+        # A second batch is on its way while the first one is waited for, and one more per device.
         in_flight = 1 + self.backend.replicas
-        pending: deque[tuple[list[Picture], Future | None]] = deque()
-        with ThreadPoolExecutor(in_flight) as pool:
-            try:
-                while batch := list(islice(pictures, size)):
-                    images = [p.prepared for p in batch if p.error is None]
-                    pending.append((batch, pool.submit(run, np.stack(images)) if images else None))
-                    if len(pending) == in_flight:
-                        yield from self._results(*pending.popleft(), threshold, on_error)
-                while pending:
-                    yield from self._results(*pending.popleft(), threshold, on_error)
-            finally:
-                for _, future in pending:
-                    if future is not None:
-                        future.cancel()
-                pictures.close()
+        batches = iter(lambda: list(islice(pictures, size)), [])
+        with (
+            ThreadPoolExecutor(in_flight) as pool,
+            closing(pictures),
+            closing(map_ahead(pool, compute, batches, in_flight)) as computed,
+        ):
+            for batch, scores, maps in computed:
+                yield from self._results(batch, scores, maps, threshold, on_error)
+                del batch, scores, maps  # they may be large: not while we wait for the next
 
     def _results(
         self,
         batch: list[Picture],
-        future: Future | None,
+        scores: np.ndarray | None,
+        maps: np.ndarray | None,
         threshold: float | np.ndarray | None,
         on_error: OnError,
     ) -> Iterator[Result]:
-        scores, maps = (None, None) if future is None else future.result()
         row = 0
         for picture in batch:
             if picture.error is not None:

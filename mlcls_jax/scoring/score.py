@@ -5,9 +5,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.file_names import readable
 from mlcls_jax.inference.image_stream import read as read_pictures
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.lookahead import map_ahead
 from mlcls_jax.scoring.inputs import (
     Columns,
     Item,
@@ -179,12 +181,13 @@ def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]
     size = predictor.batch_size
     ahead = max(size, 2 * predictor.threads)
     in_flight = 1 + predictor.backend.replicas  # one waits while each device works
+    compute = partial(_compute, predictor)
     with (
         ThreadPoolExecutor(predictor.threads) as loaders,
         ThreadPoolExecutor(in_flight) as devices,
-        closing(_load_ahead(loaders, _items(job, read, ranges), ahead)) as loaded,
+        closing(map_ahead(loaders, _load, _items(job, read, ranges), ahead)) as loaded,
         closing(_decode(predictor, loaded, ahead)) as decoded,
-        closing(_compute(predictor, devices, decoded, size, in_flight)) as computed,
+        closing(map_ahead(devices, compute, _batches(decoded, size), in_flight)) as computed,
     ):
         for number, batches in groupby(computed, key=lambda batch: batch.number):
             rows = Rows()
@@ -217,7 +220,7 @@ class _Computed(NamedTuple):
 
     number: int  # of the range
     decoded: list[_Decoded]
-    scores: Future | None  # float32 [n, K] of those without an error; None: there are none
+    scores: np.ndarray | tuple[()]  # float32 [n, K] of those without an error
 
 
 def _items(job: Job, read: Read, ranges: Iterable[int]) -> Iterator[tuple[int, Item]]:
@@ -226,23 +229,8 @@ def _items(job: Job, read: Read, ranges: Iterable[int]) -> Iterator[tuple[int, I
             yield number, item
 
 
-def _load_ahead(
-    pool: ThreadPoolExecutor, items: Iterator[tuple[int, Item]], ahead: int
-) -> Iterator[_Loaded]:
-    pending: deque[Future] = deque()
-    try:
-        for number, item in items:
-            pending.append(pool.submit(_load, number, item))
-            if len(pending) == ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _load(number: int, item: Item) -> _Loaded:
+def _load(numbered: tuple[int, Item]) -> _Loaded:
+    number, item = numbered
     name = readable(item.name)
     try:
         return _Loaded(number, name, load(item), None)
@@ -276,32 +264,21 @@ def _decode(predictor: Predictor, loaded: Iterator[_Loaded], ahead: int) -> Iter
             yield _Decoded(one.number, one.name, picture.page, picture.prepared, told)
 
 
-def _compute(
-    predictor: Predictor,
-    pool: ThreadPoolExecutor,
-    decoded: Iterator[_Decoded],
-    size: int,
-    in_flight: int,
-) -> Iterator[_Computed]:
-    pending: deque[_Computed] = deque()
-    try:
-        for number, group in groupby(decoded, key=lambda one: one.number):
-            while batch := list(islice(group, size)):
-                images = [one.image for one in batch if one.error is None]
-                scores = pool.submit(predictor.run, np.stack(images)) if images else None
-                pending.append(_Computed(number, batch, scores))
-                if len(pending) == in_flight:
-                    yield pending.popleft()
-        yield from pending
-    finally:
-        for batch in pending:
-            if batch.scores is not None:
-                batch.scores.cancel()
+def _batches(decoded: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+    for _, group in groupby(decoded, key=lambda one: one.number):
+        while batch := list(islice(group, size)):
+            yield batch
+
+
+def _compute(predictor: Predictor, batch: list[_Decoded]) -> _Computed:
+    images = [one.image for one in batch if one.error is None]
+    scores = predictor.run(np.stack(images)) if images else ()
+    return _Computed(batch[0].number, batch, scores)
 
 
 def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> int:
     """Put a batch's results into the rows; how many files begin in it."""
-    scores = iter(() if batch.scores is None else batch.scores.result())
+    scores = iter(batch.scores)
     for one in batch.decoded:
         if one.error is not None:
             rows.add_error(one.name, one.error)

@@ -1,0 +1,34 @@
+"""Work done ahead of its consumer, in order and within a bound.
+
+Two loops elsewhere are of another kind: `parallel.put_ahead` needs no threads, as copies to devices
+run by themselves, and the image stream expands documents in place and spares a slow source.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Generator[Result, None, None]:
+    """Map like `pool.map`, but with at most `ahead` calls begun and not yet taken.
+
+    An exception of a call is raised when its turn comes, one of `items` at once. When the generator
+    is closed, calls that no thread has begun are dropped.
+    """
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
