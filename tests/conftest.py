@@ -1,12 +1,25 @@
-"""Set before JAX starts: tests run on the CPU, whatever the machine has."""
+"""Set before JAX starts: tests run on the CPU, whatever there is, with caches of their own."""
 
 import logging
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# One folder per session, which pytest-xdist's workers and the processes that tests start inherit:
+# each program is compiled once, and nothing is written to the user's caches.
+IS_FIRST_PROCESS = "MLCLS_TEST_FOLDER" not in os.environ
+if IS_FIRST_PROCESS:
+    os.environ["MLCLS_TEST_FOLDER"] = tempfile.mkdtemp(prefix="mlcls_tests_")
+FOLDER = Path(os.environ["MLCLS_TEST_FOLDER"])
+os.environ["XDG_CACHE_HOME"] = str(FOLDER / "cache")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(FOLDER / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # Servers of tests are on this machine, and no proxy leads there.
 for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -17,6 +30,11 @@ for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
 # tests that interrupt a process would then wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    if IS_FIRST_PROCESS:
+        shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

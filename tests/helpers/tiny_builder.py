@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 from PIL import Image
 
 
@@ -23,6 +24,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
     """The examples of its configuration, in TFDS's own shuffled order."""
 
     VERSION = tfds.core.Version("1.2.0")
+    code_path = epath.Path(__file__)  # in a package, TFDS would look for it by importlib_resources
 
     def _info(self):
         features = tfds.features.FeaturesDict(self.builder_config.features)

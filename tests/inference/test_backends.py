@@ -25,6 +25,7 @@ from mlcls_jax.inference.exports import reference_scores
 from mlcls_jax.inference.exports.verify import sample_images
 from mlcls_jax.inference.precision import in_dtype, quantize
 from tests.helpers.bundles import write_small
+from tests.helpers.tiers import need, slow
 
 ROOT = Path(__file__).parents[2]
 BATCH = 4
@@ -174,10 +175,9 @@ def test_float32_is_float32_whatever_the_model_was_trained_with(bundle, images, 
     np.testing.assert_allclose(scores, wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", slow("openvino")])
 def test_other_runtimes_give_the_scores_of_jax(name, bundle, images, wanted):
-    pytest.importorskip("onnx")
-    pytest.importorskip(name)
+    need(name)
     backend = open_backend(name, bundle, batch_size=BATCH)
     assert backend.name == name
     for count in (1, BATCH, len(images)):
@@ -192,7 +192,6 @@ def test_other_runtimes_give_the_scores_of_jax(name, bundle, images, wanted):
 
 
 def test_an_onnx_file_is_made_once_for_a_model(bundle):
-    pytest.importorskip("onnxruntime")
     path = onnx_file(bundle, "float32")
     made = path.stat().st_mtime_ns
     assert onnx_file(bundle, "float32") == path
@@ -263,8 +262,7 @@ def test_threads_are_those_that_the_process_may_use(monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_shows_what_each_precision_costs(folder):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("openvino")
+    need("openvino")
     text = mode.run([str(folder), "--batch_size=1"])
     rows = [line.split() for line in text.splitlines()[2:]]
     known = [[name, p] for name, kind in BACKENDS.items() for p in kind.precisions]

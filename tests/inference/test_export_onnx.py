@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 
 from mlcls_jax.config import Model as ModelConfig
@@ -18,6 +17,7 @@ from mlcls_jax.inference.exports import onnx as exported
 from mlcls_jax.inference.exports.onnx import convert, export_onnx
 from mlcls_jax.models import layers, norms
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
+from tests.helpers.tiers import need
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), np.uint8)
 
@@ -70,38 +70,52 @@ def check(layer, *expected, images=IMAGES):
     return found
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
+MODELS = [
+    ("PP-LCNet_x0_25_ML", {"temperature": 1.7, "query_num": 3}),
+    ("PP-LCNet_x1_0", {"task": "single", "temperature": 0.6}),
+    ("PP-LCNet_x0_35_ML", {"text_dim": 5, "size": (33, 70)}),
+    ("PP-HGNetV2-B0_ML", {"decoder_depth": 2, "trainable_queries": True}),
+    ("PP-HGNetV2-B4", {"size": (65, 95)}),
+    ("ResNet18", {"labels": 1, "temperature": 9.0}),
+    ("ResNet50_ML", {"size": (79, 41)}),
+    ("CLIP_vit_base_patch32_224_ML", {"memory": "first_patch", "quick_gelu": True}),
+    ("CLIP_vit_base_patch16_224", {"size": (40, 56)}),
+    ("CLIP_vit_base_patch16_224_ML", {}),
+    ("PP-HGNetV2-B6_ML", {}),
+    ("PP-LCNet_x2_5_ML", {"dtype": "bfloat16"}),
+    ("ResNet101_ML", {}),
+]
+QUICK = ("PP-LCNet_x0_25_ML", "PP-LCNet_x1_0", "ResNet18")
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("PP-LCNet_x0_25_ML", {"temperature": 1.7, "query_num": 3}),
-        ("PP-LCNet_x1_0", {"task": "single", "temperature": 0.6}),
-        ("PP-LCNet_x0_35_ML", {"text_dim": 5, "size": (33, 70)}),
-        ("PP-HGNetV2-B0_ML", {"decoder_depth": 2, "trainable_queries": True}),
-        ("PP-HGNetV2-B4", {"size": (65, 95)}),
-        ("ResNet18", {"labels": 1, "temperature": 9.0}),
-        ("ResNet50_ML", {"size": (79, 41)}),
-        ("CLIP_vit_base_patch32_224_ML", {"memory": "first_patch", "quick_gelu": True}),
-        slow("CLIP_vit_base_patch16_224", {"size": (40, 56)}),
-        slow("CLIP_vit_base_patch16_224_ML", {}),
-        slow("PP-HGNetV2-B6_ML", {}),
-        slow("PP-LCNet_x2_5_ML", {"dtype": "bfloat16"}),
-        slow("ResNet101_ML", {}),
-    ],
-)
-def test_onnxruntime_and_openvino_give_the_scores_of_jax(name, options, tmp_path):
+def exported_with_scores(name, options, folder):
+    """Export a model; return the path of its file, three images, and JAX's scores of them."""
     bundle = make_bundle(name, **options)
-    path = export_onnx(bundle, tmp_path / "model.onnx")
+    path = export_onnx(bundle, folder / "model.onnx")
     onnx.checker.check_model(path, full_check=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert [p.name for p in folder.iterdir()] == ["model.onnx"]
     images = np.random.default_rng(1).integers(0, 256, (3, *bundle.image_size, 3), np.uint8)
     if "dtype" in options:  # the file computes in float32 whatever the model does
         bundle = make_bundle(name, **options | {"dtype": "float32"})
     expected = np.asarray(jax.jit(bundle.scores)(bundle.model.variables, images))
     assert expected.std() > 1e-3
+    return path, images, expected
+
+
+@pytest.mark.parametrize(("name", "options"), [case for case in MODELS if case[0] in QUICK])
+def test_onnxruntime_gives_the_scores_of_jax(name, options, tmp_path):
+    path, images, expected = exported_with_scores(name, options, tmp_path)
+    session = load(path)
+    for count in (1, 3):
+        given = session.run(None, {"images": images[:count]})[0]
+        np.testing.assert_allclose(given, expected[:count], atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), MODELS)
+def test_onnxruntime_and_openvino_give_the_scores_of_jax(name, options, tmp_path):
+    openvino = need("openvino")
+    path, images, expected = exported_with_scores(name, options, tmp_path)
     session = load(path)
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     other = openvino.Core().compile_model(path, "CPU", options)

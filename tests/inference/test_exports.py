@@ -1,8 +1,8 @@
 """Exported files give the scores of JAX in their own runtimes; wrong ones are refused."""
 
-import importlib.util
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from mlcls_jax.inference.exports.verify import check_scores, read_images, sample
 from mlcls_jax.models import Network
 from mlcls_jax.modes import export as mode
 from tests.helpers.bundles import write_images, write_small
+from tests.helpers.tiers import need, slow
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
-HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +34,22 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def output(folder, tmp_path_factory):
-    """What export makes of a folder that holds an earlier export and somebody's notes."""
-    pytest.importorskip("onnxruntime")
+    """Return what export makes of a folder that holds an earlier export and somebody's notes."""
     output = tmp_path_factory.mktemp("work") / "export"
     output.mkdir()
     (output / "model.onnx").write_bytes(b"earlier")
     (output / "notes.txt").write_text("mine")
-    formats = ["stablehlo", "onnx", *(["litert"] if HAS_TENSORFLOW else [])]
+    export_all(folder, output, ["stablehlo", "onnx"])
+    return output
+
+
+def export_all(folder, output, formats):
     exported = exports.export(folder, output, formats)
     assert [*exported] == formats
     for name, file in exported.items():
         assert file.path == output / exports.EXPORTS[name].file
         assert file.bytes == file.path.stat().st_size
         assert 0 <= file.largest_difference < 1e-4
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_the_folder_holds_bundle_and_files_and_what_was_there(folder, output):
     found = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     wanted = {"bundle/inference.json", "bundle/weights.safetensors", "model.stablehlo"}
     wanted |= {"model.stablehlo.json", "model.onnx", "notes.txt"}
-    assert found - {"model.tflite"} == wanted
+    assert found == wanted
     assert (output / "notes.txt").read_text() == "mine"
     for name in BUNDLE_FILES:
         assert (output / "bundle" / name).read_bytes() == (folder / name).read_bytes()
@@ -73,23 +75,34 @@ def test_stablehlo_describes_itself(output):
     assert described["platforms"] == ["cpu", "cuda", "tpu"]
 
 
-def test_the_code_of_the_docs_gives_the_scores_of_jax(output, wanted, monkeypatch):
+@pytest.mark.parametrize("runtime", ["jax", "onnxruntime", slow("openvino")])
+def test_the_code_of_the_docs_gives_the_scores_of_jax(runtime, output, wanted, monkeypatch):
+    need(runtime)
     monkeypatch.chdir(output.parent)
-    images = sample_images((32, 48))
+    run_block_of_the_docs(runtime, wanted)
+
+
+@pytest.mark.slow
+def test_litert_gives_the_scores_of_jax(folder, wanted, tmp_path, monkeypatch):
+    need("tensorflow")
+    export_all(folder, tmp_path / "export", ["stablehlo", "onnx", "litert"])
+    monkeypatch.chdir(tmp_path)
+    run_block_of_the_docs("ai_edge_litert", wanted)
+
+
+def run_block_of_the_docs(runtime, wanted):
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 4
-    for block in blocks:
-        if "tflite" in block and not HAS_TENSORFLOW:
-            continue
-        if "openvino" in block:
-            pytest.importorskip("openvino")
-        scope = {"images": images}
-        exec(block, scope)
-        np.testing.assert_allclose(scope["scores"], wanted, atol=1e-4)
+    (block,) = (
+        block for block in blocks if f"import {runtime}\n" in block or f"from {runtime}." in block
+    )
+    scope = {"images": sample_images((32, 48))}
+    exec(block, scope)
+    np.testing.assert_allclose(scope["scores"], wanted, atol=1e-4)
 
 
-@pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow is installed")
-def test_without_tensorflow_litert_tells_what_to_install(folder, tmp_path):
+def test_without_tensorflow_litert_tells_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UserError, match="the format litert needs TensorFlow") as caught:
         exports.export(folder, tmp_path, ["litert"])
     assert 'pip install -e ".[litert]"' in caught.value.hint
@@ -184,7 +197,6 @@ def test_an_unknown_format_is_refused_before_anything_is_written(folder, tmp_pat
 
 @pytest.mark.slow
 def test_the_mode_and_the_command_export(folder, tmp_path):
-    pytest.importorskip("onnxruntime")
     images = write_images(tmp_path / "images", 2)
     options = Export(model_dir=str(folder), formats=("onnx",), images=str(images[0].parent))
     result = mode.export(Config(mode="export", export=options), tmp_path).to_json()

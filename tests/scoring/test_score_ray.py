@@ -10,8 +10,7 @@ import pytest
 from mlcls_jax.scoring.job import Request
 from mlcls_jax.scoring.score import score
 from tests.helpers.bundles import write_images, write_small
-
-pytest.importorskip("ray.data")
+from tests.helpers.tiers import need
 
 LAUNCHER = Path(__file__).parents[2] / "launch/ray_score.sh"
 
@@ -46,6 +45,7 @@ print("none is left of", len(started))
 
 @pytest.mark.slow
 def test_a_cluster_of_two_nodes_writes_the_same_files(tmp_path):
+    need("ray.data")
     model = write_small(tmp_path / "model")
     photos = tmp_path / "photos"
     write_images(photos, 22)
