@@ -13,7 +13,8 @@ from jaxtyping import Array
 from mlcls_jax import __version__, files, lazy
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
-from mlcls_jax.inference.exports.onnx_graph import build
+from mlcls_jax.inference.exports.onnx.rules import RULES, simplify
+from mlcls_jax.inference.exports.onnx.trace import trace
 from mlcls_jax.models.layers import depthwise_form
 from mlcls_jax.models.network import Network
 
@@ -70,12 +71,13 @@ def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "M
     with lazy.optional("ONNX files need the package onnx", extra="onnx", kind=ExportError):
         from onnx import TensorProto, helper
 
-        from mlcls_jax.inference.exports.onnx_nodes import write
+        from mlcls_jax.inference.exports.onnx.write import write
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *image_size, 3), jnp.uint8)
     # Full precision: what is computed here must not be rounded as accelerators like to.
     with depthwise_form("plain"), jax.default_matmul_precision("highest"):
-        result = build(jax.make_jaxpr(lambda images: scores(images))(images))
+        traced = jax.make_jaxpr(lambda images: scores(images))(images)
+        result = simplify(trace(traced, known=RULES))
     nodes, weights = write(result, "images", "scores")
     inputs = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *image_size, 3])
     outputs = helper.make_tensor_value_info("scores", TensorProto.FLOAT, result.shape)

@@ -1,21 +1,22 @@
-"""A graph of operations as nodes of ONNX.
-
-ONNX convolves NCHW where JAX convolves NHWC, so every value is written in the order of axes that
-its operation likes, that order is remembered, and axes are only moved for readers that must have
-another one.
-"""
+"""Nodes and weights of ONNX for each operation of a graph."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto
 
-from mlcls_jax.inference.exports.onnx_graph import BATCH, Op, Shape, in_order
+from mlcls_jax.inference.exports.onnx.layout import (
+    NCHW,
+    Nodes,
+    Order,
+    groups,
+    moves_nothing,
+    plain,
+)
+from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, in_order
 
-Order = tuple[int, ...]  # stored axis -> axis in JAX
-NCHW: Order = (0, 3, 1, 2)
 SAME_NAME = {
     **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"},
     **{"abs": "Abs", "erf": "Erf", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": "Tanh"},
@@ -25,68 +26,7 @@ REDUCTIONS = {
     **{"reduce_sum": "ReduceSum", "reduce_mean": "ReduceMean"},
     **{"reduce_max": "ReduceMax", "reduce_min": "ReduceMin"},
 }
-
-
-class Nodes:
-    """The nodes and weights written so far."""
-
-    def __init__(self, images: str) -> None:
-        self.images = images
-        self.nodes: list[NodeProto] = []
-        self.weights: list[TensorProto] = []
-        self.stored: dict[Op, dict[Order, str]] = {}  # the first order is that of its operation
-        self.readers: dict[Op, list[Op]] = {}
-        self.shared: dict[tuple[Any, ...], str] = {}  # names of weights by content
-
-    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Append a node and return the name of its output."""
-        name = f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
-
-    def weight(self, array: Any, dtype: type = np.float32) -> str:
-        """The name of a constant; small ones are written once."""
-        array = np.asarray(array, dtype)
-        key = (array.tobytes() if array.size < 64 else len(self.weights), array.shape, dtype)
-        if key not in self.shared:
-            self.shared[key] = f"weight_{len(self.weights)}"
-            self.weights.append(numpy_helper.from_array(array, self.shared[key]))
-        return self.shared[key]
-
-    def order(self, op: Op) -> Order:
-        """The order of axes in which `op` was written."""
-        return next(iter(self.stored[op]))
-
-    def read(self, value: "Op | np.ndarray", order: Order) -> str:
-        """The name of `value` with its axes in `order`."""
-        if not isinstance(value, Op):
-            return self.weight(value.transpose(order) if value.ndim == len(order) else value)
-        names = self.stored[value]
-        if order not in names:
-            first = self.order(value)
-            shape = [value.shape[axis] for axis in order]
-            if _moves_nothing(first, order, value.shape):
-                names[order] = self.reshape(names[first], shape)
-            else:
-                moves = [first.index(axis) for axis in order]
-                names[order] = self.node("Transpose", [names[first]], perm=moves)
-        return names[order]
-
-    def reshape(self, name: str, shape: Sequence[int | str]) -> str:
-        """`name` with another shape, in which one size may be BATCH."""
-        sizes = [-1 if size == BATCH else size for size in shape]
-        return self.node("Reshape", [name, self.weight(sizes, np.int64)])
-
-    def repeated(self, array: np.ndarray, order: Order, shape: Shape) -> str:
-        """A constant with a batch of one, once for each image."""
-        name = self.weight(array.transpose(order))
-        if BATCH not in shape:
-            return name
-        batch = self.node("Shape", [self.images], start=0, end=1)
-        axis = [shape[a] for a in order].index(BATCH)
-        ones = self.weight(np.ones(len(shape)), np.int64)
-        sizes = self.node("ScatterElements", [ones, self.weight([axis], np.int64), batch])
-        return self.node("Expand", [name, sizes])
+Written = tuple[str, Order]
 
 
 def write(result: Op, images: str, scores: str) -> tuple[list[NodeProto], list[TensorProto]]:
@@ -100,23 +40,11 @@ def write(result: Op, images: str, scores: str) -> tuple[list[NodeProto], list[T
     for op in ops:
         name, order = WRITERS[op.kind](op, to)
         to.stored[op] = {order: name}
-    last = to.read(result, _plain(result))
+    last = to.read(result, plain(result))
     for node in to.nodes:
         for names in (node.input, node.output):
             names[:] = [scores if name == last else name for name in names]
     return to.nodes, to.weights
-
-
-def _plain(op: Op) -> Order:
-    return tuple(range(len(op.shape)))
-
-
-def _moves_nothing(old: Order, new: Order, shape: Shape) -> bool:
-    """Whether only axes of size one change places, so that the numbers lie as before."""
-    return [a for a in old if shape[a] != 1] == [a for a in new if shape[a] != 1]
-
-
-Written = tuple[str, Order]
 
 
 def _images(op: Op, to: Nodes) -> Written:
@@ -126,7 +54,7 @@ def _images(op: Op, to: Nodes) -> Written:
         (reader,) = to.readers[reader]
     if reader.kind in ("conv", "max_pool"):
         return to.node("Transpose", [to.images], perm=NCHW), NCHW
-    return to.images, _plain(op)
+    return to.images, plain(op)
 
 
 def _cast(op: Op, to: Nodes) -> Written:
@@ -186,12 +114,12 @@ def _gelu(op: Op, to: Nodes) -> Written:
 
 
 def _softmax(op: Op, to: Nodes) -> Written:
-    return to.node("Softmax", [to.read(op.x, _plain(op))], axis=-1), _plain(op)
+    return to.node("Softmax", [to.read(op.x, plain(op))], axis=-1), plain(op)
 
 
 def _layer_norm(op: Op, to: Nodes) -> Written:
-    inputs = [to.read(op.x, _plain(op)), to.weight(op.weight), to.weight(op.bias)]
-    return to.node("LayerNormalization", inputs, axis=-1, epsilon=op.epsilon), _plain(op)
+    inputs = [to.read(op.x, plain(op)), to.weight(op.weight), to.weight(op.bias)]
+    return to.node("LayerNormalization", inputs, axis=-1, epsilon=op.epsilon), plain(op)
 
 
 def _reduce(op: Op, to: Nodes) -> Written:
@@ -227,11 +155,11 @@ def _linear(op: Op, to: Nodes) -> Written:
         one = {"strides": (1, 1), "pads": ((0, 0), (0, 0)), "dilations": (1, 1), "groups": 1}
         params = one | {"weight": op.weight[None, None], "bias": op.bias}
         return _conv(Op("conv", op.inputs, op.shape, params), to)
-    x, weight = to.read(op.x, _plain(op)), to.weight(op.weight)
+    x, weight = to.read(op.x, plain(op)), to.weight(op.weight)
     if len(op.shape) == 2:
-        return to.node("Gemm", [x, weight, to.weight(op.bias)]), _plain(op)
+        return to.node("Gemm", [x, weight, to.weight(op.bias)]), plain(op)
     name = to.node("MatMul", [x, weight])
-    return to.node("Add", [name, to.weight(op.bias)]) if np.any(op.bias) else name, _plain(op)
+    return to.node("Add", [name, to.weight(op.bias)]) if np.any(op.bias) else name, plain(op)
 
 
 def _max_pool(op: Op, to: Nodes) -> Written:
@@ -255,12 +183,12 @@ def _dot(op: Op, to: Nodes) -> Written:
         sides.append((value, tuple(outer), tuple(inner), free))
     if any(len(inner) != 1 or len(free) != 1 for _, _, inner, free in sides):
         return _einsum(op, sides, to)
-    plain = _plain(op)
+    axes = plain(op)
     ways = []
-    for (a, b), order in ((sides, plain), (sides[::-1], (*plain[:-2], plain[-1], plain[-2]))):
+    for (a, b), order in ((sides, axes), (sides[::-1], (*axes[:-2], axes[-1], axes[-2]))):
         orders = ((*a[1], *a[3], *a[2]), (*b[1], *b[2], *b[3]))
         moved = sum(
-            isinstance(v, Op) and not _moves_nothing(to.order(v), o, v.shape)
+            isinstance(v, Op) and not moves_nothing(to.order(v), o, v.shape)
             for (v, *_), o in zip((a, b), orders, strict=True)
         )
         ways.append((moved, [(a[0], orders[0]), (b[0], orders[1])], order))
@@ -287,7 +215,7 @@ def _einsum(op: Op, sides: list[tuple[Any, Order, Order, Order]], to: Nodes) -> 
         inputs.append(to.read(value, order))
         terms.append("".join(name[axis] for axis in order))
     # The batch first, as whoever reads it next will want.
-    order = tuple(sorted(_plain(op), key=lambda axis: op.shape[axis] != BATCH))
+    order = tuple(sorted(plain(op), key=lambda axis: op.shape[axis] != BATCH))
     equation = f"{','.join(terms)}->{''.join(result[axis] for axis in order)}"
     return to.node("Einsum", inputs, equation=equation), order
 
@@ -295,35 +223,19 @@ def _einsum(op: Op, sides: list[tuple[Any, Order, Order, Order]], to: Nodes) -> 
 def _reshape(op: Op, to: Nodes) -> Written:
     """Without moving anything where the axes that are merged or split lie side by side."""
     order = to.order(op.x)
-    groups = _groups(op.x.shape, op.shape)
+    parts = groups(op.x.shape, op.shape)
     place = {axis: index for index, axis in enumerate(a for a in order if op.x.shape[a] != 1)}
-    starts = [place[group[0]] for group, _ in groups]
+    starts = [place[group[0]] for group, _ in parts]
     together = all(
         [place[axis] for axis in group] == list(range(start, start + len(group)))
-        for (group, _), start in zip(groups, starts, strict=True)
+        for (group, _), start in zip(parts, starts, strict=True)
     )
     if not together:
-        return to.reshape(to.read(op.x, _plain(op.x)), op.shape), _plain(op)
-    in_place = [axis for start in sorted(starts) for axis in groups[starts.index(start)][1]]
+        return to.reshape(to.read(op.x, plain(op.x)), op.shape), plain(op)
+    in_place = [axis for start in sorted(starts) for axis in parts[starts.index(start)][1]]
     ones = [axis for axis, size in enumerate(op.shape) if axis not in in_place]
-    new = _plain(op) if in_place == sorted(in_place) else (*in_place, *ones)
+    new = plain(op) if in_place == sorted(in_place) else (*in_place, *ones)
     return to.reshape(to.read(op.x, order), [op.shape[axis] for axis in new]), new
-
-
-def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """The axes of `old` that become those of `new`, as few at a time as possible, without ones."""
-    axes = [[i for i, size in enumerate(shape) if size != 1] for shape in (old, new)]
-    groups = []
-    while axes[0]:
-        ours, theirs = ([side.pop(0)] for side in axes)
-        while (count := _size(old, ours)) != (wanted := _size(new, theirs)):
-            (ours if count < wanted else theirs).append(axes[count > wanted].pop(0))
-        groups.append((ours, theirs))
-    return groups
-
-
-def _size(shape: Shape, axes: list[int]) -> int:
-    return math.prod(-1 if shape[axis] == BATCH else shape[axis] for axis in axes)
 
 
 def _expand(op: Op, to: Nodes) -> Written:

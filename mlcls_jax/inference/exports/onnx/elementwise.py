@@ -1,0 +1,81 @@
+"""Rules for operations on each number alone: sums, products, bounds and powers."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from mlcls_jax.errors import ExportError
+from mlcls_jax.inference.exports.onnx.constants import is_close, is_number, smallest
+from mlcls_jax.inference.exports.onnx.fold import affine, clip
+from mlcls_jax.inference.exports.onnx.ops import Op, becomes, keep, skip
+from mlcls_jax.inference.exports.onnx.patterns import both_ways, layer_norm, line, softmax
+
+
+def arithmetic(op: Op) -> Op:
+    """add, sub, mul, div: with a constant, scale * x + shift."""
+    left, right = op.inputs
+    x, constant = (left, right) if isinstance(left, Op) else (right, left)
+    if isinstance(constant, Op):
+        return {"mul": _product, "div": softmax}.get(op.kind, keep)(op)
+    if x.shape != op.shape or (op.kind == "div" and x is right):
+        return op
+    constant = np.asarray(constant, np.float64)
+    if op.kind in ("mul", "div"):
+        return affine(op, x, constant if op.kind == "mul" else 1.0 / constant, 0.0)
+    if op.kind == "sub" and x is right:
+        return affine(op, x, -1.0, constant)
+    return affine(op, x, 1.0, constant if op.kind == "add" else -constant)
+
+
+def _product(op: Op) -> Op:
+    for x, factor in both_ways(op):
+        if found := _gelu(op, x, factor) or layer_norm(op, x, factor):
+            return found
+    return op
+
+
+def _gelu(op: Op, x: Op, factor: Op) -> Op | None:
+    """u * erfc(-u / sqrt(2)) is 2 gelu(u), as erfc(-u) is 1 + erf(u)."""
+    is_one_minus = (
+        factor.kind == "affine" and is_number(factor.scale, -1) and is_number(factor.shift, 1)
+    )
+    if not is_one_minus or factor.x.kind != "erf":
+        return None
+    base, scale, shift = line(factor.x.x)
+    x_base, x_scale, x_shift = line(x)
+    ratio = smallest(x_scale / scale)
+    if x_base is not base or ratio.ndim or not is_close(x_shift, ratio * shift):
+        return None
+    root = -math.sqrt(2)
+    u = affine(Op("affine", [base], op.shape, uses=1), base, root * scale, root * shift)
+    return affine(op, Op("gelu", [u], op.shape, uses=1), root * ratio, 0.0)
+
+
+def bound(op: Op) -> Op:
+    """max and min: with a number, a clip."""
+    for x, number in (op.inputs, op.inputs[::-1]):
+        if isinstance(x, Op) and not isinstance(number, Op) and np.ndim(smallest(number)) == 0:
+            limit = float(smallest(number))
+            return clip(op, x, limit, np.inf) if op.kind == "max" else clip(op, x, -np.inf, limit)
+    return op
+
+
+def clamp(op: Op) -> Op:
+    low, x, high = op.inputs
+    if isinstance(low, Op) or isinstance(high, Op) or low.ndim or high.ndim:
+        raise ExportError("ONNX: no rule for clamp with bounds that are not numbers")
+    return clip(op, x, float(low), float(high))
+
+
+def power(op: Op) -> Op:
+    is_square = op.params.get("y", 2) == 2  # `square` has no y
+    return becomes(op, "mul", [op.x, op.x]) if is_square else op
+
+
+def erfc(op: Op) -> Op:
+    return affine(op, replace(becomes(op, "erf", op.inputs), uses=1), -1.0, 1.0)
+
+
+def cast(op: Op) -> Op:
+    return becomes(op, "cast", op.inputs) if op.x.kind == "images" else skip(op)

@@ -1,0 +1,117 @@
+"""From a jaxpr to a graph of what depends on the images; the rest is computed here and now."""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from mlcls_jax.errors import ExportError
+from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, Shape
+
+_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
+
+
+def trace(function: ClosedJaxpr, known: Collection[str]) -> Op:
+    """Return the graph of a jaxpr whose one input and one output have a symbolic batch.
+
+    Constants are NumPy arrays; one that JAX repeats for each image has a batch of 1.
+
+    Args:
+      function: the jaxpr.
+      known: primitives that may be in the graph.
+
+    Raises:
+      ExportError: it has another primitive, or mixes the images of a batch.
+    """
+    (images,) = function.jaxpr.invars
+    source = Op("images", [], _shape(images.aval))
+    (result,) = _follow(function.jaxpr, function.consts, [source], known)
+    if not isinstance(result, Op):
+        raise ExportError("the scores do not depend on the images")
+    return result
+
+
+def _follow(
+    jaxpr: Jaxpr, consts: list[Any], inputs: list[Any], known: Collection[str]
+) -> list[Any]:
+    values: dict[Any, Op | np.ndarray] = {}
+    values |= zip(jaxpr.constvars, map(np.asarray, consts), strict=True)
+    values |= zip(jaxpr.invars, inputs, strict=True)
+
+    def read(atom: Any) -> Any:
+        return np.asarray(atom.val) if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        kind, operands = equation.primitive.name, [read(atom) for atom in equation.invars]
+        if kind in _CALLS:
+            params = equation.params
+            inner = params.get("jaxpr") or params.get("call_jaxpr") or params["fun_jaxpr"]
+            is_closed = isinstance(inner, ClosedJaxpr)
+            body, inner_consts = (inner.jaxpr, inner.consts) if is_closed else (inner, [])
+            results = _follow(body, inner_consts, operands, known)
+        elif any(isinstance(operand, Op) for operand in operands):
+            _check(equation, known)
+            results = list(_operations(equation, operands))
+        else:
+            results = _compute(equation, operands, known)
+        values |= zip(equation.outvars, results, strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _compute(
+    equation: JaxprEqn, operands: list[np.ndarray], known: Collection[str]
+) -> list[np.ndarray]:
+    """The results for a batch of one image: a result that is the same for all."""
+    if any(BATCH in _shape(atom.aval) for atom in (*equation.invars, *equation.outvars)):
+        _check(equation, known)
+    params = {name: _for_one_image(value) for name, value in equation.params.items()}
+    results = equation.primitive.bind(*operands, **params)
+    results = results if equation.primitive.multiple_results else [results]
+    return [np.asarray(array) for array in results]
+
+
+def _for_one_image(value: Any) -> Any:
+    if type(value) is tuple:
+        return tuple(map(_for_one_image, value))
+    return 1 if jax.export.is_symbolic_dim(value) else value
+
+
+def _check(equation: JaxprEqn, known: Collection[str]) -> None:
+    """Refuse what has no rule, other types than float32, and what mixes or picks images."""
+    kind = equation.primitive.name
+    if kind not in known and kind != "split":
+        raise ExportError(
+            f"ONNX: no rule for the primitive {kind} of JAX:"
+            f" {', '.join(str(v.aval) for v in equation.invars)}",
+            f"Add a rule for {kind} to RULES in {__package__}.rules, or write the model"
+            " without it.",
+        )
+    for variable in equation.outvars:
+        if _shape(variable.aval).count(BATCH) != 1:
+            raise ExportError(f"ONNX: {kind} takes the images of a batch together or apart")
+        if variable.aval.dtype != np.float32:
+            raise ExportError(f"ONNX: {kind} computes in {variable.aval.dtype}, not float32")
+
+
+def _operations(equation: JaxprEqn, operands: list[Any]) -> Iterator[Op]:
+    kind = equation.primitive.name
+    if kind == "split":
+        axis, start = equation.params["axis"], 0
+        for size, variable in zip(equation.params["sizes"], equation.outvars, strict=True):
+            rank = len(variable.aval.shape)
+            starts = tuple(start if a == axis else 0 for a in range(rank))
+            params = {"start_indices": starts, "is_split": True}
+            yield Op("slice", operands, _shape(variable.aval), params)
+            start += int(size)
+        return
+    (variable,) = equation.outvars
+    yield Op(kind, operands, _shape(variable.aval), dict(equation.params))
+
+
+def _shape(aval: Any) -> Shape:
+    """Sizes, with BATCH for the symbolic one."""
+    if any(jax.export.is_symbolic_dim(n) and str(n) != "b" for n in aval.shape):
+        raise ExportError(f"ONNX: {aval} takes the images of a batch together or apart")
+    return tuple(BATCH if jax.export.is_symbolic_dim(n) else int(n) for n in aval.shape)
