@@ -30,27 +30,29 @@ def create_model(
     batch_size: int = 1,
     precision: str = "float32",
 ) -> "Predictor":
-    """A model that predicts: `for result in model.predict("photo.jpg"): result.print()`.
+    """Open a model that predicts: `for result in model.predict("photo.jpg"): result.print()`.
 
     Args:
-      model_name: `PP-LCNet_x1_0_ML` for instance; None: whatever is in `model_dir`.
-      model_dir: a bundle, such as `best_model` of a run; None: the published model of this name,
-        or `weights`. A weight file is taken here, too.
-      device: `cpu`, `gpu:0`, `gpu:0,1` (one copy a device), `tpu`; None: the first that JAX finds.
-      threshold: above which a label is reported: a number; one a label; or a dict of them by class
-        id or label, with "default". None: the bundle's.
-      use_hpip: take the fastest backend that is installed, by a short measurement.
-      weights: a file of Paddle, PyTorch or ours for `model_name`; or its URL, or `hf://owner/name`.
-      labels: of `weights`: a file of lines `<index> <name>`, or the names. None: COCO's if there
-        are 80, else numbers.
-      backend: `jax` (the default), `onnxruntime`, `openvino`, or `auto`, which is `use_hpip`.
-      batch_size: the greatest batch that is computed at once, and `predict`'s default.
-      precision: `float32`, `bfloat16` or `int8`; see `mlcls backends` for what it costs.
+      model_name: a name such as `PP-LCNet_x1_0_ML`; None: that of `model_dir`.
+      model_dir: a bundle, such as `best_model` of a run, or a weight file; None: the published
+        model of this name, or `weights`.
+      device: `cpu`, `gpu:0`, `gpu:0,1` (one copy per device), `tpu`; None: the first that JAX
+        finds.
+      threshold: a label is reported if its score is above it: one number, one per label, or a dict
+        by class id or label, with "default". None: the bundle's.
+      use_hpip: measure the installed backends for a few seconds and take the fastest.
+      weights: a weight file of Paddle, PyTorch or ours for `model_name`, its URL, or
+        `hf://owner/name`.
+      labels: labels of `weights`: a file of lines `<index> <name>`, or the names. None: COCO's if
+        there are 80, otherwise numbers.
+      backend: `jax` (the default), `onnxruntime`, `openvino`, or `auto`, the same as `use_hpip`.
+      batch_size: largest batch computed at once, and the default of `predict`.
+      precision: `float32`, `bfloat16` or `int8`; `mlcls backends` shows how each changes scores.
 
     Raises:
-      InputError: an option is of no known kind, or the name is not that of the model in the folder.
+      InputError: an option has no such value, or the folder holds another model than the named one.
       WeightsError: bundle or weights are missing or damaged, or the published ones cannot be
-        fetched.
+        downloaded.
       DataError: the label file is missing or malformed.
     """
     from mlcls_jax.inference.opening import open_model
@@ -97,16 +99,22 @@ def create_pipeline(
     backend: str | None = None,
     batch_size: int | None = None,
 ) -> Pipeline:
-    """The pipeline of a name or a YAML file in PaddleX' form; see `pipeline_config`.
+    """Open the pipeline of a name or of a YAML file in PaddleX's form; see `pipeline_config`.
 
     Args:
       pipeline: `image_multilabel_classification` or a `.yaml` file.
-      device, use_hpip, backend, weights: as for `create_model`.
-      model_name, model_dir, labels, batch_size: instead of the file's.
+      device: as for `create_model`.
+      use_hpip: as for `create_model`.
+      model_name: overrides that of the file, as do the three below.
+      model_dir: a bundle or a weight file.
+      weights: as for `create_model`.
+      labels: as for `create_model`.
+      backend: as for `create_model`.
+      batch_size: overrides that of the file.
 
     Raises:
       InputError: no such pipeline or file, or a key in it is wrong.
-      WeightsError: like `create_model`.
+      WeightsError: as `create_model`.
     """
     from mlcls_jax.inference.opening import is_weight_file
 
