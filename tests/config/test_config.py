@@ -290,7 +290,7 @@ def test_options_without_a_default_take_a_value_of_their_type_and_none_again():
         ({"thresholds.target": 0.9}, "thresholds.target=0.9: thresholds.objective=f1 wants none"),
         (
             {"model.task": "single", "loss.name": "cross_entropy", "mode": "thresholds"},
-            "model.task=single: one label an image has no thresholds to choose",
+            "model.task=single: one label per image has no thresholds to choose",
         ),
         (
             {"export.formats": ["onx", "onnx"]},

@@ -1,0 +1,80 @@
+"""The configuration: every option, its type, default, range and meaning, in one place.
+
+Frozen dataclasses are the truth (`*_sections`, `schema`). Config files fill the same tree as a
+`ConfigDict`, and `parse` checks it and turns it into a `Config` (`engine`). The rest of the code
+sees only `Config`.
+"""
+
+from mlcls_jax.config.engine import (
+    default,
+    describe,
+    from_yaml,
+    kind_of,
+    matching,
+    model_from_dict,
+    nearest,
+    options,
+    parse,
+    to_dict,
+    to_yaml,
+    unknown_key,
+)
+from mlcls_jax.config.field import option
+from mlcls_jax.config.mode_sections import (
+    DEFAULT_THRESHOLD,
+    EXPORT_FORMATS,
+    CheckDataset,
+    Convert,
+    Evaluate,
+    Export,
+    Predict,
+    Split,
+    Thresholds,
+)
+from mlcls_jax.config.schema import Config
+from mlcls_jax.config.training_sections import (
+    Data,
+    Distill,
+    Log,
+    Loss,
+    Model,
+    Optimizer,
+    Parallel,
+    Profile,
+    Train,
+)
+
+__all__ = [
+    "DEFAULT_THRESHOLD",
+    "EXPORT_FORMATS",
+    "CheckDataset",
+    "Config",
+    "Convert",
+    "Data",
+    "Distill",
+    "Evaluate",
+    "Export",
+    "Log",
+    "Loss",
+    "Model",
+    "Optimizer",
+    "Parallel",
+    "Predict",
+    "Profile",
+    "Split",
+    "Thresholds",
+    "Train",
+    "default",
+    "describe",
+    "from_yaml",
+    "kind_of",
+    "matching",
+    "model_from_dict",
+    "nearest",
+    "option",
+    "options",
+    "parse",
+    "to_dict",
+    "to_yaml",
+    "unknown_key",
+]

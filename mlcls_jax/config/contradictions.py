@@ -1,0 +1,103 @@
+"""Values that are possible alone but not together."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+from mlcls_jax import paths
+from mlcls_jax.config.mode_sections import EXPORT_FORMATS, Split
+from mlcls_jax.config.schema import Config
+
+
+def contradictions(config: Config) -> list[str]:
+    """Return a message for each combination of values that makes no sense."""
+    return [*_in_training(config), *_in_data(config), *_in_modes(config)]
+
+
+def _in_training(config: Config) -> Iterator[str]:
+    model, train = config.model, config.train
+    if len(model.image_size) not in (1, 2):
+        yield f"model.image_size={model.image_size}: must be one number or (height, width)"
+    if model.embed_dim % model.num_heads:
+        yield f"model.num_heads={model.num_heads}: must divide model.embed_dim={model.embed_dim}"
+    if (model.task == "single") != (config.loss.name == "cross_entropy"):
+        wanted = "cross_entropy" if model.task == "single" else "asymmetric or multilabel"
+        yield f"loss.name={config.loss.name}: model.task={model.task} wants {wanted}"
+    if train.batch_size % train.accumulate:
+        yield (
+            f"train.accumulate={train.accumulate}: must divide train.batch_size={train.batch_size}"
+        )
+    layout = dataclasses.asdict(config.parallel)
+    if list(layout.values()).count(-1) > 1 or 0 in layout.values():
+        yield f"parallel: {layout}: one of them may be -1, and none 0"
+    if (steps := config.profile.steps) is not None:
+        first, _, last = steps.partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            yield f"profile.steps={steps!r}: must be first:last, 10:15 for instance"
+    for text in config.optimizer.lr_multipliers:
+        if not _is_multiplier(text):
+            yield (
+                f"optimizer.lr_multipliers has {text!r}: must be regex=factor,"
+                " backbone/conv1=0.1 for instance"
+            )
+
+
+def _is_multiplier(text: str) -> bool:
+    pattern, _, factor = text.rpartition("=")
+    try:
+        return bool(re.compile(pattern) and pattern) and 0 <= float(factor) < math.inf
+    except (ValueError, re.error):
+        return False
+
+
+def _in_data(config: Config) -> Iterator[str]:
+    data, needs_data = config.data, config.mode not in ("predict", "export")
+    if data.source == "mlcls" and data.dir is None and needs_data:
+        yield "data.dir=None: data.source=mlcls needs the folder of the data set"
+    if data.source == "packed" and data.dir is None and needs_data:
+        yield "data.dir=None: data.source=packed needs the folder of the shards"
+    if data.dir and data.source != "packed" and paths.is_url(data.dir):
+        yield (
+            f"data.dir={data.dir!r}: {paths.why_not_local(data.dir)}."
+            " Only data.source=packed is read from there."
+        )
+    if data.source == "tfds" and data.tfds is None and needs_data:
+        yield "data.tfds=None: data.source=tfds needs a builder, coco/2017 for instance"
+
+
+def _in_modes(config: Config) -> Iterator[str]:
+    if config.mode == "check_dataset" and config.data.source != "mlcls":
+        yield f"data.source={config.data.source}: mode=check_dataset checks data.source=mlcls"
+    yield from _in_split(config.check_dataset.split)
+    if config.mode == "predict" and config.predict.input is None:
+        yield "predict.input=None: mode=predict needs an image or a folder"
+    thresholds = config.thresholds
+    if (thresholds.target is None) != (thresholds.objective == "f1"):
+        wanted = "none" if thresholds.objective == "f1" else "a number, 0.9 for instance"
+        yield (
+            f"thresholds.target={thresholds.target}:"
+            f" thresholds.objective={thresholds.objective} wants {wanted}"
+        )
+    chooses = config.mode == "thresholds" or config.evaluate.thresholds
+    if config.model.task == "single" and chooses:
+        yield "model.task=single: one label per image has no thresholds to choose"
+    if unknown := set(config.export.formats) - {*EXPORT_FORMATS}:
+        known = ", ".join(EXPORT_FORMATS)
+        yield f"export.formats has {', '.join(sorted(unknown))}: must be some of {known}"
+
+
+def _in_split(split: Split) -> Iterator[str]:
+    percents = (split.train_percent, split.val_percent, split.test_percent)
+    if split.enable and sum(percents) != 100:
+        yield (
+            f"check_dataset.split: train_percent, val_percent and test_percent must add to 100,"
+            f" not {' + '.join(map(str, percents))} = {sum(percents)}"
+        )
+    if split.group is not None:
+        try:
+            re.compile(split.group)
+        except re.error as error:
+            yield (
+                f"check_dataset.split.group={split.group!r}: is not a regular expression: {error}"
+            )

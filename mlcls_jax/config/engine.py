@@ -1,0 +1,277 @@
+"""What turns values into a checked `Config`, and the schema into text.
+
+`default()` gives the schema's tree as a locked `ConfigDict`, which config files fill and
+`--config.…` flags override; `parse()` checks it and turns it into a `Config`.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from ml_collections import ConfigDict, config_dict
+
+from mlcls_jax import errors, paths
+from mlcls_jax.config.contradictions import contradictions
+from mlcls_jax.config.schema import Config
+from mlcls_jax.config.training_sections import Model
+from mlcls_jax.errors import ConfigError, raise_faults
+
+
+def default() -> ConfigDict:
+    """The schema's defaults as a locked `ConfigDict`, for config files to fill."""
+    return _to_config_dict(Config).lock()
+
+
+def parse(values: ConfigDict) -> Config:
+    """A checked `Config`.
+
+    Raises:
+      ConfigError: lists every fault: unknown key (with the nearest right one), wrong type, value
+        out of range, impossible combination.
+    """
+    faults: list[str] = []
+    config = _parse_section(Config, values.to_dict(), "", faults)
+    if not faults:
+        faults += contradictions(config)
+    if faults:
+        raise ConfigError("\n".join(faults), "--helpconfig lists every key with its range.")
+    return config
+
+
+def options(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Field]:
+    """Every option by its dotted name, `train.epochs` for instance."""
+    found = {}
+    for f in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(f.type):
+            found |= options(f.type, f"{prefix}{f.name}.")
+        else:
+            found[prefix + f.name] = f
+    return found
+
+
+def nearest(key: str) -> str | None:
+    """The existing option that `key` was most likely meant to be."""
+    names = {known: known.rpartition(".")[2] for known in options()}
+    name = key.rpartition(".")[2]
+    if same_name := [k for k, n in names.items() if n == name]:
+        return errors.nearest(key, same_name, cutoff=0.0)
+    if close := errors.nearest(key, names):
+        return close
+    close = errors.nearest(name, names.values())
+    return next((k for k, n in names.items() if n == close), None)
+
+
+def unknown_key(key: str) -> str:
+    """The message for a key that the schema does not have."""
+    inside = [known for known in options() if known.startswith(f"{key}.")]
+    if inside:
+        return f"{key}: is a section; it has {', '.join(inside)}"
+    suggestion = nearest(key)
+    hint = f"did you mean {suggestion}?" if suggestion else "--helpconfig lists the keys."
+    return f"{key}: there is no such key; {hint}"
+
+
+def kind_of(key: str) -> str:
+    """What an option's value must be, in words: `int, at least 1`."""
+    return _kind_text(options()[key])
+
+
+def matching(text: str) -> list[str]:
+    """The option of this name, those of this section, or else those that contain the text.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    known = options()
+    found = [key for key in known if key == text or key.startswith(f"{text}.")]
+    found = found or [
+        key for key, f in known.items() if text.lower() in f"{key} {f.metadata['help']}".lower()
+    ]
+    if not found:
+        raise ConfigError(unknown_key(text))
+    return found
+
+
+def describe(keys: Collection[str] | None = None, values: Any = None) -> str:
+    """The schema as text: key, type, default, range and help, a section a paragraph.
+
+    Args:
+      keys: the options to describe; None: all.
+      values: a configuration whose values are shown, with the defaults where they differ.
+    """
+    rows, previous = [], ""
+    for key, f in options().items():
+        if keys is not None and key not in keys:
+            continue
+        name = key.rpartition(".")[0]
+        if name != previous:
+            rows.append("")
+            previous = name
+        value = f.default if values is None else _at(values, key)
+        default = "" if value == f.default else f"; default: {f.default}"
+        rows.append(
+            f"  --config.{key}={value}  ({_kind_text(f)}{default})\n      {f.metadata['help']}"
+        )
+    return "\n".join(rows)
+
+
+def _at(values: Any, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), values)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dicts, lists and scalars, ready for JSON or YAML."""
+    return {
+        f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for f in dataclasses.fields(config)
+        for value in [getattr(config, f.name)]
+    }
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML, in the order of the schema."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def from_yaml(path: str) -> ConfigDict:
+    """The configuration in a file that `to_yaml` wrote, or a part of one, over the defaults.
+
+    Raises:
+      ConfigError: it cannot be read; or lists every unknown key and wrong value.
+    """
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: is not a configuration", "It has sections such as `train:`.")
+    faults: list[str] = []
+    config = _parse_section(Config, given, "", faults)
+    raise_faults(ConfigError, [f"{path}: {fault}" for fault in faults])
+    values = default()
+    values.update_from_flattened_dict({key: _at(config, key) for key in options()})
+    return values
+
+
+def model_from_dict(values: dict[str, Any]) -> Model:
+    """The `Model` section from plain values, as stored in a bundle.
+
+    Raises:
+      ConfigError: like `parse`.
+    """
+    faults: list[str] = []
+    model = _parse_section(Model, dict(values), "model.", faults)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return model
+
+
+def _to_config_dict(kind: type) -> ConfigDict:
+    values = ConfigDict()
+    for f in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(f.type):
+            values[f.name] = _to_config_dict(f.type)
+        elif f.default is None:  # a plain None could not be overridden by a flag
+            values[f.name] = config_dict.placeholder(_base_type(f))
+        else:
+            values[f.name] = f.default
+    return values
+
+
+def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list[str]) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    faults += [unknown_key(f"{prefix}{name}") for name in values if name not in fields]
+    parsed = {}
+    for name, f in fields.items():
+        if name not in values:
+            continue
+        if dataclasses.is_dataclass(f.type) and isinstance(values[name], dict):
+            parsed[name] = _parse_section(f.type, values[name], f"{prefix}{name}.", faults)
+        elif dataclasses.is_dataclass(f.type):
+            faults.append(unknown_key(prefix + name))
+        else:
+            value, fault = _parse_value(f, values[name])
+            parsed[name] = value
+            if fault:
+                faults.append(f"{prefix}{name}={values[name]!r}: {fault}")
+    return kind(**parsed)
+
+
+def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
+    """The value in the field's type, and what is wrong with it (None: nothing)."""
+    if value is None:
+        return None, None if _is_optional(f) else f"must be {_kind_text(f)}"
+    base, choices = _base_type(f), _choices(f)
+    if base is tuple:
+        value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        item = typing.get_args(_bare(f))[0]
+        if not all(isinstance(v, item) and not isinstance(v, bool) for v in value):
+            return value, f"must be {_kind_text(f)}"
+        if len(value) == 1 and item is str and re.fullmatch(r"\w+(,\w+)+", value[0]):
+            value = tuple(value[0].split(","))  # names given as one flag: a,b,c
+    elif base is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
+        return value, f"must be {_kind_text(f)}"
+    if f.metadata["path"]:
+        value = paths.expand(value)
+        fault = paths.why_not_local(value)
+        if fault and not (f.metadata["path"] == "any" and paths.is_url(value)):
+            return value, fault
+    if choices and value not in choices:
+        close = errors.nearest(str(value), choices)
+        hint = f"; did you mean {close}?" if close else ""
+        return value, f"must be one of {', '.join(choices)}{hint}"
+    low, high = f.metadata["min"], f.metadata["max"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if (low is not None and not number >= low) or (high is not None and not number <= high):
+            return value, f"must be {_kind_text(f)}"
+        if isinstance(number, float) and not math.isfinite(number):
+            return value, "must be finite"
+    return value, None
+
+
+def _bare(f: dataclasses.Field) -> Any:
+    """The field's type without None."""
+    args = [a for a in typing.get_args(f.type) if a is not types.NoneType]
+    return args[0] if _is_optional(f) else f.type
+
+
+def _is_optional(f: dataclasses.Field) -> bool:
+    return types.NoneType in typing.get_args(f.type)
+
+
+def _base_type(f: dataclasses.Field) -> type:
+    bare = _bare(f)
+    origin = typing.get_origin(bare)
+    return str if origin is Literal else origin or bare
+
+
+def _choices(f: dataclasses.Field) -> tuple[str, ...]:
+    bare = _bare(f)
+    return typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
+
+
+def _kind_text(f: dataclasses.Field) -> str:
+    """What a value must be, in words: `int, at least 1` or `one of cosine, constant`."""
+    base, choices = _base_type(f), _choices(f)
+    if choices:
+        return f"one of {', '.join(choices)}"
+    name = f"tuple of {typing.get_args(_bare(f))[0].__name__}" if base is tuple else base.__name__
+    low, high = f.metadata["min"], f.metadata["max"]
+    if low is not None and high is not None:
+        name += f", {low} to {high}"
+    elif low is not None:
+        name += f", at least {low}"
+    return name + (" or None" if _is_optional(f) else "")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

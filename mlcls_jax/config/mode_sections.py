@@ -1,0 +1,162 @@
+"""The sections of the modes besides training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlcls_jax.config.field import option
+
+EXPORT_FORMATS = ("stablehlo", "onnx", "litert")
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Evaluation, during training and in mode=evaluate."""
+
+    batch_size: int = option(64, "images a batch", min=1)
+    map_type: Literal["integral", "11point"] = option(
+        "integral", "average precision: all points, or eleven"
+    )
+    threshold: float | None = option(
+        None,
+        "score above which a label counts as predicted; None: the bundle's, 0.5 while training",
+        min=0.0,
+        max=1.0,
+    )
+    model_dir: str | None = option(
+        None, "bundle to evaluate; None: best_model in the workdir", path="local"
+    )
+    report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
+    thresholds: bool = option(
+        False, "mode=evaluate: choose thresholds at the end, as mode=thresholds does"
+    )
+
+    @property
+    def training_threshold(self) -> float:
+        """The threshold where there is no bundle yet."""
+        return DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """mode=thresholds: what is chosen on the validation images and stored in the bundle."""
+
+    objective: Literal["f1", "precision", "recall"] = option(
+        "f1", "best F1 of each class; or a wanted precision, or recall, with the most of the other"
+    )
+    target: float | None = option(
+        None, "precision or recall that is wanted, 0.9 for instance", min=0.0, max=1.0
+    )
+    min_positives: int = option(10, "classes with fewer positive images share one threshold", min=1)
+    calibrate: bool = option(True, "scale the logits, too, so that scores are probabilities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """mode=predict."""
+
+    input: str | None = option(None, "an image, or a folder of images", path="any")
+    model_dir: str | None = option(
+        None,
+        "bundle to use, or weight file of model.name; None: best_model in the workdir",
+        path="local",
+    )
+    batch_size: int = option(16, "images a batch", min=1)
+    threshold: float | None = option(
+        None, "score above which a label is reported; None: the bundle's", min=0.0, max=1.0
+    )
+    output: str | None = option(
+        None, "folder for the results; None: predictions in the workdir", path="local"
+    )
+    explain: bool = option(False, "draw where the head looked for each label (ML-Decoder)")
+    backend: Literal["jax", "onnxruntime", "openvino", "auto"] = option(
+        "jax", "what computes; auto: the fastest here, by a short measurement"
+    )
+    precision: Literal["float32", "bfloat16", "int8"] = option(
+        "float32", "weights, and with bfloat16 the arithmetic; `mlcls backends` shows what it costs"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """mode=export: the bundle and other runtimes' files, each verified against JAX' scores."""
+
+    model_dir: str | None = option(
+        None, "bundle to export; None: best_model in the workdir", path="local"
+    )
+    formats: tuple[str, ...] = option(
+        ("stablehlo", "onnx"), "some of stablehlo, onnx, litert; the bundle is always there"
+    )
+    output: str | None = option(
+        None, "folder for the files; None: export in the workdir", path="local"
+    )
+    images: str | None = option(
+        None,
+        "image or folder of images to verify with; None: two photographs of scikit-learn's",
+        path="local",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Conversion to an MLClsDataset, in place, before the check."""
+
+    enable: bool = option(False, "convert data.dir before it is checked")
+    source_type: Literal["coco", "csv", "folder", "voc"] = option(
+        "coco",
+        "what it is: COCO instances; CSV lists `path,label|label`; a folder a class; VOC XML",
+    )
+    dialect: Literal[
+        *("auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns")
+    ] = option(
+        "auto",
+        "CSV: how labels are written: cat|dog; cat,dog; cat;dog; cat dog; ['cat', 'dog']; one label"
+        " a cell; or a column of 0 and 1 for each label of the header; auto: as found, and where"
+        " several ways are possible, the run stops and asks",
+    )
+    train_annotations: str | None = option(
+        None,
+        "COCO JSON, CSV or VOC image set of the training images; None: the usual place",
+        path="local",
+    )
+    val_annotations: str | None = option(None, "the same of the validation images", path="local")
+    train_images: str | None = option(
+        None,
+        "folder of the training images, train2017 for instance, in data.dir or elsewhere; it is"
+        " linked from images/; None: the usual place",
+        path="local",
+    )
+    val_images: str | None = option(None, "folder of the validation images", path="local")
+    crowd: bool = option(False, "COCO: count boxes around crowds; VOC: objects marked difficult")
+    min_area: float = option(
+        0.0, "COCO, VOC: ignore boxes, or annotations without one, of fewer pixels", min=0.0
+    )
+    keep_empty: bool = option(True, "keep images without any label, as rows of zeros")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A new division of all listed images, before the check."""
+
+    enable: bool = option(False, "divide the listed images anew before the check")
+    train_percent: int = option(80, "share of the training images", min=1, max=100)
+    val_percent: int = option(20, "share of the validation images", min=1, max=100)
+    test_percent: int = option(
+        0, "share of the test images; 0: test.txt, if any, stays as it is", min=0, max=98
+    )
+    stratify: bool = option(True, "let every label keep its share in each list")
+    group: str | None = option(
+        None,
+        "regex on image paths; images with the same match (its first group, if it has one)"
+        " stay together",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckDataset:
+    """mode=check_dataset."""
+
+    pixels: bool = option(False, "decode every image, and look for near duplicates, too")
+    threads: int = option(8, "threads that read images", min=1, max=1024)
+    convert: Convert = Convert()
+    split: Split = Split()

@@ -1,0 +1,265 @@
+"""The sections about what is trained, on what, and how."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlcls_jax.config.field import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Backbone and head."""
+
+    name: str = option(
+        "PP-LCNet_x1_0_ML", "architecture; *_ML has the ML-Decoder head, else mean pooling"
+    )
+    task: Literal["multilabel", "single"] = option(
+        "multilabel", "labels that occur independently, or exactly one an image"
+    )
+    num_classes: int | None = option(None, "number of labels; None: as many as the data has", min=1)
+    image_size: tuple[int, ...] = option(
+        (448, 448),
+        "height and width; on the command line one number stands for both",
+        min=8,
+        max=8192,
+    )
+    weights: str | None = option(
+        None,
+        "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
+        path="any",
+    )
+    weights_strict: bool = option(True, "fail if weights lack anything but the head")
+    query_num: int = option(80, "ML-Decoder: queries, at most one a label", min=0)
+    embed_dim: int = option(768, "ML-Decoder: width", min=1)
+    hidden_dim: int = option(2048, "ML-Decoder: width of the feed-forward part", min=1)
+    num_heads: int = option(8, "ML-Decoder: attention heads; must divide embed_dim", min=1)
+    decoder_depth: int = option(1, "ML-Decoder: layers", min=1)
+    head_dropout: float = option(0.1, "dropout rate of the head", min=0.0, max=0.99)
+    backbone_dropout: float | None = option(
+        None, "dropout rate of the backbone; None: the architecture's", min=0.0, max=0.99
+    )
+    strides: tuple[int, ...] | None = option(
+        None, "stride of stem and stages; None: the architecture's", min=1, max=2
+    )
+    trainable_queries: bool = option(False, "ML-Decoder: train the queries; the original does not")
+    text_embeddings: str | None = option(
+        None,
+        "ML-Decoder: .npy file [labels, size]; queries are made from these embeddings",
+        path="local",
+    )
+    text_dim: int | None = option(
+        None, "ML-Decoder: size of the text embeddings; follows text_embeddings", min=1
+    )
+    memory: Literal["patches", "first_patch"] | None = option(
+        None, "CLIP: tokens that the head sees; None: all patches, or as imported weights want it"
+    )
+    quick_gelu: bool | None = option(
+        None, "CLIP: OpenAI's activation; None: exact GELU, or as imported weights want it"
+    )
+    dtype: Literal["float32", "bfloat16"] = option(
+        "float32", "compute type; parameters and logits stay float32"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where images and labels come from and how they are read."""
+
+    source: str = option(
+        "mlcls",
+        "kind of data set: mlcls (own images), packed (of `mlcls pack`), tfds, digits (embedded)",
+    )
+    dir: str | None = option(
+        None,
+        "mlcls: folder that holds images/, label.txt and the lists; packed: that of the shards;"
+        " tfds: where the builders' data lie, None: the library's default",
+        path="any",
+    )
+    train_list: str = option("train.txt", "mlcls: list of training images, in dir", path="local")
+    val_list: str = option("val.txt", "mlcls: list of validation images, in dir", path="local")
+    label_file: str = option("label.txt", "mlcls: label names, in dir", path="local")
+    tfds: str | None = option(None, "tfds: builder and configuration, coco/2017 for instance")
+    train_split: str = option("train", "packed, tfds: split to train on")
+    val_split: str = option("validation", "packed, tfds: split to validate on")
+    epoch_size: int | None = option(
+        None, "images that count as one epoch; None: all training images", min=1
+    )
+    val_size: int = option(1000, "digits: number of validation images", min=1)
+    on_error: Literal["raise", "skip"] = option(
+        "raise", "an unreadable image stops the run, or is left out and counted"
+    )
+    train_resize: Literal["fast", "exact"] = option(
+        "fast", "training images: OpenCV's bilinear resize, or Pillow's as in evaluation"
+    )
+    augment: tuple[str, ...] = option(
+        (),
+        "training augmentations in order: flip, cutout, randaugment_v4, ..., all of them in"
+        " docs/augmentation.md; random_resized_crop stands first; (): none",
+    )
+    mixup: float = option(0.0, "alpha of Mixup on the device; 0: none", min=0.0, max=100.0)
+    cutmix: float = option(0.0, "alpha of CutMix on the device; 0: none", min=0.0, max=100.0)
+    mix_probability: float = option(
+        1.0, "share of the batches that are mixed, by either of the two", min=0.0, max=1.0
+    )
+    threads: int = option(
+        4, "threads that read and decode, in each process; 0: none beside it", min=0, max=1024
+    )
+    workers: int = option(
+        0, "processes that read and decode; 0: threads of this one do", min=0, max=256
+    )
+    prefetch: int = option(4, "batches read ahead; at least one a thread", min=1, max=1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Length and rhythm of training."""
+
+    epochs: int = option(40, "passes over the training images", min=1)
+    batch_size: int = option(64, "images a step, over all devices", min=1)
+    ema_decay: float = option(
+        0.9997, "decay of the averaged weights; 0: no average is kept", min=0.0, max=0.999999
+    )
+    ema_warmup: bool = option(True, "let the decay of step t be at most (1 + t) / (10 + t)")
+    resume: bool = option(True, "go on from the checkpoint in the workdir, if there is one")
+    eval_epochs: int = option(1, "epochs between evaluations", min=1)
+    save_epochs: int = option(1, "epochs between checkpoints", min=1)
+    save_steps: int | None = option(
+        None, "steps between further checkpoints inside an epoch", min=1
+    )
+    keep_checkpoints: int = option(2, "latest checkpoints to keep", min=1)
+    log_steps: int = option(10, "steps between log entries", min=1)
+    accumulate: int = option(
+        1, "parts that a batch is worked through in, for want of memory; must divide it", min=1
+    )
+    remat: bool = option(False, "compute the backbone's blocks twice rather than keep them")
+    nonfinite: Literal["stop", "skip", "rollback"] = option(
+        "stop",
+        "a loss or gradient that is no number: stop, leave the step out, or go back to the last"
+        " checkpoint and on with half the learning rate",
+    )
+    max_nonfinite: int = option(10, "skip, rollback: how often, before the run stops", min=1)
+    time_limit: float | None = option(
+        None, "minutes after which the run saves a checkpoint and ends; None: no limit", min=0.0
+    )
+    compile_cache: bool = option(True, "keep compiled programs in the user's cache folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Optimizer and learning rate."""
+
+    name: Literal["adamw", "momentum", "lion"] = option(
+        "adamw", "AdamW; SGD with momentum and the decay as L2 in the gradient; or Lion"
+    )
+    sam_radius: float = option(
+        0.0, "SAM: step towards the worst near by before the gradient; 0: none", min=0.0
+    )
+    momentum: float = option(0.9, "momentum: decay of the velocity", min=0.0, max=0.999999)
+
+    learning_rate: float = option(1e-4, "peak learning rate", min=0.0)
+    rate_scaling: Literal["none", "linear", "sqrt"] = option(
+        "none", "how learning_rate grows with train.batch_size / base_batch_size"
+    )
+    base_batch_size: int = option(256, "batch size that learning_rate is meant for", min=1)
+    layer_decay: float = option(
+        1.0, "factor from each block to the one before it", min=0.001, max=1.0
+    )
+    weight_decay: float = option(1e-4, "decay of parameters with two or more axes", min=0.0)
+    beta1: float = option(0.9, "AdamW, Lion: decay of the first moment", min=0.0, max=0.999999)
+    beta2: float = option(
+        0.999,
+        "AdamW: decay of the second moment; Lion: of its only one, 0.99 there",
+        min=0.0,
+        max=0.999999999,
+    )
+    epsilon: float = option(1e-8, "AdamW: added to the root of the second moment", min=0.0)
+    schedule: Literal["cosine", "linear", "step", "onecycle", "constant"] = option(
+        "cosine", "learning rate over the steps"
+    )
+    by_epoch: bool = option(False, "change the learning rate at the ends of epochs only")
+    warmup_epochs: float = option(5.0, "epochs of linear warm-up; not for onecycle", min=0.0)
+    warmup_start: float = option(1e-6, "learning rate of the first step of warm-up", min=0.0)
+    end_learning_rate: float = option(1e-10, "learning rate at the end", min=0.0)
+    peak_fraction: float = option(
+        0.2, "onecycle: share of the steps before the peak", min=0.001, max=0.999
+    )
+    divide_factor: float = option(
+        25.0, "onecycle: peak divided by the first learning rate", min=1.0
+    )
+    three_phase: bool = option(False, "onecycle: down to the first rate, then to the end")
+    anneal: Literal["cosine", "linear"] = option("cosine", "onecycle: shape of its phases")
+    decay_epochs: tuple[int, ...] = option((30, 60, 90), "step: epochs after warm-up", min=1)
+    decay_factor: float = option(0.1, "step: factor at each of them", min=0.0, max=1.0)
+    lr_multipliers: tuple[str, ...] = option(
+        (), "regex=factor: scale the rate of parameters whose path matches; first match wins"
+    )
+    clip_norm: float | None = option(
+        None, "largest global norm of the gradient; None: no limit", min=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Training loss."""
+
+    name: str = option(
+        "asymmetric",
+        "asymmetric (ASL), multilabel (binary cross-entropy), cross_entropy (model.task=single)",
+    )
+    gamma_pos: float = option(0.0, "asymmetric: focusing of positives", min=0.0)
+    gamma_neg: float = option(4.0, "asymmetric: focusing of negatives", min=0.0)
+    clip: float = option(
+        0.05, "asymmetric: probability below which a negative costs nothing", min=0.0, max=0.999
+    )
+    stop_focal_gradient: bool = option(True, "asymmetric: take the focusing weight as constant")
+    reduction: Literal["sum", "mean"] = option("sum", "asymmetric: over all images and labels")
+    label_smoothing: float | None = option(
+        None, "multilabel, cross_entropy: smoothing of the targets", min=0.0, max=0.999
+    )
+    size_sum: bool = option(False, "multilabel: sum over labels instead of mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Learning from a teacher's scores besides the targets."""
+
+    teacher: str | None = option(
+        None, "bundle of a trained model with the same labels", path="local"
+    )
+    weight: float = option(0.5, "share of the teacher in the loss", min=0.0, max=1.0)
+    temperature: float = option(1.0, "divides both models' logits", min=0.01, max=100.0)
+    features: float = option(
+        0.0, "weight of a further loss between the two pooled feature maps; 0: none", min=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """How devices are laid out; their product must be the number of devices."""
+
+    data: int = option(-1, "devices that share out the batch; -1: the rest", min=-1)
+    fsdp: int = option(
+        1, "devices that share out the batch and the training state; -1: the rest", min=-1
+    )
+    tensor: int = option(
+        1, "devices that share out the matrices of the head and of ViT; -1: the rest", min=-1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Looking at where the time goes."""
+
+    steps: str | None = option(
+        None, "first:last step to trace, 10:15 for instance, into profile/ of the workdir"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """What is written down while training."""
+
+    tensorboard: bool = option(True, "write TensorBoard events to the workdir")
+    pictures: int = option(
+        16, "validation images drawn with their predictions at the end", min=0, max=256
+    )
