@@ -67,7 +67,9 @@ def make_step(case: Case, *, whole: bool = False) -> Step:
     def begin(variables: Any) -> TrainState:
         return init_state(variables, optimizer=optimizer, ema=True)
 
-    placement = parallel.shardings(jax.eval_shape(begin, network.abstract), mesh)
+    placement = parallel.shardings(
+        jax.eval_shape(begin, network.abstract), mesh, network.tensor_axes
+    )
     variables = first_variables(network, None, config.seed, mesh)
     state = jax.jit(begin, out_shardings=placement)(variables)
     batch = jax.device_put(make_batch(case), parallel.batch_sharding(mesh))

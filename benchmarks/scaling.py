@@ -16,7 +16,15 @@ import jax
 from mlcls_jax.commands.plan import number
 from mlcls_jax.config import Model
 from mlcls_jax.planning.chips import CHIPS
-from mlcls_jax.planning.costs import Counts, Layout, bytes_of, count, exchange, predict
+from mlcls_jax.planning.costs import (
+    Counts,
+    Layout,
+    bytes_of,
+    bytes_per_chip,
+    count,
+    exchange,
+    predict,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 MODELS = (
@@ -65,7 +73,7 @@ def tables(names: Iterable[str]) -> str:
         *_table(
             ("model", *(f"{name}: MB" for name in LAYOUTS)),
             (
-                (name, *(number(bytes_of(c.state, x.mesh) / 1e6) for x in LAYOUTS.values()))
+                (name, *(number(bytes_per_chip(c.state, x, c) / 1e6) for x in LAYOUTS.values()))
                 for name, c in counts.items()
             ),
         ),

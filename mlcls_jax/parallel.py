@@ -3,9 +3,8 @@
 import logging
 import math
 import os
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,15 +21,6 @@ AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
 MIN_SHARDED = 2**14  # smaller arrays are copied: sharing them out would cost more than it saves
-
-# Matrices of the head and of ViT come in pairs: the columns of the first and the rows of the
-# second are shared among tensor devices, so that nothing is exchanged in between.
-TENSOR_AXES = (
-    (re.compile(r"/(qkv|q_proj|k_proj|v_proj|fc1|linear1)/kernel$"), 1),
-    (re.compile(r"/(qkv|q_proj|k_proj|v_proj|fc1|linear1)/bias$"), 0),
-    (re.compile(r"/(proj|out_proj|fc2|linear2)/kernel$"), 0),
-    (re.compile(r"/(group_kernel|query_embed)$"), 0),
-)
 
 
 def start_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -133,36 +123,37 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
-    """How each array of a model or training state is placed, by its path and shape.
+def shardings(tree: Any, mesh: Mesh, tensor_axes: Mapping[str, int]) -> Any:
+    """Place each array of a model or training state, by its path and shape.
 
-    Matrices of the head and of ViT are shared among tensor devices; then the largest axis that
-    fits among fsdp devices. Optimizer moments and averages have paths that end like their
-    parameter's, so they lie where it lies. Small arrays are copied.
+    The axis that the network states for a parameter (`Network.tensor_axes`) is shared among tensor
+    devices; then the largest axis that fits among fsdp devices. Optimizer moments and averages have
+    paths that end like their parameter's, so they lie where it lies. Small arrays are copied.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
-        name = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, _spec(name, leaf.shape, mesh))
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        ends = ("/".join(names[start:]) for start in range(len(names)))
+        axis = next((tensor_axes[end] for end in ends if end in tensor_axes), None)
+        return NamedSharding(mesh, _spec(leaf.shape, mesh, axis))
 
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def _spec(shape: tuple[int, ...], mesh: Mesh, tensor_axis: int | None) -> PartitionSpec:
     if math.prod(shape) < MIN_SHARDED:
         return PartitionSpec()
     axes: list[str | None] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
-    for pattern, axis in TENSOR_AXES:
-        if tensor > 1 and pattern.search(path) and shape[axis] % tensor == 0:
-            axes[axis] = "tensor"
+    if tensor > 1 and tensor_axis is not None and shape[tensor_axis] % tensor == 0:
+        axes[tensor_axis] = "tensor"
     free = [i for i, size in enumerate(shape) if axes[i] is None and size % fsdp == 0]
     if fsdp > 1 and free:
         axes[max(free, key=lambda i: (shape[i], i))] = "fsdp"
     return PartitionSpec(*axes)
 
 
-def gather_params(mesh: Mesh) -> Callable[[Any], Any] | None:
+def gather_params(mesh: Mesh, tensor_axes: Mapping[str, int]) -> Callable[[Any], Any] | None:
     """A function that makes parameters whole among fsdp devices, for use in a pass.
 
     Left to itself, the compiler moves activations to where a part of the parameters lies, which
@@ -176,7 +167,7 @@ def gather_params(mesh: Mesh) -> Callable[[Any], Any] | None:
         return NamedSharding(mesh, PartitionSpec(*kept))
 
     return lambda params: jax.lax.with_sharding_constraint(
-        params, jax.tree.map(place, shardings(params, mesh))
+        params, jax.tree.map(place, shardings(params, mesh, tensor_axes))
     )
 
 

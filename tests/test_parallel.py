@@ -72,11 +72,18 @@ spec = {
         "group_kernel": P("tensor", "fsdp", None),
     },
 }
-placed = parallel.shardings(params, mesh)
+axes = {
+    "backbone/block0/qkv/kernel": 1,
+    "backbone/block0/qkv/bias": 0,
+    "backbone/block0/proj/kernel": 0,
+    "backbone/block0/fc1/kernel": 1,
+    "head/group_kernel": 0,
+}
+placed = parallel.shardings(params, mesh, axes)
 assert jax.tree.map(lambda s: s.spec, placed) == spec
 state = {"params": params, "opt_state": [{"mu": params}], "ema": (params, {})}
 state_spec = {"params": spec, "opt_state": [{"mu": spec}], "ema": (spec, {})}
-assert jax.tree.map(lambda s: s.spec, parallel.shardings(state, mesh)) == state_spec
+assert jax.tree.map(lambda s: s.spec, parallel.shardings(state, mesh, axes)) == state_spec
 assert "2 process" not in parallel.describe(params, placed, mesh)
 print(parallel.describe(params, placed, mesh))
 
@@ -133,7 +140,7 @@ step = make_train_step(
 abstract = jax.eval_shape(partial(init_state, optimizer=optimizer, ema=True), network.abstract)
 for count in (1, 4):
     mesh = parallel.make_mesh(schema.Parallel(data=1, fsdp=count), jax.devices()[:count])
-    placement = parallel.shardings(abstract, mesh)
+    placement = parallel.shardings(abstract, mesh, network.tensor_axes)
     state = parallel.placed(abstract, placement)
     rows = parallel.batch_sharding(mesh)
     batch = {
@@ -166,7 +173,8 @@ shapes = {"a/qkv/kernel": (256, 768), "b/fc2/kernel": (768, 256), "bias": (3,), 
 arrays = {n: np.asarray(rng.normal(size=s), np.float32) for n, s in shapes.items()}
 for layout in ({"data": 4}, {"data": 1, "fsdp": 4}, {"data": 1, "fsdp": 2, "tensor": 2}):
     mesh = parallel.make_mesh(schema.Parallel(**layout))
-    placed = parallel.put(arrays, parallel.shardings(arrays, mesh))
+    axes = {"a/qkv/kernel": 1, "b/fc2/kernel": 0}
+    placed = parallel.put(arrays, parallel.shardings(arrays, mesh, axes))
     print(checksums(placed))
 """
 

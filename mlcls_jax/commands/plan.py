@@ -21,6 +21,7 @@ from mlcls_jax.planning.costs import (
     Layout,
     Prediction,
     bytes_of,
+    bytes_per_chip,
     count,
     exchange,
     predict,
@@ -130,7 +131,7 @@ def _checks(counts: Counts, report: Report, layout: Layout, batch: int) -> list[
     compiled = sum(collective.sent for collective in report.collectives)
     flops = counts.flops - counts.shared_flops * (1 - 1 / layout.tensor)
     inputs = images * (counts.image + counts.labels)
-    state = bytes_of(counts.state, layout.mesh) + inputs
+    state = bytes_per_chip(counts.state, layout, counts) + inputs
     return [
         ("operations an image", number(report.flops / images / 1e9), "GFLOP a device",
          f"counted {number(flops / 1e9)}"),

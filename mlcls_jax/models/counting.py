@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
@@ -75,6 +75,34 @@ def feature_map(network: Network, image_size: int | tuple[int, int]) -> tuple[in
         return network.module(variables).backbone(images)
 
     return jax.eval_shape(features, network.abstract, _image(image_size)).shape[1:]
+
+
+def parameter_products(
+    network: Network, image_size: int | tuple[int, int]
+) -> Iterator[tuple[str, int, JaxprEqn]]:
+    """Yield the matrix products with a parameter in the forward pass of one image.
+
+    Yields:
+      The parameter's path, which of the two operands it is, as it is or cast, and the product.
+    """
+    traced = jax.make_jaxpr(network.apply)(network.abstract, _image(image_size))
+    leaves = jax.tree_util.tree_flatten_with_path(network.abstract)[0]
+    paths = (jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in leaves)
+    parameters = dict(zip(traced.jaxpr.invars[:-1], paths, strict=True))  # the image comes last
+    yield from _products_with(traced.jaxpr, parameters)
+
+
+def _products_with(jaxpr: Jaxpr, parameters: dict[Any, str]) -> Iterator[tuple[str, int, JaxprEqn]]:
+    for equation in jaxpr.eqns:
+        paths = [None if isinstance(v, Literal) else parameters.get(v) for v in equation.invars]
+        kind = equation.primitive.name
+        if kind == "dot_general":
+            yield from ((path, place, equation) for place, path in enumerate(paths) if path)
+        elif kind == "convert_element_type" and paths[0]:
+            parameters[equation.outvars[0]] = paths[0]
+        for inner in _inner(equation):
+            known = zip(reversed(inner.invars), reversed(paths), strict=False)
+            yield from _products_with(inner, {v: path for v, path in known if path})
 
 
 def _image(size: int | tuple[int, int]) -> jax.ShapeDtypeStruct:

@@ -231,7 +231,7 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
     rows = parallel.local_rows(mesh, size)
     batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
     variables = bundle.model.variables
-    variables = parallel.put(variables, parallel.shardings(variables, mesh))
+    variables = parallel.put(variables, parallel.shardings(variables, mesh, network.tensor_axes))
     log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
     forward = make_forward(network, mesh)
     logits, targets = score(forward, {"best": variables}, batches, mesh)

@@ -118,7 +118,7 @@ def train(config: schema.Config, workdir: Path) -> TrainResult | None:
 
     begin = partial(init_state, optimizer=optimizer, ema=has_ema)
     abstract = jax.eval_shape(begin, network.abstract)
-    placement = parallel.shardings(abstract, mesh)
+    placement = parallel.shardings(abstract, mesh, network.tensor_axes)
     report_plan(config, network, plan, data, mesh)
     advice = Advice(quiet=not lead)
     advice.tell(*about_plan(config, plan, data), *about_data(data))
@@ -309,7 +309,7 @@ def optimizer_and_step(
         nonfinite=config.train.nonfinite,
         sam_radius=config.optimizer.sam_radius,
         distill=distill,
-        gather=parallel.gather_params(mesh),
+        gather=parallel.gather_params(mesh, network.tensor_axes),
         norm=joined_norm if parallel.is_one_cpu(mesh) else optax.tree.norm,
     )
     return optimizer, step
@@ -349,7 +349,7 @@ def first_variables(
     network: Network, weights: Variables | None, seed: int, mesh: Mesh
 ) -> Variables:
     """The weights, or those drawn from the seed, on the devices; each host keeps its part only."""
-    placement = parallel.shardings(network.abstract, mesh)
+    placement = parallel.shardings(network.abstract, mesh, network.tensor_axes)
     if weights is not None:
         return parallel.put(weights, placement)
     places = flatten(placement)
@@ -377,7 +377,7 @@ def teacher_of(
             f" not {config.model.task}"
         )
     log.info("Teacher: %s, with a weight of %g.", folder, config.distill.weight)
-    placed = parallel.put(variables, parallel.shardings(variables, mesh))
+    placed = parallel.put(variables, parallel.shardings(variables, mesh, network.tensor_axes))
     return make_distillation(config.distill, config.loss, network), placed
 
 

@@ -81,9 +81,9 @@ def report(model: schema.Model, layout: Layout, batch: int) -> Report:
         seed=0,
         ema_decay=config.train.ema_decay,
         ema_warmup=config.train.ema_warmup,
-        gather=parallel.gather_params(mesh),
+        gather=parallel.gather_params(mesh, network.tensor_axes),
     )
-    places = parallel.shardings(state, mesh)
+    places = parallel.shardings(state, mesh, network.tensor_axes)
     by_image = parallel.batch_sharding(mesh)
     shapes = {
         "image": jax.ShapeDtypeStruct((batch, *image_size(model), 3), jnp.uint8),

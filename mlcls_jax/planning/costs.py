@@ -19,7 +19,7 @@ from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
-from mlcls_jax.models.counting import count_macs, feature_map
+from mlcls_jax.models.counting import count_macs, parameter_products
 from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from mlcls_jax.planning.chips import Chip
 from mlcls_jax.training.cadence import Plan
@@ -41,6 +41,7 @@ class Counts(NamedTuple):
 
     state: TrainState  # shapes and types
     trained: dict[str, Any]  # shapes and types of the parameters that get gradients, by path
+    tensor_axes: dict[str, int]  # `Network.tensor_axes`
     flops: float  # of forward and backward pass
     shared_flops: float  # the part of them that tensor devices share out
     activations: float  # bytes of inputs and outputs of layers, kept for the backward pass
@@ -100,7 +101,8 @@ def count(model: schema.Model) -> Counts:
     size = image_size(model)
     flops = 6 * count_macs(network, size)
     backbone = 6 * count_macs(_Features(network), size)
-    is_vit = any("/qkv/" in path for path in _flat(network.abstract.params))
+    # A backbone that shares out matrices is taken to share out everything between them.
+    is_shared = any(path.startswith("backbone/") for path in network.tensor_axes)
     activations, exchanged = _activations(network, size), _exchanged(network, size)
     return Counts(
         state=state,
@@ -109,10 +111,11 @@ def count(model: schema.Model) -> Counts:
             for path, leaf in _flat(network.abstract.params).items()
             if path not in network.frozen
         },
+        tensor_axes=network.tensor_axes,
         flops=flops,
-        shared_flops=flops if is_vit else flops - backbone,
+        shared_flops=flops if is_shared else flops - backbone,
         activations=activations,
-        shared_activations=max(0, activations - exchanged) if is_vit else 0,
+        shared_activations=max(0, activations - exchanged) if is_shared else 0,
         exchanged=exchanged,
         norms=len(jax.tree.leaves(network.abstract.batch_stats)) // 2,
         image=3 * size[0] * size[1],
@@ -153,11 +156,14 @@ def image_size(model: schema.Model) -> tuple[int, int]:
     return height, width
 
 
-def bytes_of(tree: Any, mesh: AbstractMesh | None = None) -> int:
-    """Bytes of all arrays: whole, or what one device of `mesh` holds of them."""
-    if mesh is None:
-        return sum(_bytes(leaf.shape, leaf) for leaf in jax.tree.leaves(tree))
-    placed = parallel.shardings(tree, mesh)
+def bytes_of(tree: Any) -> int:
+    """Return the bytes of all arrays."""
+    return sum(_bytes(leaf.shape, leaf) for leaf in jax.tree.leaves(tree))
+
+
+def bytes_per_chip(tree: Any, layout: Layout, counts: Counts) -> int:
+    """Return the bytes of what one chip holds of the arrays."""
+    placed = parallel.shardings(tree, layout.mesh, counts.tensor_axes)
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(placed), strict=True)
     return sum(_bytes(sharding.shard_shape(leaf.shape), leaf) for leaf, sharding in pairs)
 
@@ -169,7 +175,7 @@ def exchange(counts: Counts, layout: Layout) -> Exchange:
     that to have the whole sum everywhere.
     """
     gradients = parameters = 0.0
-    placed = parallel.shardings({"params": counts.trained}, layout.mesh)["params"]
+    placed = parallel.shardings(counts.trained, layout.mesh, counts.tensor_axes)
     for path, leaf in counts.trained.items():
         held = _bytes(leaf.shape, leaf) / _parts(placed[path], "tensor", layout)
         parts = _parts(placed[path], "fsdp", layout)
@@ -194,8 +200,8 @@ def predict(
     sent = exchange(counts, layout)
     peak = chip.flops if counts.itemsize == 2 else chip.flops / 2
     flops = counts.flops - counts.shared_flops * _others(layout.tensor)
-    state = bytes_of(counts.state, layout.mesh)
-    gradients = bytes_of({"params": counts.trained}, layout.mesh)
+    state = bytes_per_chip(counts.state, layout, counts)
+    gradients = bytes_per_chip(counts.trained, layout, counts)
 
     compute = flops / (peak * mfu)  # an image
     # A quarter of the state is read for each of forward and backward pass; then all is read and
@@ -283,22 +289,22 @@ def _kept(jaxpr: Jaxpr) -> Iterator[int]:
 
 
 def _exchanged(network: Network, size: tuple[int, int]) -> int:
-    """Bytes that tensor devices sum over: outputs of the second matrix of each pair, and, in the
-    backward pass, gradients of what goes into the first."""
-    height, width, _ = feature_map(network, size)
-    patches, itemsize = height * width, jnp.dtype(network.config.dtype).itemsize
+    """Return the bytes that tensor devices sum over, of one image.
+
+    They are the outputs of matrices whose rows are shared out, and, in the backward pass, the
+    gradients of what goes into matrices whose columns are.
+    """
     numbers = 0
-    for path, leaf in _flat(network.abstract.params).items():
-        in_head, name = path.startswith("head/"), "/" + path
-        queries = min(max(network.config.query_num, 1), network.config.num_classes)
-        tokens = queries if in_head else patches + 1  # ViT's class token
-        if name.endswith(("/k_proj/kernel", "/v_proj/kernel")):
-            numbers += patches * leaf.shape[0]
-        elif name.endswith(("/qkv/kernel", "/q_proj/kernel", "/fc1/kernel", "/linear1/kernel")):
-            numbers += tokens * leaf.shape[0]
-        elif name.endswith(("/proj/kernel", "/out_proj/kernel", "/fc2/kernel", "/linear2/kernel")):
-            numbers += tokens * leaf.shape[1]
-    return numbers * itemsize
+    for path, place, product in parameter_products(network, size):
+        if path not in network.tensor_axes:
+            continue
+        contracted, batched = (axes[place] for axes in product.params["dimension_numbers"])
+        axis = network.tensor_axes[path]
+        if axis in contracted:
+            numbers += product.outvars[0].aval.size
+        elif axis not in batched:
+            numbers += product.invars[1 - place].aval.size
+    return numbers * jnp.dtype(network.config.dtype).itemsize
 
 
 def _parts(placed: NamedSharding, axis: str, layout: Layout) -> int:

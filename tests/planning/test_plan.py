@@ -24,6 +24,7 @@ from mlcls_jax.planning.compile_report import compile_step, find_collectives
 from mlcls_jax.planning.costs import (
     Layout,
     bytes_of,
+    bytes_per_chip,
     count,
     exchange,
     optimizer_and_state,
@@ -65,12 +66,13 @@ def test_bytes_of_the_state_are_those_of_real_arrays():
     begin = jax.jit(partial(init_state, optimizer=optimizer, ema=True))
     state = begin(network.init(0))
     real = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    assert bytes_of(counted().state) == bytes_of(counted().state, ONE.mesh) == real
+    assert bytes_of(counted().state) == bytes_per_chip(counted().state, ONE, counted()) == real
 
 
 def test_fsdp_divides_the_state_and_doubles_no_gradient():
     whole, parts = ONE, Layout(1, 8, 1)
-    assert bytes_of(counted().state, parts.mesh) < 0.3 * bytes_of(counted().state, whole.mesh)
+    held = [bytes_per_chip(counted().state, layout, counted()) for layout in (parts, whole)]
+    assert held[0] < 0.3 * held[1]
     data, fsdp = exchange(counted(), Layout(8, 1, 1)), exchange(counted(), parts)
     # Scattering and gathering again is what the sum in data does, too.
     assert data.parameters == 0
@@ -121,7 +123,7 @@ from mlcls_jax.planning.compile_report import find_collectives
 mesh = parallel.make_mesh(Parallel(data=2, fsdp=2))
 shapes = {"params": {"a": jax.ShapeDtypeStruct((256, 512), jnp.float32),
                      "b": jax.ShapeDtypeStruct((512,), jnp.float32)}}
-placed = parallel.shardings(shapes, mesh)
+placed = parallel.shardings(shapes, mesh, {})
 def step(tree, x):
     def loss(tree):
         tree = jax.lax.with_sharding_constraint(tree, parallel.replicated(mesh))

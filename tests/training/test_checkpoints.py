@@ -39,7 +39,7 @@ def open_checkpoints(folder: Path, *, keep: int = 2) -> Checkpoints:
 
 def restore(folder: Path, like: TrainState | None = None):
     abstract = jax.eval_shape(lambda: state_of(0) if like is None else like)
-    placement = parallel.shardings(abstract, parallel.make_mesh())
+    placement = parallel.shardings(abstract, parallel.make_mesh(), {})
     with open_checkpoints(folder) as checkpoints:
         return checkpoints.restore(parallel.placed(abstract, placement))
 

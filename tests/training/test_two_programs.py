@@ -25,7 +25,7 @@ class HalfColours(NamedTuple):
 
 
 def placed_state(*, ema: bool = False):
-    return jax.device_put(begin(ema=ema), parallel.shardings(begin(ema=ema), MESH))
+    return jax.device_put(begin(ema=ema), parallel.shardings(begin(ema=ema), MESH, {}))
 
 
 def make(network, loss: str, **options):
@@ -33,7 +33,7 @@ def make(network, loss: str, **options):
 
 
 def halves_of(step, state) -> Halves:
-    return Halves(step, MESH, parallel.shardings(state, MESH))
+    return Halves(step, MESH, parallel.shardings(state, MESH, {}))
 
 
 @pytest.mark.parametrize(
