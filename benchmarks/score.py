@@ -20,8 +20,9 @@ from benchmarks.timing import print_table, rows_of, take_turns
 from mlcls_jax.data.images import read_image
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.scoring.in_process import open_job_input, score_here
 from mlcls_jax.scoring.job import Job, Request
-from mlcls_jax.scoring.score import open_job_input, score, score_here
+from mlcls_jax.scoring.run_job import score
 from mlcls_jax.start import start_jax
 
 BATCH = 32

@@ -9,7 +9,7 @@ from mlcls_jax.inference.backends import BACKENDS
 from mlcls_jax.inference.precision import PRECISIONS
 from mlcls_jax.paths import expand, local
 from mlcls_jax.scoring.job import Request
-from mlcls_jax.scoring.score import Summary, score
+from mlcls_jax.scoring.run_job import Summary, score
 from mlcls_jax.start import start_jax
 
 

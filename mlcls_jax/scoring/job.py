@@ -6,7 +6,7 @@ A range is `rows_per_file` images in the order of the input. It is done when its
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,9 @@ class Job:
             total = {key: sum(one[key] for one in done) for key in _COUNTS}
             files.write_json(self.output / _success_name(0, 1), {"shards": self.shards, **total})
 
+
+# Does the given ranges of the job; yields the number of each one's images as it is done.
+Engine = Callable[[Request, Job, list[int]], Iterator[int]]
 
 _COUNTS = ("images", "rows", "broken")
 

@@ -19,9 +19,9 @@ from mlcls_jax import lazy
 from mlcls_jax.errors import InputError, UserError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.scoring.in_process import open_job_input, open_predictor, score_here
 from mlcls_jax.scoring.inputs.kind import Read
-from mlcls_jax.scoring.job import Job, Request, read_survey
-from mlcls_jax.scoring.score import Engine, open_job_input, open_predictor, score_here
+from mlcls_jax.scoring.job import Engine, Job, Request, read_survey
 
 
 def ray_engine(address: str | None, cpus_per_actor: int | None) -> Engine:

@@ -28,8 +28,9 @@ from mlcls_jax.data.pack import pack
 from mlcls_jax.errors import DataError, InputError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.scoring.in_process import open_job_input, open_predictor, score_here
 from mlcls_jax.scoring.job import Request
-from mlcls_jax.scoring.score import open_job_input, open_predictor, score, score_here
+from mlcls_jax.scoring.run_job import score
 from tests.helpers.bundles import LABELS, write_small
 
 COUNT = 23

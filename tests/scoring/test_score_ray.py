@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlcls_jax.scoring.job import Request
-from mlcls_jax.scoring.score import score
+from mlcls_jax.scoring.run_job import score
 from tests.helpers.bundles import write_images, write_small
 from tests.helpers.tiers import need
 

@@ -1,0 +1,174 @@
+"""The local engine: images are read, decoded, computed and written at once, range after range."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import groupby, islice
+from typing import NamedTuple
+
+import numpy as np
+
+from mlcls_jax.errors import UserError
+from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.file_names import readable
+from mlcls_jax.inference.image_stream import read as read_pictures
+from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.lookahead import map_ahead
+from mlcls_jax.scoring.inputs import Columns, Item, Read, load, open_input
+from mlcls_jax.scoring.job import Engine, Job, Request
+from mlcls_jax.scoring.writer import Rows, write_range
+
+
+def open_predictor(request: Request, bundle: Bundle) -> Predictor:
+    """The predictor that a request names."""
+    return Predictor(
+        bundle,
+        device=request.device,
+        backend=request.backend,
+        batch_size=request.batch_size,
+        precision=request.precision,
+        threads=request.threads,
+        threshold=request.threshold,
+    )
+
+
+def open_job_input(request: Request, job: Job) -> Read:
+    """How the job's images are read."""
+    return open_input(request.input, job.input, job.output, columns_of(request))
+
+
+def columns_of(request: Request) -> Columns:
+    """Which part of the input is meant."""
+    return Columns(request.image_column, request.path_column, request.split)
+
+
+def local_engine(predictor: Predictor) -> Engine:
+    """Return the engine that computes in this process."""
+
+    def run(request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
+        return score_here(predictor, job, open_job_input(request, job), ranges)
+
+    return run
+
+
+def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]) -> Iterator[int]:
+    """Score ranges in this process and write their files; yields how many images were scored.
+
+    Decoding goes on across the borders of ranges. Batches end there, so that a range is computed
+    in the same batches whenever it is.
+    """
+    size = predictor.batch_size
+    ahead = max(size, 2 * predictor.threads)
+    in_flight = 1 + predictor.backend.replicas  # one waits while each device works
+    compute = partial(_compute, predictor)
+    with (
+        ThreadPoolExecutor(predictor.threads) as loaders,
+        ThreadPoolExecutor(in_flight) as devices,
+        closing(map_ahead(loaders, _load, _items(job, read, ranges), ahead)) as loaded,
+        closing(_decode(predictor, loaded, ahead)) as decoded,
+        closing(map_ahead(devices, compute, _batches(decoded, size), in_flight)) as computed,
+    ):
+        for number, batches in groupby(computed, key=lambda batch: batch.number):
+            rows = Rows()
+            for batch in batches:
+                yield _collect(predictor, job, batch, rows)
+            write_range(job, number, rows)
+
+
+class _Loaded(NamedTuple):
+    """The content of an image file, or the reason why there is none."""
+
+    number: int  # of the range
+    name: str
+    content: bytes
+    error: UserError | None
+
+
+class _Decoded(NamedTuple):
+    """An image, or a page of a document, of the model's size; or the reason why there is none."""
+
+    number: int  # of the range
+    name: str
+    page: int | None
+    image: np.ndarray | None  # uint8 [H, W, 3]
+    error: str | None
+
+
+class _Computed(NamedTuple):
+    """Images of a range that are computed together."""
+
+    number: int  # of the range
+    decoded: list[_Decoded]
+    scores: np.ndarray | tuple[()]  # float32 [n, K] of those without an error
+
+
+def _items(job: Job, read: Read, ranges: Iterable[int]) -> Iterator[tuple[int, Item]]:
+    for number in ranges:
+        for item in read(job.images(number)):
+            yield number, item
+
+
+def _load(numbered: tuple[int, Item]) -> _Loaded:
+    number, item = numbered
+    name = readable(item.name)
+    try:
+        return _Loaded(number, name, load(item), None)
+    except UserError as error:
+        return _Loaded(number, name, b"", error)
+
+
+def _decode(predictor: Predictor, loaded: Iterator[_Loaded], ahead: int) -> Iterator[_Decoded]:
+    taken: deque[_Loaded] = deque()
+
+    def contents() -> Iterator[bytes]:
+        for one in loaded:
+            taken.append(one._replace(content=b""))
+            yield one.content
+
+    pictures = read_pictures(
+        contents(),
+        prepare=predictor.prepare,
+        threads=predictor.threads,
+        ahead=ahead,
+        keep_image=False,
+    )
+    index = -1
+    with closing(pictures):
+        for picture in pictures:
+            if not picture.page:  # of a document's pages the first is 0
+                one, index = taken.popleft(), index + 1
+            error = one.error or picture.error
+            # It names its input by number, as bytes have no name.
+            told = error and readable(error.message).replace(f"input {index}", one.name, 1)
+            yield _Decoded(one.number, one.name, picture.page, picture.prepared, told)
+
+
+def _batches(decoded: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+    for _, group in groupby(decoded, key=lambda one: one.number):
+        while batch := list(islice(group, size)):
+            yield batch
+
+
+def _compute(predictor: Predictor, batch: list[_Decoded]) -> _Computed:
+    images = [one.image for one in batch if one.error is None]
+    scores = predictor.run(np.stack(images)) if images else ()
+    return _Computed(batch[0].number, batch, scores)
+
+
+def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> int:
+    """Put a batch's results into the rows; how many files begin in it."""
+    scores = iter(batch.scores)
+    for one in batch.decoded:
+        if one.error is not None:
+            rows.add_error(one.name, one.error)
+            continue
+        result = predictor.result(
+            next(scores),
+            image=one.image,
+            threshold=predictor.threshold(None),
+            page_index=one.page,
+        )
+        rows.add(one.name, result, all_scores=job.all_scores)
+    return sum(not one.page for one in batch.decoded)

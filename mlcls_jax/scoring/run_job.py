@@ -1,0 +1,161 @@
+"""`score`: what is left to do of a job is found, done by an engine, and checked on the disk."""
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from mlcls_jax.errors import DataError, InputError, UserError
+from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.scoring.in_process import columns_of, local_engine, open_predictor
+from mlcls_jax.scoring.inputs import find, same_input, survey
+from mlcls_jax.scoring.job import Engine, Job, Request, check_output, open_job, read_survey
+from mlcls_jax.scoring.writer import count_rows, is_whole, remove_leftovers
+
+log = logging.getLogger(__name__)
+
+
+class Summary(NamedTuple):
+    """What a shard's part of the job came to."""
+
+    job: Job
+    images: int  # of the shard
+    rows: int  # in its part files: one an image, or one a page of documents
+    broken: int  # images and pages that could not be read
+    scored: int  # images that this run scored; those before it had the others
+    seconds: float  # of this run
+
+
+def score(request: Request, engine: Engine | None = None) -> Summary:
+    """Score the input into Parquet files, or what is left to do of that; see docs/scoring.md.
+
+    A job that is not divided into shards and in which nothing at all can be read is not done.
+
+    Args:
+      request: what is asked for.
+      engine: does the ranges; None: this process.
+
+    Raises:
+      UserError: the bundle, the input, the output or an option cannot be used, or the output folder
+        holds another job. An image that cannot be read raises nothing.
+      DataError: none of all images can be read.
+    """
+    if not 0 <= request.shard < request.shards:
+        raise InputError(
+            f"shard {request.shard}/{request.shards}: of {request.shards}, the first is 0 and the"
+            f" last {request.shards - 1}"
+        )
+    request = replace(request, input=find(request.input))
+    output = check_output(request.output)
+    bundle = read_bundle(Path(request.model_dir))
+    # A cheap one where an engine computes elsewhere: it checks the threshold.
+    predictor = open_predictor(request if engine is None else _as_plain(request), bundle)
+    job = _begin_or_go_on(request, output, _facts(bundle, predictor))
+    started = time.perf_counter()
+    missing = _missing_ranges(job)
+    images = sum(len(job.images(number)) for number in job.ranges)
+    scored = sum(len(job.images(number)) for number in missing)
+    if scored < images:
+        log.info("%s of %s images were scored before.", f"{images - scored:,}", f"{images:,}")
+    if missing:
+        job.reopen()
+    bar = tqdm(desc="scoring", total=images, initial=images - scored, unit="image", disable=None)
+    with bar:
+        for done in _score_ranges(engine or local_engine(predictor), request, job, missing):
+            bar.update(done)
+    seconds = time.perf_counter() - started
+    rows, broken = count_rows(job)
+    remove_leftovers(job)
+    if broken and not rows:
+        _tell_nothing_was_read(request, job, images)
+    counts = {"images": images, "rows": rows, "broken": broken}
+    if missing or not job.success.exists():
+        rate = {"images_per_s": round(scored / seconds, 1), "scored_in_last_run": scored}
+        job.finish(counts | rate)
+    return Summary(job, scored=scored, seconds=seconds, **counts)
+
+
+def _begin_or_go_on(request: Request, output: Path, facts: dict[str, Any]) -> Job:
+    found = survey(request.input, output, columns_of(request))
+    begun = read_survey(output) or found
+    if warning := same_input(begun, found, output):
+        log.warning(warning)
+    return open_job(request, begun, facts)
+
+
+def _missing_ranges(job: Job) -> list[int]:
+    there = set(os.listdir(job.output))
+    missing = [number for number in job.ranges if job.part(number).name not in there]
+    return sorted(missing + _damaged(job, set(job.ranges) - set(missing)))
+
+
+def _score_ranges(engine: Engine, request: Request, job: Job, missing: list[int]) -> Iterator[int]:
+    """Have ranges scored and look at the result; yield the number of each one's images.
+
+    Raises:
+      UserError: a file is damaged as soon as it is written.
+    """
+    if not missing:
+        return
+    yield from engine(request, job, missing)
+    # All is read once more: a disk may give back other bytes than it got.
+    if again := _damaged(job, job.ranges):
+        for _ in engine(request, job, again):
+            pass
+        if still := _damaged(job, again):
+            hint = "Look after the disk, or name a folder on another one."
+            raise UserError(f"{job.part(still[0])}: is damaged as soon as written", hint)
+
+
+def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:
+    """A warning for a shard, as others may have gone well; otherwise an error.
+
+    Raises:
+      DataError: as it says.
+    """
+    files = (job.errors(number) for number in job.ranges)
+    first = next(pq.read_table(file)["error"][0].as_py() for file in files if file.exists())
+    told = f"{request.input}: none of its {images:,} images could be read; the first: {first}"
+    if job.shards > 1:
+        log.warning("shard %d/%d: %s", job.shard, job.shards, told)
+        return
+    hint = f"All reasons are in {job.output}/_errors-*. To try again, delete that folder."
+    if job.input.kind == "list":
+        hint = (
+            "A list has a path or URL a line, relative to its folder; of a .csv or .tsv,"
+            f" --image_column names the column. {hint}"
+        )
+    raise DataError(told, hint)
+
+
+def _damaged(job: Job, numbers: Iterable[int]) -> list[int]:
+    """Ranges whose files are not as they were written; each is told."""
+    damaged = [number for number in sorted(numbers) if not is_whole(job, number)]
+    for number in damaged:
+        log.warning("%s: is damaged, and scored again.", job.part(number))
+    return damaged
+
+
+def _as_plain(request: Request) -> Request:
+    return replace(request, device="cpu", backend="jax", precision="float32")
+
+
+def _facts(bundle: Bundle, predictor: Predictor) -> dict[str, Any]:
+    """What the results say about the model."""
+    threshold = predictor.threshold(None)
+    return {
+        "name": bundle.model.network.config.name,
+        "labels": list(bundle.labels),
+        "threshold": threshold if threshold is None else np.asarray(threshold).tolist(),
+        "temperature": bundle.temperature,
+        "image_size": list(bundle.image_size),
+        "weights_sha256": bundle.weights_sha256,
+    }
