@@ -40,7 +40,7 @@ from benchmarks.timing import (
 )
 from mlcls_jax import models
 from mlcls_jax.inference.backends import open_backend
-from mlcls_jax.inference.backends.kept import thread_count
+from mlcls_jax.inference.backends.onnx_cache import thread_count
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.models.counting import count_macs
 

@@ -9,7 +9,7 @@ import numpy as np
 from mlcls_jax import usage
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.backends import BACKENDS, open_backend
-from mlcls_jax.inference.backends.choose import machine, measure
+from mlcls_jax.inference.backends.fastest import machine, measure
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.exports.verify import read_images
 from mlcls_jax.paths import local

@@ -17,9 +17,9 @@ import pytest
 from mlcls_jax.commands import backends as mode
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends import BACKENDS, open_backend
-from mlcls_jax.inference.backends.choose import measure
+from mlcls_jax.inference.backends.fastest import measure
 from mlcls_jax.inference.backends.jitted import Jitted, batch_sizes, cover, device_list
-from mlcls_jax.inference.backends.kept import onnx_file, thread_count
+from mlcls_jax.inference.backends.onnx_cache import onnx_file, thread_count
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.exports import reference_scores
 from mlcls_jax.inference.exports.verify import sample_images

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 from mlcls_jax import lazy
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.backends.choose import choose_backend
+from mlcls_jax.inference.backends.fastest import choose_backend
 from mlcls_jax.inference.backends.jitted import Jitted, device_list
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.precision import PRECISIONS
@@ -28,7 +28,7 @@ class Backend(Protocol):
 
 
 class Kind(NamedTuple):
-    """Where a backend's class is, which is imported when it is used, and what it can do."""
+    """Dotted name of a backend's class, which is imported when it is used, and what it can do."""
 
     dotted: str
     precisions: tuple[str, ...]
@@ -51,7 +51,7 @@ def open_backend(
     batch_size: int = 1,
     precision: str = "float32",
 ) -> Backend:
-    """The backend of this name, with the model in it.
+    """Open the backend of this name, with the model in it.
 
     Args:
       name: one of `BACKENDS`, or auto: the fastest of them, see `choose_backend`.

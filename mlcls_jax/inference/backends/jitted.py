@@ -108,13 +108,13 @@ class Jitted:
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:
-    """1, 4, 16, … below `largest`, and `largest`: few programs, and little padding."""
+    """Return 1, 4, 16, … below `largest`, and `largest`: few programs, and little padding."""
     powers = itertools.takewhile(lambda size: size < largest, (4**i for i in itertools.count()))
     return (*powers, largest)
 
 
 def cover(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Divides `count` images into batches of `sizes`: start, number of images, batch size.
+    """Divide `count` images into batches of `sizes`: start, number of images, batch size.
 
     A batch that is not full holds more images than padding. `sizes` rise from 1.
     """
@@ -127,7 +127,7 @@ def cover(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def device_list(text: str | None) -> list[jax.Device]:
-    """The devices that `cpu`, `gpu`, `gpu:0,1` or `tpu:0` name; None: JAX' default device.
+    """Return the devices that `cpu`, `gpu:0,1` or `tpu:0` name; None: JAX's default device.
 
     Raises:
       InputError: the text is none of these, or there is no such device; lists those that are.

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mlcls_jax import lazy
-from mlcls_jax.inference.backends.kept import in_batches, onnx_file, thread_count
+from mlcls_jax.inference.backends.onnx_cache import in_batches, onnx_file, thread_count
 from mlcls_jax.inference.bundle import Bundle
 
 
@@ -35,7 +35,7 @@ class OnnxRuntime:
         return in_batches(self._run, images, self._batch_size)
 
     def warm_up(self) -> None:
-        """Nothing: the model is compiled when it is opened, for any number of images."""
+        """Do nothing: the model is compiled when it is opened, for any number of images."""
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 from mlcls_jax import lazy
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.backends.kept import in_batches, onnx_file, thread_count
+from mlcls_jax.inference.backends.onnx_cache import in_batches, onnx_file, thread_count
 from mlcls_jax.inference.bundle import Bundle
 
 
@@ -29,7 +29,7 @@ class OpenVino:
     replicas = 1
 
     def __init__(self, bundle: Bundle, *, batch_size: int, precision: str = "float32") -> None:
-        # Else it reports to its makers without asking, from a fork, which may hang JAX' threads.
+        # Else it reports to its makers without asking, from a fork, which may hang JAX's threads.
         sys.modules.setdefault("openvino_telemetry", None)
         with lazy.optional("the backend openvino needs OpenVINO", extra="openvino"):
             import openvino
@@ -44,7 +44,7 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
         }
         self._model = core.compile_model(path, "CPU", settings)
-        self._requests = threading.local()  # one a thread
+        self._requests = threading.local()  # one per thread
         self._batch_size = batch_size
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
@@ -52,7 +52,7 @@ class OpenVino:
         return in_batches(self._run, images, self._batch_size)
 
     def warm_up(self) -> None:
-        """Nothing: the model is compiled when it is opened, for any number of images."""
+        """Do nothing: the model is compiled when it is opened, for any number of images."""
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         if not hasattr(self._requests, "own"):

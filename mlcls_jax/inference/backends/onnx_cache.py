@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def onnx_file(bundle: Bundle, precision: str) -> Path:
-    """The bundle as an ONNX file in the user's cache folder; made, and checked, if it is not there.
+    """Return the bundle's ONNX file in the user's cache folder; write and check it if need be.
 
     Args:
       bundle: the model.
@@ -47,7 +47,7 @@ def onnx_file(bundle: Bundle, precision: str) -> Path:
 
 
 def fingerprint(bundle: Bundle) -> str:
-    """Of everything that scores depend on: weights, architecture, calibration, release."""
+    """Return a digest of all that scores depend on: weights, architecture, calibration, release."""
     digest = hashlib.sha256()
     described = (
         __version__,
@@ -62,7 +62,7 @@ def fingerprint(bundle: Bundle) -> str:
 
 
 def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> None:
-    """Write an ONNX file in whole numbers of 8 bits: weights a channel, activations by `images`."""
+    """Write an ONNX file in whole numbers of 8 bits: weights per channel, activations by `images`."""
     with lazy.optional("int8 needs onnx and ONNX Runtime", extra="onnx"):
         from onnxruntime.quantization import (
             CalibrationDataReader,
@@ -113,13 +113,13 @@ def in_batches(
     images: UInt8[np.ndarray, "n H W 3"],
     batch_size: int,
 ) -> Float[np.ndarray, "n K"]:
-    """Scores of images, at most `batch_size` at once."""
+    """Return the scores of images, of which at most `batch_size` are computed at once."""
     starts = range(0, len(images), batch_size)
     return np.concatenate([run(images[start : start + batch_size]) for start in starts])
 
 
 def thread_count() -> int:
-    """Threads to compute with: OMP_NUM_THREADS, or as many as there are cores for this process."""
+    """Return the number of threads to compute with: OMP_NUM_THREADS, or this process's cores."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)

@@ -1,4 +1,4 @@
-"""Which backend is the fastest here, by a short measurement that is kept."""
+"""The fastest backend on this machine, by a short measurement that is kept."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ import numpy as np
 
 from mlcls_jax import __version__, files
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference.backends.kept import thread_count
+from mlcls_jax.inference.backends.onnx_cache import thread_count
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports.verify import sample_images
 
@@ -32,7 +32,7 @@ def choose_backend(
     batch_size: int,
     precision: str,
 ) -> "Backend":
-    """The fastest of `candidates` on this machine's CPU at full batches, opened.
+    """Open the fastest of `candidates` on this machine's CPU at full batches.
 
     What is measured is kept in the user's cache folder, for this machine, model and these releases.
     Each backend's time is logged, and which one is taken. Those not installed are left out.
@@ -40,7 +40,7 @@ def choose_backend(
     Args:
       candidates: functions that open them, by name.
       bundle: the model.
-      batch_size: images a call.
+      batch_size: images per call.
       precision: for the kept file; `candidates` know it.
     """
     config = bundle.model.network.config
@@ -75,7 +75,7 @@ def choose_backend(
 
 
 def measure(calls: Mapping[Any, Callable[[], Any]], *, seconds: float = 2.0) -> dict[Any, float]:
-    """Seconds that each call takes: the median of rounds in which all take turns.
+    """Return the seconds that each call takes: the median of rounds in which all take turns.
 
     Before them, each is called twice, to compile and to warm up. `seconds` is for each one's
     rounds, of which there are 3 to 100.
@@ -95,7 +95,7 @@ def measure(calls: Mapping[Any, Callable[[], Any]], *, seconds: float = 2.0) -> 
 
 
 def machine() -> dict[str, Any]:
-    """What speed depends on, besides the model: processor, threads, releases."""
+    """Return what speed depends on besides the model: processor, threads, releases."""
     versions = {name: _version(name) for name in ("jax", "onnx", "onnxruntime", "openvino")}
     return {
         "processor": _processor(),
