@@ -29,13 +29,13 @@ from mlcls_jax.data.findings import (
     Finding,
     SplitSummary,
     is_error,
-    printable,
 )
 from mlcls_jax.data.images import decode_image, read_file
 from mlcls_jax.data.lists import TEST_LIST, Row, find_root, read_labels, read_list, usual_columns
 from mlcls_jax.data.probe import content_digest, probe_file, probe_pixels
 from mlcls_jax.errors import DataError
 from mlcls_jax.lookahead import map_ahead
+from mlcls_jax.readable import printable
 
 NUM_SAMPLES = 10  # of every list
 _TRAIN = 0  # position among the lists

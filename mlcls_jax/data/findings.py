@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mlcls_jax.files import place
+from mlcls_jax.readable import printable
 
 Severity = Literal["error", "warning", "note"]
 
@@ -276,11 +277,3 @@ class Collector:
     def groups(self) -> list[Group]:
         """What there is, in the order of `KINDS`."""
         return [self._groups[name] for name in KINDS if name in self._groups]
-
-
-def printable(text: str) -> str:
-    """The text in one line of valid Unicode, which names of files need not be."""
-    if text.isprintable():
-        return text
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "".join(escaped)

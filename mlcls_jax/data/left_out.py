@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from mlcls_jax.data.findings import printable
+from mlcls_jax.readable import printable
 
 log = logging.getLogger(__name__)
 

@@ -1,35 +1,21 @@
-"""What inputs are called: in text that is UTF-8, and in files that do not overwrite each other."""
+"""Names of files for the results of inputs, which do not overwrite each other."""
 
 import os
-import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from mlcls_jax.readable import readable
+
 _LONGEST = 246  # bytes; with _res and a suffix of five, the 255 of most file systems
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_BYTES = 0xDC00  # a byte that is not UTF-8 stands in Python's file names as this and its value
 
 # Which input each name in a folder was taken for, both as digests.
 _owners: dict[bytes, bytes] = {}
 
 
-def readable(text: str) -> str:
-    """`text` as UTF-8 can write it: bytes of file names that are not UTF-8 become \\xNN."""
-    return _escape(text, "\\x{:02x}")
-
-
 def for_files(text: str) -> str:
-    """`text` as part of a path that any program can open: bytes that are not UTF-8 become %NN."""
-    return _escape(text, "%{:02X}")
-
-
-def _escape(text: str, form: str) -> str:
-    def escaped(found: re.Match) -> str:
-        code = ord(found[0])
-        return form.format(code - _BYTES) if code >= _BYTES + 0x80 else f"\\u{code:04x}"
-
-    return _SURROGATE.sub(escaped, text)
+    """Return `text` as part of a path that any program can open: what is not UTF-8 becomes %NN."""
+    return readable(text, "%{:02X}")
 
 
 def own_name(folder: Path, wanted: Sequence[str], owner: bytes) -> str:

@@ -17,8 +17,9 @@ from mlcls_jax import files
 from mlcls_jax.data.images import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
-from mlcls_jax.inference.file_names import own_name, readable
+from mlcls_jax.inference.file_names import own_name
 from mlcls_jax.paths import local_text
+from mlcls_jax.readable import readable
 
 _DIGITS = 5
 _NO_PICTURE = np.full((120, 320, 3), 225, np.uint8)  # drawn where an image could not be read

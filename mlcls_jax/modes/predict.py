@@ -13,12 +13,13 @@ from tqdm import tqdm
 from mlcls_jax import config as schema
 from mlcls_jax.data.images import list_images
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.file_names import for_files, readable
+from mlcls_jax.inference.file_names import for_files
 from mlcls_jax.inference.image_inputs import local_paths
 from mlcls_jax.inference.opening import is_weight_file, open_model
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.results import Result, is_folder
 from mlcls_jax.modes.result import remarks
+from mlcls_jax.readable import readable
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.bundle import Bundle
-from mlcls_jax.inference.file_names import readable
 from mlcls_jax.inference.image_stream import read as read_pictures
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.lookahead import map_ahead
+from mlcls_jax.readable import readable
 from mlcls_jax.scoring.inputs import Columns, Item, Read, load, open_input
 from mlcls_jax.scoring.job import Engine, Job, Request
 from mlcls_jax.scoring.writer import Rows, write_range

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlcls_jax import __version__, files
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.inference.file_names import readable
+from mlcls_jax.readable import readable
 from mlcls_jax.scoring.inputs.kind import Survey
 
 FORMAT = 1  # of _job.json

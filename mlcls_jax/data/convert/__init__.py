@@ -21,10 +21,10 @@ from mlcls_jax.data.convert.reading import (
     Row,
     fits_line,
 )
-from mlcls_jax.data.findings import printable
 from mlcls_jax.data.lists import TEST_LIST, find_root
 from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten
+from mlcls_jax.readable import printable
 
 # name in check_dataset.convert.source_type → function of root, label.txt there, and options
 CONVERTERS: dict[str, Callable[[Path, Path, Convert], Reading]] = {

@@ -19,9 +19,9 @@ from mlcls_jax.data.convert.reading import (
     listed_path,
     usual_places,
 )
-from mlcls_jax.data.findings import printable
 from mlcls_jax.data.images import is_image_name
 from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.readable import printable
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mlcls_jax.data.findings import is_error, printable
+from mlcls_jax.data.findings import is_error
 from mlcls_jax.data.images import walk_images
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, DataError
+from mlcls_jax.readable import printable
 
 Row = tuple[str, tuple[int, ...]]  # path as listed, rising indices of the labels it has
 NamedRow = tuple[str, Collection[str]]  # path as listed, names of the labels it has

@@ -62,7 +62,7 @@ def fingerprint(bundle: Bundle) -> str:
 
 
 def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> None:
-    """Write an ONNX file in whole numbers of 8 bits: weights per channel, activations by `images`."""
+    """Write an ONNX file in 8-bit integers: weights per channel, activations by `images`."""
     with lazy.optional("int8 needs onnx and ONNX Runtime", extra="onnx"):
         from onnxruntime.quantization import (
             CalibrationDataReader,

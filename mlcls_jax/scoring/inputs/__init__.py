@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mlcls_jax.data.images import IMAGE_SUFFIXES, read_file
 from mlcls_jax.errors import InputError, UserError, WorkdirError
-from mlcls_jax.inference.file_names import readable
 from mlcls_jax.inference.image_inputs import local_paths
 from mlcls_jax.inference.safe_fetch import Policy, fetch
+from mlcls_jax.readable import readable
 from mlcls_jax.scoring.inputs import image_folder, packed_data, parquet, stores, text_list
 from mlcls_jax.scoring.inputs.kind import Columns, Item, Kind, Read, Survey
 from mlcls_jax.scoring.inputs.name_index import count_differences, index_path
