@@ -53,6 +53,13 @@ ALIASES = {
 class FlagError(UserError):
     """The command line does not parse; without a hint, the usage is one."""
 
+    exit_code = 2
+
+
+def hosts() -> tuple[str | None, int | None, int | None]:
+    """Return what the flags say of processes that run together; see `parallel.start_hosts`."""
+    return COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+
 
 def take(argv: list[str], name: str) -> tuple[str | None, list[str]]:
     """The last value that a flag is given, None if it is not; and the arguments without it."""

@@ -13,6 +13,8 @@ MAX_FAULTS = 20  # shown in one message
 class UserError(Exception):
     """Something in the user's hands is wrong; `hint` says what to do about it."""
 
+    exit_code = 1  # of the command
+
     def __init__(
         self, message: str, hint: str | None = None, *, facts: dict[str, Any] | None = None
     ) -> None:

@@ -64,6 +64,9 @@ def test_what_the_user_has_set_stays(tmp_path):
         ("train --config=a.py", True),
         ("score --input a", True),
         ("--serve", True),
+        ("predict --config=a.py", True),
+        ("export scores_model", False),
+        ("predict --input serve.png", False),
         ("models --help", False),
     ],
 )

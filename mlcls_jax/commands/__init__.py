@@ -1,1 +1,112 @@
-"""Commands without a configuration file, one file per verb: `run(arguments)` → text."""
+"""What can be typed after `mlcls`: the table of all commands, and which one is meant.
+
+A command is a file `commands/NAME.py` with `run(arguments)`, which returns the text to print, and a
+line in `COMMANDS`. Nothing of it is imported before it runs, so that `mlcls --help` is quick.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlcls_jax import lazy, usage
+from mlcls_jax.command_line import FlagError, take
+from mlcls_jax.errors import nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a word after `mlcls` means."""
+
+    name: str
+    function: str  # (arguments) → text to print; in this package
+    group: Literal["config", "model", "other", "hidden"]  # its place in the overview
+    help: str = ""
+    mode: str | None = None  # what it does with a configuration file
+    is_long: bool = False  # long enough that huge pages are worth starting anew
+
+    def run(self, arguments: list[str]) -> str:
+        """Do it, and return the text to print.
+
+        Raises:
+          UserError: an argument, a file or the data is wrong.
+          SystemExit: argparse refuses the arguments, or has shown their help.
+        """
+        return lazy.load(f"{__name__}.{self.function}")(arguments)
+
+
+_PADDLEX = "PaddleX's way:"
+_TABLE = (
+    Command("check", "mode.run", "config", "what is wrong with a data set; convert and split it",
+            mode="check_dataset", is_long=True),
+    Command("train", "mode.run", "config",
+            "train a model; the same command goes on after an interruption",
+            mode="train", is_long=True),
+    Command("evaluate", "mode.run", "config",
+            "mAP and more on the validation images, with a report",
+            mode="evaluate", is_long=True),
+    Command("thresholds", "mode.run", "config",
+            "choose thresholds and calibrate on the validation images",
+            mode="thresholds", is_long=True),
+    Command("predict", "predict.run", "model",
+            f"labels of images; also {_PADDLEX} {{0}} --pipeline NAME --input IMAGE",
+            mode="predict"),
+    Command("serve", "serve.run", "model",
+            "an HTTP server: {0} serve --model_dir runs/demo/best_model --port 8080;\n"
+            f"{_PADDLEX} {{0}} --serve …", is_long=True),
+    Command("score", "score.run", "model", "labels of millions of images, as Parquet files",
+            is_long=True),
+    Command("export", "export.run", "model", "files for other runtimes: StableHLO, ONNX, LiteRT",
+            mode="export"),
+    Command("backends", "backends.run", "model",
+            "what each runtime and precision costs and gains here"),
+    Command("models", "models.run", "other", "the available models"),
+    Command("pack", "pack.run", "other", "a data set as shards"),
+    Command("plan", "plan.run", "other", "memory and time of a training"),
+    Command("help", "help.run", "hidden"),
+    Command("version", "help.version", "hidden"),
+    Command("helpconfig", "helpconfig.run", "hidden"),
+)  # fmt: skip
+COMMANDS = {command.name: command for command in _TABLE}
+# Flags without a word: those of a configuration.
+FLAGS = Command("", "mode.run", "hidden", is_long=True)
+
+# Other names of commands: the usual flags, and a mode that is called otherwise.
+_ALIASES = {
+    "--help": "help",
+    "-h": "help",
+    "--version": "version",
+    "check_dataset": "check",
+}
+# Flags of PaddleX that stand without a word, and mean `predict`.
+_PIPELINE_FLAGS = {"--pipeline", "--input", "--get_pipeline_config"}
+
+
+def find(arguments: list[str]) -> tuple[Command, list[str]]:
+    """Return the command that is meant, and the arguments that are left for it.
+
+    Raises:
+      FlagError: there is no such command.
+    """
+    word, *rest = arguments or ["help"]
+    if word == "help" and rest:
+        word, rest = rest[0], ["--help"]
+    word = _ALIASES.get(word, word)
+    if word.startswith("-"):
+        word, rest = "", arguments
+    command = COMMANDS.get(word, FLAGS)
+    flags = {argument.partition("=")[0] for argument in rest}
+    if command.name in ("help", "version"):
+        return command, rest
+    if flags & {"--helpconfig", "-helpconfig"}:
+        return COMMANDS["helpconfig"], rest
+    if command.mode and (command.group == "config" or take(rest, "config")[0] is not None):
+        return FLAGS, [word, *rest]
+    if "--serve" in flags and command.name in ("", "predict"):
+        return COMMANDS["serve"], rest
+    if not word and flags & _PIPELINE_FLAGS:
+        return COMMANDS["predict"], rest
+    if word and command is FLAGS:
+        known = [name for name, command in COMMANDS.items() if command.group != "hidden"]
+        close = nearest(word, known)
+        hint = f"Did you mean {close}?" if close else f"`{usage.program()} --help` names all."
+        raise FlagError(f"{word}: there is no such command", hint)
+    return command, rest

@@ -1,1 +1,1 @@
-"""One function a mode: (config, workdir) → the JSON that describes the outcome."""
+"""One file per mode, with a function of the same name: (config, workdir) → `Result`."""

@@ -11,21 +11,22 @@ from typing import NamedTuple
 import pytest
 
 from mlcls_jax import config as schema
-from mlcls_jax import main
+from mlcls_jax.commands import COMMANDS
+from mlcls_jax.commands.mode import summary
 from mlcls_jax.modes import train_result
 from mlcls_jax.modes.train_result import TrainResult
 
 REPOSITORY = Path(__file__).parents[2]
+WITH_CONFIG = [command.name for command in COMMANDS.values() if command.group == "config"]
+OTHERS = [command.name for command in COMMANDS.values() if command.group in ("model", "other")]
 CONFIG, WORKDIR = "--config=configs/lcnet.py", "--workdir=never-made"
 
 # Runs each command line in a process of its own, without importing everything again.
 PROGRAM = """
 import importlib, json, os, sys
 from mlcls_jax import main
-from mlcls_jax.modes import train_result
-from mlcls_jax.modes.train_result import TrainResult
 for command in sys.argv[2:]:  # what they import is imported once
-    importlib.import_module(main.COMMANDS[command].rpartition(".")[0])
+    importlib.import_module(f"mlcls_jax.commands.{command}")
 for number, argv in enumerate(json.load(sys.stdin)):
     if os.fork() == 0:
         for stream in (1, 2):
@@ -77,9 +78,9 @@ def test_help_is_given_however_it_is_asked_for(mlcls):
     bare, word, flag, *versions = mlcls([], ["help"], ["--help"], ["version"], ["--version"])
     assert bare.code == 0 and bare == word == flag and " serve " in bare.out
     assert [v.out.strip() for v in versions] == ["mlcls_jax 0.1.0"] * 2
-    words = [*main.WORDS, *main.COMMANDS, "serve"]
+    words = [*WITH_CONFIG, *OTHERS]
     lines = [line for word in words for line in ([word, "--help"], ["help", word])]
-    asked = mlcls(*lines, imports=tuple(main.COMMANDS))
+    asked = mlcls(*lines, imports=tuple(OTHERS))
     by_name = dict(zip(words, asked[::2], strict=True))
     for name, long, short in zip(words, asked[::2], asked[1::2], strict=True):
         assert long.code == 0 and long == short, name
@@ -89,7 +90,7 @@ def test_help_is_given_however_it_is_asked_for(mlcls):
     assert "--config.check_dataset.convert.enable=" in by_name["check"].out
     assert "--config.evaluate.report=" in by_name["evaluate"].out
     assert "--config.thresholds.target=" in by_name["thresholds"].out
-    assert all("--workdir" in by_name[word].out for word in main.WORDS)
+    assert all("--workdir" in by_name[word].out for word in WITH_CONFIG)
 
 
 def test_the_help_names_the_command_as_it_was_called(mlcls):
@@ -154,7 +155,7 @@ def test_no_command_takes_a_url_for_a_folder_of_this_machine(mlcls, tmp_path):
         ("score", "--model_dir", model, "--input", model, "--output", url): "--output",
         ("score", "--model_dir", url, "--input", model, "--output", model): "--model_dir",
     }
-    ended = mlcls(*map(list, cases), imports=tuple(main.COMMANDS))
+    ended = mlcls(*map(list, cases), imports=tuple(OTHERS))
     for (line, option), done in zip(cases.items(), ended, strict=True):
         assert done.code == 1 and not done.out, line
         assert f"error: {option}={url}: must be a path on this machine, not a URL" in done.err
@@ -255,7 +256,8 @@ def test_a_mode_with_a_command_of_its_own_takes_a_configuration_too(mlcls):
 
 
 def test_the_commands_proposed_after_training_are_as_short_as_those_typed(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/venv/bin/mlcls", CONFIG, "--workdir=my runs/a"])
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/mlcls"])
+    flags = [CONFIG, "--workdir=my runs/a"]
     result = {
         "MultiLabelMAP": 0.5, "best_weights": "ema", "best_epoch": 3, "seconds": 9.0,
         "images_per_s": 10.0, "skipped_images": [],
@@ -264,7 +266,7 @@ def test_the_commands_proposed_after_training_are_as_short_as_those_typed(monkey
     }  # fmt: skip
     finished = TrainResult.from_json(result, "MultiLabelMAP")
     monkeypatch.setattr(train_result, "find_spec", lambda name: None)
-    text = main._summary(schema.Config(), Path("my runs/a"), finished)
+    text = summary(finished, schema.Config(), Path("my runs/a"), flags)
     assert "  mlcls evaluate '--workdir=my runs/a'\n" in text
     assert (
         "  mlcls predict '--model_dir=my runs/a/best_model' '--input=my runs/a/samples'"
@@ -272,4 +274,4 @@ def test_the_commands_proposed_after_training_are_as_short_as_those_typed(monkey
     )
     assert "tensorboard --logdir='my runs/a'  (pip install tensorboard)" in text
     monkeypatch.setattr(train_result, "find_spec", lambda name: name)
-    assert "pip install" not in main._summary(schema.Config(), Path("my runs/a"), finished)
+    assert "pip install" not in summary(finished, schema.Config(), Path("my runs/a"), flags)

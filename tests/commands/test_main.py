@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlcls_jax import config as schema
-from mlcls_jax import main, usage
+from mlcls_jax import usage
+from mlcls_jax.commands.mode import summary
 from mlcls_jax.modes.predict import PredictResult
 from mlcls_jax.modes.train_result import TrainResult
 from tests.helpers.photos import write_lines, write_photos
@@ -207,7 +208,8 @@ def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said)
     (tmp_path / "stub.py").write_text(f"def train(config, workdir):\n    raise {raised}\n")
     program = (
         "-c",
-        "from mlcls_jax import main; main.MODES['train'] = 'stub.train'; main.run()",
+        "import sys, stub; from mlcls_jax import main;"
+        "sys.modules['mlcls_jax.modes.train'] = stub; main.run()",
     )
     paths = f"{tmp_path}{os.pathsep}{REPOSITORY}"
     process = run(CONFIG, f"--workdir={tmp_path}/run", program=program, PYTHONPATH=paths)
@@ -237,7 +239,10 @@ def test_after_an_interruption_it_is_told_what_the_same_command_does(tmp_path, m
         (tmp_path / "run" / "checkpoints" / name).mkdir(parents=True)
     stub = f"def {mode}(config, workdir):\n    raise KeyboardInterrupt\n"
     (tmp_path / "stub.py").write_text(stub)
-    program = f"from mlcls_jax import main; main.MODES['{mode}'] = 'stub.{mode}'; main.run()"
+    program = (
+        "import sys, stub; from mlcls_jax import main;"
+        f"sys.modules['mlcls_jax.modes.{mode}'] = stub; main.run()"
+    )
     flags = (CONFIG, f"--workdir={tmp_path}/run", f"--config.mode={mode}")
     paths = f"{tmp_path}{os.pathsep}{REPOSITORY}"
     process = run(*flags, program=("-c", program), PYTHONPATH=paths)
@@ -254,7 +259,7 @@ def test_the_commands_proposed_after_training_repeat_its_flags(tmp_path, monkeyp
         "epochs": 3, "steps": 9,
     }  # fmt: skip
     finished = TrainResult.from_json(result, "MultiLabelMAP")
-    text = main._summary(schema.Config(), Path("my runs/a"), finished)
+    text = summary(finished, schema.Config(), Path("my runs/a"), given)
     command = f"{CONFIG} '--workdir=my runs/a' --config.model.image_size=64"
     assert f"{usage.program()} {command} --config.mode=evaluate" in text
     assert f"{usage.program()} {command} --config.mode=predict " in text
@@ -263,8 +268,7 @@ def test_the_commands_proposed_after_training_repeat_its_flags(tmp_path, monkeyp
 def test_skipped_images_are_listed_after_a_run(tmp_path):
     skipped = [f"{i}.jpg" for i in range(12)]
     result = PredictResult(images=3, skipped_images=skipped, model_dir="model", output="out")
-    config = schema.Config(mode="predict")
-    text = main._summary(config, tmp_path, result)
+    text = summary(result, schema.Config(mode="predict"), tmp_path, [])
     assert "12 unreadable images were left out:" in text
     assert "9.jpg" in text and "10.jpg" not in text
     assert f"all of them in {tmp_path}/predict_result.json" in text

@@ -374,10 +374,14 @@ def test_the_input_is_looked_at_before_a_model_is_fetched(tmp_path, monkeypatch)
 
 
 def test_the_overview_names_every_command(tmp_path):
-    from mlcls_jax import main
+    from mlcls_jax.commands import COMMANDS
 
     process = mlcls("--help", cwd=tmp_path)
-    for word in (*main.COMMANDS, *main.WORDS, "--serve", "--pipeline"):
+    for word in (
+        *(c.name for c in COMMANDS.values() if c.group != "hidden"),
+        "--serve",
+        "--pipeline",
+    ):
         assert f" {word} " in process.stdout
 
 

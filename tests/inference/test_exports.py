@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from mlcls_jax.commands import export as command
 from mlcls_jax.config import Config, Export
 from mlcls_jax.errors import InputError, NonFiniteError, UserError
 from mlcls_jax.inference import exports
@@ -204,6 +205,6 @@ def test_the_mode_and_the_command_export(folder, tmp_path):
     assert Path(file["path"]) == tmp_path / "export" / "model.onnx"
     assert file["bytes"] == Path(file["path"]).stat().st_size
     assert 0 <= file["largest_difference"] < 1e-4
-    text = mode.run([str(folder), "--format", "onnx", "--output", str(tmp_path / "other")])
+    text = command.run([str(folder), "--format", "onnx", "--output", str(tmp_path / "other")])
     assert f"{tmp_path / 'other' / 'model.onnx'}: 1.1 MB, scores differ" in text
     assert (tmp_path / "other" / "model.onnx").exists()

@@ -1,0 +1,34 @@
+"""`mlcls --help` and `mlcls --version`."""
+
+from mlcls_jax import __version__, usage
+from mlcls_jax.commands import COMMANDS
+
+OVERVIEW = """\
+Multi-label image classification.
+
+With a configuration file, `{0} WORD --config=configs/lcnet.py --workdir=runs/demo [--config.…]`:
+{config}
+  (--helpconfig lists all keys; without --config, the run in the workdir is meant)
+
+With a model, `{0} WORD …`:
+{model}
+
+Others:
+{other}
+
+`{0} WORD --help` tells more; `{0} --version` prints the version."""
+
+
+def run(_: list[str]) -> str:
+    """Return an overview of all commands."""
+    groups: dict[str, list[str]] = {"config": [], "model": [], "other": [], "hidden": []}
+    for command in COMMANDS.values():
+        text = command.help.format(usage.program()).replace("\n", "\n" + 15 * " ")
+        groups[command.group].append(f"  {command.name:13}{text}")
+    texts = {group: "\n".join(lines) for group, lines in groups.items()}
+    return OVERVIEW.format(usage.program(), **texts)
+
+
+def version(_: list[str]) -> str:
+    """Return the version."""
+    return f"mlcls_jax {__version__}"

@@ -1,0 +1,73 @@
+"""The help of the modes: what each is for, examples, and the options that matter most."""
+
+from typing import NamedTuple
+
+from mlcls_jax import config as schema
+from mlcls_jax import usage
+from mlcls_jax.usage import DEMO
+
+
+class Help(NamedTuple):
+    """What a mode's help shows."""
+
+    purpose: str
+    examples: tuple[str, ...]  # flags
+    keys: tuple[str, ...]  # options, or sections, that matter most
+
+
+MINE = "--config=configs/lcnet.py:mlcls --workdir=runs/mine --config.data.dir=dataset"
+MODES = {
+    "train": Help(
+        "Train a model. The same command goes on after an interruption.",
+        (DEMO, MINE, "--workdir=runs/mine  # goes on with the run that is there"),
+        (
+            *("data.dir", "data.augment", "model.name", "model.image_size", "model.weights"),
+            *("model.dtype", "train.epochs", "train.batch_size", "train.accumulate"),
+            *("train.time_limit", "optimizer.learning_rate", "optimizer.warmup_epochs"),
+            *("loss.name", "parallel.fsdp"),
+        ),
+    ),
+    "evaluate": Help(
+        "Measure a model on the validation images, and write a report.",
+        (DEMO, "--workdir=runs/demo  # with the configuration that is there"),
+        ("data.dir", "data.val_list", "data.on_error", "evaluate"),
+    ),
+    "thresholds": Help(
+        "Choose each label's threshold, and calibrate, on the validation images.",
+        (DEMO, "--workdir=runs/demo --config.thresholds.objective=precision"
+         " --config.thresholds.target=0.9"),
+        ("data.dir", "data.val_list", "evaluate.model_dir", "thresholds"),
+    ),
+    "check_dataset": Help(
+        "Report all that is wrong with a data set. Convert and split it before, if asked to.",
+        ("--config=configs/lcnet.py:mlcls --workdir=runs/check --config.data.dir=dataset",),
+        ("data.dir", "check_dataset"),
+    ),
+    "predict": Help(
+        "Label images, with the settings of a configuration.",
+        (f"{DEMO} --config.predict.input=runs/demo/samples",),
+        ("data.on_error", "predict"),
+    ),
+    "export": Help(
+        "Write a bundle for other runtimes, with the settings of a configuration.",
+        (DEMO,),
+        ("export",),
+    ),
+}  # fmt: skip
+_FLAGS = """\
+  --config=FILE      FILE.py, FILE.py:RECIPE, or the config.yaml of a run; left out: that of the
+                     workdir
+  --workdir=FOLDER   for all that the run writes"""
+
+
+def help_of(mode: str, word: str) -> str:
+    """Return the help of a mode that the user calls `word`; that of training for unknown modes."""
+    told = MODES.get(mode, MODES["train"])
+    keys = {key for named in told.keys for key in schema.matching(named)}
+    examples = (f"  {usage.program()} {word} {flags}" for flags in told.examples)
+    return "\n".join([
+        usage.line(word), "", told.purpose, "", *examples, "",
+        _FLAGS, schema.describe(keys), "",
+        f"{usage.program()} --helpconfig lists all keys, --helpconfig=data those of a section, and"
+        " with", "--config=FILE also the values of that file.",
+    ])  # fmt: skip
