@@ -20,7 +20,7 @@ def make_forward(network: Network, mesh: Mesh) -> Forward:
     """A jitted function (variables, images) → logits float32, for training and evaluation."""
 
     def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:
-        return network.apply(variables, images)[0].astype(np.float32)
+        return network.apply(variables, images).logits.astype(np.float32)
 
     return jax.jit(forward, out_shardings=parallel.replicated(mesh))
 

@@ -153,14 +153,14 @@ def _spec(shape: tuple[int, ...], mesh: Mesh, tensor_axis: int | None) -> Partit
     return PartitionSpec(*axes)
 
 
-def gather_params(mesh: Mesh, tensor_axes: Mapping[str, int]) -> Callable[[Any], Any] | None:
-    """A function that makes parameters whole among fsdp devices, for use in a pass.
+def gather_params(mesh: Mesh, tensor_axes: Mapping[str, int]) -> Callable[[Any], Any]:
+    """Return a function that gathers parameters among fsdp devices, for use in a pass.
 
     Left to itself, the compiler moves activations to where a part of the parameters lies, which
-    are much larger. None where there is nothing to gather.
+    are much larger.
     """
     if mesh.shape["fsdp"] == 1:
-        return None
+        return lambda params: params
 
     def place(sharding: NamedSharding) -> NamedSharding:
         kept = (axis if axis == "tensor" else None for axis in sharding.spec)

@@ -123,7 +123,7 @@ from mlcls_jax.models.network import Variables
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import make_loss, make_train_step
+from mlcls_jax.training.step import TrainStep, make_loss
 
 fsdp = int(sys.argv[1]) if len(sys.argv) > 1 else 4
 config = schema.Config(
@@ -134,9 +134,8 @@ network = Network.of(config.model)
 plan = Plan.of(config.train, epoch_size=64)
 schedule = make_schedule(config.optimizer, plan)
 optimizer = make_optimizer(config.optimizer, schedule, network)
-step = make_train_step(
-    network, make_loss(config.loss), optimizer, schedule, seed=0, ema_decay=0.9, ema_warmup=True
-)
+train = schema.Train(ema_decay=0.9, ema_warmup=True)
+step = TrainStep(network, make_loss(config.loss), optimizer, schedule, train, seed=0)
 abstract = jax.eval_shape(partial(init_state, optimizer=optimizer, ema=True), network.abstract)
 for count in (1, 4):
     mesh = parallel.make_mesh(schema.Parallel(data=1, fsdp=count), jax.devices()[:count])

@@ -43,8 +43,7 @@ class Bundle:
 
     def scores(self, variables: Variables, images: Array) -> Float[Array, "B K"]:
         """Scores in 0…1 of uint8 images [B, H, W, 3] of `image_size`; to be traced by JAX."""
-        logits, _ = self.model.network.apply(variables, images)
-        return self.probabilities(logits)
+        return self.probabilities(self.model.network.apply(variables, images).logits)
 
     def probabilities(self, logits: Float[Array, "B K"]) -> Float[Array, "B K"]:
         """Scores in 0…1, calibrated."""

@@ -8,6 +8,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,14 @@ class Variables(NamedTuple):
 
     params: dict[str, Any]
     batch_stats: dict[str, Any]
+
+
+class Outputs(NamedTuple):
+    """The results of a forward pass."""
+
+    logits: Float[Array, "B K"]
+    batch_stats: dict[str, Any]  # after this batch; unchanged unless it was for training
+    features: Float[Array, "B h w C"]  # the feature map that the head sees
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,8 @@ class Network:
         *,
         train: bool = False,
         key: Array | None = None,
-    ) -> tuple[Float[Array, "B K"], dict[str, Any]]:
-        """Logits, and the batch statistics after this batch (unchanged unless `train`).
+    ) -> Outputs:
+        """Run a forward pass.
 
         Args:
           variables: the model's numbers.
@@ -107,36 +116,22 @@ class Network:
           train: normalise by the batch and update the running statistics.
           key: randomness of dropout; None turns dropout off.
         """
-        logits, _, stats = self.apply_with_map(variables, images, train=train, key=key)
-        return logits, stats
-
-    def apply_with_map(
-        self,
-        variables: Variables,
-        images: Array,
-        *,
-        train: bool = False,
-        key: Array | None = None,
-    ) -> tuple[Float[Array, "B K"], Float[Array, "B h w C"], dict[str, Any]]:
-        """Like `apply`, with the feature map that the head sees as the second of three."""
         module, draws = self.module(variables), None if key is None else Draws(key)
         with _recomputed(module.backbone) if self.remat else contextlib.nullcontext():
             features = module.feature_map(images, train=train, draws=draws)
         logits = module.head(features, draws=draws)
-        return logits, features, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+        return Outputs(logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)), features)
 
     @property
     def has_evidence(self) -> bool:
         """Whether the head has maps of attention, as the ML-Decoder has."""
         return self.outline.head.has_evidence
 
-    def apply_with_evidence(
-        self, variables: Variables, images: Array
-    ) -> tuple[Float[Array, "B K"], Float[Array, "B Q h w"]]:
-        """Logits, and where each query of the ML-Decoder looks: see `MLDecoder.evidence`."""
-        module = self.module(variables)
-        features = module.feature_map(images)
-        return module.head(features), module.head.evidence(features)
+    def evidence(
+        self, variables: Variables, features: Float[Array, "B h w C"]
+    ) -> Float[Array, "B Q h w"]:
+        """Return where each query of the ML-Decoder attends; see `MLDecoder.evidence`."""
+        return self.module(variables).head.evidence(features)
 
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
@@ -177,7 +172,7 @@ class Model:
         """Become another model; what is called is compiled anew."""
         self.network = network
         self.variables = variables
-        self._apply = jax.jit(network.apply, static_argnames="train")
+        self._predict = jax.jit(partial(_logits_and_stats, network), static_argnames="train")
 
     def __call__(
         self, images: Array, train: bool = False, *, key: Array | None = None
@@ -195,10 +190,18 @@ class Model:
             raise ValueError(f"images must be [batch, height, width, 3], not {images.shape}")
         if kind != jnp.uint8 and not jnp.issubdtype(kind, jnp.floating):
             raise ValueError(f"images must be uint8, or float already normalised, not {kind}")
-        logits, stats = self._apply(self.variables, images, train=train, key=key)
+        logits, stats = self._predict(self.variables, images, train=train, key=key)
         if train:
             self.variables = Variables(self.variables.params, stats)
         return logits
+
+
+def _logits_and_stats(
+    network: Network, variables: Variables, images: Array, *, train: bool, key: Array | None
+) -> tuple[Array, dict[str, Any]]:
+    # Not the feature map: as an output of a compiled program it would take memory.
+    outputs = network.apply(variables, images, train=train, key=key)
+    return outputs.logits, outputs.batch_stats
 
 
 def flatten(variables: Variables) -> dict[str, Array]:

@@ -55,9 +55,8 @@ from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_r
 from mlcls_jax.training.profile import Tracer
 from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import TrainStep, joined_norm, make_loss, make_train_step
+from mlcls_jax.training.step import Placement, TrainStep, compile_step, make_loss
 from mlcls_jax.training.stop import AskedToEndError, Stop
-from mlcls_jax.training.two_programs import Halves
 from mlcls_jax.workdir import (
     BEST_MODEL,
     CHECKPOINTS,
@@ -123,8 +122,7 @@ def train(config: schema.Config, workdir: Path) -> TrainResult | None:
     advice = Advice(quiet=not lead)
     advice.tell(*about_plan(config, plan, data), *about_data(data))
     log.info("%s", parallel.describe(abstract, placement, mesh))
-    jit_step = Halves if parallel.is_one_cpu(mesh) else parallel.jit_step
-    train_step = jit_step(train_step, mesh, placement)
+    train_step = compile_step(train_step, mesh, placement)
     forward = make_forward(network, mesh)
     sizes = {"batch_size": config.train.batch_size, "seed": config.seed}
     readers = [Reader(source, size_of(config.model), config.data.on_error) for source in data]
@@ -295,22 +293,17 @@ def optimizer_and_step(
     rates = scaled_rate(config.optimizer, config.train.batch_size)
     schedule = make_schedule(rates, plan)
     optimizer = make_optimizer(rates, schedule, network)
-    step = make_train_step(
+    step = TrainStep(
         network,
         make_loss(config.loss),
         optimizer,
         schedule,
+        config.train,
         seed=config.seed,
-        ema_decay=config.train.ema_decay,
-        ema_warmup=config.train.ema_warmup,
         mix=make_mix(config.data),
-        accumulate=config.train.accumulate,
-        remat=config.train.remat,
-        nonfinite=config.train.nonfinite,
         sam_radius=config.optimizer.sam_radius,
         distill=distill,
-        gather=parallel.gather_params(mesh, network.tensor_axes),
-        norm=joined_norm if parallel.is_one_cpu(mesh) else optax.tree.norm,
+        placement=Placement.on(mesh, network.tensor_axes),
     )
     return optimizer, step
 

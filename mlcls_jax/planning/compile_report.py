@@ -20,7 +20,7 @@ from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
 from mlcls_jax.planning.costs import Layout, image_size, optimizer_and_state
-from mlcls_jax.training.step import make_loss, make_train_step
+from mlcls_jax.training.step import Placement, TrainStep, make_loss
 
 
 class Collective(NamedTuple):
@@ -73,15 +73,14 @@ def report(model: schema.Model, layout: Layout, batch: int) -> Report:
     network = Network.of(model)
     optimizer, state = optimizer_and_state(network)
     mesh = parallel.make_mesh(schema.Parallel(**layout._asdict()))
-    step = make_train_step(
+    step = TrainStep(
         network,
         make_loss(config.loss),
         optimizer,
         lambda _: config.optimizer.learning_rate,
+        config.train,
         seed=0,
-        ema_decay=config.train.ema_decay,
-        ema_warmup=config.train.ema_warmup,
-        gather=parallel.gather_params(mesh, network.tensor_axes),
+        placement=Placement(parallel.gather_params(mesh, network.tensor_axes)),
     )
     places = parallel.shardings(state, mesh, network.tensor_axes)
     by_image = parallel.batch_sharding(mesh)

@@ -173,8 +173,13 @@ class Illustrator:
         for row, image in zip(batch, images, strict=False):
             if not isinstance(image, str):
                 row[:] = resize(image, (height, width))
-        return np.asarray(self._look(self.bundle.model.variables, batch)[1])[: len(images)]
+        return np.asarray(self._evidence(self.bundle.model.variables, batch))[: len(images)]
 
     @cached_property
-    def _look(self) -> jax.stages.Wrapped:
-        return jax.jit(self.bundle.model.network.apply_with_evidence)
+    def _evidence(self) -> jax.stages.Wrapped:
+        network = self.bundle.model.network
+        return jax.jit(
+            lambda variables, images: network.evidence(
+                variables, network.apply(variables, images).features
+            )
+        )

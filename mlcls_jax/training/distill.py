@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,14 +11,15 @@ from jaxtyping import Array, Float, Shaped
 
 from mlcls_jax import config as schema
 from mlcls_jax.losses import cross_entropy, multilabel_loss
-from mlcls_jax.models.network import Network, Variables
+from mlcls_jax.models.network import Network, Outputs, Variables
+from mlcls_jax.training.parts import join, split
 
 # (student's logits [B, K], teacher's logits [B, K], mask [B]) → scalar
 ScoreLoss = Callable[[Array, Array, Array], Float[Array, ""]]
 
 
-class Outputs(NamedTuple):
-    """What a model makes of a batch."""
+class Compared(NamedTuple):
+    """The part of a model's outputs that student and teacher are compared by."""
 
     logits: Float[Array, "B K"]
     features: Float[Array, "B C"] | None = None  # mean over the feature map, where it is needed
@@ -34,18 +36,44 @@ class Distillation:
     temperature: float
     features: float
 
-    def teach(self, variables: Variables, images: Shaped[Array, "B H W 3"]) -> Outputs:
-        """The teacher's outputs in evaluation; images of another size are resized."""
-        outputs, _ = outputs_of(
-            self.teacher, variables, _resized(images, self.image_size), features=self.features > 0
-        )
-        return outputs
+    def teach(self, variables: Variables, images: Shaped[Array, "B H W 3"]) -> Compared:
+        """Return the teacher's outputs in evaluation; images of another size are resized."""
+        return self.compared(self.teacher.apply(variables, _resized(images, self.image_size)))
+
+    def compared(self, outputs: Outputs) -> Compared:
+        """Return the logits and, if the loss asks for them, the pooled features."""
+        if not self.features:
+            return Compared(outputs.logits)
+        return Compared(outputs.logits, outputs.features.mean((1, 2), dtype=outputs.logits.dtype))
+
+    def objective(
+        self,
+        target_loss: Callable[[Array], Array],
+        variables: Variables | None,
+        images: Shaped[Array, "B H W 3"],
+        mask: Shaped[Array, " B"],
+        count: int,
+    ) -> Callable[[Compared], Float[Array, ""]]:
+        """Return the loss of the student's outputs for these images, which the teacher is shown.
+
+        Args:
+          target_loss: of the student's logits [B, K].
+          variables: the teacher's.
+          images: the whole batch.
+          mask: False for padding.
+          count: parts that the teacher is shown one after the other.
+        """
+        if count == 1:
+            taught = self.teach(variables, images)
+        else:
+            taught = join(jax.lax.map(partial(self.teach, variables), split(images, count)))
+        return lambda student: self.loss(target_loss(student.logits), student, taught, mask)
 
     def loss(
         self,
         target_loss: Float[Array, ""],
-        student: Outputs,
-        teacher: Outputs,
+        student: Compared,
+        teacher: Compared,
         mask: Shaped[Array, " B"],
     ) -> Float[Array, ""]:
         """(1 - weight) · loss of the targets + weight · T² · loss of the scores at temperature T.
@@ -72,23 +100,6 @@ def make_distillation(config: schema.Distill, loss: schema.Loss, teacher: Networ
         temperature=config.temperature,
         features=config.features,
     )
-
-
-def outputs_of(
-    network: Network,
-    variables: Variables,
-    images: Array,
-    *,
-    features: bool,
-    train: bool = False,
-    key: Array | None = None,
-) -> tuple[Outputs, dict]:
-    """`network.apply` with the pooled features, if asked for, beside the logits."""
-    if not features:
-        logits, stats = network.apply(variables, images, train=train, key=key)
-        return Outputs(logits), stats
-    logits, maps, stats = network.apply_with_map(variables, images, train=train, key=key)
-    return Outputs(logits, maps.mean((1, 2), dtype=logits.dtype)), stats
 
 
 def similarity_loss(

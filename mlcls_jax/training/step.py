@@ -1,56 +1,38 @@
 """The training step: a pure function (state, batch, teacher) → (state, numbers)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from mlcls_jax import config as schema
+from mlcls_jax import parallel
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.losses import LOSSES
 from mlcls_jax.models.network import Network, Variables
-from mlcls_jax.training.distill import Distillation, Outputs, outputs_of
+from mlcls_jax.training import parts
+from mlcls_jax.training.distill import Distillation
 from mlcls_jax.training.mixing import Mix
 from mlcls_jax.training.state import TrainState
 
 LossFunction = Callable[..., Float[Array, ""]]
 
-# (parameters, batch statistics, images, key) → outputs, batch statistics afterwards
-Forward = Callable[[dict, dict, Array, Array | None], tuple[Outputs, dict]]
-Objective = Callable[[Outputs], Float[Array, ""]]  # of the outputs of the whole batch
-
-
-class Gradient(NamedTuple):
-    """What a batch says about the parameters, and what it leaves behind."""
-
-    loss: Float[Array, ""]
-    grads: dict[str, Any]  # as the parameters
-    stats: dict[str, Any]  # batch statistics afterwards
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """(state, batch, teacher=None) → (state, numbers), of two halves; see `make_train_step`."""
-
-    __name__ = "train_step"  # what profiles call it
-
-    gradient: Callable[..., Gradient]  # of (state, batch, teacher=None)
-    update: Callable[[TrainState, Gradient], tuple[TrainState, dict[str, Array]]]
-
-    def __call__(
-        self, state: TrainState, batch: Batch, teacher: Variables | None = None
-    ) -> tuple[TrainState, dict[str, Array]]:
-        return self.update(state, self.gradient(state, batch, teacher))
+# (parameters, batch statistics, images, key) → predictions, batch statistics afterwards.
+# Predictions are the logits [B, K]; with a teacher, what it is compared by.
+Forward = Callable[[dict, dict, Array, Array | None], tuple[Any, dict]]
+Objective = Callable[[Any], Float[Array, ""]]  # of the predictions for the whole batch
 
 
 def make_loss(config: schema.Loss) -> LossFunction:
-    """The loss (logits, targets, mask=) that `config` describes.
+    """Return the loss (logits, targets, mask=) that `config` describes.
 
     Raises:
       ConfigError: there is no such loss.
@@ -71,122 +53,174 @@ def make_loss(config: schema.Loss) -> LossFunction:
     return partial(LOSSES[config.name], **options.get(config.name, {}))
 
 
-def make_train_step(
-    network: Network,
-    loss: LossFunction,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    *,
-    seed: int,
-    ema_decay: float,
-    ema_warmup: bool,
-    dropout: bool = True,
-    mix: Mix | None = None,
-    accumulate: int = 1,
-    remat: bool = False,
-    nonfinite: Literal["stop", "skip", "rollback"] = "stop",
-    sam_radius: float = 0.0,
-    distill: Distillation | None = None,
-    gather: Callable[[dict], dict] | None = None,
-    norm: Callable[[dict], Float[Array, ""]] = optax.tree.norm,
-) -> TrainStep:
-    """The step (state, batch, teacher=None) → (state, numbers); the caller jits it with donation
-    and shardings.
+def joined_norm(grads: dict) -> Float[Array, ""]:
+    """Return the norm of all arrays laid end to end: one sum rather than one per shape.
 
-    Args:
-      network: the model to train.
-      loss: of logits, targets and mask; no row's loss may depend on another row's logits.
-      optimizer: what turns gradients into updates.
-      schedule: the learning rate of each step, for the numbers.
-      seed: of mixing and dropout, together with the step.
-      ema_decay: of the average, where the state has one.
-      ema_warmup: let short runs average less.
-      dropout: whether there is any.
-      mix: what is done to the batch first.
-      accumulate: parts that the batch is worked through in, one after the other; see
-        `_gradient_in_parts`.
-      remat: compute the backbone's blocks once more for the gradient rather than keep them.
-      nonfinite: with "skip" and "rollback", a step whose loss or gradient is not finite changes
-        nothing but the count of steps. As the optimizer counts its own steps, its schedule is
-        then so many behind. With "rollback" all updates are scaled by the state's `rate_scale`.
-      sam_radius: how far uphill the gradient is taken (Foret et al., 2021), in a second pass with
-        the same dropout; loss and batch statistics are those of the first. 0: none.
-      distill: what a teacher adds to the loss; its `Variables` are then the step's third argument.
-      gather: what is done to parameters that are shared out, before a pass uses them.
-      norm: of the gradient, for the numbers: `joined_norm` where there is but one CPU.
+    XLA compiles several kernels per shape, an eighth of the time that a step takes to compile on a
+    CPU. Arrays that are sharded would have to be moved for it.
+    """
+    return jnp.linalg.norm(jnp.concatenate([array.ravel() for array in jax.tree.leaves(grads)]))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The operations of a step that depend on the devices."""
+
+    gather: Callable[[dict], dict] = lambda params: params  # of sharded parameters, before a pass
+    norm: Callable[[dict], Float[Array, ""]] = optax.tree.norm  # of the gradient, for the numbers
+
+    @classmethod
+    def on(cls, mesh: Mesh, tensor_axes: Mapping[str, int]) -> "Placement":
+        """Return the operations for these devices, which share parameters as the network states."""
+        norm = joined_norm if parallel.is_one_cpu(mesh) else optax.tree.norm
+        return cls(parallel.gather_params(mesh, tensor_axes), norm)
+
+
+class Gradient(NamedTuple):
+    """The gradient of a batch, and the by-products of its forward pass."""
+
+    loss: Float[Array, ""]
+    grads: dict[str, Any]  # as the parameters
+    stats: dict[str, Any]  # batch statistics afterwards
+
+
+@dataclass(frozen=True, eq=False)  # JAX keys what it traces by identity
+class TrainStep:
+    """The step (state, batch, teacher=None) → (state, numbers), not compiled yet.
 
     The numbers are scalars on the device: `loss` and `grad_norm` before clipping, the
     `learning_rate`, and `finite`, whether both of the former are.
+
+    Attributes:
+      network: the model to train.
+      loss: of logits, targets and mask; no row's loss may depend on another row's logits.
+      optimizer: turns gradients into updates.
+      schedule: the learning rate of each step, for the numbers.
+      options: `ema_decay` and `ema_warmup` of the average, where the state has one; `accumulate`
+        and `remat`; `nonfinite`: with "skip" and "rollback", a step whose loss or gradient is not
+        finite changes nothing but the count of steps. The optimizer counts its own steps, so its
+        schedule then lags behind. With "rollback" all updates are scaled by the state's
+        `rate_scale`.
+      seed: of mixing and dropout, together with the step.
+      mix: applied to the batch first.
+      sam_radius: how far uphill the gradient is taken (Foret et al., 2021), in a second pass with
+        the same dropout; loss and batch statistics are those of the first. 0: none.
+      distill: adds a teacher to the loss; its `Variables` are then the step's third argument.
+      placement: operations that depend on the devices.
+      dropout: whether there is any.
     """
-    if remat:
-        network = replace(network, remat=True)
-    has_features = distill is not None and distill.features > 0
 
-    def forward(params: dict, stats: dict, images: Array, key: Array | None) -> tuple:
-        variables = Variables(params if gather is None else gather(params), stats)
-        return outputs_of(network, variables, images, features=has_features, train=True, key=key)
+    network: Network
+    loss: LossFunction
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    options: schema.Train
+    seed: int
+    mix: Mix | None = None
+    sam_radius: float = 0.0
+    distill: Distillation | None = None
+    placement: Placement = Placement()
+    dropout: bool = True
 
-    def teach(teacher: Variables | None, images: Array) -> Outputs | None:
-        if distill is None:
-            return None
-        if accumulate == 1:
-            return distill.teach(teacher, images)
-        return _joined(jax.lax.map(partial(distill.teach, teacher), _parts(images, accumulate)))
+    __name__ = "train_step"  # the name in profiles
 
-    def objective(batch: Batch, taught: Outputs | None, outputs: Outputs) -> Array:
-        value = loss(outputs.logits, batch["target"], mask=batch["mask"])
-        return value if taught is None else distill.loss(value, outputs, taught, batch["mask"])
+    def __call__(
+        self, state: TrainState, batch: Batch, teacher: Variables | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
+        return self.update(state, self.gradient(state, batch, teacher))
 
-    def gradient(state: TrainState, batch: Batch, teacher: Variables | None = None) -> Gradient:
-        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
-        key = step_key if dropout else None
-        if mix is not None:
-            batch = mix(batch, step_key)
-        images = batch["image"]
-        whole = partial(objective, batch, teach(teacher, images))
-
-        def at(params: dict) -> Gradient:
-            if accumulate == 1:
-                return _gradient(forward, whole, params, state.batch_stats, images, key)
-            parts = _parts(images, accumulate)
-            return _gradient_in_parts(forward, whole, params, state.batch_stats, parts, key)
-
-        found = at(state.params)
-        if sam_radius:
-            found = found._replace(grads=at(_uphill(state.params, found.grads, sam_radius)).grads)
+    def gradient(
+        self, state: TrainState, batch: Batch, teacher: Variables | None = None
+    ) -> Gradient:
+        """Return the gradient at the state's parameters."""
+        key = jax.random.fold_in(jax.random.key(self.seed), state.step)
+        if self.mix is not None:
+            batch = self.mix(batch, key)
+        images, mask, count = batch["image"], batch["mask"], self.options.accumulate
+        objective = partial(self.loss, targets=batch["target"], mask=mask)
+        if self.distill is not None:
+            objective = self.distill.objective(objective, teacher, images, mask, count)
+        inputs = state.batch_stats, images, key if self.dropout else None
+        differentiate = _gradient if count == 1 else partial(_accumulated_gradient, count)
+        found = differentiate(self._forward, objective, state.params, *inputs)
+        if self.sam_radius:
+            params = _uphill(state.params, found.grads, self.sam_radius)
+            second = differentiate(self._forward, objective, params, *inputs)
+            found = found._replace(grads=second.grads)
         return found
 
-    def update(state: TrainState, found: Gradient) -> tuple[TrainState, dict[str, Array]]:
-        value, grads, stats = found
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        rate = schedule(state.step)
-        if nonfinite == "rollback":
+    def _forward(
+        self, params: dict, stats: dict, images: Array, key: Array | None
+    ) -> tuple[Any, dict]:
+        network = replace(self.network, remat=True) if self.options.remat else self.network
+        variables = Variables(self.placement.gather(params), stats)
+        outputs = network.apply(variables, images, train=True, key=key)
+        predictions = outputs.logits if self.distill is None else self.distill.compared(outputs)
+        return predictions, outputs.batch_stats
+
+    def update(self, state: TrainState, found: Gradient) -> tuple[TrainState, dict[str, Array]]:
+        """Return the state after the step, and its numbers."""
+        loss, grads, stats = found
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        rate = self.schedule(state.step)
+        if self.options.nonfinite == "rollback":
             rate = rate * state.rate_scale
             updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            decay = _decay(state.step, ema_decay, warmup=ema_warmup)
+            decay = _decay(state.step, self.options.ema_decay, warmup=self.options.ema_warmup)
             ema = _average(ema, Variables(params, stats), decay)
-        grad_norm = norm(grads)
-        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+        norm = self.placement.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         new = TrainState(state.step + 1, params, stats, opt_state, ema, state.rate_scale)
-        if nonfinite != "stop":
+        if self.options.nonfinite != "stop":
             kept = jax.tree.map(partial(jnp.where, finite), new, state)
             new = replace(kept, step=new.step)
-        numbers = {"loss": value, "learning_rate": rate, "grad_norm": grad_norm, "finite": finite}
+        numbers = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "finite": finite}
         return new, numbers
 
-    return TrainStep(gradient, update)
 
+def compile_step(
+    step: TrainStep, mesh: Mesh, shardings: TrainState
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Return the step as a function that compiles on its first call and donates its state.
 
-def joined_norm(grads: dict) -> Float[Array, ""]:
-    """The norm of all arrays, laid one after the other: one sum, and not one of every shape.
-
-    XLA compiles several kernels for each shape, an eighth of the time that a step takes to compile
-    on a CPU. Arrays that devices share out would have to be moved for it.
+    `shardings` are those of the state, before and after.
     """
-    return jnp.linalg.norm(jnp.concatenate([array.ravel() for array in jax.tree.leaves(grads)]))
+    if parallel.is_one_cpu(mesh):
+        return TwoPrograms(step, mesh, shardings)
+    return parallel.jit_step(step, mesh, shardings)
+
+
+class TwoPrograms:
+    """`parallel.jit_step` of a step, but ready in less time on a single CPU.
+
+    XLA's passes over a program, and Python's tracing before them, use one core; only the kernels
+    are compiled on all of them. So one half's kernels are compiled while the other is traced and
+    passed through. Running two programs takes as long as running one; on an accelerator every
+    program costs a launch.
+    """
+
+    def __init__(self, step: TrainStep, mesh: Mesh, shardings: TrainState) -> None:
+        outputs = shardings, parallel.replicated(mesh)
+        self._gradient = jax.jit(step.gradient)
+        self._update = jax.jit(step.update, out_shardings=outputs, donate_argnums=0)
+        self._compiled: tuple[jax.stages.Compiled, jax.stages.Compiled] | None = None
+
+    def __call__(
+        self, state: TrainState, batch: Batch, teacher: Variables | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """Take one step; the first one compiles."""
+        if self._compiled is None:
+            loss = jax.ShapeDtypeStruct((), jnp.float32)
+            found = Gradient(loss, state.params, state.batch_stats)
+            with ThreadPoolExecutor(max_workers=1) as beside:
+                update = beside.submit(self._update.lower(state, found).compile)
+                gradient = self._gradient.lower(state, batch, teacher).compile()
+                self._compiled = gradient, update.result()
+        gradient, update = self._compiled
+        return update(state, gradient(state, batch, teacher))
 
 
 def _gradient(
@@ -197,68 +231,51 @@ def _gradient(
     images: Array,
     key: Array | None,
 ) -> Gradient:
-    """That of the whole batch at once."""
-
-    def value(params: dict) -> tuple[Array, dict]:
-        outputs, new = forward(params, stats, images, key)
-        return objective(outputs), new
-
-    (loss, stats), grads = jax.value_and_grad(value, has_aux=True)(params)
+    """Return the gradient of the whole batch at once."""
+    predictions, backward, stats = jax.vjp(
+        lambda params: forward(params, stats, images, key), params, has_aux=True
+    )
+    loss, cotangents = jax.value_and_grad(objective)(predictions)
+    (grads,) = backward(cotangents)
     return Gradient(loss, grads, stats)
 
 
-def _gradient_in_parts(
+def _accumulated_gradient(
+    count: int,
     forward: Forward,
     objective: Objective,
     params: dict,
     stats: dict,
-    parts: Array,
+    images: Array,
     key: Array | None,
 ) -> Gradient:
-    """The same from images [n, B / n, H, W, 3], with the memory of one part.
+    """Return the same from `count` parts one after the other, with the memory of one part.
 
-    Each part's gradient is that of the whole batch's loss with the other parts' outputs held
-    constant: as no row's loss depends on another row's outputs, their sum is the undivided
+    Each part's gradient is that of the whole batch's loss with the other parts' predictions held
+    constant: as no row's loss depends on another row's predictions, their sum is the undivided
     gradient, whatever the loss divides by. Of `similarity_loss`, which compares rows, only pairs
     within a part are learnt from. Each part has its own dropout, is normalised by its own batch
     statistics, and updates the running ones in turn.
     """
-    count = len(parts)
 
-    def add_part(carry: tuple, numbered: tuple) -> tuple[tuple, Outputs]:
+    def add_part(carry: tuple, numbered: tuple) -> tuple[tuple, Any]:
         (stats, total), (number, images) = carry, numbered
         part_key = None if key is None else jax.random.fold_in(key, number)
-
-        def value(params: dict) -> tuple[Array, tuple]:
-            outputs, new = forward(params, stats, images, part_key)
-            return objective(_placed(outputs, number, count)), (outputs, new)
-
-        grads, (outputs, stats) = jax.grad(value, has_aux=True)(params)
-        return (stats, jax.tree.map(jnp.add, total, grads)), outputs
+        predictions, backward, stats = jax.vjp(
+            lambda params: forward(params, stats, images, part_key), params, has_aux=True
+        )
+        of_part = jax.grad(lambda part: objective(parts.place(part, number, count)))
+        (grads,) = backward(of_part(predictions))
+        return (stats, jax.tree.map(jnp.add, total, grads)), predictions
 
     start = (stats, jax.tree.map(jnp.zeros_like, params))
-    (stats, grads), outputs = jax.lax.scan(add_part, start, (jnp.arange(count), parts))
-    return Gradient(objective(_joined(outputs)), grads, stats)
-
-
-def _parts(images: Array, count: int) -> Array:
-    """[B, …] → [n, B / n, …]; a part is every n-th row, so that devices share out every part."""
-    return jnp.moveaxis(images.reshape(-1, count, *images.shape[1:]), 1, 0)
-
-
-def _joined(outputs: Any) -> Any:
-    """The inverse of `_parts`, for each array."""
-    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:]), outputs)
-
-
-def _placed(outputs: Any, number: Array, count: int) -> Any:
-    """One part's outputs [B / n, …] at their rows of [B, …], among zeros."""
-    here = (jnp.arange(count) == number)[:, None]  # [n, 1]
-    return jax.tree.map(lambda a: jnp.where(here, a[:, None], 0).reshape(-1, *a.shape[1:]), outputs)
+    numbered = jnp.arange(count), parts.split(images, count)
+    (stats, grads), predictions = jax.lax.scan(add_part, start, numbered)
+    return Gradient(objective(parts.join(predictions)), grads, stats)
 
 
 def _uphill(params: dict, grads: dict, radius: float) -> dict:
-    """The parameters `radius` away in the direction of the gradient."""
+    """Return the parameters `radius` away in the direction of the gradient."""
     step = radius / jnp.maximum(optax.tree.norm(grads), 1e-12)
     return jax.tree.map(lambda p, g: p + step * g, params, grads)
 
@@ -269,5 +286,5 @@ def _decay(step: Array, decay: float, *, warmup: bool) -> Array | float:
 
 
 def _average(ema: Variables, new: Variables, decay: Array | float) -> Variables:
-    rest = 1 - decay  # not once for every array: each operation takes time to trace
+    rest = 1 - decay  # not once per array: each operation takes time to trace
     return jax.tree.map(lambda e, n: decay * e + rest * n, ema, new)

@@ -107,8 +107,9 @@ def test_threads_get_their_own_scores(jitted, images, wanted):
 def test_maps_come_with_the_same_scores(bundle, jitted, images, wanted):
     scores, maps = jitted.explain(images[:3])
     np.testing.assert_allclose(scores, wanted[:3], atol=1e-6)
-    direct = jax.jit(bundle.model.network.apply_with_evidence)
-    _, direct = direct(bundle.model.variables, images[:3])
+    network, variables = bundle.model.network, bundle.model.variables
+    outputs = jax.jit(network.apply)(variables, images[:3])
+    direct = jax.jit(network.evidence)(variables, outputs.features)
     assert maps.shape == (3, 3, 1, 2) and maps.dtype == np.float32
     np.testing.assert_allclose(maps, direct, atol=1e-6)
 

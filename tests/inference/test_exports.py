@@ -168,7 +168,7 @@ def test_exact_scores_are_those_of_float64(folder):
     with jax.enable_x64(True):
         network = Network.of(replace(bundle.model.network.config, dtype="float64"))
         variables = jax.tree.map(np.float64, bundle.model.variables)
-        logits, _ = network.apply(variables, images[[5, 2]])
+        logits = network.apply(variables, images[[5, 2]]).logits
     expected = 1 / (1 + np.exp(-np.asarray(logits) / bundle.temperature))
     np.testing.assert_allclose(exact, expected, atol=1e-7)
 

@@ -38,8 +38,8 @@ def truth(folder, paths):
     """Scores [7, K] straight from the network."""
     bundle = read_bundle(folder)
     images = np.stack([resize(read_image(path), bundle.image_size) for path in paths])
-    logits, _ = jax.jit(bundle.model.network.apply)(bundle.model.variables, images)
-    return np.asarray(jax.nn.sigmoid(logits))
+    outputs = jax.jit(bundle.model.network.apply)(bundle.model.variables, images)
+    return np.asarray(jax.nn.sigmoid(outputs.logits))
 
 
 def reported(scores, threshold):
@@ -188,7 +188,8 @@ def test_threads_may_ask_at_once(predictor, paths, truth):
 def test_evidence_belongs_to_the_query_of_its_label(tmp_path, predictor, paths, truth):
     bundle = predictor.bundle
     image = resize(read_image(paths[0]), bundle.image_size)[None]
-    _, maps = bundle.model.network.apply_with_evidence(bundle.model.variables, image)
+    network, variables = bundle.model.network, bundle.model.variables
+    maps = network.evidence(variables, network.apply(variables, image).features)
     assert maps.shape == (1, 3, 2, 3)  # 5 labels on 3 queries: 2 labels a query
     plain, explained = (
         next(predictor.predict(paths[0], threshold=0, explain=explain)) for explain in (False, True)

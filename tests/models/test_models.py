@@ -201,7 +201,7 @@ def test_dropout_needs_a_key_and_follows_it(small_model):
     forward = jax.jit(small_model.network.apply, static_argnames="train")
 
     def logits(key):
-        return np.asarray(forward(small_model.variables, batch, train=True, key=key)[0])
+        return np.asarray(forward(small_model.variables, batch, train=True, key=key).logits)
 
     one, same, other = (
         logits(jax.random.key(1)),

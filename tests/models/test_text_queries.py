@@ -14,7 +14,7 @@ from mlcls_jax.models import Network
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import make_loss, make_train_step
+from mlcls_jax.training.step import TrainStep, make_loss
 
 SEEN = 8
 
@@ -44,9 +44,15 @@ def trained(embeddings, tmp_path_factory):
     schedule = make_schedule(options, plan)
     optimizer = make_optimizer(options, schedule, network)
     step = jax.jit(
-        make_train_step(network, make_loss(Loss(name="multilabel")), optimizer, schedule,
-                        seed=0, ema_decay=0.0, ema_warmup=True)
-    )  # fmt: skip
+        TrainStep(
+            network,
+            make_loss(Loss(name="multilabel")),
+            optimizer,
+            schedule,
+            Train(ema_decay=0.0),
+            seed=0,
+        )
+    )
     digits = load_digits()
     seen = digits.target < SEEN
     images, classes = digits.images[seen] / 16.0, digits.target[seen]

@@ -49,9 +49,8 @@ def test_operations_are_those_of_the_compiler():
     network = Network.of(VIT)
 
     def total(params, stats, images):
-        return network.apply(network.abstract._replace(params=params, batch_stats=stats), images)[
-            0
-        ].sum()
+        variables = network.abstract._replace(params=params, batch_stats=stats)
+        return network.apply(variables, images).logits.sum()
 
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.uint8)
     lowered = jax.jit(jax.grad(total)).lower(*network.abstract, images)

@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from mlcls_jax.config import Distill, Loss, Model
-from mlcls_jax.models.network import Variables
-from mlcls_jax.training.distill import Outputs, make_distillation, similarity_loss
+from mlcls_jax.config import Distill, Loss, Model, Train
+from mlcls_jax.models.network import Outputs, Variables
+from mlcls_jax.training.distill import Compared, make_distillation, similarity_loss
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import make_loss, make_train_step
+from mlcls_jax.training.step import TrainStep, make_loss
 
 
 class Teacher(NamedTuple):
@@ -21,16 +21,13 @@ class Teacher(NamedTuple):
 
     config: Model
 
-    def apply(self, variables, images, *, train, key):
-        logits, _, stats = self.apply_with_map(variables, images, train=train, key=key)
-        return logits, stats
-
-    def apply_with_map(self, variables, images, *, train, key):
+    def apply(self, variables, images, *, train=False, key=None):
         assert images.shape[1:3] == self.config.image_size
         halves = jnp.stack(jnp.split(images / 255, 2, axis=2)).mean((2, 3))  # [2, B, 3]
         halves = halves.transpose(1, 0, 2)
         features = (halves.reshape(len(images), -1) @ variables.params["kernel"])[:, None, None]
-        return features[:, 0, 0] + variables.params["bias"], features, variables.batch_stats
+        logits = features[:, 0, 0] + variables.params["bias"]
+        return Outputs(logits, variables.batch_stats, features)
 
 
 def network(size: int = 8) -> Teacher:
@@ -71,7 +68,7 @@ LOSSES = {  # our reduction → NumPy's of [rows, labels]
 
 def combined(loss: Loss, target_loss: float, student, teacher, mask, **options) -> float:
     distillation = make_distillation(Distill(**options), loss, network())
-    outputs = (Outputs(jnp.asarray(logits, jnp.float32)) for logits in (student, teacher))
+    outputs = (Compared(jnp.asarray(logits, jnp.float32)) for logits in (student, teacher))
     return float(distillation.loss(target_loss, *outputs, mask))
 
 
@@ -118,19 +115,17 @@ def test_features_of_zero_have_a_finite_gradient():
     assert np.isfinite(gradient).all()
 
 
-def step_of(distill, **options):
-    make = partial(
-        make_train_step,
+def step_of(distill, *, accumulate: int = 1):
+    step = TrainStep(
         network(),
         make_loss(Loss(name="multilabel")),
         OPTIMIZER,
         optax.constant_schedule(0.1),
+        Train(ema_decay=0.0, ema_warmup=False, accumulate=accumulate),
         seed=0,
-        ema_decay=0.0,
-        ema_warmup=False,
-        **options,
+        distill=distill,
     )
-    return jax.jit(make(distill=distill))
+    return jax.jit(step)
 
 
 OPTIMIZER = optax.sgd(0.1)
@@ -177,13 +172,13 @@ def test_parts_add_up_and_compare_features_within_a_part():
 
     def features(variables, rows):
         images = batch["image"][rows]
-        return network().apply_with_map(variables, images, train=True, key=None)[1][:, 0, 0]
+        return network().apply(variables, images, train=True).features[:, 0, 0]
 
     @jax.jit
     @jax.grad
     def gradient(params):
         own = Variables(params, {})
-        logits, _ = network().apply(own, batch["image"], train=True, key=None)
+        logits = network().apply(own, batch["image"], train=True).logits
         total = make_loss(Loss(name="multilabel"))(logits, batch["target"], mask=batch["mask"])
         for part in range(2):
             rows = slice(part, None, 2)
@@ -204,5 +199,5 @@ def test_the_teacher_sees_images_of_its_own_size():
     # Halves mix where they meet, by the filter's width.
     np.testing.assert_allclose(smaller.logits, exact.logits, atol=0.2)
     grey = np.full((1, 12, 12, 3), 77, np.uint8)
-    expected = network().apply(teacher, grey[:, :8, :8], train=False, key=None)[0]
+    expected = network().apply(teacher, grey[:, :8, :8]).logits
     np.testing.assert_allclose(distillation().teach(teacher, grey).logits, expected, rtol=1e-6)

@@ -13,12 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from mlcls_jax.config import Data
+from mlcls_jax.config import Data, Train
 from mlcls_jax.losses import multilabel_loss
-from mlcls_jax.models.network import Variables
+from mlcls_jax.models.network import Outputs, Variables
 from mlcls_jax.training.mixing import STREAM, draw, make_mix, mix
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import make_train_step
+from mlcls_jax.training.step import TrainStep
 
 ALPHAS = {"mixup": (0.8, 0.0), "cutmix": (0.0, 1.0), "both": (0.8, 1.0)}
 SIZE = (12, 16)
@@ -252,21 +252,22 @@ class Means(NamedTuple):
 
     def apply(self, variables, images, *, train, key):
         colour = images.mean(axis=(1, 2)) / 255  # [B, 3]
-        return colour @ variables.params["kernel"], variables.batch_stats
+        return Outputs(colour @ variables.params["kernel"], variables.batch_stats, colour)
 
 
 def test_the_training_step_trains_on_the_mixture():
     function, batch = make_mix(Data(mixup=0.8)), some_batch()
     kernel = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     optimizer = optax.sgd(0.1)
-    options = {"seed": 5, "ema_decay": 0.0, "ema_warmup": False, "dropout": False}
     make = partial(
-        make_train_step,
+        TrainStep,
         Means(),
         multilabel_loss,
         optimizer,
         optax.constant_schedule(0.1),
-        **options,
+        Train(ema_decay=0.0, ema_warmup=False),
+        seed=5,
+        dropout=False,
     )
     state = init_state(Variables({"kernel": kernel}, {}), optimizer=optimizer, ema=False)
     losses = []

@@ -13,12 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from mlcls_jax.config import Loss, Model
+from mlcls_jax.config import Loss, Model, Train
 from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import clip_vit, resnet
-from mlcls_jax.models.network import Variables
+from mlcls_jax.models.network import Outputs, Variables
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import joined_norm, make_loss, make_train_step
+from mlcls_jax.training.step import TrainStep, joined_norm, make_loss
 
 RATE = 0.1
 LOSSES = {
@@ -39,7 +39,7 @@ class Colours(NamedTuple):
             colours = colours * jax.random.bernoulli(key, 0.5, colours.shape)
         logits = colours @ variables.params["kernel"]
         old = variables.batch_stats["mean"]
-        return logits, {"mean": 0.9 * old + 0.1 * logits.mean(0)}
+        return Outputs(logits, {"mean": 0.9 * old + 0.1 * logits.mean(0)}, colours)
 
 
 def some_batch(size: int = 12) -> dict[str, np.ndarray]:
@@ -61,19 +61,21 @@ def begin(*, ema: bool = False) -> TrainState:
 
 OPTIMIZER = optax.sgd(RATE, momentum=0.9)
 MAKE = partial(
-    make_train_step,
+    TrainStep,
     Colours(),
     optimizer=OPTIMIZER,
     schedule=optax.constant_schedule(RATE),
+    options=Train(ema_decay=0.9, ema_warmup=False),
     seed=5,
-    ema_decay=0.9,
-    ema_warmup=False,
 )
 
 
 @cache  # one compilation for each
-def step_of(loss: str = "multilabel", **options):
-    return jax.jit(MAKE(loss=make_loss(LOSSES[loss]), **{"dropout": False, **options}))
+def step_of(loss: str = "multilabel", *, sam_radius=0.0, dropout=False, **train):
+    options = replace(MAKE.keywords["options"], **train)
+    return jax.jit(
+        MAKE(loss=make_loss(LOSSES[loss]), options=options, sam_radius=sam_radius, dropout=dropout)
+    )
 
 
 def kernel(state: TrainState) -> np.ndarray:
@@ -96,7 +98,7 @@ def test_each_part_has_its_own_dropout_and_updates_the_statistics_in_turn():
     key = jax.random.fold_in(jax.random.key(5), 0)
     logits, stats = np.zeros((12, 5), np.float32), state.batch_stats
     for part in range(3):
-        logits[part::3], stats = Colours().apply(
+        logits[part::3], stats, _ = Colours().apply(
             Variables(state.params, stats),
             batch["image"][part::3],
             train=True,
@@ -110,6 +112,7 @@ def test_each_part_has_its_own_dropout_and_updates_the_statistics_in_turn():
 
 TWO_DEVICES = """
 import re
+from dataclasses import replace
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -118,7 +121,8 @@ from mlcls_jax.training.step import make_loss
 
 mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-step = MAKE(loss=make_loss(LOSSES["mean"]), dropout=False, accumulate=3)
+options = replace(MAKE.keywords["options"], accumulate=3)
+step = MAKE(loss=make_loss(LOSSES["mean"]), dropout=False, options=options)
 step = jax.jit(step, in_shardings=(everywhere, shared), out_shardings=everywhere)
 batch = some_batch()
 text = step.lower(begin(), batch).compile().as_text()
@@ -146,10 +150,10 @@ def test_sam_takes_the_gradient_uphill_and_the_statistics_from_where_it_stands()
     @jax.jit
     @jax.grad
     def gradient(params):
-        logits, _ = Colours().apply(
+        outputs = Colours().apply(
             Variables(params, state.batch_stats), batch["image"], train=True, key=None
         )
-        return loss(logits, batch["target"], mask=batch["mask"])
+        return loss(outputs.logits, batch["target"], mask=batch["mask"])
 
     first = gradient(state.params)["kernel"]
     uphill = {"kernel": state.params["kernel"] + 0.5 * first / jnp.linalg.norm(first)}
@@ -227,7 +231,8 @@ def tiny(request, monkeypatch) -> Network:
 
 
 def trained(network, remat, params, stats, images):
-    return replace(network, remat=remat).apply(Variables(params, stats), images, train=True)
+    outputs = replace(network, remat=remat).apply(Variables(params, stats), images, train=True)
+    return outputs.logits, outputs.batch_stats
 
 
 @pytest.mark.parametrize("tiny", TINY, indirect=True)
@@ -268,7 +273,8 @@ def test_the_step_recomputes_when_asked(tiny):
     batch = {"image": IMAGES, "target": np.zeros((5, 3), np.float32), "mask": np.ones(5, bool)}
     make = partial(MAKE.func, tiny, make_loss(Loss()), **MAKE.keywords)
     state = jax.eval_shape(begin, tiny.abstract)
-    traces = [str(jax.make_jaxpr(make(remat=remat))(state, batch)) for remat in (False, True)]
+    steps = [make(options=Train(remat=remat)) for remat in (False, True)]
+    traces = [str(jax.make_jaxpr(step)(state, batch)) for step in steps]
     assert ["remat" in trace for trace in traces] == [False, True]
 
 

@@ -18,7 +18,7 @@ from mlcls_jax.models.weights import load
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import make_loss, make_train_step
+from mlcls_jax.training.step import TrainStep, make_loss
 from tests.helpers.paddle_recipe import SEED, golden, weights
 
 # lr_mult_list of the golden, stage by stage. Squeeze-excite is part of its stage.
@@ -83,14 +83,13 @@ def run(case, dtype):
     schedule = make_schedule(options, plan)
     optimizer = make_optimizer(options, schedule, network)
     step = jax.jit(
-        make_train_step(
+        TrainStep(
             network,
             make_loss(Loss()),
             optimizer,
             schedule,
+            Train(ema_decay=facts["ema"], ema_warmup=False),
             seed=0,
-            ema_decay=facts["ema"],
-            ema_warmup=False,
             dropout=False,
         )
     )
@@ -183,7 +182,7 @@ def test_first_gradients_equal_the_original_in_float64(case):
         def objective(params):
             batch = jnp.asarray(images, jnp.float64)
             return asymmetric_loss(
-                network.apply(Variables(params, stats), batch, train=True)[0], targets
+                network.apply(Variables(params, stats), batch, train=True).logits, targets
             )
 
         grads = jax.jit(jax.grad(objective))(params)

@@ -1,6 +1,7 @@
 """The step as two programs computes what it does as one."""
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -9,8 +10,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax import parallel
-from mlcls_jax.training.step import make_loss, make_train_step
-from mlcls_jax.training.two_programs import Halves
+from mlcls_jax.training.step import TrainStep, TwoPrograms, compile_step, make_loss
 from tests.training.test_step import LOSSES, MAKE, Colours, begin, some_batch
 
 MESH = parallel.make_mesh(devices=jax.devices()[:1])
@@ -20,20 +20,24 @@ class HalfColours(NamedTuple):
     """`Colours` in bfloat16, as with model.dtype=bfloat16."""
 
     def apply(self, variables, images, *, train, key):
-        logits, stats = Colours().apply(variables, images, train=train, key=key)
-        return logits.astype(jnp.bfloat16), stats
+        outputs = Colours().apply(variables, images, train=train, key=key)
+        return outputs._replace(logits=outputs.logits.astype(jnp.bfloat16))
 
 
 def placed_state(*, ema: bool = False):
     return jax.device_put(begin(ema=ema), parallel.shardings(begin(ema=ema), MESH, {}))
 
 
-def make(network, loss: str, **options):
-    return make_train_step(network, make_loss(LOSSES[loss]), **{**MAKE.keywords, **options})
+def make(network, loss: str, *, sam_radius=0.0, **train) -> TrainStep:
+    options = replace(MAKE.keywords["options"], **train)
+    keywords = MAKE.keywords | {"options": options, "sam_radius": sam_radius}
+    return TrainStep(network, make_loss(LOSSES[loss]), **keywords)
 
 
-def halves_of(step, state) -> Halves:
-    return Halves(step, MESH, parallel.shardings(state, MESH, {}))
+def two_programs(step, state) -> TwoPrograms:
+    compiled = compile_step(step, MESH, parallel.shardings(state, MESH, {}))
+    assert isinstance(compiled, TwoPrograms)
+    return compiled
 
 
 @pytest.mark.parametrize(
@@ -49,9 +53,9 @@ def test_three_steps_equal_those_of_the_whole_step(network, loss, options):
     step = make(network, loss, **options)
     batch = some_batch()
     state, expected = placed_state(ema=True), placed_state(ema=True)
-    halves, whole = halves_of(step, state), jax.jit(step)
+    two, whole = two_programs(step, state), jax.jit(step)
     for _ in range(3):
-        state, numbers = halves(state, batch)
+        state, numbers = two(state, batch)
         expected, told = whole(expected, batch)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), numbers, told)
     assert int(state.step) == 3
@@ -63,7 +67,7 @@ def test_three_steps_equal_those_of_the_whole_step(network, loss, options):
 
 def test_only_the_first_step_compiles_and_the_old_state_is_given_up(caplog):
     state, batch = placed_state(), some_batch()
-    step = halves_of(make(Colours(), "mean"), state)
+    step = two_programs(make(Colours(), "mean"), state)
     with jax.log_compiles():
         new, _ = step(state, batch)
         assert {"jit(gradient)", "jit(update)"} <= set(re.findall(r"jit\(\w+\)", caplog.text))

@@ -97,8 +97,9 @@ class Jitted:
     def _trace_explained(self, weights: Packed, images: Array) -> tuple[Array, Array]:
         with self._tracing():
             variables = unpack(weights, self._network.abstract)
-            logits, maps = self._network.apply_with_evidence(variables, images)
-            return self._bundle.probabilities(logits), maps.astype(np.float32)
+            outputs = self._network.apply(variables, images)
+            maps = self._network.evidence(variables, outputs.features)
+            return self._bundle.probabilities(outputs.logits), maps.astype(np.float32)
 
     @contextlib.contextmanager
     def _tracing(self) -> Iterator[None]:

@@ -44,7 +44,8 @@ def export_onnx(bundle: Bundle, path: Path) -> Path:
             "Export StableHLO, which has no such limit.",
         )
     model = convert(
-        lambda images: bundle.probabilities(network.apply(variables, images)[0]), bundle.image_size
+        lambda images: bundle.probabilities(network.apply(variables, images).logits),
+        bundle.image_size,
     )
     facts = {
         "labels": bundle.labels,
