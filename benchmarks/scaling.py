@@ -135,12 +135,13 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}, not to the screen")
+    is_written = parser.parse_args().write
     jax.config.update("jax_platforms", "cpu")
     text = (
         f"Written on {datetime.date.today()} by `python -m benchmarks.scaling --write`, with jax"
         f" {jax.__version__} and flax {flax.__version__}.\n\n{tables(MODELS)}"
     )
-    if not parser.parse_args().write:
+    if not is_written:
         print(text)
         return
     page = PAGE.read_text(encoding="utf-8")

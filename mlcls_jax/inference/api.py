@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlcls_jax.errors import InputError
+from mlcls_jax.parsing import parse_yaml, shorten
+from mlcls_jax.paths import expand
+
 if TYPE_CHECKING:
     from mlcls_jax.inference.opening import Labels
     from mlcls_jax.inference.predictor import OnError, Predictor, Threshold
@@ -140,7 +144,7 @@ def create_pipeline(
 
 
 def pipeline_config() -> str:
-    """The default pipeline as YAML, to be edited."""
+    """Return the default pipeline as YAML, to be edited."""
     return f"""\
 pipeline_name: {PIPELINE}
 SubModules:
@@ -156,15 +160,11 @@ SubModules:
 
 
 def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
-    """The settings of a pipeline by their keys; absent ones by default.
+    """Return the settings of a pipeline by their keys, with defaults for absent ones.
 
     Raises:
       InputError: no such pipeline or file, or a key in it is wrong.
     """
-    from mlcls_jax.errors import InputError
-    from mlcls_jax.parsing import parse_yaml, shorten
-    from mlcls_jax.paths import expand
-
     content, name = pipeline_config().encode(), expand(str(pipeline))
     if name.endswith((".yaml", ".yml")):
         try:

@@ -35,7 +35,7 @@ class Bundle:
 
     model: Model
     labels: tuple[str, ...]
-    # One for all labels or one a label; None, for one label an image: the best few are reported.
+    # One for all labels or one per label; None, for one label per image: the best few are reported.
     threshold: float | tuple[float, ...] | None
     facts: dict[str, Any]  # where it came from: epoch, step, which weights, metrics
     temperature: float = 1.0  # logits are divided by it
@@ -51,7 +51,7 @@ class Bundle:
         return probabilities(logits, task, temperature=self.temperature)
 
     def decide(self, scores: Float[np.ndarray, "... K"]) -> Bool[np.ndarray, "... K"]:
-        """Labels above their thresholds; of one label an image, the best one."""
+        """Labels above their thresholds; of one label per image, the best one."""
         if self.threshold is None:
             return np.arange(scores.shape[-1]) == scores.argmax(-1, keepdims=True)
         return scores > np.asarray(self.threshold, scores.dtype)
@@ -73,7 +73,7 @@ def write_bundle(
 ) -> None:
     """Write a bundle in place of the one in `folder`, whole or not at all; other files stay there.
 
-    `threshold` is that of several labels an image; where there is one, none is written.
+    `threshold` is that of several labels per image; where there is one, none is written.
 
     Raises:
       WeightsError: such a bundle could not be read, for two equal labels for instance.

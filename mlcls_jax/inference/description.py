@@ -144,7 +144,7 @@ def _threshold_faults(value: Any, labels: list[Any], config: ModelConfig | None)
             if not _is_score(one):
                 yield f"threshold[{index}]={_short(one)}: must be a number from 0 to 1"
     elif not _is_score(value) and not (value is None and config and config.task == "single"):
-        yield f"threshold={_short(value)}: must be a number from 0 to 1, or one a label"
+        yield f"threshold={_short(value)}: must be a number from 0 to 1, or one per label"
 
 
 def _preprocess_faults(given: Any, ours: dict[str, Any]) -> Iterator[str]:

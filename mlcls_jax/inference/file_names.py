@@ -19,7 +19,7 @@ def for_files(text: str) -> str:
 
 
 def own_name(folder: Path, wanted: Sequence[str], owner: bytes) -> str:
-    """A name in `folder` that is `owner`'s for as long as the process lasts.
+    """Return a name in `folder` that is `owner`'s for as long as the process lasts.
 
     It is the first of `wanted` that is short enough and not another's; where there is none, the
     last one, cut, with a digest of `owner` behind it.

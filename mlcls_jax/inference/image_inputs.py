@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 
 def expand(source: Any) -> Iterator[Item]:
-    """What is to be read, one by one: folders are walked and iterators asked only as far as needed.
+    """Yield the inputs one by one: folders are walked and iterators asked only as far as needed.
 
     `source` is a uint8 array [H, W, 3] (or grey, or with alpha), a PIL image, the bytes of an image
     file, a file open in binary mode (read at once, from its beginning if it can go back there), a
@@ -98,7 +98,7 @@ def _expand_text(source: str | os.PathLike) -> Iterator[Item]:
 
 
 def local_paths(source: str) -> list[str] | None:
-    """The files and folders that a text names: a path, a file:// URL, or a pattern; None: a URL.
+    """Return the files and folders that a path, file:// URL or pattern names; None: a URL.
 
     `~` is the home folder. A pattern gives what matches it, sorted, unless a file has that very
     name. Whether a path leads to anything is not asked.
@@ -131,7 +131,7 @@ def _from_stream(stream: Any, label: str) -> Item:
 
 
 def _content(stream: Any, label: str) -> bytes | UserError:
-    """What a file object holds; from its beginning where it can go back there, as Pillow reads."""
+    """Read a file object from its beginning where it can go back there, as Pillow does."""
     if isinstance(stream, io.TextIOBase):
         return InputError(f"{label}: was opened as text", 'Open it with mode "rb".')
     if inspect.iscoroutinefunction(stream.read):
@@ -166,7 +166,7 @@ def _is_single(source: Any) -> bool:
 
 
 def _unwrap(source: Any, label: str) -> Any:
-    """What a dict of a pipeline holds; everything else as it is."""
+    """Return what a dict of a pipeline holds, and everything else as it is."""
     if not isinstance(source, dict):
         return source
     for key in source:

@@ -19,7 +19,7 @@ from mlcls_jax.data.images import data_errors, to_pixels
 from mlcls_jax.errors import DataError, InputError
 
 _SUBFILE_TYPE, _SMALLER, _MASK = 254, 1, 4  # a tag of TIFF and two of its bits
-_PDF_SCALE = 2.0  # pixels a point, as the originals have it: 144 dpi
+_PDF_SCALE = 2.0  # pixels per point, as the originals have it: 144 dpi
 _PDF_MAX_PIXELS = 4096 * 4096  # a page; posters are rendered at a smaller scale
 
 # PDFium is not thread-safe: everything it does is done under this lock.
@@ -55,7 +55,7 @@ def open_tiff(content: bytes | Path, label: str) -> Tiff:
 
 
 def _page_frames(tiff: Image.Image) -> list[int]:
-    """The frames that are pages: not smaller copies of a page, nor masks, which TIFFs may hold.
+    """List the frames that are pages, not smaller copies of one nor masks, which TIFFs may hold.
 
     Those that cannot be read count too, so that their turn tells of it.
     """
@@ -107,7 +107,7 @@ def render_pdf_page(
 
 @contextmanager
 def _pdf(content: bytes | Path, label: str) -> Iterator[Any]:
-    """The document, for as long as PDFium is ours alone."""
+    """Open the document, for as long as PDFium is ours alone."""
     with _pdf_lock:
         pdfium = _pdfium()
         try:

@@ -41,13 +41,13 @@ def read(
     bgr: bool = False,
     keep_image: bool = True,
 ) -> Iterator[Picture]:
-    """The pictures of `source`, in order, decoded in threads while the consumer is at work.
+    """Yield the pictures of `source` in order, decoded in threads while the consumer is at work.
 
     A picture that cannot be read becomes one with `error`, and the rest goes on. Closing the
     iterator ends the threads, each after the picture in its hands.
 
     Args:
-      source: see `expand`. A TIFF of several pages and a PDF (extra `pdf`) give a picture a page;
+      source: see `expand`. A TIFF of several pages and a PDF (extra `pdf`) give a picture per page;
         of animations the first frame counts.
       prepare: called with the image in the decoding thread; a UserError of it becomes `error`.
       threads: how many decode at once; pages of one document take turns, and PIL images are decoded
@@ -80,7 +80,7 @@ class _Options(NamedTuple):
 
 
 def _taken_up(item: Item, options: _Options) -> Item:
-    """The item; a PIL image decoded at once, because it may come again, with another frame."""
+    """Return the item; a PIL image decoded at once, as it may come again with another frame."""
     if not isinstance(item.content, Image.Image):
         return item
     try:
@@ -91,7 +91,7 @@ def _taken_up(item: Item, options: _Options) -> Item:
 
 
 def _open(item: Item, options: _Options) -> Picture | Iterator[Job]:
-    """The picture of an item, or a job for each of its pages."""
+    """Return the picture of an item, or a job for each of its pages."""
     content = item.content
     try:
         if isinstance(content, UserError):
@@ -150,7 +150,7 @@ def _failed(name: str | None, page: int | None, error: UserError) -> Picture:
 
 
 def _from_array(array: np.ndarray, label: str, *, bgr: bool) -> np.ndarray:
-    """uint8 [H, W, 3] in RGB of an array of another kind."""
+    """Return an array of any kind allowed as uint8 [H, W, 3] in RGB."""
     channels = 1 if array.ndim == 2 else array.shape[-1] if array.ndim == 3 else 0
     if array.dtype != np.uint8 or channels not in (1, 3, 4) or array.size == 0:
         raise InputError(f"{label}: an array {array.dtype} {list(array.shape)}", _ARRAYS)
@@ -162,7 +162,7 @@ def _from_array(array: np.ndarray, label: str, *, bgr: bool) -> np.ndarray:
 
 
 def _head(content: bytes | Path) -> bytes:
-    """The first bytes, which say the kind of file; none where it cannot be read."""
+    """Return the first bytes, which say the kind of file; none where it cannot be read."""
     if isinstance(content, bytes):
         return content[:8]
     try:

@@ -30,7 +30,7 @@ def open_model(
     weights: str | Path | None = None,
     labels: Labels | None = None,
 ) -> Bundle:
-    """The bundle in `model_dir`, or made of `weights`, or else the published one of this name.
+    """Open the bundle in `model_dir`, or made of `weights`, or else the published one of this name.
 
     Args:
       name: of the model; needed unless there is a bundle, which then must be of this model.
@@ -74,7 +74,7 @@ def open_model(
 
 
 def is_weight_file(place: str | Path) -> bool:
-    """Whether this names a weight file, rather than the folder of a bundle."""
+    """Return whether this names a weight file, rather than the folder of a bundle."""
     if re.match(rf"{HUB}|https?://", str(place)):
         return True
     return Path(place).suffix in SUFFIXES and not Path(place).is_dir()
@@ -83,9 +83,9 @@ def is_weight_file(place: str | Path) -> bool:
 def bundle_of_weights(
     name: str | None, weights: str | Path, labels: Labels | None = None
 ) -> Bundle:
-    """A bundle, in memory, of a weight file: image size and threshold are the architecture's.
+    """Make a bundle, in memory, of a weight file: image size and threshold are the architecture's.
 
-    A model without ML-Decoder is taken for one of one label an image, as the published ones are.
+    A model without ML-Decoder is taken for one of one label per image, as the published ones are.
     Where `labels` are not given they are COCO's if there are 80, or else numbers.
 
     Raises:

@@ -53,7 +53,7 @@ def _submit_next(jobs: Iterator[Job], submit: Callable[[Job], Future]) -> Future
 
 @contextmanager
 def _workers(threads: int) -> Iterator[Callable[[Job], Future]]:
-    """A function that has jobs done in up to `threads` threads.
+    """Give a function that has jobs done in up to `threads` threads.
 
     On leaving, waiting jobs are dropped, and each thread ends after the job in its hands. Unlike
     those of `concurrent.futures`, the threads do not hold up the end of the program.

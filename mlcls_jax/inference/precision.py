@@ -23,7 +23,7 @@ Packed = dict[str, Any]
 
 
 def in_dtype(bundle: Bundle, dtype: str) -> Bundle:
-    """The same bundle with its arithmetic in `dtype`: float32 or bfloat16."""
+    """Return the same bundle with its arithmetic in `dtype`: float32 or bfloat16."""
     network = bundle.model.network
     if network.config.dtype == dtype:
         return bundle
@@ -32,7 +32,7 @@ def in_dtype(bundle: Bundle, dtype: str) -> Bundle:
 
 
 def pack(variables: Variables, precision: str) -> Packed:
-    """The numbers as they are kept in memory; see `unpack`.
+    """Return the numbers as they are kept in memory; see `unpack`.
 
     Biases, norms and statistics stay float32: they are few, and errors in them show.
     """
@@ -44,7 +44,7 @@ def pack(variables: Variables, precision: str) -> Packed:
 
 
 def unpack(packed: Packed, like: Variables) -> Variables:
-    """The numbers as the network takes them; to be traced by JAX."""
+    """Return the numbers as the network takes them; to be traced by JAX."""
     arrays = {
         path: entry[0].astype(jnp.float32) * entry[1] if isinstance(entry, tuple) else entry
         for path, entry in packed.items()
@@ -55,7 +55,7 @@ def unpack(packed: Packed, like: Variables) -> Variables:
 def quantize(
     kernel: Float[np.ndarray, "... D"],
 ) -> tuple[Int8[np.ndarray, "... D"], Float[np.ndarray, "... D"]]:
-    """Whole numbers in -127…127 and the scale that each output channel multiplies them by.
+    """Return whole numbers in -127…127 and the scale that each output channel multiplies them by.
 
     Outputs are along the last axis; of group kernels [groups, in, out], along the first one too.
     """

@@ -20,13 +20,13 @@ from mlcls_jax.inference.image_stream import Picture, read
 from mlcls_jax.inference.results import Result
 from mlcls_jax.lookahead import map_ahead
 
-TOP_K = 5  # classes reported where there is one label an image, as in the originals
+TOP_K = 5  # classes reported where there is one label per image, as in the originals
 MAX_COMPARED = 1000  # labels that a misspelt one is compared with: more would take long
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
-# What a user may give: a number for all labels, one a label in their order, or numbers by label.
+# What a user may give: a number for all labels, one per label in their order, or numbers by label.
 Threshold = float | Sequence[float] | Mapping[str | int, float]
 OnError = Literal["raise", "yield"]
 
@@ -48,7 +48,7 @@ class Predictor:
         """
         Args:
           bundle: the model with its labels.
-          device: `cpu`, `gpu:0`, `gpu:0,1` (one copy of the weights a device), `tpu`; None: the
+          device: `cpu`, `gpu:0`, `gpu:0,1` (one copy of the weights per device), `tpu`; None: the
             first that JAX finds.
           backend: `jax`, `onnxruntime`, `openvino`, or `auto`, the fastest of them here.
           batch_size: the greatest batch that is computed at once.
@@ -73,17 +73,17 @@ class Predictor:
         self._explainer = self.backend if backend == "jax" else None
 
     def prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """The image in the model's size, as in evaluation."""
+        """Return the image in the model's size, as in evaluation."""
         return resize(image, self.bundle.image_size)
 
     def run(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
-        """Scores of prepared images."""
+        """Return the scores of prepared images."""
         return self.backend(images)
 
     def run_explained(
         self, images: UInt8[np.ndarray, "n H W 3"]
     ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"]]:
-        """Scores of prepared images, and where each query of the ML-Decoder looked.
+        """Return the scores of prepared images, and where each query of the ML-Decoder looked.
 
         Always by JAX, whatever the backend.
 
@@ -98,7 +98,7 @@ class Predictor:
         return self._explainer
 
     def scores(self, images: Sequence[np.ndarray]) -> Float[np.ndarray, "n K"]:
-        """Scores in 0…1 of images, uint8 [h, w, 3] of any sizes."""
+        """Return scores in 0…1 of images, uint8 [h, w, 3] of any sizes."""
         return self.run(np.stack([self.prepare(image) for image in images]))
 
     def warm_up(self, *, explain: bool = False) -> None:
@@ -120,15 +120,15 @@ class Predictor:
         on_error: OnError = "raise",
         bgr: bool = False,
     ) -> Iterator[Result]:
-        """A result for each image, in the order of the input, as they are computed.
+        """Yield a result for each image, in the order of the input, as they are computed.
 
         Args:
           input: an array uint8 [h, w, 3] (RGB), a path, a URL, a folder (with its subfolders,
-            sorted), a TIFF or PDF (a result a page), or a list or generator of these.
+            sorted), a TIFF or PDF (a result per page), or a list or generator of these.
           batch_size: images computed together, at most the predictor's; None: just that.
-          threshold: above which a label is reported: a number; one a label, in their order; or
+          threshold: above which a label is reported: a number; one per label, in their order; or
             numbers by class id or label, with "default" for all others (else the bundle's). None:
-            the predictor's. Of a model of one label an image, the five best labels are reported,
+            the predictor's. Of a model of one label per image, the five best labels are reported,
             by default whatever their scores.
           explain: add to each reported label where the ML-Decoder looked.
           on_error: "raise" stops at the first image that cannot be read, after the results of those
@@ -210,7 +210,7 @@ class Predictor:
         page_index: int | None = None,
         maps: Float[np.ndarray, "Q h w"] | None = None,
     ) -> Result:
-        """The result of one image; `threshold` as `self.threshold` gives it."""
+        """Return the result of one image; `threshold` as `self.threshold` gives it."""
         return Result.from_scores(
             scores,
             labels=self.bundle.labels,
@@ -223,7 +223,7 @@ class Predictor:
         )
 
     def threshold(self, value: Threshold | None) -> float | np.ndarray | None:
-        """What `predict` takes as a threshold, one number or float32 [K]; None: this predictor's.
+        """Turn what `predict` takes as a threshold into one number or float32 [K].
 
         Raises:
           InputError: it is of no known kind, does not fit the labels, or is no number in 0…1.
@@ -270,7 +270,7 @@ class Predictor:
 
 
 def _shown(value: Any) -> str:
-    """As `repr`, but short: it may be whatever somebody has sent to a server."""
+    """Return a short `repr`: it may be whatever somebody has sent to a server."""
     return _SHORT.repr(value)
 
 
@@ -278,7 +278,7 @@ def _number(value: Any) -> float:
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 1:
         raise InputError(
-            f"threshold is {_shown(value)}; it must be a number from 0 to 1, one a label, or a dict"
-            " of them by class id or label"
+            f"threshold is {_shown(value)}; it must be a number from 0 to 1, one per label, or a"
+            " dict of them by class id or label"
         )
     return float(value)

@@ -52,7 +52,7 @@ class Result(dict[str, Any]):
         top_k: int | None = None,
         maps: np.ndarray | None = None,
     ) -> Self:
-        """Reports the classes whose score is above, not at, the threshold.
+        """Report the classes whose score is above, not at, the threshold.
 
         `scores` is [K] and compared as float32; `labels` are the K names; `threshold` is one number
         or one for each class, [K], None for none. Classes with equal scores stay in the order of
@@ -90,7 +90,7 @@ class Result(dict[str, Any]):
     def of_error(
         cls, error: Exception, input_path: str | None, page_index: int | None = None
     ) -> Self:
-        """The result of an image that could not be read."""
+        """Return the result of an image that could not be read."""
         result = cls(
             input_path=input_path,
             page_index=page_index,
@@ -128,7 +128,7 @@ class Result(dict[str, Any]):
     def print(
         self, format_json: bool = True, *, indent: int | None = 4, ensure_ascii: bool = False
     ) -> None:
-        """Prints the result, as indented JSON or else on one line."""
+        """Print the result, as indented JSON or else on one line."""
         text = _to_json(self.json, indent=indent, ensure_ascii=ensure_ascii)
         text = text if format_json else str(self.json)
         try:
@@ -141,7 +141,7 @@ class Result(dict[str, Any]):
     def save_to_json(
         self, path: str | Path, *, indent: int | None = 4, ensure_ascii: bool = False
     ) -> Path:
-        """Writes the result as JSON and returns the file's path.
+        """Write the result as JSON and return the file's path.
 
         A path that ends in .json is the file, unless it is a folder or ends with a slash; one of no
         suffix that is written here is a folder, and missing ones are made. There the file is called
@@ -159,7 +159,7 @@ class Result(dict[str, Any]):
         return _write(target, text.encode("utf-8"))
 
     def save_to_img(self, path: str | Path) -> Path:
-        """Writes the picture of `img` and returns the file's path; see `save_to_json`.
+        """Write the picture of `img` and return the file's path; see `save_to_json`.
 
         The suffix of a file is that of a format of pictures, such as .png. In a folder the picture
         has the suffix of the input, or .png where that is no picture's.
@@ -168,7 +168,7 @@ class Result(dict[str, Any]):
         return _write(target, _encode(self.img["res"], target))
 
     def _target(self, path: str | Path, suffix: str) -> Path:
-        """The file that is written for `path`; `suffix` is its suffix in a folder."""
+        """Return the file that is written for `path`; `suffix` is its suffix in a folder."""
         path = local_text("the path", os.fspath(path))
         if not is_folder(path):
             return Path(path)
@@ -206,7 +206,7 @@ def _to_json(value: dict[str, Any], *, indent: int | None, ensure_ascii: bool) -
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether results are saved into a folder of this name, rather than into such a file.
+    """Return whether results are saved into a folder of this name, rather than into such a file.
 
     It is one, or the path ends with a slash, or in no suffix of a file that is written here.
     """
@@ -217,7 +217,7 @@ def is_folder(path: str | Path) -> bool:
 
 
 def _picture_format(suffix: str) -> str | None:
-    """Pillow's name of the format that it writes for a suffix; None when it cannot."""
+    """Return Pillow's name of the format that it writes for a suffix; None when it cannot."""
     name = Image.registered_extensions().get(suffix.lower())
     return name if name in Image.SAVE else None
 

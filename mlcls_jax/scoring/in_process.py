@@ -22,7 +22,7 @@ from mlcls_jax.scoring.writer import Rows, write_range
 
 
 def open_predictor(request: Request, bundle: Bundle) -> Predictor:
-    """The predictor that a request names."""
+    """Open the predictor that a request names."""
     return Predictor(
         bundle,
         device=request.device,
@@ -35,12 +35,12 @@ def open_predictor(request: Request, bundle: Bundle) -> Predictor:
 
 
 def open_job_input(request: Request, job: Job) -> Read:
-    """How the job's images are read."""
+    """Return a function that reads the job's images."""
     return open_input(request.input, job.input, job.output, columns_of(request))
 
 
 def columns_of(request: Request) -> Columns:
-    """Which part of the input is meant."""
+    """Return the part of the input that is meant."""
     return Columns(request.image_column, request.path_column, request.split)
 
 
@@ -54,7 +54,7 @@ def local_engine(predictor: Predictor) -> Engine:
 
 
 def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]) -> Iterator[int]:
-    """Score ranges in this process and write their files; yields how many images were scored.
+    """Score ranges in this process and write their files; yield how many images were scored.
 
     Decoding goes on across the borders of ranges. Batches end there, so that a range is computed
     in the same batches whenever it is.
@@ -158,7 +158,7 @@ def _compute(predictor: Predictor, batch: list[_Decoded]) -> _Computed:
 
 
 def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> int:
-    """Put a batch's results into the rows; how many files begin in it."""
+    """Put a batch's results into the rows; return how many files begin in it."""
     scores = iter(batch.scores)
     for one in batch.decoded:
         if one.error is not None:

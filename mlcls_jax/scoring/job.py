@@ -64,30 +64,30 @@ class Job:
 
     @property
     def ranges(self) -> range:
-        """The shard's ranges: neighbours, so that files of the input are read one after another."""
+        """Ranges of the shard: neighbours, so that files are read one after another."""
         count = -(-self.input.images // self.rows_per_file)
         return range(self.shard * count // self.shards, (self.shard + 1) * count // self.shards)
 
     def images(self, number: int) -> range:
-        """Positions in the input of a range's images."""
+        """Return the positions in the input of a range's images."""
         start = number * self.rows_per_file
         return range(start, min(start + self.rows_per_file, self.input.images))
 
     def part(self, number: int) -> Path:
-        """Where the results of a range go."""
+        """Return the file of a range's results."""
         return self.output / f"part-{self.shard:05d}-{number:06d}.parquet"
 
     def errors(self, number: int) -> Path:
-        """Where the broken images of a range go; readers of a folder skip names that begin so."""
+        """Return the file of a range's broken images; readers of a folder skip such names."""
         return self.output / f"_errors-{self.shard:05d}-{number:06d}.parquet"
 
     def checksums(self, number: int) -> Path:
-        """Where the checksums of a range's files go, as `sha256sum --check` reads them."""
+        """Return the file of a range's checksums, as `sha256sum --check` reads them."""
         return self.output / f"_sha256-{self.shard:05d}-{number:06d}.txt"
 
     @property
     def success(self) -> Path:
-        """Is there once the shard is done."""
+        """The file that is there once the shard is done."""
         return self.output / _success_name(self.shard, self.shards)
 
     def reopen(self) -> None:
@@ -113,7 +113,7 @@ _COUNTS = ("images", "rows", "broken")
 
 
 def _counts(path: Path) -> dict[str, int]:
-    """What a shard's file of success says."""
+    """Read what a shard's file of success says."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         return {key: int(told[key]) for key in _COUNTS}
@@ -127,7 +127,7 @@ def _success_name(shard: int, shards: int) -> str:
 
 
 def read_survey(output: Path) -> Survey | None:
-    """The input that the job in `output` began with, if there is one."""
+    """Return the input that the job in `output` began with, if there is one."""
     begun = _read(output)
     return begun and Survey(**begun["input"])
 

@@ -1,4 +1,4 @@
-"""Scoring on a Ray cluster: Ray Data hands the ranges to one actor a device.
+"""Scoring on a Ray cluster: Ray Data hands the ranges to one actor per device.
 
 Actors write their files themselves, as the local engine does, so that both go on with each other's
 work. Bundle, input and output must be at the same paths on all nodes.
@@ -25,7 +25,7 @@ from mlcls_jax.scoring.job import Engine, Job, Request, read_survey
 
 
 def ray_engine(address: str | None, cpus_per_actor: int | None) -> Engine:
-    """The engine for `score`.
+    """Return the engine for `score`.
 
     Args:
       address: of the cluster, `auto` for the one of this node; None: one that lasts as long as the
@@ -121,7 +121,7 @@ def _run(
 
 
 def _actors(ray: Any, cpus: int | None, ranges: int) -> tuple[dict[str, Any], int]:
-    """What an actor needs, and how many there are at most: one a device."""
+    """Return what an actor needs, and how many there are at most: one per device."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, needs in (
         ("GPU", {"num_gpus": 1, "num_cpus": 1}),

@@ -28,7 +28,7 @@ class Summary(NamedTuple):
 
     job: Job
     images: int  # of the shard
-    rows: int  # in its part files: one an image, or one a page of documents
+    rows: int  # in its part files: one per image, or one per page of documents
     broken: int  # images and pages that could not be read
     scored: int  # images that this run scored; those before it had the others
     seconds: float  # of this run
@@ -116,7 +116,7 @@ def _score_ranges(engine: Engine, request: Request, job: Job, missing: list[int]
 
 
 def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:
-    """A warning for a shard, as others may have gone well; otherwise an error.
+    """Warn for a shard, as others may have gone well; otherwise raise an error.
 
     Raises:
       DataError: as it says.
@@ -130,14 +130,14 @@ def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:
     hint = f"All reasons are in {job.output}/_errors-*. To try again, delete that folder."
     if job.input.kind == "list":
         hint = (
-            "A list has a path or URL a line, relative to its folder; of a .csv or .tsv,"
+            "A list has one path or URL per line, relative to its folder; of a .csv or .tsv,"
             f" --image_column names the column. {hint}"
         )
     raise DataError(told, hint)
 
 
 def _damaged(job: Job, numbers: Iterable[int]) -> list[int]:
-    """Ranges whose files are not as they were written; each is told."""
+    """Return the ranges whose files are not as they were written, and warn of each."""
     damaged = [number for number in sorted(numbers) if not is_whole(job, number)]
     for number in damaged:
         log.warning("%s: is damaged, and scored again.", job.part(number))
@@ -149,7 +149,7 @@ def _as_plain(request: Request) -> Request:
 
 
 def _facts(bundle: Bundle, predictor: Predictor) -> dict[str, Any]:
-    """What the results say about the model."""
+    """Return what the results say about the model."""
     threshold = predictor.threshold(None)
     return {
         "name": bundle.model.network.config.name,

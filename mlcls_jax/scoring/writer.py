@@ -72,7 +72,7 @@ def write_range(job: Job, number: int, rows: Rows) -> None:
 
 
 def is_whole(job: Job, number: int) -> bool:
-    """Whether the files of a range are there, and as they were written.
+    """Return whether the files of a range are there, and as they were written.
 
     Those of earlier versions have no checksums: they are whole if they can be read.
     """
@@ -95,7 +95,7 @@ def is_whole(job: Job, number: int) -> bool:
 
 
 def count_rows(job: Job) -> tuple[int, int]:
-    """Rows in the shard's part files, and images in its files of errors."""
+    """Count the rows in the shard's part files, and the images in its files of errors."""
     rows = sum(pq.read_metadata(job.part(n)).num_rows for n in job.ranges)
     errors = (job.errors(n) for n in job.ranges)
     broken = sum(pq.read_metadata(path).num_rows for path in errors if path.exists())

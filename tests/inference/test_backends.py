@@ -224,7 +224,7 @@ def test_the_fastest_backend_is_taken_and_remembered(bundle, images, wanted, cac
     times = kept["milliseconds_an_image"]
     assert first.name == min(times, key=times.get)
     assert kept["batch_size"] == 1 and kept["model"] == ["PP-LCNet_x0_25_ML", 32, 48, 5]
-    told = [r.getMessage() for r in caplog.records if "ms an image" in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if "ms per image" in r.getMessage()]
     assert len(told) == len(times) and all("measured now" in line for line in told)
     assert [line.split(":")[0] for line in told if line.endswith("; taken")] == [first.name]
 

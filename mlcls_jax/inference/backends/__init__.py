@@ -21,7 +21,7 @@ class Backend(Protocol):
     replicas: int  # how many batches it computes at the same time
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
-        """Scores in 0…1 of images of the model's size, any number of them above 0."""
+        """Return scores in 0…1 of images of the model's size, any number of them above 0."""
 
     def warm_up(self) -> None:
         """Do now what the first calls would have to wait for."""

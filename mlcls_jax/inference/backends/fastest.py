@@ -70,7 +70,7 @@ def choose_backend(
     origin = "measured now" if opened else f"from the cache file {path}"
     for name, value in milliseconds.items():
         taken = "; taken" if name == best else ""
-        log.info("%s: %.3g ms an image, %s%s", name, value, origin, taken)
+        log.info("%s: %.3g ms per image, %s%s", name, value, origin, taken)
     return opened[best] if opened else candidates[best]()
 
 

@@ -49,13 +49,13 @@ class Jitted:
         self._explained = jax.jit(self._trace_explained)
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
-        """Scores in 0…1 of images of the model's size."""
+        """Return scores in 0…1 of images of the model's size."""
         return self._run(self._scores, images)[0]
 
     def explain(
         self, images: UInt8[np.ndarray, "n H W 3"]
     ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"]]:
-        """Scores, and where each query of the head looks: label k belongs to query k // g.
+        """Return scores, and where each query of the head looks: label k belongs to query k // g.
 
         Raises:
           InputError: the model's head has no such maps.

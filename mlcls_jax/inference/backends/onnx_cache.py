@@ -98,7 +98,7 @@ def quantize(path: Path, target: Path, images: UInt8[np.ndarray, "n H W 3"]) -> 
 
 
 def _depthwise(path: Path) -> list[str]:
-    """Names of convolutions that keep float32: they gain nothing, and lose most of the accuracy."""
+    """List convolutions that keep float32: they gain nothing, and lose most of the accuracy."""
     import onnx
 
     return [

@@ -31,7 +31,7 @@ class OnnxRuntime:
         self._batch_size = batch_size
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
-        """Scores in 0…1 of images of the model's size."""
+        """Return scores in 0…1 of images of the model's size."""
         return in_batches(self._run, images, self._batch_size)
 
     def warm_up(self) -> None:
@@ -39,7 +39,7 @@ class OnnxRuntime:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """An ONNX file as a function of images uint8 [n, H, W, 3] that gives scores [n, K].
+    """Load an ONNX file as a function of images uint8 [n, H, W, 3] that gives scores [n, K].
 
     Raises:
       UserError: ONNX Runtime is not installed.

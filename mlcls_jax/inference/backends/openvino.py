@@ -48,7 +48,7 @@ class OpenVino:
         self._batch_size = batch_size
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
-        """Scores in 0…1 of images of the model's size."""
+        """Return scores in 0…1 of images of the model's size."""
         return in_batches(self._run, images, self._batch_size)
 
     def warm_up(self) -> None:

@@ -94,7 +94,7 @@ def export(
             files.write_json(path.with_name(f"{path.name}.json"), lazy.load(kind.describe)(path))
         exported[name] = Exported(path, path.stat().st_size, difference)
         log.info(
-            "%s: %.1f MB; scores as JAX' but for %.1g, on %d images.",
+            "%s: %.1f MB; scores as JAX's but for %.1g, on %d images.",
             *(path, path.stat().st_size / 1e6, difference, len(shown)),
         )
     return exported
@@ -115,14 +115,14 @@ def write_checked(
 
 
 def reference_scores(bundle: Bundle, images: np.ndarray) -> np.ndarray:
-    """JAX' scores [n, K] of images uint8 [n, H, W, 3] in float32, which every runtime must give."""
+    """Return JAX's scores [n, K] of uint8 images [n, H, W, 3], which every runtime must give."""
     bundle = in_dtype(bundle, "float32")
     with jax.default_matmul_precision("float32"):
         return np.asarray(jax.jit(bundle.scores)(bundle.model.variables, images))
 
 
 def exact_scores(bundle: Bundle, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The scores [m, K], computed in float64, of some of the images [n, H, W, 3]."""
+    """Return scores [m, K], computed in float64, of some of the images [n, H, W, 3]."""
     with jax.enable_x64(True):
         bundle = in_dtype(bundle, "float64")
         variables = jax.tree.map(

@@ -1,4 +1,4 @@
-"""LiteRT (TFLite), for phones: JAX' StableHLO, converted by TensorFlow.
+"""LiteRT (TFLite), for phones: JAX's StableHLO, converted by TensorFlow.
 
 The file takes one uint8 image [1, H, W, 3] and gives scores float32 [1, K].
 """
@@ -58,7 +58,7 @@ def write(bundle: Bundle, path: Path) -> None:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The file as a function of images [n, H, W, 3], which LiteRT runs one by one.
+    """Load the file as a function of images [n, H, W, 3], which LiteRT runs one by one.
 
     Raises:
       ExportError: LiteRT is not installed.
@@ -71,7 +71,7 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _export(bundle: Bundle) -> export.Exported:
-    """The model for one image, in operations that TensorFlow converts."""
+    """Export the model for one image, in operations that TensorFlow converts."""
     variables = jax.tree.map(np.asarray, bundle.model.variables)
     images = jax.ShapeDtypeStruct((1, *bundle.image_size, 3), np.uint8)
     with depthwise_form("plain"):

@@ -34,13 +34,13 @@ def write(bundle: Bundle, path: Path) -> None:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The file as a function of images [n, H, W, 3]; compiled for each n that it meets."""
+    """Load the file as a function of images [n, H, W, 3]; compiled for each n that it meets."""
     call = jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
     return lambda images: np.asarray(call(images))
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What the file takes, gives and needs."""
+    """Return what the file takes, gives and needs."""
     exported = export.deserialize(bytearray(path.read_bytes()))
     return {
         "input": str(exported.in_avals[0]),

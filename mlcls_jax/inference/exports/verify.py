@@ -1,4 +1,4 @@
-"""An exported file is only kept if its own runtime gives JAX' scores."""
+"""An exported file is only kept if its own runtime gives JAX's scores."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +28,10 @@ def check_scores(
     what: str,
     exact: Callable[[np.ndarray], Float[np.ndarray, "m K"]] | None = None,
 ) -> float:
-    """The largest difference of two runtimes' scores of the same images.
+    """Return the largest difference of two runtimes' scores of the same images.
 
     Args:
-      wanted: JAX' scores.
+      wanted: JAX's scores.
       found: those of `what`, for the message.
       exact: gives the scores, computed in float64, of the images at these positions. It is asked
         only where the difference is above 1e-4, and tells whether that is the noise of float32.
@@ -66,7 +66,7 @@ def check_scores(
 
 
 def sample_images(size: tuple[int, int]) -> UInt8[np.ndarray, "8 H W 3"]:
-    """Eight parts of the two photographs that come with scikit-learn, at `size` (height, width)."""
+    """Return eight parts of scikit-learn's two photographs, at `size` (height, width)."""
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images  # two of uint8 [427, 640, 3]
@@ -80,7 +80,7 @@ def sample_images(size: tuple[int, int]) -> UInt8[np.ndarray, "8 H W 3"]:
 
 
 def read_images(path: str | Path | None, size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
-    """An image, or up to 64 of a folder, spread over it; None: `sample_images`.
+    """Read an image, or up to 64 of a folder, spread over it; None: `sample_images`.
 
     Raises:
       InputError: there is none.

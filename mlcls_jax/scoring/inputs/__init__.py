@@ -34,7 +34,7 @@ def find(source: str) -> str:
     if paths is None:
         return source
     if len(paths) > 1:
-        hint = "Name their folder, or write their names into a text file, one a line."
+        hint = "Name their folder, or write their names into a text file, one per line."
         raise InputError(f"{source}: matches {len(paths):,} files; a job has one input", hint)
     return paths[0]
 
@@ -87,7 +87,7 @@ def same_input(begun: Survey, now: Survey, output: Path) -> str | None:
 
 
 def open_input(source: str, begun: Survey, output: Path, columns: Columns) -> Read:
-    """Return how the images of a surveyed input are read; may be asked for several ranges at once.
+    """Return a function that reads the images of a surveyed input, several ranges at once if asked.
 
     Raises:
       WorkdirError: the index is missing or damaged.

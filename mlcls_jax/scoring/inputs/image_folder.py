@@ -16,7 +16,7 @@ def _survey(source: str, output: Path, columns: Columns) -> tuple[int, str]:
 
 
 def _names(source: str) -> Iterator[str]:
-    """The images, relative to the folder, in the order of `list_images`."""
+    """Yield the images, relative to the folder, in the order of `list_images`."""
     if "://" in source:
         left_out = LeftOut()
         names = stores.file_names(source)

@@ -59,13 +59,13 @@ class Kind(NamedTuple):
 
 
 def joined(base: str, name: str) -> str:
-    """Where `name` is, if names are relative to the folder or URL `base`."""
+    """Return where `name` is, if names are relative to the folder or URL `base`."""
     is_whole = "://" in name or os.path.isabs(name) or not base
     return name if is_whole else f"{base}/{name}"
 
 
 def null(what: str, name: str = "") -> DataError:
-    """The error of a row whose cell is empty."""
+    """Return the error of a row whose cell is empty."""
     return DataError(f"{name}null: there is no {what} in this row")
 
 

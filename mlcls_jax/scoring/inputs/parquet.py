@@ -84,7 +84,7 @@ def _inspected(location: str, name: str, columns: Columns) -> _File:
 
 
 def _choose_columns(schema: Any, columns: Columns, place: str) -> tuple[str, str | None]:
-    """The column of images, and that of names, if any."""
+    """Return the column of images, and that of names, if any."""
     kinds = {field.name: kind for field in schema if (kind := _kind_of_column(field.type))}
     texts = [name for name, kind in kinds.items() if kind == "text"]
     known = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -168,7 +168,7 @@ def _rows(file: _File, start: int, stop: int) -> Iterator[Item]:
 
 
 def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
-    """The row groups with the rows from `start` to `stop`, and the row that they begin with."""
+    """Return the row groups with rows from `start` to `stop`, and the row they begin with."""
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     ends = list(itertools.accumulate(sizes))
     first = bisect.bisect_right(ends, start)
@@ -177,7 +177,7 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
 
 
 def _content(value: Any) -> tuple[bytes | None, str | None]:
-    """Encoded image, and path, of a cell."""
+    """Return the encoded image and the path in a cell."""
     if isinstance(value, dict):
         return value["bytes"], value["path"]
     return (None, value) if isinstance(value, str) else (value, None)

@@ -32,7 +32,7 @@ def _survey(source: str, output: Path, columns: Columns) -> tuple[int, str]:
 
 
 def _names(source: str, columns: Columns) -> Iterator[str]:
-    """The paths of the file; what follows a tab, such as labels, is left out."""
+    """Yield the paths of the file; what follows a tab, such as labels, is left out."""
     if Path(source).suffix.lower() in _TABLES:
         yield from _cells(source, columns.image)
         return
@@ -47,12 +47,12 @@ def _lines(source: str) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                hint = "An input that is no folder or Parquet file lists a path or URL a line."
+                hint = "An input that is no folder or Parquet file lists one path or URL per line."
                 raise InputError(f"{source}:{number}: is no UTF-8 text", hint) from error
 
 
 def _cells(source: str, column: str | None) -> Iterator[str]:
-    """The column of paths of a table of text: that named, or known by its name, or the first.
+    """Yield the cells of the column of paths: that named, or known by its name, or the first.
 
     The first line is a header where it holds such a name. An empty cell gives "".
     """
@@ -79,7 +79,7 @@ def _cells(source: str, column: str | None) -> Iterator[str]:
 
 
 def _find_column(first: list[str], column: str | None, source: str) -> tuple[int, bool]:
-    """Which column of a table of text has the paths, and whether its first row says so."""
+    """Return the index of the column of paths, and whether the first row is a header."""
     if column is not None:
         if column not in first:
             told = f"{source}: image_column={column}: there is no such column"

@@ -61,7 +61,7 @@ def export_onnx(bundle: Bundle, path: Path) -> Path:
 
 
 def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "ModelProto":
-    """A function of uint8 images [batch, H, W, 3] as an ONNX model, for a batch of any size.
+    """Convert a function of uint8 images [batch, H, W, 3] to ONNX, for a batch of any size.
 
     Arrays that `scores` closes over become weights. Layers must be traced by this call for the
     first time: JAX keeps what it has traced, in the form that other runtimes do not like.

@@ -13,7 +13,7 @@ from mlcls_jax.inference.exports.onnx.patterns import both_ways, layer_norm, lin
 
 
 def arithmetic(op: Op) -> Op:
-    """add, sub, mul, div: with a constant, scale * x + shift."""
+    """Make add, sub, mul and div with a constant scale * x + shift."""
     left, right = op.inputs
     x, constant = (left, right) if isinstance(left, Op) else (right, left)
     if isinstance(constant, Op):
@@ -36,7 +36,7 @@ def _product(op: Op) -> Op:
 
 
 def _gelu(op: Op, x: Op, factor: Op) -> Op | None:
-    """u * erfc(-u / sqrt(2)) is 2 gelu(u), as erfc(-u) is 1 + erf(u)."""
+    """Recognise 2 gelu(u): u * erfc(-u / sqrt(2)), as erfc(-u) is 1 + erf(u)."""
     is_one_minus = (
         factor.kind == "affine" and is_number(factor.scale, -1) and is_number(factor.shift, 1)
     )
@@ -53,7 +53,7 @@ def _gelu(op: Op, x: Op, factor: Op) -> Op | None:
 
 
 def bound(op: Op) -> Op:
-    """max and min: with a number, a clip."""
+    """Make max and min with a number a clip."""
     for x, number in (op.inputs, op.inputs[::-1]):
         if isinstance(x, Op) and not isinstance(number, Op) and np.ndim(smallest(number)) == 0:
             limit = float(smallest(number))
@@ -62,6 +62,7 @@ def bound(op: Op) -> Op:
 
 
 def clamp(op: Op) -> Op:
+    """Make a clip of it."""
     low, x, high = op.inputs
     if isinstance(low, Op) or isinstance(high, Op) or low.ndim or high.ndim:
         raise ExportError("ONNX: no rule for clamp with bounds that are not numbers")
@@ -69,13 +70,16 @@ def clamp(op: Op) -> Op:
 
 
 def power(op: Op) -> Op:
+    """Make a square a product."""
     is_square = op.params.get("y", 2) == 2  # `square` has no y
     return becomes(op, "mul", [op.x, op.x]) if is_square else op
 
 
 def erfc(op: Op) -> Op:
+    """Make it 1 - erf(x)."""
     return affine(op, replace(becomes(op, "erf", op.inputs), uses=1), -1.0, 1.0)
 
 
 def cast(op: Op) -> Op:
+    """Keep the cast of the images alone: all else is float32."""
     return becomes(op, "cast", op.inputs) if op.x.kind == "images" else skip(op)

@@ -15,7 +15,7 @@ NHWC_CONV = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
 def affine(op: Op, x: Op, scale: Any, shift: Any) -> Op:
-    """scale * x + shift, put into what gives x where that is possible."""
+    """Compute scale * x + shift, inside what gives x where that is possible."""
     scale, shift = smallest(scale), smallest(shift)
     if is_number(scale, 1) and is_number(shift, 0):
         return skip(replace(op, inputs=[x]))
@@ -39,6 +39,7 @@ def affine(op: Op, x: Op, scale: Any, shift: Any) -> Op:
 
 
 def clip(op: Op, x: Op, low: float, high: float) -> Op:
+    """Bound x, together with bounds that it has."""
     low, high = float(low), float(high)
     if _is_flat_map(x):
         return becomes(op, "reshape", [clip(_on_map(op, x), x.x, low, high)])
@@ -52,6 +53,7 @@ def clip(op: Op, x: Op, low: float, high: float) -> Op:
 
 
 def conv(op: Op) -> Op:
+    """Make a convolution of NHWC, with what its input is scaled and shifted by in its weights."""
     x, kernel = op.inputs
     is_plain = tuple(op.dimension_numbers) == NHWC_CONV and set(op.lhs_dilation) == {1}
     if isinstance(kernel, Op) or not is_plain or op.batch_group_count != 1:
@@ -77,6 +79,7 @@ def conv(op: Op) -> Op:
 
 
 def dot(op: Op) -> Op:
+    """Make a product with constant weights a linear layer, on the map where there is one."""
     left, right = op.inputs
     (contracted, _), (batched, _) = op.dimension_numbers
     if not isinstance(left, Op):
@@ -90,7 +93,7 @@ def dot(op: Op) -> Op:
 
 
 def _scores(op: Op, queries: np.ndarray, keys: Op) -> Op | None:
-    """Scores [B, h, Q, N] of fixed queries [1, Q, h, d] with keys [B, N, h, d] = x W + b.
+    """Recognise scores [B, h, Q, N] of fixed queries [1, Q, h, d] with keys [B, N, h, d] = x W + b.
 
     q · (x W + b) is x (W q) + b · q: the queries go into W if that makes fewer multiplications.
     """
@@ -123,7 +126,7 @@ def _linear(op: Op, left: Op, weight: np.ndarray) -> Op:
 
 
 def _is_flat_map(x: Op) -> bool:
-    """[B, h, w, C] as [B, N, C]; what is done to each cell is better done to the map.
+    """Return whether x is [B, h, w, C] as [B, N, C]: cells are better worked on as the map.
 
     There it is a convolution, which needs no other order of axes and has its activation inside.
     """
@@ -134,6 +137,6 @@ def _is_flat_map(x: Op) -> bool:
 
 
 def _on_map(op: Op, flat: Op) -> Op:
-    """`op`, as it is on the map before it was made flat."""
+    """Return `op` as it is on the map before that was made flat."""
     flat.x.uses = max(flat.x.uses, flat.uses)
     return replace(op, shape=(*flat.x.shape[:-1], op.shape[-1]))

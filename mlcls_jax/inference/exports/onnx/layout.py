@@ -1,4 +1,4 @@
-"""The order of axes in which values are written.
+"""Return the order of axes in which values are written.
 
 ONNX convolves NCHW where JAX convolves NHWC, so every value is written in the order of axes that
 its operation likes, that order is remembered, and axes are only moved for readers that must have
@@ -36,7 +36,7 @@ class Nodes:
         return name
 
     def weight(self, array: Any, dtype: type = np.float32) -> str:
-        """The name of a constant; small ones are written once."""
+        """Return the name of a constant; small ones are written once."""
         array = np.asarray(array, dtype)
         key = (array.tobytes() if array.size < 64 else len(self.weights), array.shape, dtype)
         if key not in self.shared:
@@ -45,11 +45,11 @@ class Nodes:
         return self.shared[key]
 
     def order(self, op: Op) -> Order:
-        """The order of axes in which `op` was written."""
+        """Return the order of axes in which `op` was written."""
         return next(iter(self.stored[op]))
 
     def read(self, value: "Op | np.ndarray", order: Order) -> str:
-        """The name of `value` with its axes in `order`."""
+        """Return the name of `value` with its axes in `order`."""
         if not isinstance(value, Op):
             return self.weight(value.transpose(order) if value.ndim == len(order) else value)
         names = self.stored[value]
@@ -64,12 +64,12 @@ class Nodes:
         return names[order]
 
     def reshape(self, name: str, shape: Sequence[int | str]) -> str:
-        """`name` with another shape, in which one size may be BATCH."""
+        """Give `name` another shape, in which one size may be BATCH."""
         sizes = [-1 if size == BATCH else size for size in shape]
         return self.node("Reshape", [name, self.weight(sizes, np.int64)])
 
     def repeated(self, array: np.ndarray, order: Order, shape: Shape) -> str:
-        """A constant with a batch of one, once for each image."""
+        """Repeat a constant with a batch of one for each image."""
         name = self.weight(array.transpose(order))
         if BATCH not in shape:
             return name
@@ -81,16 +81,17 @@ class Nodes:
 
 
 def plain(op: Op) -> Order:
+    """Return the order of axes in JAX."""
     return tuple(range(len(op.shape)))
 
 
 def moves_nothing(old: Order, new: Order, shape: Shape) -> bool:
-    """Whether only axes of size one change places, so that the numbers lie as before."""
+    """Return whether only axes of size one change places, so that the numbers lie as before."""
     return [a for a in old if shape[a] != 1] == [a for a in new if shape[a] != 1]
 
 
 def groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """The axes of `old` that become those of `new`, as few at a time as possible, without ones."""
+    """Pair axes of `old` with those of `new` they become: few at a time, without ones."""
     axes = [[i for i, size in enumerate(shape) if size != 1] for shape in (old, new)]
     groups = []
     while axes[0]:

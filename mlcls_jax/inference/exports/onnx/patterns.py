@@ -10,7 +10,7 @@ from mlcls_jax.inference.exports.onnx.ops import Op, becomes
 
 
 def mean(op: Op, x: Op, scale: np.ndarray) -> Op | None:
-    """sum(x) / n."""
+    """Recognise sum(x) / n."""
     total = x.x if x.kind == "reshape" else x
     if total.kind != "reduce_sum":
         return None
@@ -21,7 +21,7 @@ def mean(op: Op, x: Op, scale: np.ndarray) -> Op | None:
 
 
 def hard_swish(op: Op, x: Op, factor_of_x: np.ndarray) -> Op | None:
-    """x * clip(x + 3, 0, 6) / 6."""
+    """Recognise x * clip(x + 3, 0, 6) / 6."""
     if x.kind == "mul" and is_number(factor_of_x, 1 / 6):
         for factor, gate in both_ways(x):
             if gate.kind == "clip" and (gate.low, gate.high) == (0, 6):
@@ -33,7 +33,7 @@ def hard_swish(op: Op, x: Op, factor_of_x: np.ndarray) -> Op | None:
 
 
 def layer_norm(op: Op, x: Op, factor: Op) -> Op | None:
-    """x * rsqrt(mean(x * x) + eps), where x is y - mean(y), over the last axis."""
+    """Recognise x * rsqrt(mean(x * x) + eps), where x is y - mean(y), over the last axis."""
     last = (len(op.shape) - 1,)
     if factor.kind != "rsqrt" or factor.x.kind != "affine" or x.kind != "sub":
         return None
@@ -55,7 +55,7 @@ def layer_norm(op: Op, x: Op, factor: Op) -> Op | None:
 
 
 def softmax(op: Op) -> Op:
-    """exp(x - max(x)) / sum(exp(x - max(x))) is the softmax of x; here over the last axis."""
+    """Recognise softmax over the last axis: exp(x - max(x)) / sum(exp(x - max(x)))."""
     last = (len(op.shape) - 1,)
     power, total = op.inputs
     is_sum = _is_reduced(total, "reduce_sum", last) and total.x is power
@@ -71,12 +71,13 @@ def _is_reduced(op: "Op | np.ndarray", kind: str, axes: tuple[int, ...]) -> bool
 
 
 def line(op: Op) -> tuple[Op, np.ndarray, np.ndarray]:
-    """What `op` is scale * x + shift of."""
+    """Return the x, scale and shift with which `op` is scale * x + shift."""
     if op.kind == "affine":
         return op.x, op.scale, op.shift
     return op, np.float64(1), np.float64(0)
 
 
 def both_ways(op: Op) -> list[tuple[Op, Op]]:
+    """Return the two operands in both orders; nothing where one is a constant."""
     left, right = op.inputs
     return [(left, right), (right, left)] if isinstance(left, Op) and isinstance(right, Op) else []

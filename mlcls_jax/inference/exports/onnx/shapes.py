@@ -7,11 +7,13 @@ from mlcls_jax.inference.exports.onnx.ops import Op, becomes, skip
 
 
 def reshape(op: Op) -> Op:
+    """Join it with a reshape before it."""
     x = op.x.x if op.x.kind == "reshape" else op.x
     return skip(replace(op, inputs=[x])) if x.shape == op.shape else becomes(op, "reshape", [x])
 
 
 def broadcast(op: Op) -> Op:
+    """Make it a reshape, and an expansion where numbers are repeated."""
     ones = [1] * len(op.shape)
     for axis, size in zip(op.broadcast_dimensions, op.x.shape, strict=True):
         ones[axis] = size
@@ -20,7 +22,7 @@ def broadcast(op: Op) -> Op:
 
 
 def reduce(op: Op) -> Op:
-    """Reductions keep their axes as ones; what JAX drops is dropped by a reshape."""
+    """Keep reduced axes as ones; those that JAX drops are dropped by a reshape."""
     is_one = all(op.x.shape[axis] == 1 for axis in op.axes)
     if is_one and len(op.axes) > 1:  # of a map that is one cell
         return reshape(op)
@@ -29,6 +31,7 @@ def reduce(op: Op) -> Op:
 
 
 def cut(op: Op) -> Op:
+    """Make a slice of a linear layer's parts a layer with those columns."""
     if any(step != 1 for step in op.params.get("strides") or ()):
         raise ExportError("ONNX: no rule for a slice with strides")
     starts = tuple(map(int, op.start_indices))
@@ -42,7 +45,7 @@ def cut(op: Op) -> Op:
 
 
 def gather(op: Op) -> Op:
-    """With constant indices and whole windows, a slice: what x[:, :1] is for a symbolic batch."""
+    """Make it a slice, which x[:, :1] of a symbolic batch is: constant indices, whole windows."""
     x, indices = op.inputs
     names = op.dimension_numbers
     is_slice = not (names.collapsed_slice_dims or names.operand_batching_dims)
@@ -55,6 +58,7 @@ def gather(op: Op) -> Op:
 
 
 def pad(op: Op) -> Op:
+    """Allow a constant at the edges."""
     x, value = op.inputs
     if isinstance(value, Op) or any(min(low, high) < 0 or i for low, high, i in op.padding_config):
         raise ExportError("ONNX: no rule for pad other than by a constant at the edges")
@@ -63,6 +67,7 @@ def pad(op: Op) -> Op:
 
 
 def max_pool(op: Op) -> Op:
+    """Allow a window over H, W of NHWC."""
     sizes, strides, pads = op.window_dimensions, op.window_strides, op.padding
     is_plain = set(op.base_dilation) == set(op.window_dilation) == {1}
     if len(sizes) != 4 or not is_plain or {sizes[0], sizes[3], strides[0], strides[3]} != {1}:

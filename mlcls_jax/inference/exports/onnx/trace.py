@@ -63,7 +63,7 @@ def _follow(
 def _compute(
     equation: JaxprEqn, operands: list[np.ndarray], known: Collection[str]
 ) -> list[np.ndarray]:
-    """The results for a batch of one image: a result that is the same for all."""
+    """Compute results for a batch of one image, where they are the same for all."""
     if any(BATCH in _shape(atom.aval) for atom in (*equation.invars, *equation.outvars)):
         _check(equation, known)
     params = {name: _for_one_image(value) for name, value in equation.params.items()}
@@ -111,7 +111,7 @@ def _operations(equation: JaxprEqn, operands: list[Any]) -> Iterator[Op]:
 
 
 def _shape(aval: Any) -> Shape:
-    """Sizes, with BATCH for the symbolic one."""
+    """Return the sizes, with BATCH for the symbolic one."""
     if any(jax.export.is_symbolic_dim(n) and str(n) != "b" for n in aval.shape):
         raise ExportError(f"ONNX: {aval} takes the images of a batch together or apart")
     return tuple(BATCH if jax.export.is_symbolic_dim(n) else int(n) for n in aval.shape)

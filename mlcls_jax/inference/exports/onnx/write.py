@@ -30,7 +30,7 @@ Written = tuple[str, Order]
 
 
 def write(result: Op, images: str, scores: str) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes and weights that compute `result`, called `scores`, from uint8 `images` NHWC."""
+    """Return nodes and weights that compute `result`, called `scores`, from uint8 `images` NHWC."""
     to = Nodes(images)
     ops = in_order(result)
     for op in ops:
