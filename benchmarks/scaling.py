@@ -80,7 +80,7 @@ def tables(names: Iterable[str]) -> str:
     ]  # fmt: skip
     for kind in KINDS:
         parts += [
-            f"\n### Predicted for 8 x {kind}, {IMAGES} images a chip\n",
+            f"\n### Predicted for 8 x {kind}, {IMAGES} images per chip\n",
             *_table(
                 ("model", "step ms: data", "step ms: fsdp", "images/s: data", "bound by",
                  "largest batch a chip", "exchange hides from: data", "exchange hides from: fsdp",

@@ -119,7 +119,7 @@ def _rows(
         ("step", number(prediction.step * 1e3), "ms", "predicted"),
         ("speed", number(prediction.images_per_s), "images/s", "predicted, all chips"),
         ("exchange hides from", f"{max(1, math.ceil(prediction.hiding_batch)):,}",
-         "images a chip", "predicted"),
+         "images per chip", "predicted"),
     ]  # fmt: skip
 
 
