@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks.timing import print_table, take_turns
 from mlcls_jax.config import Data
 from mlcls_jax.data.augment import augmentations
-from mlcls_jax.data.images import list_images
+from mlcls_jax.data.image_files import list_images
 from mlcls_jax.data.pipeline import Reader, train_batches
 
 SIZE = 448

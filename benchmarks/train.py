@@ -47,8 +47,8 @@ from benchmarks.timing import (
 )
 from benchmarks.train_profile import profile
 from mlcls_jax import config as schema
+from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models import Network
-from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.planning.chips import CHIPS
 from mlcls_jax.start import collect_rarely

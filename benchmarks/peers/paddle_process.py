@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlcls_jax.models.classifier import MEAN, STD
+from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models.network import Model
 from mlcls_jax.models.weights.export import to_foreign
 

@@ -17,8 +17,6 @@ def contradictions(config: Config) -> list[str]:
 
 def _in_training(config: Config) -> Iterator[str]:
     model, train = config.model, config.train
-    if len(model.image_size) not in (1, 2):
-        yield f"model.image_size={model.image_size}: must be one number or (height, width)"
     if model.embed_dim % model.num_heads:
         yield f"model.num_heads={model.num_heads}: must divide model.embed_dim={model.embed_dim}"
     if (model.task == "single") != (config.loss.name == "cross_entropy"):

@@ -216,6 +216,10 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
             return value, f"must be {_kind_text(f)}"
         if len(value) == 1 and item is str and re.fullmatch(r"\w+(,\w+)+", value[0]):
             value = tuple(value[0].split(","))  # names given as one flag: a,b,c
+        if typing.get_args(_bare(f))[-1] is not Ellipsis:  # (height, width)
+            if len(value) not in (1, 2):
+                return value, "must be one number or (height, width)"
+            value = (value[0], value[-1])
     elif base is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     elif not isinstance(value, base) or (isinstance(value, bool) and base is not bool):

@@ -17,7 +17,7 @@ class Model:
         "multilabel", "labels that occur independently, or exactly one an image"
     )
     num_classes: int | None = option(None, "number of labels; None: as many as the data has", min=1)
-    image_size: tuple[int, ...] = option(
+    image_size: tuple[int, int] = option(
         (448, 448),
         "height and width; on the command line one number stands for both",
         min=8,

@@ -30,7 +30,8 @@ from mlcls_jax.data.findings import (
     SplitSummary,
     is_error,
 )
-from mlcls_jax.data.images import decode_image, read_file
+from mlcls_jax.data.image_files import read_file
+from mlcls_jax.data.images import decode_image
 from mlcls_jax.data.lists import TEST_LIST, Row, find_root, read_labels, read_list, usual_columns
 from mlcls_jax.data.probe import content_digest, probe_file, probe_pixels
 from mlcls_jax.errors import DataError

@@ -1,4 +1,4 @@
-"""Pictures as arrays: reading files, the transforms of evaluation, and a faster way for training.
+"""Pictures as arrays: decoding, the resize of evaluation, and a faster one for training.
 
 `decode_image` and `resize` are what the originals evaluate with, bit for bit. `decode_image` with
 `at_least` and `resize_fast` give nearly the same picture in a third of the time.
@@ -6,7 +6,6 @@
 
 import contextlib
 import io
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,20 +13,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from mlcls_jax.data.left_out import LeftOut
+from mlcls_jax.data.image_files import read_file
 from mlcls_jax.data.limits import JPEG_KINDS, check_scans, check_size, too_large
-from mlcls_jax.errors import DataError, InputError
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
-# Pillow's suffixes of FORMATS, and OpenCV's ".sr": what is decoded when named is found in folders.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff"),
-    *(".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".ras", ".sr"),
-)
-OTHER_SUFFIX = "files whose names do not end as images' do"
-SUFFIX_HINT = f"An image ends in one of: {', '.join(IMAGE_SUFFIXES)}."
+from mlcls_jax.errors import DataError
 
 # A closed list, because Pillow knows formats that start other programs (EPS runs Ghostscript),
 # and a server decodes what strangers send.
@@ -55,24 +43,6 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises DataError, which names the file, when it cannot be opened or decoded.
     """
     return decode_image(read_file(path), name=str(path))
-
-
-def read_file(path: str | Path) -> bytes:
-    """The content of an image file, still encoded.
-
-    Raises DataError, which names the file, when it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file", hint="Check the path.") from error
-    except IsADirectoryError as error:
-        hint = "Name one image, or list the folder with list_images."
-        raise DataError(f"{path}: this is a folder, not an image", hint=hint) from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
-        cause = getattr(error, "strerror", None) or error
-        hint = "Check that the file may be read."
-        raise DataError(f"{path}: cannot be opened: {cause}", hint=hint) from error
 
 
 def decode_image(
@@ -182,160 +152,6 @@ def resize_fast(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         shrunk = (min(image.shape[1], width), min(image.shape[0], height))
         image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def resize_short(image: np.ndarray, short: int) -> np.ndarray:
-    """Scale `image` so that its shorter side is `short`, by OpenCV's bilinear rule.
-
-    The transform of the originals' single-label models, bit for bit: no antialiasing, and weights
-    in fixed point of 11 bits.
-    """
-    factor = short / min(image.shape[:2])
-    height, width = (round(side * factor) for side in image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return image
-    top, bottom, upper, lower = _taps(image.shape[0], height)
-    left, right, before, after = _taps(image.shape[1], width)
-    pixels = image.astype(np.int32)
-    rows = pixels[:, left] * before[:, None] + pixels[:, right] * after[:, None]
-    rows >>= 4  # what is kept of the products fits 32 bits
-    upper, lower = upper[:, None, None], lower[:, None, None]
-    sums = ((upper * rows[top]) >> 16) + ((lower * rows[bottom]) >> 16)
-    return ((sums + 2) >> 2).clip(0, 255).astype(np.uint8)
-
-
-def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The `size` x `size` pixels in the middle, a half pixel up and left where sides are odd."""
-    top, left = ((side - size) // 2 for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
-
-
-def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The two of `old` pixels that each of `new` lies between, and their weights times 2048."""
-    position = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
-    first = np.floor(position).astype(np.int64)
-    weight = np.where((first < 0) | (first >= old - 1), np.float32(0), position - first)
-    weight = weight.astype(np.float32)
-    first = first.clip(0, old - 1)
-    scaled = (np.rint(w * 2048).astype(np.int32) for w in (np.float32(1) - weight, weight))
-    return first, np.minimum(first + 1, old - 1), *scaled
-
-
-def normalize(image: np.ndarray) -> np.ndarray:
-    """Maps uint8 [H, W, 3] to float32 [H, W, 3]: (x / 255 - MEAN) / STD for each channel.
-
-    Every step is in float32 and in the order of PaddleClas' `NormalizeImage`, so that the result
-    is equal bit for bit to what the originals are trained and evaluated on.
-    """
-    mean = np.asarray(MEAN, np.float32)
-    std = np.asarray(STD, np.float32)
-    return (image.astype(np.float32) * np.float32(1 / 255) - mean) / std
-
-
-def list_images(path: str | Path) -> list[Path]:
-    """Lists the images of a folder and its subfolders, sorted; a file gives itself.
-
-    Which files these are is told at `walk_images`.
-
-    Raises InputError when there is no such path, or no image in the folder.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder", hint="Check the path.")
-    found = []
-    for file in walk_images(path):
-        if isinstance(file, DataError):
-            raise InputError(file.message, file.hint)
-        found.append(file)
-    if not found:
-        raise InputError(f"{path}: no image in this folder", hint=SUFFIX_HINT)
-    return found
-
-
-def walk_images(
-    folder: Path, leave_out: Callable[[str, Path], None] | None = None
-) -> Iterator[Path | DataError]:
-    """What `list_images` gives, one by one; an error in the place of a folder that cannot be read.
-
-    A folder's images are known by IMAGE_SUFFIXES in any case. Hidden files and folders are passed
-    over. Linked folders are followed; each but once, and not where they lead back to what is walked
-    anyway. Of everything else that is left out `leave_out` is told why and what; without it, a
-    warning counts it. Only one folder a level is in memory, as names.
-    """
-    left_out = LeftOut()
-    yield from _walk(folder, leave_out or left_out.add)
-    left_out.warn(folder)
-
-
-def _walk(folder: Path, leave_out: Callable[[str, Path], None]) -> Iterator[Path | DataError]:
-    top = Path(os.path.realpath(folder))
-    followed: set[tuple[int, int]] = set()
-    # Not by recursion, as paths may be deeper than Python's stack: where, name, whether it is a
-    # folder, whether a link is on the way there from `folder`.
-    waiting = [(folder, "", True, False)]
-    while waiting:
-        here, name, is_folder, is_linked = waiting.pop()
-        path = here / name
-        if not is_folder:
-            yield path
-            continue
-        try:
-            if is_linked and not _is_new(path, top, followed):
-                leave_out("linked folders that are walked on another way", path)
-                continue
-            inside = _entries(path, leave_out)
-        except OSError as error:
-            hint = "Check that the folder may be read."
-            yield DataError(f"{path}: this folder cannot be read: {error.strerror}", hint)
-            continue
-        waiting += [(path, *entry, is_linked or is_link) for *entry, is_link in reversed(inside)]
-
-
-def _entries(folder: Path, leave_out: Callable[[str, Path], None]) -> list[tuple[str, bool, bool]]:
-    """Name, whether it is a folder, whether a link: of images and folders, by name."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            is_folder = is_file = False
-            with contextlib.suppress(OSError):  # a link in a circle, or to where one may not look
-                is_folder, is_file = entry.is_dir(), entry.is_file()
-            if is_folder or (is_file and is_image_name(entry.name)):
-                # Folders among files: the order of sorted paths.
-                found.append((entry.name, is_folder, entry.is_symlink()))
-            elif is_file:
-                leave_out(OTHER_SUFFIX, folder / entry.name)
-            else:
-                why = "links that lead nowhere" if entry.is_symlink() else "pipes, devices and such"
-                leave_out(why, folder / entry.name)
-    return sorted(found)
-
-
-def _is_new(linked: Path, top: Path, followed: set[tuple[int, int]]) -> bool:
-    """Whether a folder behind a link is neither in `followed` nor walked without that link.
-
-    A new one is put into `followed`.
-    """
-    target = Path(os.path.realpath(linked))
-    if top.is_relative_to(target):
-        return False
-    if target.is_relative_to(top):
-        below = target.relative_to(top).parts
-        if not any(part.startswith(".") for part in below):  # hidden ones are not walked
-            return False
-    status = os.stat(target)
-    identity = (status.st_dev, status.st_ino)
-    is_new = identity not in followed
-    followed.add(identity)
-    return is_new
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image in folders."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _decode_jpeg(

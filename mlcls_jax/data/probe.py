@@ -11,13 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mlcls_jax.data.images import (
-    FORMATS,
-    decode_image,
-    exif_orientation,
-    jpeg_warning,
-    lacks_end,
-)
+from mlcls_jax.data.images import FORMATS, decode_image, exif_orientation, jpeg_warning, lacks_end
 from mlcls_jax.data.limits import JPEG_KINDS, check_size
 from mlcls_jax.errors import DataError
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from mlcls_jax import __version__, files
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
-from mlcls_jax.inference.description import FORMAT, parse, preprocess, size_of
+from mlcls_jax.inference.description import FORMAT, parse, preprocess
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
@@ -59,7 +59,7 @@ class Bundle:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width to which images are resized."""
-        return size_of(self.model.network.config)
+        return self.model.network.config.image_size
 
 
 def write_bundle(

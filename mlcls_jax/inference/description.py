@@ -13,7 +13,7 @@ from typing import Any
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
 from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
-from mlcls_jax.models.classifier import MEAN, STD
+from mlcls_jax.imagenet import MEAN, STD
 
 FORMAT = 1
 TEMPERATURES = (1e-3, 1e3)  # beyond, float32 scores are all 0, 1 or equal
@@ -34,16 +34,10 @@ class Description:
     facts: dict[str, Any]
 
 
-def size_of(config: ModelConfig) -> tuple[int, int]:
-    """Height and width; a single number stands for both."""
-    size = config.image_size
-    return (size[0], size[-1])
-
-
 def preprocess(config: ModelConfig) -> dict[str, Any]:
     """How images are prepared; there is no other way."""
     return {
-        "resize": size_of(config),  # height, width; aspect ratio not kept
+        "resize": config.image_size,  # height, width; aspect ratio not kept
         "interpolation": "pillow bilinear, antialiased",
         "color": "RGB",
         "scale": 1 / 255,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mlcls_jax.data.images import SUFFIX_HINT, walk_images
+from mlcls_jax.data.image_files import SUFFIX_HINT, walk_images
 from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.safe_fetch import redacted
 from mlcls_jax.paths import expand as written_out

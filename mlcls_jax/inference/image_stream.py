@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mlcls_jax.data.images import decode_image, read_file, to_pixels
+from mlcls_jax.data.image_files import read_file
+from mlcls_jax.data.images import decode_image, to_pixels
 from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.image_inputs import Item, expand
 from mlcls_jax.inference.image_pages import count_pdf_pages, open_tiff, render_pdf_page

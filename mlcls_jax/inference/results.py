@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax import files
-from mlcls_jax.data.images import IMAGE_SUFFIXES
+from mlcls_jax.data.image_files import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
 from mlcls_jax.inference.file_names import own_name

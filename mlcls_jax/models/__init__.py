@@ -54,7 +54,6 @@ def create(
       (2, 3)
     """
     size = default_size(name) if image_size is None else image_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
     values = {"name": name, "num_classes": num_classes, "query_num": query_num, "image_size": size}
     values |= {"quick_gelu": quick_gelu, "memory": memory}
     values |= {"strides": None if strides is None else tuple(strides)}

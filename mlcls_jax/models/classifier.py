@@ -7,15 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Backbone, Head
 from mlcls_jax.models.initial import Initial
 from mlcls_jax.models.layers import Linear
 from mlcls_jax.models.weight_names import Foreign, NameTable, linear_layout
-
-# ImageNet statistics of RGB in 0…1, with which all published weights were trained.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 class Classifier(nnx.Module):

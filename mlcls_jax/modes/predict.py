@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mlcls_jax import config as schema
-from mlcls_jax.data.images import list_images
+from mlcls_jax.data.image_files import list_images
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.file_names import for_files
 from mlcls_jax.inference.image_inputs import local_paths

@@ -29,10 +29,10 @@ from mlcls_jax.errors import (
     WorkdirError,
 )
 from mlcls_jax.evaluation import Forward, make_forward, score, to_scores
-from mlcls_jax.inference.bundle import read_bundle, size_of, write_bundle
+from mlcls_jax.imagenet import MEAN, STD
+from mlcls_jax.inference.bundle import read_bundle, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC, metrics_of
 from mlcls_jax.models import Model, Network
-from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.modes.evaluate import check_labels
@@ -125,7 +125,7 @@ def train(config: schema.Config, workdir: Path) -> TrainResult | None:
     train_step = compile_step(train_step, mesh, placement)
     forward = make_forward(network, mesh)
     sizes = {"batch_size": config.train.batch_size, "seed": config.seed}
-    readers = [Reader(source, size_of(config.model), config.data.on_error) for source in data]
+    readers = [Reader(source, config.model.image_size, config.data.on_error) for source in data]
     best_model = workdir / BEST_MODEL
     if lead:
         files.recover_folder(best_model)
@@ -271,7 +271,7 @@ def train(config: schema.Config, workdir: Path) -> TrainResult | None:
 def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
     """What a run that goes on must find again: the data, and what makes the network's input."""
     preprocessing = {
-        "image_size": list(size_of(config.model)),
+        "image_size": list(config.model.image_size),
         "mean": list(MEAN),
         "std": list(STD),
         "train_resize": config.data.train_resize,
@@ -474,7 +474,7 @@ def report_plan(
     """Log what is about to be done, on what."""
     device = mesh.devices.flat[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(network.abstract.params))
-    height, width = size_of(config.model)
+    height, width = config.model.image_size
     log.info(
         "Model: %s, %s parameters, %d labels, images %d x %d, %s.",
         config.model.name, f"{parameters:,}", len(data.train.labels), height, width,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
-from mlcls_jax.planning.costs import Layout, image_size, optimizer_and_state
+from mlcls_jax.planning.costs import Layout, optimizer_and_state
 from mlcls_jax.training.step import Placement, TrainStep, make_loss
 
 
@@ -85,7 +85,7 @@ def report(model: schema.Model, layout: Layout, batch: int) -> Report:
     places = parallel.shardings(state, mesh, network.tensor_axes)
     by_image = parallel.batch_sharding(mesh)
     shapes = {
-        "image": jax.ShapeDtypeStruct((batch, *image_size(model), 3), jnp.uint8),
+        "image": jax.ShapeDtypeStruct((batch, *model.image_size, 3), jnp.uint8),
         "target": jax.ShapeDtypeStruct((batch, model.num_classes), jnp.float32),
         "mask": jax.ShapeDtypeStruct((batch,), jnp.bool_),
         "index": jax.ShapeDtypeStruct((batch,), jnp.int32),

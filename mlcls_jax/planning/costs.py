@@ -98,7 +98,7 @@ def count(model: schema.Model) -> Counts:
     """
     network = Network.of(model)
     _, state = optimizer_and_state(network)
-    size = image_size(model)
+    size = model.image_size
     flops = 6 * count_macs(network, size)
     backbone = 6 * count_macs(_Features(network), size)
     # A backbone that shares out matrices is taken to share out everything between them.
@@ -148,12 +148,6 @@ def resolve(layout: schema.Parallel, chips: int) -> Layout:
             f"{told}: their product must be --chips={chips}", "One of them may be -1, the rest."
         )
     return resolved
-
-
-def image_size(model: schema.Model) -> tuple[int, int]:
-    """Height and width."""
-    height, width = (*model.image_size, *model.image_size)[:2]
-    return height, width
 
 
 def bytes_of(tree: Any) -> int:

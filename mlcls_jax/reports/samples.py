@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax.data.findings import CheckReport
-from mlcls_jax.data.images import decode_image, read_file
+from mlcls_jax.data.image_files import read_file
+from mlcls_jax.data.images import decode_image
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
 from mlcls_jax.files import replace_folder
 from mlcls_jax.inference.drawing import draw_labels

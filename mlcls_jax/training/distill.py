@@ -91,10 +91,9 @@ class Distillation:
 
 def make_distillation(config: schema.Distill, loss: schema.Loss, teacher: Network) -> Distillation:
     """Distillation as `config` asks for, its scores reduced as `loss` reduces the targets."""
-    size = teacher.config.image_size
     return Distillation(
         teacher=teacher,
-        image_size=(size[0], size[-1]),
+        image_size=teacher.config.image_size,
         score_loss=_score_loss(loss),
         weight=config.weight,
         temperature=config.temperature,

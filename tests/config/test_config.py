@@ -75,7 +75,7 @@ LEGAL = {
     "model.task": ["multilabel"],
     "model.embed_dim": [16, 768],
     "model.num_heads": [1, 768],
-    "model.image_size": [[8], [8192, 8]],
+    "model.image_size": [[8, 8], [8192, 8]],
     "data.augment": [[], ["cutout", "randaugment_v4"]],
     "optimizer.lr_multipliers": [[], ["backbone/.*=0.1", "a=b=0"]],
 }
@@ -195,7 +195,7 @@ def test_whole_numbers_are_accepted_for_floats():
 
 
 def test_a_single_value_or_a_list_is_accepted_for_a_tuple():
-    assert parse(plain({"model.image_size": 64})).model.image_size == (64,)
+    assert parse(plain({"model.image_size": 64})).model.image_size == (64, 64)
     assert parse(plain({"model.image_size": [64, 32]})).model.image_size == (64, 32)
 
 

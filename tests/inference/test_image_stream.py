@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 from PIL.TiffImagePlugin import AppendingTiffWriter
 
-from mlcls_jax.data.images import list_images, read_image
+from mlcls_jax.data.image_files import list_images
+from mlcls_jax.data.images import read_image
 from mlcls_jax.errors import DataError, InputError
 from mlcls_jax.inference.image_inputs import expand
 from mlcls_jax.inference.image_stream import Picture, read

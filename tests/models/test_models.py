@@ -14,9 +14,9 @@ import pytest
 from mlcls_jax import models
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError
+from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
-from mlcls_jax.models.classifier import MEAN, STD
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.network import Model, Variables, flatten
 from mlcls_jax.models.weight_names import to_theirs

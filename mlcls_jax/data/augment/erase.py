@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from mlcls_jax.data.images import MEAN
+from mlcls_jax.imagenet import MEAN
 
 MEAN_COLOUR = tuple(round(255 * mean) for mean in MEAN)
 CELLS = tuple(cell / 224 for cell in (0, 16, 32, 44, 56))  # hide_and_seek

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlcls_jax.data.convert.reading import annotation_text
-from mlcls_jax.data.images import is_image_name
+from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.errors import ConvertFailedError
 from mlcls_jax.parsing import shorten
 

@@ -19,7 +19,7 @@ from mlcls_jax.data.convert.reading import (
     listed_path,
     usual_places,
 )
-from mlcls_jax.data.images import is_image_name
+from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.errors import ConvertFailedError
 from mlcls_jax.readable import printable
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlcls_jax.data.convert.reading import ImageFolder, LeftOut, image_folder, listed_path
-from mlcls_jax.data.images import IMAGE_SUFFIXES, is_image_name
+from mlcls_jax.data.image_files import IMAGE_SUFFIXES, is_image_name
 
 _SUFFIXES = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
 

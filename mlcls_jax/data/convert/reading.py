@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlcls_jax.data.findings import is_error
-from mlcls_jax.data.images import walk_images
+from mlcls_jax.data.image_files import walk_images
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, DataError
 from mlcls_jax.readable import printable

@@ -8,7 +8,7 @@ import numpy as np
 from mlcls_jax.config import Data
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.fingerprint import digest
-from mlcls_jax.data.images import read_file
+from mlcls_jax.data.image_files import read_file
 from mlcls_jax.data.lists import find_root, raise_findings, read_labels, read_list
 from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError

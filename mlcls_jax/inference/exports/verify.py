@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mlcls_jax.data.images import list_images, read_image, resize
+from mlcls_jax.data.image_files import list_images
+from mlcls_jax.data.images import read_image, resize
 from mlcls_jax.errors import ExportError, NonFiniteError
 
 TOLERANCE = 1e-4  # of a score

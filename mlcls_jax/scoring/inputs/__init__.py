@@ -6,7 +6,7 @@ A kind of input is one file and one line in `KINDS`.
 import os
 from pathlib import Path
 
-from mlcls_jax.data.images import IMAGE_SUFFIXES, read_file
+from mlcls_jax.data.image_files import IMAGE_SUFFIXES, read_file
 from mlcls_jax.errors import InputError, UserError, WorkdirError
 from mlcls_jax.inference.image_inputs import local_paths
 from mlcls_jax.inference.safe_fetch import Policy, fetch

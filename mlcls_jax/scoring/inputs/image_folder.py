@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlcls_jax.data.images import IMAGE_SUFFIXES, OTHER_SUFFIX, SUFFIX_HINT, walk_images
+from mlcls_jax.data.image_files import IMAGE_SUFFIXES, OTHER_SUFFIX, SUFFIX_HINT, walk_images
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError
 from mlcls_jax.scoring.inputs import stores

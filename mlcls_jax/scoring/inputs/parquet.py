@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlcls_jax.data.images import IMAGE_SUFFIXES
+from mlcls_jax.data.image_files import IMAGE_SUFFIXES
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError, InputError
 from mlcls_jax.scoring.inputs import stores
