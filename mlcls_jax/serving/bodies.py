@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import HTTPException, Request
 
-from mlcls_jax.serving.requests import busy
+from mlcls_jax.serving.refusals import unavailable
 
 MAX_DISCARDED = 256 * 2**20  # bytes read and dropped, so that the sender hears what was wrong
 
@@ -19,7 +19,7 @@ class Meter:
     def take(self, size: int) -> None:
         """Count `size` bytes more, fewer if negative; status 503 where they are too many."""
         if size > self._rest:
-            raise busy("too many large requests at one time")
+            raise unavailable("too many large requests at one time")
         self._rest -= size
 
 

@@ -1,4 +1,4 @@
-"""From a checked question to its answer: decode, wait for a batch, compute, describe."""
+"""From a checked request to its result: decode, wait for a batch, compute, describe."""
 
 import asyncio
 import base64
@@ -19,7 +19,9 @@ from mlcls_jax.serving.batcher import Batcher, Scored
 from mlcls_jax.serving.decoders import Decoders
 from mlcls_jax.serving.monitor import Monitor
 from mlcls_jax.serving.options import Options
-from mlcls_jax.serving.requests import Asked, busy, decode_base64, wrong
+from mlcls_jax.serving.refusals import unavailable, unprocessable
+from mlcls_jax.serving.requests import ParsedRequest, decode_base64
+from mlcls_jax.serving.schemas import Category, ClassifyResult
 
 MAX_DETAILED = 100  # labels of one image that are drawn, or have evidence: the best ones
 MAX_DRAWN_SIDE = 2048  # of pictures in answers: more would hold too much memory while they wait
@@ -66,7 +68,7 @@ class Service:
         return self.predictor.bundle.model.network.has_evidence
 
     def warm_up(self) -> None:
-        """Compile all programs; questions are answered from then on."""
+        """Compile all programs; requests are answered from then on."""
         self.predictor.warm_up(explain=self.can_explain)
         self.is_warm = True
 
@@ -78,21 +80,23 @@ class Service:
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, asked: Asked, gone: Callable[[], Awaitable[None]]) -> dict[str, Any]:
-        """The `result` of the answer.
+    async def answer(
+        self, request: ParsedRequest, gone: Callable[[], Awaitable[None]]
+    ) -> ClassifyResult:
+        """Return what is found in the image of a request.
 
         Args:
-          asked: the question.
+          request: the request.
           gone: returns when nobody waits for the answer any more.
 
         Raises:
-          HTTPException: the question is at fault (422), the queue is full (503), it took too long
+          HTTPException: the request is at fault (422), the queue is full (503), it took too long
             (504), or nobody waits (499).
         """
         if self._at_work >= self.options.queue_size:
-            raise busy("the queue is full")
+            raise unavailable("the queue is full")
         self._at_work += 1
-        work, leaving = asyncio.ensure_future(self._work(asked)), asyncio.ensure_future(gone())
+        work, leaving = asyncio.ensure_future(self._work(request)), asyncio.ensure_future(gone())
         try:
             timeout = self.options.request_timeout_s
             await asyncio.wait((work, leaving), timeout=timeout, return_when="FIRST_COMPLETED")
@@ -107,24 +111,24 @@ class Service:
             leaving.cancel()
             self._at_work -= 1
 
-    async def _work(self, asked: Asked) -> dict[str, Any]:
-        choices = asked.choices
-        if choices.explain and not self.can_explain:
-            raise wrong("explain: this model has no ML-Decoder, and so no evidence")
+    async def _work(self, request: ParsedRequest) -> ClassifyResult:
+        options = request.options
+        if options.explain and not self.can_explain:
+            raise unprocessable("explain: this model has no ML-Decoder, and so no evidence")
         try:
-            threshold = self.predictor.threshold(choices.threshold)
-            data = await self._fetched(asked.image)
+            threshold = self.predictor.threshold(options.threshold)
+            data = await self._fetched(request.image)
             if isinstance(data, str):
                 data = await _in(self._threads, decode_base64, data)
             image, *pictures = await self._decoders.decode(
                 data,
                 size=self.predictor.bundle.image_size,
-                drawn_side=MAX_DRAWN_SIDE if choices.visualize else None,
+                drawn_side=MAX_DRAWN_SIDE if options.visualize else None,
             )
         except UserError as error:
-            raise wrong(error.message) from error
+            raise unprocessable(error.message) from error
         scored = await asyncio.wrap_future(
-            self._batcher.submit(image, explain=bool(choices.explain))
+            self._batcher.submit(image, explain=bool(options.explain))
         )
         picture = pictures[0] if pictures else None
         return await _in(self._threads, self._describe, scored, picture, threshold)
@@ -133,7 +137,7 @@ class Service:
         if isinstance(image, bytes) or not image[:8].lower().startswith(("http://", "https://")):
             return image
         if self._fetchers is None:
-            raise wrong(
+            raise unprocessable(
                 "image is a URL, and this server fetches none: send the image as base64, or start"
                 " the server with --allow_urls HOST"
             )
@@ -144,21 +148,22 @@ class Service:
         scored: Scored,
         picture: UInt8[np.ndarray, "h w 3"] | None,
         threshold: float | np.ndarray | None,
-    ) -> dict[str, Any]:
+    ) -> ClassifyResult:
         scores, maps = scored
         result = self.predictor.result(scores, image=picture, threshold=threshold, maps=maps)
         rows = zip(result["class_ids"], result["label_names"], result["scores"], strict=True)
-        categories = [{"id": id, "name": name, "score": score} for id, name, score in rows]
+        categories = [Category(id=id, name=name, score=score) for id, name, score in rows]
         evidence = result.pop("evidence", ())
         for category, seen in zip(categories, evidence[:MAX_DETAILED], strict=False):
             category["evidence"] = seen
         if picture is None:
-            return {"categories": categories, "image": None}
+            return ClassifyResult(categories=categories, image=None)
         for name in ("class_ids", "label_names", "scores"):
             del result[name][MAX_DETAILED:]
         buffer = io.BytesIO()
         result.img["res"].save(buffer, "JPEG", quality=90)
-        return {"categories": categories, "image": base64.b64encode(buffer.getvalue()).decode()}
+        drawn = base64.b64encode(buffer.getvalue()).decode()
+        return ClassifyResult(categories=categories, image=drawn)
 
 
 async def _in(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:

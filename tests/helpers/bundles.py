@@ -19,7 +19,7 @@ def write_small(
     *,
     labels: tuple[str, ...] = LABELS,
     size: tuple[int, int] = (32, 48),
-    threshold: float = 0.5,
+    threshold: float | tuple[float, ...] = 0.5,
     **options: Any,
 ) -> Path:
     """A bundle of weights that make scores differ by image and label; returns its folder."""

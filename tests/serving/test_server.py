@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import base64
+import html
 import http.client
 import io
 import json
@@ -25,7 +26,8 @@ from mlcls_jax.errors import ConfigError, UserError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving import Options, add_arguments, from_arguments, serve
-from mlcls_jax.serving.requests import Asked, Choices
+from mlcls_jax.serving.requests import ParsedRequest
+from mlcls_jax.serving.schemas import Answer, ClassifyOptions, Status
 from mlcls_jax.serving.service import Service
 from tests.helpers import bombs
 from tests.helpers.bundles import LABELS, write_images, write_small
@@ -548,6 +550,25 @@ def test_pages_take_nothing_from_outside(server):
     assert "/ready" in page
 
 
+def test_answers_are_those_of_the_description_whose_examples_work(server):
+    schema = server.ask(path="/openapi.json")[1]
+    described = schema["paths"][PATH]["post"]
+    kind, content = next(iter(described["requestBody"]["content"].items()))
+    assert kind == "application/json" and next(iter(content["schema"]["properties"])) == "image"
+    category = schema["components"]["schemas"]["Category"]
+    assert set(category["properties"]) - set(category["required"]) == {"evidence"}
+    for options in ({}, {"visualize": True, "explain": True, "threshold": 0.0}):
+        status, answer, _ = server.ask(content["example"] | options)
+        assert status == 200
+        assert Answer.model_validate(answer, strict=True).model_dump() == answer
+    status, answer, _ = server.ask({})
+    assert Status.model_validate(answer, strict=True).model_dump() == answer
+    page = html.unescape(server.ask(path="/docs")[1].decode())
+    assert f"curl http://127.0.0.1:{server.port}{PATH} -H 'Content-Type: {kind}'" in page
+    assert content["example"]["image"] in page
+    assert page.index("<code>image</code>") < page.index("<code>threshold</code>")
+
+
 def hold(server):
     """Stop the device in the next batch."""
     (server.switches / "held").unlink(missing_ok=True)
@@ -634,8 +655,9 @@ def test_pages_of_other_origins_may_ask_where_allowed(narrow, origin, allowed):
 def test_a_model_without_evidence_says_so(folder):
     plain = write_small(folder / "plain", "PP-LCNet_x0_25", size=(64, 96))
     service = Service(Predictor(read_bundle(plain)), Options())
+    request = ParsedRequest(b"", ClassifyOptions(explain=True))
     with pytest.raises(HTTPException, match="no ML-Decoder") as refusal:
-        asyncio.run(service.answer(Asked(b"", Choices(explain=True)), asyncio.Event().wait))
+        asyncio.run(service.answer(request, asyncio.Event().wait))
     assert refusal.value.status_code == 422
     service.close()
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,8 @@ def debugging_port(folder):
     process.wait(30)
 
 
-@pytest.fixture
-def tab(server, debugging_port):
+@contextmanager
+def opened(server, debugging_port):
     """The page on a phone."""
     place = f"http://127.0.0.1:{debugging_port}/json/new?about:blank"
     with urllib.request.urlopen(urllib.request.Request(place, method="PUT")) as answer:
@@ -110,6 +111,12 @@ def tab(server, debugging_port):
     yield tab
     assert not tab.problems
     tab.send("Page.close")
+
+
+@pytest.fixture
+def tab(server, debugging_port):
+    with opened(server, debugging_port) as tab:
+        yield tab
 
 
 PIXELS = "document.getElementById('picture').toDataURL()"
@@ -197,3 +204,35 @@ def test_errors_are_told_as_text_and_the_next_image_works(tab, images, folder):
     tab.choose(images[1])
     wait(lambda: tab.run(ROWS) > 0)
     assert tab.run("document.getElementById('status').className") == ""
+
+
+def test_each_label_is_filtered_and_marked_by_its_own_threshold(folder, debugging_port, images):
+    thresholds = (0.05, 0.95, 0.25, 0.35, 0.45)
+    bundle = write_small(folder / "own", size=(64, 96), threshold=thresholds)
+    server = start(bundle, folder / "own_switches", max_batch=1)
+    server.wait_for("/ready", 200)
+    with opened(server, debugging_port) as tab:
+        assert float(tab.run("document.getElementById('threshold').value")) == 0.41  # their mean
+        tab.choose(images[0])
+        wait(lambda: "label" in tab.run(STATUS))
+        scores = server.classify(images[0].read_bytes(), threshold=0.0)["categories"]
+        reported = [c for c in scores if c["score"] > thresholds[c["id"]]]
+        own = [(c["name"], f"Reported above {thresholds[c['id']]:.3f}") for c in reported]
+        assert 0 < len(own) < len(scores)
+        assert marks(tab) == own
+        assert tab.run("[...document.querySelectorAll('.bar b')].map(b => b.style.left)") == [
+            f"{100 * thresholds[c['id']]:g}%" for c in reported
+        ]
+        slide(tab, 0.01)  # one for all
+        wait(lambda: len(marks(tab)) == len(scores))
+        assert {title for _, title in marks(tab)} == {"Reported above 0.010"}
+        tab.run("document.getElementById('own').click()")
+        assert marks(tab) == own
+    assert server.stop() == 0
+
+
+def marks(tab):
+    """Name and title of each label that is shown."""
+    item = "[item.querySelector('.name').textContent, item.title]"
+    rows = tab.run(f"[...document.querySelectorAll('#labels li')].map(item => {item})")
+    return [tuple(row) for row in rows]
