@@ -11,6 +11,10 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Most programs of tests run once or twice: compiled in half the time, they need not be fast. CI
+# compiles as usual for the slow tests.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # One folder per session, which pytest-xdist's workers and the processes that tests start inherit:
 # each program is compiled once, and nothing is written to the user's caches.
 IS_FIRST_PROCESS = "MLCLS_TEST_FOLDER" not in os.environ

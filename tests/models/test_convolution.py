@@ -8,11 +8,12 @@ import pytest
 from mlcls_jax.models.kernels.convolution import conv2d_by_rows, xla_conv2d
 from tests.helpers.commands import on_devices
 from tests.helpers.gradients import value_and_gradients
+from tests.helpers.tiers import pairs
+
+SHAPES = [(2, 8, 8, 4), (1, 7, 9, 3), (3, 4, 5, 1), (2, 1, 1, 2)]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("shape", [(2, 8, 8, 4), (1, 7, 9, 3), (3, 4, 5, 1), (2, 1, 1, 2)])
+@pytest.mark.parametrize(("shape", "stride", "size"), pairs(SHAPES, [1, 2], [1, 2, 3, 7]))
 def test_values_and_gradients_equal_those_of_xla(size, stride, shape):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)

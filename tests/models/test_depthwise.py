@@ -8,6 +8,7 @@ import pytest
 from mlcls_jax.models.kernels.convolution import xla_conv2d
 from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from tests.helpers.gradients import value_and_gradients
+from tests.helpers.tiers import pairs
 
 
 def grouped(x, kernel, stride):
@@ -15,9 +16,10 @@ def grouped(x, kernel, stride):
     return xla_conv2d(x, kernel[:, :, None], stride=stride, groups=x.shape[-1])
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("shape", [(2, 8, 8, 4), (1, 7, 9, 3), (3, 4, 5, 1), (2, 1, 1, 2)])
+SHAPES = [(2, 8, 8, 4), (1, 7, 9, 3), (3, 4, 5, 1), (2, 1, 1, 2)]
+
+
+@pytest.mark.parametrize(("shape", "stride", "size"), pairs(SHAPES, [1, 2], [1, 2, 3, 5]))
 def test_values_and_gradients_equal_the_grouped_convolution(size, stride, shape):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)

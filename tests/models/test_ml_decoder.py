@@ -11,8 +11,10 @@ from flax import nnx, traverse_util
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
 from mlcls_jax.models.weight_names import to_ours
 from tests.helpers.paddle_recipe import golden, images, weights
+from tests.helpers.tiers import slow
 
 GOLDEN = golden("ml_decoder_head")
+QUICK = ("c10_q100_4d", "c24_q24_depth2", "c24_q24_gelu_e96_h4", "c24_q24_selfattn", "c33_q20_4d")
 TAGS = sorted({key.partition("/")[0] for key in GOLDEN if key.endswith("/cfg")})
 
 
@@ -48,7 +50,7 @@ def load(head, arrays, dtype):
     return nnx.merge(graphdef, traverse_util.unflatten_dict(flat, sep="/"))
 
 
-@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("tag", [tag if tag in QUICK else slow(tag) for tag in TAGS])
 def test_logits_equal_the_original(tag):
     config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
     head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float32)
@@ -56,7 +58,9 @@ def test_logits_equal_the_original(tag):
     np.testing.assert_allclose(logits, GOLDEN[f"{tag}/logits"], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("tag", ["c200_q80_4d", "c24_q24_depth2", "c24_q24_gelu_e96_h4"])
+@pytest.mark.parametrize(
+    "tag", [slow("c200_q80_4d"), slow("c24_q24_depth2"), "c24_q24_gelu_e96_h4"]
+)
 def test_float64_logits_equal_the_original_to_ten_digits(tag):
     config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
     with jax.enable_x64(True):
@@ -84,7 +88,7 @@ def test_labels_that_share_a_query_differ_only_by_their_last_layer():
     assert head(images(1, 4, 4)[..., [0, 1, 2, 0]]).shape == (1, 6)
 
 
-@pytest.mark.parametrize("tag", ["c33_q20_4d", "c24_q24_depth2"])
+@pytest.mark.parametrize("tag", ["c33_q20_4d", slow("c24_q24_depth2")])
 def test_evidence_is_the_attention_of_the_last_layer(tag):
     """Re-derived: softmax of queries times keys of each head, as NumPy sees the weights."""
     config = json.loads(str(GOLDEN[f"{tag}/cfg"]))

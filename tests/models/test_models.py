@@ -23,6 +23,7 @@ from mlcls_jax.models.weight_names import to_theirs
 from mlcls_jax.models.weights import load
 from tests.helpers.captured import features_and_maps
 from tests.helpers.paddle_recipe import DATA, golden, images, weights
+from tests.helpers.tiers import slow
 
 GOLDENS = (
     "PP-LCNet_x0_25_ML",
@@ -44,6 +45,7 @@ LARGE_GOLDENS = (
     "ResNet152_ML",
 )
 SMALL = GOLDENS[2]
+QUICK = (GOLDENS[0], GOLDENS[5], GOLDENS[8])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def taps(name):
 
 
 @pytest.mark.parametrize(
-    "name", [*GOLDENS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE_GOLDENS)]
+    "name", [name if name in QUICK else slow(name) for name in (*GOLDENS, *LARGE_GOLDENS)]
 )
 def test_logits_and_features_equal_the_original(name):
     expected = golden(name)
@@ -96,8 +98,8 @@ def test_logits_and_features_equal_the_original(name):
     "name",
     [
         "CLIP_vit_base_patch16_448_ML__224x224_c80_q80_b2",
-        "CLIP_vit_base_patch16_448_ML__320x330_c80_q80_b1",  # sides that patches do not divide
-        pytest.param("CLIP_vit_base_patch16_448_ML", marks=pytest.mark.slow),
+        slow("CLIP_vit_base_patch16_448_ML__320x330_c80_q80_b1"),  # patches do not divide its sides
+        slow("CLIP_vit_base_patch16_448_ML"),
     ],
 )
 def test_clip_equals_the_original(name):
@@ -144,7 +146,7 @@ def test_resampled_positions_keep_a_constant_and_the_class_token():
     np.testing.assert_allclose(resampled[:, 1:], 3.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [SMALL, "PP-HGNetV2-B0_ML__193x257_c80_q80_b2"])
+@pytest.mark.parametrize("name", [SMALL, slow("PP-HGNetV2-B0_ML__193x257_c80_q80_b2")])
 def test_float64_logits_equal_the_originals_to_ten_digits(name):
     expected = golden(name)
     model = models.create(name.partition("__")[0], num_classes=80)
@@ -227,7 +229,13 @@ def test_backbone_dropout_zeroes_the_right_share_and_keeps_the_originals_scale()
 
 
 @pytest.mark.parametrize(
-    "name", ["PP-LCNet_x0_25_ML", "PP-HGNetV2-B0_ML", "ResNet18_ML", "CLIP_vit_base_patch32_224_ML"]
+    "name",
+    [
+        slow("PP-LCNet_x0_25_ML"),
+        slow("PP-HGNetV2-B0_ML"),
+        "ResNet18_ML",
+        slow("CLIP_vit_base_patch32_224_ML"),
+    ],
 )
 def test_bfloat16_computes_near_float32_and_keeps_numbers_in_float32(name):
     exact = models.create(name, num_classes=80)
@@ -244,8 +252,8 @@ def test_bfloat16_computes_near_float32_and_keeps_numbers_in_float32(name):
 @pytest.mark.parametrize(
     "name, strides, channels",
     [
-        ("PP-LCNet_x0_25_ML", (2, 2, 2, 2, 1), 1280),
-        ("PP-HGNetV2-B0_ML", (2, 2, 2, 2, 1), 2048),
+        slow("PP-LCNet_x0_25_ML", (2, 2, 2, 2, 1), 1280),
+        slow("PP-HGNetV2-B0_ML", (2, 2, 2, 2, 1), 2048),
         ("ResNet18_ML", (2, 1, 2, 2, 1), 512),
     ],
 )

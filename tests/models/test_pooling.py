@@ -6,12 +6,15 @@ import pytest
 
 from mlcls_jax.models.kernels.pooling import max_pool, xla_max_pool
 from tests.helpers.gradients import value_and_gradients
+from tests.helpers.tiers import pairs
+
+SHAPES = [(2, 8, 8, 4), (1, 7, 9, 3), (3, 4, 5, 1), (2, 1, 1, 2)]
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("shape", [(2, 8, 8, 4), (1, 7, 9, 3), (3, 4, 5, 1), (2, 1, 1, 2)])
-@pytest.mark.parametrize("draw", ["negative", "with many ties"])
+@pytest.mark.parametrize(
+    ("draw", "shape", "stride", "size"),
+    pairs(["negative", "with many ties"], SHAPES, [1, 2, 3], [2, 3]),
+)
 def test_values_and_gradients_are_those_of_xla(size, stride, shape, draw):
     rng = np.random.default_rng(0)
     x = -rng.random(shape) - 1 if draw == "negative" else rng.integers(0, 3, shape)

@@ -11,6 +11,7 @@ from mlcls_jax import models
 from mlcls_jax.models.weights import load
 from tests.helpers.captured import features_and_maps
 from tests.helpers.paddle_recipe import DATA
+from tests.helpers.tiers import slow
 
 # golden → our model, and the module of the backbone that gives timm's forward_features
 # B0 takes half of the tolerance: before the stem's max-pool timm pads with 0 where Paddle pads with
@@ -22,6 +23,7 @@ CASES = {
     "timm_hgnetv2_b6_r224": ("PP-HGNetV2-B6", "stage3"),
     "timm_resnet50_r224": ("ResNet50", "block15"),
 }
+QUICK = ("timm_lcnet_100_r224", "timm_hgnetv2_b0_r224")
 
 
 def draw(key, shape, kind, *, seed, gain):
@@ -59,7 +61,7 @@ def assert_near(ours, theirs):
     np.testing.assert_allclose(ours, theirs, atol=1e-3 * max(1.0, np.abs(theirs).max()), rtol=0)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case if case in QUICK else slow(case) for case in CASES])
 def test_logits_and_features_equal_timms(case):
     name, path = CASES[case]
     expected, state, images = read(case)
@@ -73,7 +75,7 @@ def test_logits_and_features_equal_timms(case):
     assert_near(np.asarray(model(images))[:, :50], expected["logits"])
 
 
-@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize("quick_gelu", [slow(False), True])
 def test_clip_towers_equal_timms(quick_gelu):
     expected, state, images = read(
         f"timm_vit_base_patch16_clip_{'quickgelu_' if quick_gelu else ''}224_r224"

@@ -26,6 +26,7 @@ from mlcls_jax.models.weights import load, save, to_foreign
 from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 from tests.helpers.paddle_recipe import golden, weight, weights
+from tests.helpers.tiers import slow
 
 NAME = "PP-LCNet_x0_25_ML"
 
@@ -403,7 +404,7 @@ def test_the_hub_says_which_package_it_needs():
 
 
 @pytest.mark.parametrize("origin", ["paddle", "timm"])
-@pytest.mark.parametrize("name", [NAME, "PP-LCNet_x0_25", "CLIP_vit_base_patch32_224"])
+@pytest.mark.parametrize("name", [NAME, "PP-LCNet_x0_25", slow("CLIP_vit_base_patch32_224")])
 def test_import_export_import_is_bit_identical(tmp_path, name, origin):
     model = models.create(name, num_classes=5, seed=3)
     table = model.network.foreign_names[origin]

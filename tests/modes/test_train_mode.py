@@ -84,6 +84,7 @@ def test_bad_steps_are_left_out_and_counted_up_to_a_limit(tmp_path):
     assert len(steps) == 4 and steps == list(range(steps[0], steps[0] + 4))
 
 
+@pytest.mark.slow
 def test_going_back_halves_the_rate_until_training_goes_on(tmp_path, caplog):
     # 1e6 is too much by far; after some halvings of 4e3 it is not.
     rates = DIVERGING | {"learning_rate": 4e3}
@@ -145,6 +146,7 @@ except PreemptedError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_signal_during_an_evaluation_saves_the_step_and_the_evaluation_comes_later(tmp_path):
     config = small(epochs=2)
     whole = run(config, tmp_path / "whole")
@@ -182,6 +184,7 @@ def step_of_next_stop(config: schema.Config, workdir: Path) -> int:
     return int(caught.value.message.split()[3])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_data_that_were_moved_but_not_with_others(tmp_path):
     workdir, data = tmp_path / "run", write_photos(tmp_path / "data", train=12)
     assert step_of_next_stop(photos(data), workdir) == 1
@@ -232,6 +235,7 @@ def test_steps_are_traced_into_the_workdir(tmp_path):
     assert list((tmp_path / "run/profile").rglob("perfetto_trace.json.gz"))
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_the_bundle_of_a_teacher(tmp_path):
     run(small(), tmp_path / "teacher")
     teacher = str(tmp_path / "teacher/best_model")

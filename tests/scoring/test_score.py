@@ -526,6 +526,7 @@ def test_packed_data_sets_are_read(bundle, truth, tmp_path):
         score(request(bundle, tmp_path / "packed", tmp_path / "none", split="test"))
 
 
+@pytest.mark.slow
 def test_pages_are_rows_of_their_own(bundle, photos, tmp_path):
     pages = [Image.open(photos / name) for name in ("a/00.png", "ab/01.png", "ab/02.png")]
     root = tmp_path / "in"

@@ -13,7 +13,9 @@ from tests.helpers.server_process import start, wait
 
 
 def test_a_server_with_a_key_answers_nothing_but_probes_without_it(tmp_path):
-    server = start(write_small(tmp_path / "bundle"), tmp_path / "switches", api_key="s3cret")
+    server = start(
+        write_small(tmp_path / "bundle"), tmp_path / "switches", api_key="s3cret", max_batch=1
+    )
     try:
         server.wait_for("/ready", 200)
         for path, status in [("/health", 200), ("/", 200), ("/metrics", 401), ("/settings", 401)]:
@@ -61,6 +63,7 @@ def test_signals_work_where_asyncio_has_none():
             signal.signal(number, handler)
 
 
+@pytest.mark.slow
 def test_a_server_stopped_while_it_compiles_ends_well(tmp_path):
     bundle = write_small(tmp_path / "bundle")
     server = start(bundle, tmp_path / "switches")
@@ -72,6 +75,6 @@ def test_a_server_waits_for_the_compiler_no_longer_than_for_answers(tmp_path):
     switches = tmp_path / "switches"
     switches.mkdir()
     (switches / "hold").touch()
-    server = start(write_small(tmp_path / "bundle"), switches, drain_timeout_s=1)
+    server = start(write_small(tmp_path / "bundle"), switches, drain_timeout_s=1, max_batch=1)
     wait((switches / "held").exists)
     assert server.stop() == 0

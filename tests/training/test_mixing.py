@@ -238,6 +238,7 @@ for kind in ALPHAS:
 """
 
 
+@pytest.mark.slow
 def test_two_devices_mix_as_one_does():
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",

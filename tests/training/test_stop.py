@@ -111,6 +111,7 @@ def test_while_it_compiles_the_bar_says_so_and_a_signal_ends_it(tmp_path):
     assert b"Stopped before the first step. Nothing is saved yet" in said
 
 
+@pytest.mark.slow
 def test_the_first_interruption_saves_the_step_in_hand(tmp_path):
     small = ("--config.model.name=PP-LCNet_x0_25", "--config.model.image_size=32")
     sizes = ("--config.train.batch_size=8", "--config.train.log_steps=1")

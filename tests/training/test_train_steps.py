@@ -20,6 +20,7 @@ from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep, make_loss
 from tests.helpers.paddle_recipe import SEED, golden, weights
+from tests.helpers.tiers import slow
 
 # lr_mult_list of the golden, stage by stage. Squeeze-excite is part of its stage.
 MULTIPLIERS = tuple(
@@ -170,7 +171,7 @@ def test_four_steps_equal_the_original_in_float32():
     np.testing.assert_allclose(losses, expected["loss_float32"], rtol=3e-3)
 
 
-@pytest.mark.parametrize("case", ["train_steps_lcnet_adamw", "train_steps_hgnet_b0_adamw"])
+@pytest.mark.parametrize("case", ["train_steps_lcnet_adamw", slow("train_steps_hgnet_b0_adamw")])
 def test_first_gradients_equal_the_original_in_float64(case):
     expected = golden(case)
     names = json.loads(str(expected["names"]))
