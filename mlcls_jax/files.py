@@ -9,6 +9,7 @@ import ctypes
 import errno
 import functools
 import glob
+import hashlib
 import json
 import logging
 import os
@@ -84,6 +85,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Give `path` this content, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

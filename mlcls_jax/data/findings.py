@@ -1,12 +1,13 @@
 """What the check of a data set finds: the types that the checker fills and the report shows."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mlcls_jax.files import place
+from mlcls_jax.files import replacing
 from mlcls_jax.readable import printable
 
 Severity = Literal["error", "warning", "note"]
@@ -247,21 +248,17 @@ class Collector:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
+        self._stack = ExitStack()
         self._groups: dict[str, Group] = {}
 
     def __enter__(self) -> "Collector":
         if self._file:
-            self._beside = self._file.with_name(f".{self._file.name}.tmp")
-            self._stream = self._beside.open("w", encoding="utf-8")
+            temporary = self._stack.enter_context(replacing(self._file))
+            self._stream = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
         return self
 
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
-        if self._file:
-            self._stream.close()
-            if failure:
-                self._beside.unlink()
-            else:
-                place(self._beside, self._file)
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.__exit__(*failure)
 
     def add(self, *findings: Finding) -> None:
         for finding in findings:

@@ -21,7 +21,6 @@ from mlcls_jax.data.shards import (
     encode_record,
     fault,
     read_manifest,
-    sha256,
 )
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError, raise_faults
@@ -261,7 +260,7 @@ def _write_shard(name: str, path: Path, items: Iterable[_Item], bar: tqdm) -> Sh
         file=name,
         images=len(digests) - len(left_out),
         bytes=path.stat().st_size,
-        sha256=sha256(path),
+        sha256=files.sha256(path),
         source_sha256=_joined(digests),
         left_out=left_out,
     )

@@ -12,7 +12,6 @@ A record is one image. Its bytes, little endian:
             content of the image file, up to the end
 """
 
-import hashlib
 import json
 import struct
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mlcls_jax import files
 from mlcls_jax.errors import DataError
 from mlcls_jax.parsing import shorten
 
@@ -154,13 +154,8 @@ def size_fault(folder: Path, shard: Shard) -> str | None:
 
 
 def fault(folder: Path, shard: Shard) -> str | None:
-    """What is wrong with a shard, its checksum included."""
-    if (found := size_fault(folder, shard)) is None and sha256(folder / shard.file) != shard.sha256:
-        found = f"{folder / shard.file}: damaged: its checksum is not that of {MANIFEST}"
+    """Say what is wrong with a shard, its checksum included."""
+    path = folder / shard.file
+    if (found := size_fault(folder, shard)) is None and files.sha256(path) != shard.sha256:
+        found = f"{path}: damaged: its checksum is not that of {MANIFEST}"
     return found
-
-
-def sha256(path: Path) -> str:
-    """The hexadecimal checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

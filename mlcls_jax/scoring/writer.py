@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlcls_jax import __version__, files
-from mlcls_jax.data.shards import sha256
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.results import Result
 from mlcls_jax.scoring.job import Job
@@ -90,7 +89,7 @@ def is_whole(job: Job, number: int) -> bool:
         return True
     except ValueError:
         return False
-    found = {f"{sha256(path)}  {path.name}" for path in there}
+    found = {f"{files.sha256(path)}  {path.name}" for path in there}
     return found == set(wanted.splitlines())
 
 

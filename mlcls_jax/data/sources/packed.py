@@ -4,7 +4,6 @@ import bisect
 import hashlib
 import itertools
 import logging
-import os
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +22,11 @@ from mlcls_jax.data.shards import (
     decode_record,
     parse_manifest,
     read_manifest,
-    sha256,
     size_fault,
 )
 from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError
+from mlcls_jax.remote import download, open_store, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -121,18 +120,10 @@ def _require_split(manifest: Manifest, name: str, place: str) -> None:
 
 def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
     """A folder of the cache, with the split's shards; those that it lacks are fetched."""
-    import fsspec
-
     place = f"{url}/{MANIFEST}"
-    try:
-        store, root = fsspec.core.url_to_fs(url)
+    with store_errors(place, DataError, "Check data.dir, and that you may read there."):
+        store, root = open_store(url)
         content = store.cat_file(f"{root}/{MANIFEST}")
-    except ImportError as error:
-        hint = "pip install gcsfs for gs://, s3fs for s3://"
-        raise DataError(f"{url}: cannot be read: {error}", hint) from error
-    except Exception as error:
-        hint = "Check data.dir, and that you may read there."
-        raise DataError(f"{place}: cannot be read: {error!r}", hint) from error
     manifest = parse_manifest(content, place)
     _require_split(manifest, split, place)
     # Named after what it holds, so that a data set packed anew is fetched anew.
@@ -150,17 +141,22 @@ def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
         raise DataError(told, "XDG_CACHE_HOME names another place for caches.")
 
     def fetch(shard: Shard) -> str | None:
-        # Beside its name, and the process's own: others may be fetching the same.
-        temporary = folder / f".{shard.file}.{os.getpid()}.tmp"
+        source = f"{url}/{shard.file}"
+
+        def check(file: Path) -> None:
+            if files.sha256(file) != shard.sha256:
+                raise DataError(f"{source}: damaged: its checksum is not that of {MANIFEST}")
+
         try:
-            store.get_file(f"{root}/{shard.file}", str(temporary))
-            if sha256(temporary) != shard.sha256:
-                return f"{url}/{shard.file}: damaged: its checksum is not that of {MANIFEST}"
-            files.place(temporary, folder / shard.file)
-        except Exception as error:  # noqa: BLE001 (as above)
-            return f"{url}/{shard.file}: cannot be fetched: {error!r}"
-        finally:
-            temporary.unlink(missing_ok=True)
+            download(
+                lambda path: store.get_file(f"{root}/{shard.file}", str(path)),
+                folder / shard.file,
+                check=check,
+            )
+        except DataError as error:
+            return error.message
+        except Exception as error:  # noqa: BLE001 (each store raises its own kinds)
+            return f"{source}: cannot be fetched: {error!r}"
         return None
 
     with ThreadPoolExecutor(DOWNLOADS) as pool:

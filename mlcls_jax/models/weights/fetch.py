@@ -6,15 +6,12 @@ is noticed, as is a changed byte in the cache.
 
 import hashlib
 import re
-import shutil
-import urllib.error
-import urllib.request
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
-from mlcls_jax import files, lazy
+from mlcls_jax import files, lazy, remote
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.paths import local_path
 
@@ -46,19 +43,22 @@ def local_file(source: str | Path) -> Path:
 
 
 def _download(url: str, digest: str) -> Path:
-    path = _kept(url, Path(urlsplit(url).path).name or "weights")
+    name = Path(urlsplit(url).path).name or "weights"
+    path = _kept(url, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        if digest and _sha256(path) != digest:
+        if digest and files.sha256(path) != digest:
             path.unlink()  # our own copy, and a wrong one
         else:
             _check(path, url, digest, path)
             return path
     try:
-        with files.replacing(path) as temporary:
-            _copy(url, temporary)
-            _check(temporary, url, digest, path)
-    except (OSError, ValueError) as error:  # URLError is an OSError
+        remote.download(
+            partial(remote.copy_from_web, url, title=name),
+            path,
+            check=lambda temporary: _check(temporary, url, digest, path),
+        )
+    except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)
         raise WeightsError(
             f"{url}: cannot be fetched: {reason}",
@@ -73,18 +73,13 @@ def _kept(address: str, name: str) -> Path:
     return files.cache_folder("weights") / f"{start}-{name}"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def _check(file: Path, address: str, digest: str, path: Path) -> None:
     """Compare a file with the digest given, or else with that of the first file of this address.
 
     Args:
       path: where the file is kept, or would be; `<path>.sha256` beside it holds the first digest.
     """
-    record, found = path.with_name(f"{path.name}.sha256"), _sha256(file)
+    record, found = path.with_name(f"{path.name}.sha256"), files.sha256(file)
     first = record.read_text(encoding="utf-8").strip() if record.exists() else None
     if digest and found != digest:
         raise WeightsError(f"{address}: its SHA-256 is {found}, not {digest}", "Fetch it again.")
@@ -96,17 +91,6 @@ def _check(file: Path, address: str, digest: str, path: Path) -> None:
         )
     if found != first:  # the first of this address, or one whose digest was given
         files.write_text(record, f"{found}\n")
-
-
-def _copy(url: str, target: Path) -> None:
-    with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as file:
-        size = int(response.headers.get("Content-Length") or 0)
-        with tqdm.wrapattr(
-            response, "read", total=size or None, desc=target.name[14:-4], disable=None
-        ) as reader:
-            shutil.copyfileobj(reader, file)
-    if size and target.stat().st_size != size:
-        raise ValueError(f"{target.stat().st_size} bytes came instead of {size}")
 
 
 def _from_hub(address: str) -> Path:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from mlcls_jax.data.image_files import IMAGE_SUFFIXES
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError, InputError
+from mlcls_jax.remote import store_errors
 from mlcls_jax.scoring.inputs import stores
 from mlcls_jax.scoring.inputs.kind import (
     IMAGE_COLUMNS,
@@ -73,7 +74,7 @@ def _files(source: str, columns: Columns, left_out: LeftOut) -> list[_File]:
 
 
 def _inspected(location: str, name: str, columns: Columns) -> _File:
-    with stores.open_file(location) as file, stores.store_errors(location, DataError):
+    with stores.open_file(location) as file, store_errors(location, DataError):
         try:
             with pq.ParquetFile(file) as parquet:
                 schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
@@ -146,7 +147,7 @@ def _rows(file: _File, start: int, stop: int) -> Iterator[Item]:
     try:
         # Buffered: else whole columns of a row group would be in memory.
         with (
-            stores.store_errors(file.location, DataError),
+            store_errors(file.location, DataError),
             stores.open_file(file.location) as opened,
             pq.ParquetFile(opened, buffer_size=1 << 20) as parquet,
         ):

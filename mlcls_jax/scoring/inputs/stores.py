@@ -1,15 +1,13 @@
 """Files on the disk and in stores that fsspec knows, such as s3:// and gs://."""
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import fsspec
+from typing import BinaryIO
 
 from mlcls_jax.data.left_out import LeftOut
-from mlcls_jax.errors import DataError, InputError, UserError
+from mlcls_jax.errors import DataError, InputError
+from mlcls_jax.remote import open_store, store_errors
 
 PARQUET = ".parquet"
 # Of single files; only asked of URLs, where nothing else tells a file from a folder.
@@ -32,7 +30,7 @@ def open_file(location: str) -> BinaryIO:
     try:
         with store_errors(location, InputError):
             if "://" in location:
-                store, path = _store_of(location)
+                store, path = open_store(location)
                 return store.open(path, "rb")
             return open(location, "rb")
     except OSError as error:
@@ -46,7 +44,7 @@ def read_url(url: str) -> bytes:
       DataError: it cannot be read.
     """
     with store_errors(url, DataError):
-        store, path = _store_of(url)
+        store, path = open_store(url)
         return store.cat_file(path)
 
 
@@ -60,7 +58,7 @@ def file_names(folder: str) -> list[str]:
     """
     if "://" in folder:
         with store_errors(folder, InputError):
-            store, root = _store_of(folder)
+            store, root = open_store(folder)
             root = root.rstrip("/")
             names = [path[len(root) + 1 :] for path in store.find(root)]
     else:
@@ -79,28 +77,3 @@ def with_suffix(
             yield name
         else:
             left_out.add(why, Path(name))
-
-
-@contextlib.contextmanager
-def store_errors(url: str, kind: type[UserError]) -> Iterator[None]:
-    """Turn whatever a store raises, each its own kinds of errors, into one of ours about `url`.
-
-    Errors of files on the disk pass unchanged.
-    """
-    if "://" not in url:
-        yield
-        return
-    try:
-        yield
-    except UserError:
-        raise
-    except ImportError as error:
-        hint = "pip install s3fs for s3://, gcsfs for gs://, aiohttp for https://"
-        raise kind(f"{url}: cannot be read: {error}", hint) from error
-    except Exception as error:
-        raise kind(f"{url}: cannot be read: {str(error) or repr(error)}") from error
-
-
-def _store_of(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system of a URL, and the path in it."""
-    return fsspec.core.url_to_fs(url)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax.errors import InputError
+from mlcls_jax.remote import store_errors
 from mlcls_jax.scoring.inputs import stores
 from mlcls_jax.scoring.inputs.kind import (
     IMAGE_COLUMNS,
@@ -42,7 +43,7 @@ def _names(source: str, columns: Columns) -> Iterator[str]:
 
 
 def _lines(source: str) -> Iterator[str]:
-    with stores.open_file(source) as file, stores.store_errors(source, InputError):
+    with stores.open_file(source) as file, store_errors(source, InputError):
         for number, line in enumerate(file, start=1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
