@@ -1,0 +1,243 @@
+"""What every model in the registry promises, and what a backbone of one file gets from that."""
+
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+from jax.extend.core import Literal
+from jax.sharding import AbstractMesh
+
+from mlcls_jax import models, parallel
+from mlcls_jax.commands import plan
+from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.config import Optimizer
+from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.inference.exports import onnx, stablehlo
+from mlcls_jax.models import registry
+from mlcls_jax.models.backbones.clip_vit import CLIPViTConfig
+from mlcls_jax.models.counting import count_macs
+from mlcls_jax.models.family import Parts
+from mlcls_jax.models.network import Network, Variables, flatten, unflatten
+from mlcls_jax.models.weight_names import to_ours, to_theirs
+from mlcls_jax.models.weights import load, save, to_foreign
+from mlcls_jax.planning.compile_report import report
+from mlcls_jax.planning.costs import Layout
+from mlcls_jax.training.optimizer import make_optimizer
+from tests.helpers import toy_backbone
+from tests.helpers.bundles import write_small
+from tests.helpers.tiers import slow
+
+NAMES = (*models.list_models(), "Toy_ML", "Toy")
+SMALL = {"PP-LCNet_x0_25", "PP-HGNetV2-B0", "ResNet18", "CLIP_vit_base_patch32_224", "Toy"}
+DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a division
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy():
+    """One line in the registry is all that a new backbone needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.FAMILIES, "Toy", toy_backbone.FAMILY)
+        tiny = CLIPViTConfig(width=32, depth=2, num_heads=2, grid=2)
+        patch.setitem(registry.FAMILIES["CLIP"].variants, "CLIP_tiny", tiny)
+        yield
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def network(request):
+    return network_of(request.param)
+
+
+def network_of(name):
+    return Network.of(ModelConfig(name=name, num_classes=80))
+
+
+def under(part, path):
+    return f"{path}/".startswith(f"backbone/{part}/")
+
+
+def test_parts_hold_every_parameter_and_each_block_is_one_deeper_than_the_next(network):
+    parts, flat = network.outline.backbone.parts, flatten(network.abstract)
+    levels = [parts.outputs, *reversed(parts.stages), parts.stem]
+    assert parts.stages and parts.stem
+    for depth, level in enumerate(levels):
+        for part in level:
+            held = {path: network.depths[path] for path in flat if under(part, path)}
+            assert held and set(held.values()) == {depth}, part
+    assert network.depths.keys() == {path for path in flat if path.startswith("backbone/")}
+
+
+def test_tensor_devices_divide_what_they_share(network):
+    shapes = flatten(network.abstract)
+    for path, axis in network.tensor_axes.items():
+        assert all(shapes[path].shape[axis] % count == 0 for count in DIVISORS), path
+    placed = flatten(
+        parallel.shardings(network.abstract, AbstractMesh((1, 1, 2), parallel.AXES),
+                           network.tensor_axes)
+    )  # fmt: skip
+    shared = {path: x.spec.index("tensor") for path, x in placed.items() if "tensor" in x.spec}
+    large = {p for p in network.tensor_axes if shapes[p].size >= parallel.MIN_SHARDED}
+    assert shared == {path: network.tensor_axes[path] for path in large}
+    assert bool(shared) or not network.has_evidence  # an ML-Decoder shares its matrices
+
+
+def test_every_tensor_has_one_name_and_one_shape_in_files_of_each_origin(network):
+    flat = flatten(network.abstract)
+    assert network.foreign_names
+    for table in network.foreign_names.values():
+        assert table.keys() == flat.keys()
+        keys = [key for foreign in table.values() for key in foreign.keys]
+        assert len(keys) == len(set(keys))
+        for path, foreign in table.items():
+            array = np.broadcast_to(np.float32(0), flat[path].shape)
+            there = to_theirs(array, foreign.layout)
+            assert to_ours(there, foreign.layout, array.shape).shape == array.shape, path
+
+
+def test_the_head_states_where_features_enter_and_which_vector_counts_the_labels(network):
+    flat, head = flatten(network.abstract), network.outline.head
+    assert flat[f"head/{head.entry}"].shape[-2] == network.outline.backbone.channels
+    assert flat[f"head/{head.label_bias}"].shape == (80,)
+
+
+VARIANTS = [name for name in NAMES if not name.endswith("_ML")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in SMALL else slow(name) for name in VARIANTS],
+)
+def test_blocks_are_met_in_their_order_and_each_is_recomputed_when_asked(name):
+    network = network_of(name)
+    parts = network.outline.backbone.parts
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+
+    def trace(remat):
+        apply = partial(replace(network, remat=remat).apply, train=True)
+        return jax.make_jaxpr(apply)(network.abstract, image).jaxpr
+
+    plain, recomputed = trace(False), trace(True)
+    names = dict(zip(plain.invars[:-1], paths_of(network), strict=True))
+    used = [v for e in plain.eqns for v in e.invars if not isinstance(v, Literal) and v in names]
+    order = list(dict.fromkeys(names[v] for v in used))  # of their first uses
+    levels = [
+        [order.index(path) for path in order if any(under(part, path) for part in level)]
+        for level in (parts.stem, *parts.stages, parts.outputs)
+        if level
+    ]
+    assert all(max(one) < min(other) for one, other in pairwise(levels))
+    count = [sum("remat" in e.primitive.name for e in j.eqns) for j in (plain, recomputed)]
+    assert count == [0, sum(map(len, parts.stages))]
+
+
+def paths_of(network):
+    """All paths in the order in which a traced function takes their arrays."""
+    leaves = jax.tree_util.tree_flatten_with_path(network.abstract)[0]
+    return [jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in leaves]
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_layer_decay_gives_each_block_the_same_share_of_the_next_ones_rate(name):
+    network = network_of(name)
+    parts, flat = network.outline.backbone.parts, flatten(network.abstract)
+    scalars = unflatten(dict.fromkeys(flat, jnp.zeros(())), network.abstract).params
+    network = replace(network, abstract=Variables(scalars, {}))
+    options = Optimizer(name="momentum", weight_decay=0.0, layer_decay=0.5)
+    optimizer = make_optimizer(options, lambda _: 1.0, network)
+    ones = jax.tree.map(jnp.ones_like, scalars)
+    updates = flatten(Variables(optimizer.update(ones, optimizer.init(scalars), scalars)[0], {}))
+    rates = [
+        {float(-u) for path, u in updates.items() if under(part, path)} - {0.0}  # not trained
+        for level in (parts.stem, *parts.stages)
+        for part in level[-1:]
+    ]
+    assert rates == [{0.5 ** (len(rates) - i)} for i in range(len(rates))]
+
+
+def test_a_parameter_outside_the_parts_is_refused():
+    parts = Parts(stem=("a",), stages=(("b",), ("c", "d/e")), outputs=("f",))
+    found = parts.depths(["a/kernel", "b", "d/e/kernel", "f"])
+    assert found == {"a/kernel": 3, "b": 2, "d/e/kernel": 1, "f": 0}
+    with pytest.raises(ValueError, match=r"^d/kernel: is in 0 of the parts"):
+        parts.depths(["a/kernel", "d/kernel"])
+
+
+@pytest.mark.parametrize("name", sorted(f"{name}_ML" for name in SMALL))
+def test_counted_operations_are_those_of_the_compiler(name):
+    network, image = network_of(name), jax.ShapeDtypeStruct((1, 448, 448, 3), jnp.float32)
+    scores = jax.jit(lambda variables, images: network.apply(variables, images)[0])
+    flops = scores.lower(network.abstract, image).cost_analysis()["flops"]
+    assert flops == pytest.approx(2 * count_macs(network, 448), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PP-LCNet_x0_25", "PP-LCNet_x0_25_ML", "PP-HGNetV2-B0", "ResNet18", "CLIP_tiny",
+     "CLIP_tiny_ML", "Toy", "Toy_ML"],
+)  # fmt: skip
+def test_import_export_import_is_bit_identical(tmp_path, name):
+    model = models.create(name, num_classes=5, seed=3)
+    for origin in sorted({"paddle", "timm"} & model.network.foreign_names.keys()):
+        table = model.network.foreign_names[origin]
+        flat = {
+            path: np.full(value.shape, table[path].constant, np.float32)
+            if table[path].key is None
+            else np.random.default_rng(0).normal(size=value.shape).astype(np.float32)
+            for path, value in flatten(model.variables).items()
+        }
+        load(model, flat)
+        first = to_foreign(model, origin)
+        for path in (tmp_path / "w.pdparams", tmp_path / "w.safetensors"):
+            save(model, path, origin)
+            other = models.create(name, num_classes=5, seed=4)
+            loaded = load(other, path)
+            assert loaded.origin == origin and not loaded.initial and not loaded.ignored
+            second = to_foreign(other, origin)
+            assert second.keys() == first.keys()
+            for key in first:
+                np.testing.assert_array_equal(first[key], second[key])
+
+
+# Attention is a dozen nodes; everywhere else a layer is a convolution, an activation and a sum.
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [("PP-LCNet_x0_25_ML", 3), ("PP-HGNetV2-B0", 3), ("ResNet18", 3), ("CLIP_tiny_ML", 6),
+     ("Toy", 3)],
+)  # fmt: skip
+def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
+    bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))
+    layers = sum(path.endswith("kernel") for path in bundle.model.network.initial)
+    scores = partial(bundle.scores, bundle.model.variables)
+    assert len(onnx.convert(scores, bundle.image_size).graph.node) <= bound * layers
+
+
+@pytest.mark.parametrize("name", ["Toy", "Toy_ML"])
+def test_a_new_backbone_is_exported(name, tmp_path):
+    bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    expected = np.asarray(bundle.scores(bundle.model.variables, images))
+    stablehlo.write(bundle, tmp_path / "model.stablehlo")
+    given = stablehlo.load(tmp_path / "model.stablehlo")(images)
+    np.testing.assert_allclose(given, expected, atol=1e-4)
+    session = onnxruntime.InferenceSession(onnx.export_onnx(bundle, tmp_path / "model.onnx"))
+    np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
+
+
+def test_a_new_backbone_is_planned():
+    command = "--model Toy_ML --kind v5e --chips 4 --tensor 2 --size 64 --no-compile"
+    table = plan.run(command.split())
+    assert "Toy_ML, 64 x 64, 80 labels" in table and "activations" in table
+    counted = plan.count(ModelConfig(name="Toy", num_classes=7, image_size=(64, 64)))
+    # Of each pair of layers on 4 x 4, 2 x 2 cells and so on: what goes in and what comes out.
+    assert counted.exchanged == 2 * 64 * (16 * 16 + 8 * 8 + 4 * 4) * 4
+
+
+@pytest.mark.slow
+def test_the_plan_of_a_new_backbone_is_what_its_step_compiles_to():
+    model = ModelConfig(name="Toy", num_classes=7, image_size=(64, 64))
+    compiled = report(model, Layout(1, 1, 1), batch=2)
+    assert compiled.flops / 2 == pytest.approx(plan.count(model).flops, rel=0.25)
