@@ -1,4 +1,4 @@
-"""What a prediction returns: a dict of the labels found, which prints, draws and saves itself."""
+"""The result of a prediction: a dict of the labels found, which prints, draws and saves itself."""
 
 import io
 import json

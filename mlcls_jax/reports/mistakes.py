@@ -1,4 +1,4 @@
-"""Where a model is wrong: its most confident mistakes, and which labels it takes for which."""
+"""The most confident mistakes of a model, and the labels that it takes for one another."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,31 +28,31 @@ _CHUNK = 2**22  # decisions worked on at a time
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a model says of N images and K labels, and what is true."""
+    """The decisions of a model about N images and K labels, and the truth."""
 
     scores: np.ndarray  # float32 [N, K]
     targets: np.ndarray  # [N, K], -1 for not annotated
-    threshold: np.ndarray | None  # float32 [K]; None: one label an image, the best is reported
+    threshold: np.ndarray | None  # float32 [K]; None: one label per image, the best is reported
 
     def chunks(self) -> list[slice]:
-        """Slices of rows, so that what is made of them stays small."""
+        """Return slices of rows, so that what is made of them stays small."""
         size = max(1, _CHUNK // self.scores.shape[1])
         return [slice(start, start + size) for start in range(0, len(self.scores), size)]
 
     def reported(self, rows: slice | np.ndarray) -> np.ndarray:
-        """The labels that these rows are given: bool [n, K]."""
+        """Return the labels that these rows are given: bool [n, K]."""
         scores = self.scores[rows]
         if self.threshold is None:
             return scores.argmax(1)[:, None] == np.arange(scores.shape[1])
         return scores > self.threshold
 
     def false(self, rows: slice) -> np.ndarray:
-        """Reported, but absent: bool [n, K]."""
+        """Return where labels are reported, but absent: bool [n, K]."""
         targets = self.targets[rows]
         return self.reported(rows) & (targets >= 0) & (targets < 1)
 
     def missed(self, rows: slice) -> np.ndarray:
-        """Present, but not reported: bool [n, K]."""
+        """Return where labels are present, but not reported: bool [n, K]."""
         return ~self.reported(rows) & (self.targets[rows] >= 1)
 
 
@@ -65,7 +65,7 @@ class Mistake(NamedTuple):
 
 
 def confident_mistakes(decisions: Decisions, *, missed: bool) -> list[Mistake]:
-    """Labels reported falsely at the highest scores, or missed at the lowest: the worst first.
+    """Return labels reported falsely at the highest scores, or missed at the lowest, worst first.
 
     An image is shown once, and a label a few times, so that one bad label does not fill the page.
     """
@@ -92,7 +92,7 @@ def confident_mistakes(decisions: Decisions, *, missed: bool) -> list[Mistake]:
 
 
 class Confusion(NamedTuple):
-    """How often a label was reported falsely where another one was missed."""
+    """Counts of images where one label was missed and another one reported falsely."""
 
     missed: np.ndarray  # [a] labels, those that were missed most often first
     instead: np.ndarray  # [b] labels, those that were reported falsely most often first
@@ -101,7 +101,7 @@ class Confusion(NamedTuple):
 
 
 def confusion(decisions: Decisions) -> Confusion:
-    """Counts for the labels with the most mistakes, at most `MAX_CONFUSED` on either side."""
+    """Count for the labels with the most mistakes, at most `MAX_CONFUSED` on either side."""
     chunks = decisions.chunks()
     misses = sum(decisions.missed(rows).sum(0) for rows in chunks)
     falses = sum(decisions.false(rows).sum(0) for rows in chunks)
@@ -118,7 +118,7 @@ def confusion(decisions: Decisions) -> Confusion:
 
 
 class Illustration(NamedTuple):
-    """What is shown of one mistake."""
+    """The pictures of one mistake."""
 
     name: str
     picture: Image.Image | None
@@ -127,14 +127,14 @@ class Illustration(NamedTuple):
 
 
 class Illustrator:
-    """Reads the images of a few mistakes once more, and draws where the model looked."""
+    """A reader of the images of a few mistakes, which draws where the model looked."""
 
     def __init__(self, bundle: Bundle, source: Source, indices: np.ndarray | None) -> None:
         """`indices` [N] are the places of the rows in the source; None: not known."""
         self.bundle, self.source, self.indices = bundle, source, indices
 
     def __call__(self, mistakes: Sequence[Mistake]) -> list[Illustration]:
-        """One for each of at most `MAX_MISTAKES`."""
+        """Return one for each of at most `MAX_MISTAKES`."""
         if self.indices is None:
             return [Illustration("", None, None, "which image is not known") for _ in mistakes]
         images: list[np.ndarray | str] = []
@@ -165,7 +165,7 @@ class Illustrator:
         return Illustration(name, picture, evidence, None)
 
     def _maps(self, images: Sequence[np.ndarray | str]) -> Sequence[np.ndarray | None]:
-        """Evidence [Q, h, w] of each image, by one program for every number of them."""
+        """Return evidence [Q, h, w] of each image, by one program for every number of them."""
         if not self.bundle.model.network.has_evidence:
             return [None] * len(images)
         height, width = self.bundle.image_size

@@ -19,7 +19,7 @@ RIGHT, WRONG = (0, 110, 50), (190, 30, 30)
 def write_pictures(
     count: int, validation: Source, best_model: Path, workdir: Path
 ) -> dict[str, str]:
-    """`predictions.png`: the first images of the validation set, predicted and true labels.
+    """Write `predictions.png`: the first validation images, predicted and true labels.
 
     For a source without files of its own, also a folder `samples` with these images.
 
@@ -53,7 +53,7 @@ def write_pictures(
 
 
 def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, image and target of the first `count` examples, unreadable ones left out."""
+    """Return name, image and target of the first `count` examples, unreadable ones left out."""
     found = []
     for index in range(len(source)):
         if len(found) == count:

@@ -85,7 +85,7 @@ class Batcher:
             _fail(jobs, error)
 
     def _take(self) -> tuple[bool, list[_Job]] | None:
-        """The next images of one kind, oldest first; None: closing, and none is left."""
+        """Return the next images of one kind, oldest first; None: closing, and none is left."""
         with self._changed:
             while True:
                 waiting = {kind: jobs for kind, jobs in self._queues.items() if jobs}

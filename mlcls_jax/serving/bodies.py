@@ -11,7 +11,7 @@ MAX_DISCARDED = 256 * 2**20  # bytes read and dropped, so that the sender hears 
 
 
 class Meter:
-    """How many bytes of requests are held now, of all those that may be."""
+    """A count of the bytes of requests that are held now, with a limit."""
 
     def __init__(self, limit: float) -> None:
         self._rest = limit
@@ -41,7 +41,7 @@ class Body:
         self._held = 0
 
     async def read(self) -> bytes:
-        """All of it.
+        """Return all of it.
 
         Raises:
           HTTPException: it is too large (413), too slow (408), or one too many (503).
@@ -68,7 +68,7 @@ class Body:
             raise refusal or HTTPException(408, late) from error
 
     def close(self) -> None:
-        """Count its bytes no more."""
+        """Stop counting its bytes."""
         self._meter.take(-self._held)
         self._held = 0
 

@@ -54,7 +54,7 @@ class Decoders:
     async def decode(
         self, data: bytes, *, size: tuple[int, int], drawn_side: int | None
     ) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """The picture in `size`, as in evaluation; with `drawn_side`, also one at most so long.
+        """Return the picture in `size`, as in evaluation, and one at most `drawn_side` long, if any.
 
         Raises:
           DataError: it is no picture, too large, damaged, or broke its decoder.
@@ -89,12 +89,12 @@ class _Group:
         self._is_closed = False
 
     def start(self) -> None:
-        """Have all processes ready."""
+        """Start all processes that are missing."""
         while len(self._idle) < self._width:
             self._idle.append(self._start())
 
     async def ask(self, job: dict[str, Any], data: bytes) -> _Answer:
-        """The answer to a job, which may be that it took too long.
+        """Return the answer to a job, which may be that it took too long.
 
         Raises:
           DataError: the process has ended.
@@ -151,7 +151,7 @@ class _Process:
         self._jobs, self._answers = self._process.stdin, self._process.stdout
 
     def ask(self, head: bytes, data: bytes) -> _Answer:
-        """The answer to a job, and its arrays; waits as long as it takes, or until `kill`."""
+        """Return the answer to a job, and its arrays, however long it takes, or until `kill`."""
         try:
             self._jobs.write(head)
             self._jobs.write(data)

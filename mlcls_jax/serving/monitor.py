@@ -58,5 +58,5 @@ class Monitor:
         self._queue_length.set_function(length)
 
     def text(self) -> bytes:
-        """All numbers, of `CONTENT_TYPE`."""
+        """Return all numbers, of `CONTENT_TYPE`."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What a server may be told, and the command line's arguments for it."""
+"""Options of a server, and the command line's arguments for them."""
 
 import argparse
 import math
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(arguments: argparse.Namespace) -> Options:
-    """The options that a parser of `add_arguments` has read; the key may be in the environment."""
+    """Return the options that a parser of `add_arguments` has read, and the environment's key."""
     given = {f.name: getattr(arguments, f.name) for f in fields(Options)}
     if given["api_key"] is None:
         given["api_key"] = os.environ.get(API_KEY)
