@@ -54,7 +54,7 @@ class Decoders:
     async def decode(
         self, data: bytes, *, size: tuple[int, int], drawn_side: int | None
     ) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """Return the picture in `size`, as in evaluation, and one at most `drawn_side` long, if any.
+        """Return the picture in `size`, as in evaluation, and any that is to be drawn.
 
         Raises:
           DataError: it is no picture, too large, damaged, or broke its decoder.
