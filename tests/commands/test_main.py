@@ -13,6 +13,7 @@ from mlcls_jax import usage
 from mlcls_jax.commands.mode import summary
 from mlcls_jax.modes.predict import PredictResult
 from mlcls_jax.modes.train_result import TrainResult
+from tests.helpers.commands import forked
 from tests.helpers.photos import write_lines, write_photos
 
 REPOSITORY = Path(__file__).parents[2]
@@ -20,9 +21,11 @@ CONFIG = "--config=configs/lcnet.py"
 PHOTOS = "--config=configs/lcnet.py:mlcls"
 
 
-def run(*arguments: str, program: tuple[str, ...] = ("-m", "mlcls_jax.main"), **environment: str):
+def run(*arguments: str, program: tuple[str, ...] = (), **environment: str):
+    if not program and not environment:
+        return forked(REPOSITORY / "mlcls_jax/main.py", *arguments)
     return subprocess.run(
-        [sys.executable, *program, *arguments],
+        [sys.executable, *(program or ("-m", "mlcls_jax.main")), *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
         capture_output=True,

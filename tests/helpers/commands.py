@@ -1,29 +1,85 @@
-"""The console command in a process of its own."""
+"""The console command in processes of its own."""
 
+import atexit
+import functools
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 
+# Imports once what commands need, and then is each command by a fork of itself: importing takes
+# longer than what most tests ask for.
+FORKS = """
+import json, os, sys, traceback
+import mlcls_jax.commands.predict, mlcls_jax.commands.score, mlcls_jax.modes.train
+from mlcls_jax import main
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(os.open(asked["streams"][stream - 1], os.O_WRONLY), stream)
+        os.chdir(asked["cwd"])
+        os.environ.update(asked["environment"])
+        sys.argv, code = asked["argv"], 0
+        try:
+            main.run()
+        except SystemExit as ended:
+            code = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush(), sys.stderr.flush(), os._exit(code)  # tearing down takes long
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@functools.cache
+def _forks() -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        # The command would start anew for huge pages, were nothing said of them.
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "GLIBC_TUNABLES": ""},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.kill)
+    return process
+
+
+def forked(*argv: Any, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command line of the console command; `argv[0]` is its name.
+
+    JAX is imported already: variables that it reads at its import come too late.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder) / name for name in ("out", "err")]
+        for stream in streams:
+            stream.touch()
+        given = [str(word) for word in argv]
+        asked = {"argv": given, "cwd": cwd, "streams": streams, "environment": environment}
+        forks = _forks()
+        print(json.dumps(asked, default=str), file=forks.stdin, flush=True)
+        code = int(forks.stdout.readline())
+        texts = [stream.read_text(encoding="utf-8") for stream in streams]
+    return subprocess.CompletedProcess(given, code, *texts)
+
 
 def mlcls(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess:
-    """`mlcls` with these arguments, in the folder `cwd`."""
-    program = "import sys; from mlcls_jax import main; sys.argv[0] = 'mlcls'; main.run()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-    )
+    """Run `mlcls` with these arguments in the folder `cwd`."""
+    return forked("mlcls", *arguments, cwd=cwd)
 
 
 def on_devices(count: int, program: str) -> str:
-    """What a program prints that sees so many devices."""
+    """Return what a program prints that sees so many devices."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=REPOSITORY,

@@ -13,6 +13,7 @@ from mlcls_jax import files
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.inference.results import Result
 from tests.helpers.bundles import write_images, write_small
+from tests.helpers.tiers import slow
 
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 54321  # a user without an entry in any list, as containers have them
@@ -100,7 +101,7 @@ print(sorted(p.name for p in folder.iterdir()), (folder / "a.txt").read_text(), 
     ("more", "options"),
     [
         ("--use_hpip", {"unset": ("HOME", "XDG_CACHE_HOME"), "program": ("-c", AS_NOBODY)}),
-        ("--threshold=0", {"XDG_CACHE_HOME": "/dev/null/cache"}),
+        slow("--threshold=0", {"XDG_CACHE_HOME": "/dev/null/cache"}),
     ],
     ids=["no HOME", "no cache"],
 )
@@ -115,7 +116,7 @@ def test_predicting_needs_no_cache(place, more, options):
     "environment",
     [
         {"PYTHONIOENCODING": "ascii"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        slow({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
     ],
     ids=["ascii", "C locale"],
 )
@@ -149,7 +150,7 @@ result.print(format_json=False)
         assert "caf" in line
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", slow("utf-8")])
 def test_messages_about_any_file_name_are_printed(tmp_path, encoding):
     done = subprocess.run(
         [

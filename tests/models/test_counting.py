@@ -16,6 +16,7 @@ from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs, count_parameters, feature_map, summarize
 from mlcls_jax.models.kernels.convolution import xla_conv2d
+from tests.helpers.commands import forked
 
 # Of the originals with 80 labels and 80 queries: parameters; GMACs of the backbone at 224 and at
 # 448, and of the head at 448, counted by hand.
@@ -125,19 +126,15 @@ def test_a_pattern_that_matches_nothing_is_named_with_the_nearest_model():
     assert caught.value.hint == "Did you mean PP-LCNet_x1_0_ML?"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "mlcls_jax.main", "models", *arguments],
+def test_the_command_prints_the_table():
+    done = subprocess.run(
+        [sys.executable, "-m", "mlcls_jax.main", "models", "PP-LCNet_x1_0*"],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"JAX_PLATFORMS": "none"},  # no device is asked for
         capture_output=True,
         text=True,
         timeout=120,
     )
-
-
-def test_the_command_prints_the_table():
-    done = run("PP-LCNet_x1_0*")
     assert (done.returncode, done.stderr) == (0, "")
     title, _, *rows = done.stdout.splitlines()
     assert "80 labels" in title and "GMACs" in title and "multiply-accumulates" in title
@@ -154,14 +151,14 @@ def single_spaced(row: str) -> str:
 
 
 def test_a_useless_pattern_is_one_message():
-    done = run("nothing*")
+    done = forked("mlcls", "models", "nothing*")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: no model matches 'nothing*'\n")
     assert "Traceback" not in done.stderr
 
 
 def test_two_patterns_are_refused():
-    done = run("a", "b")
+    done = forked("mlcls", "models", "a", "b")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: mlcls models [-h] [pattern]\n")
     assert "Traceback" not in done.stderr

@@ -1,10 +1,7 @@
 """mode=check_dataset from conversion to report: what it writes, prints and exits with."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from PIL import Image
 from mlcls_jax import config as schema
 from mlcls_jax.errors import CheckFailedError, ConvertFailedError, DataError
 from mlcls_jax.modes.check_dataset import check_dataset
+from tests.helpers.commands import forked
 from tests.helpers.photos import write_image, write_lines, write_photos
 
 ROOT = Path(__file__).parents[2]
@@ -34,18 +32,9 @@ def config_of(root: Path, **options) -> schema.Config:
 
 
 def run(root: Path, workdir: Path, *options: str, code: int):
-    command = [
-        *(sys.executable, "-m", "mlcls_jax.main", "--config=configs/lcnet.py:mlcls"),
-        *(f"--workdir={workdir}", "--config.mode=check_dataset", f"--config.data.dir={root}"),
-    ]
-    done = subprocess.run(
-        [*command, *options],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = ["mlcls", "--config=configs/lcnet.py:mlcls", f"--workdir={workdir}"]
+    command += ["--config.mode=check_dataset", f"--config.data.dir={root}"]
+    done = forked(*command, *options)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done, json.loads((workdir / "check_dataset_result.json").read_text())

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests.helpers.commands import forked
+
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config.data.epoch_size=64",
@@ -46,11 +48,8 @@ def environment(**more):
 
 
 def run(workdir, *options, code=0, config="configs/lcnet.py", **env):
-    """Run to the end; the exit code must be `code`. Gives the standard output and error."""
-    done = subprocess.run(
-        command(workdir, *options, config=config),
-        cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    """Run to the end; return standard output and error. The exit code must be `code`."""
+    done = forked("mlcls", *command(workdir, *options, config=config)[3:], **env)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout, done.stderr
@@ -75,7 +74,12 @@ def final_state(workdir):
 def finished(tmp_path_factory):
     """A run that was never interrupted, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "straight"
-    return workdir, run(workdir, *SMALL)
+    done = subprocess.run(
+        command(workdir, *SMALL),
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workdir, (done.stdout, done.stderr)
 
 
 def test_training_leaves_all_that_it_promises(finished):
@@ -224,6 +228,7 @@ OWN = (
 )
 
 
+@pytest.mark.slow
 def test_own_images_train_on_two_devices_and_broken_ones_are_named_or_left_out(tmp_path):
     data = write_dataset(tmp_path / "data")
     broken = data / "images" / "3.jpg"

@@ -107,6 +107,7 @@ def test_going_back_ends_after_its_limit(tmp_path):
     assert len(nonfinite(tmp_path / "run")) == 3
 
 
+@pytest.mark.slow
 def test_a_run_whose_time_is_over_saves_the_step_and_goes_on_the_same(tmp_path):
     whole = run(small(epochs=1), tmp_path / "whole")
     limited = small(epochs=1, train={"time_limit": 0.0})

@@ -71,6 +71,7 @@ def test_a_server_stopped_while_it_compiles_ends_well(tmp_path):
     assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_server_waits_for_the_compiler_no_longer_than_for_answers(tmp_path):
     switches = tmp_path / "switches"
     switches.mkdir()
