@@ -55,5 +55,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         told = action.help or ""
-        is_plain = action.default in (None, False, ()) and "None:" not in told
+        is_plain = (
+            any(action.default is plain for plain in (None, False, ())) and "None:" not in told
+        )
         return told if is_plain or "(default" in told else super()._get_help_string(action)

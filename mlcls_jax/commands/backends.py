@@ -1,5 +1,6 @@
 """`mlcls backends MODEL_DIR`: what each backend and precision gains here, and what it costs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,12 +8,25 @@ import jax
 import numpy as np
 
 from mlcls_jax import usage
+from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.backends import BACKENDS, open_backend
 from mlcls_jax.inference.backends.fastest import machine, measure
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.exports.verify import read_images
-from mlcls_jax.paths import local
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a user asks for."""
+
+    model_dir: str = option(
+        REQUIRED, "bundle, best_model for instance", path="local", positional=True
+    )
+    batch_size: int = option(16, "images computed together", min=1)
+    images: str | None = option(
+        None, "image or folder, of which up to 64; None: parts of two photographs", path="local"
+    )
 
 
 class Row(NamedTuple):
@@ -40,21 +54,8 @@ def run(argv: list[str]) -> str:
         "Speed of each backend and precision, and how scores change from those of JAX in float32.",
         "backends runs/demo/best_model --images runs/demo/samples",
     )
-    parser.add_argument(
-        "model_dir",
-        metavar="MODEL_DIR",
-        type=local("MODEL_DIR"),
-        help="bundle, best_model for instance",
-    )
-    parser.add_argument("--batch_size", type=int, default=16, help="images computed together")
-    parser.add_argument(
-        "--images",
-        type=local("--images"),
-        help="image or folder, of which up to 64; None: parts of two photographs",
-    )
-    args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        parser.error(f"--batch_size {args.batch_size}: must be above 0")
+    add_arguments(parser, Arguments)
+    args = from_arguments(Arguments, parser.parse_args(argv))
     bundle = read_bundle(Path(args.model_dir))
     images = read_images(args.images, bundle.image_size)
     rows, missing = compare(bundle, images, batch_size=args.batch_size)

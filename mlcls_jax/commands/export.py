@@ -1,11 +1,32 @@
 """`mlcls export MODEL_DIR`: a bundle as files for other runtimes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlcls_jax import config as schema
 from mlcls_jax import usage
+from mlcls_jax.config import (
+    EXPORT_FORMATS,
+    REQUIRED,
+    Export,
+    add_arguments,
+    from_arguments,
+    option,
+)
 from mlcls_jax.inference import exports
-from mlcls_jax.paths import local
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a user asks for."""
+
+    model_dir: str = option(
+        REQUIRED, "bundle, best_model for instance", path="local", positional=True
+    )
+    format: str = option(",".join(Export.formats), f"some of {','.join(EXPORT_FORMATS)}")
+    output: str = option(REQUIRED, "folder for the files", path="local", metavar="DIR")
+    images: str | None = option(
+        None, "image or folder to compare scores on; None: parts of two photographs", path="local"
+    )
 
 
 def run(argv: list[str]) -> str:
@@ -15,36 +36,13 @@ def run(argv: list[str]) -> str:
       UserError: as `export`.
       SystemExit: the arguments are wrong, or ask for help.
     """
-    defaults = schema.Export()
     parser = usage.parser(
         "export",
         "Write a bundle as files for other runtimes, each checked by its runtime.",
         "export runs/demo/best_model --format onnx --output exported",
     )
-    parser.add_argument(
-        "model_dir",
-        metavar="MODEL_DIR",
-        type=local("MODEL_DIR"),
-        help="bundle, best_model for instance",
-    )
-    parser.add_argument(
-        "--format",
-        default=",".join(defaults.formats),
-        help=f"some of {','.join(schema.EXPORT_FORMATS)}",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        required=True,
-        type=local("--output"),
-        help="folder for the files",
-    )
-    parser.add_argument(
-        "--images",
-        type=local("--images"),
-        help="image or folder to compare scores on; None: parts of two photographs",
-    )
-    args = parser.parse_args(argv)
+    add_arguments(parser, Arguments)
+    args = from_arguments(Arguments, parser.parse_args(argv))
     formats = [name.strip() for name in args.format.split(",")]
     output = Path(args.output)
     exported = exports.export(Path(args.model_dir), output, formats, args.images)

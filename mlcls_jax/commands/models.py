@@ -1,8 +1,11 @@
 """`mlcls models [PATTERN]`: the models that there are, with their sizes."""
 
+from dataclasses import dataclass
+
 import jax
 
 from mlcls_jax import usage
+from mlcls_jax.config import add_arguments, from_arguments, option
 from mlcls_jax.errors import ConfigError, nearest
 from mlcls_jax.models import counting, registry
 
@@ -14,6 +17,13 @@ TITLE = (
 COLUMNS = ("name", "parameters", "GMACs", "feature map", "resolution")
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """What a user asks for."""
+
+    pattern: str = option("*", "of names, such as 'PP-LCNet*_ML'", positional=True)
+
+
 def run(argv: list[str]) -> str:
     """The table for the arguments of the command line.
 
@@ -22,10 +32,8 @@ def run(argv: list[str]) -> str:
       SystemExit: the arguments are wrong, or ask for help.
     """
     parser = usage.parser("models", TITLE, "models 'PP-LCNet*_ML'")
-    parser.add_argument(
-        "pattern", nargs="?", default="*", help="of names, such as 'PP-LCNet*_ML'; else all"
-    )
-    return list_models(parser.parse_args(argv).pattern)
+    add_arguments(parser, Arguments)
+    return list_models(from_arguments(Arguments, parser.parse_args(argv)).pattern)
 
 
 def list_models(pattern: str = "*") -> str:

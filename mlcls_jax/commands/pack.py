@@ -2,16 +2,38 @@
 
 import argparse
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mlcls_jax import usage
-from mlcls_jax.config import Data
+from mlcls_jax.config import Data, add_arguments, from_arguments, option
 from mlcls_jax.data.lists import TEST_LIST, find_root
 from mlcls_jax.data.pack import SHARD_SIZE, pack, verify
 from mlcls_jax.data.shards import Manifest
 from mlcls_jax.data.sources import open_data, open_split
 from mlcls_jax.data.types import Source
 from mlcls_jax.paths import local
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a user asks for."""
+
+    train_list: str = option(Data.train_list, "in DATASET", path="local")
+    val_list: str = option(Data.val_list, "in DATASET", path="local")
+    label_file: str = option(Data.label_file, "in DATASET", path="local")
+    short_side: int | None = option(
+        None,
+        "scale larger images down to this shorter side, as JPEG; None: all go in as they are",
+        min=1,
+    )
+    shard_size: int = option(SHARD_SIZE, "images in a shard", min=1)
+    on_error: Literal["raise", "skip"] = option(
+        "raise", "list unreadable images and fail, or leave them out"
+    )
+    threads: int = option(8, "that read images", min=1)
+    verify: bool = option(False, "compare the checksums of a packed data set")
 
 
 def run(argv: list[str]) -> str:
@@ -22,16 +44,25 @@ def run(argv: list[str]) -> str:
         are damaged.
       SystemExit: the arguments are wrong, or ask for help.
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
+    parser = usage.parser(
+        "pack",
+        "Write an MLClsDataset as shards. Run again, it goes on where it was stopped.",
+        "pack dataset packed --short_side 512",
+        usage="%(prog)s DATASET OUTPUT [options]\n       %(prog)s --verify OUTPUT",
+    )
+    folders_type = local("DATASET and OUTPUT")
+    parser.add_argument("folders", nargs="+", type=folders_type, help=argparse.SUPPRESS)
+    add_arguments(parser, Arguments)
+    parsed = parser.parse_args(argv)
+    args, folders = from_arguments(Arguments, parsed), parsed.folders
     if args.verify:
-        if len(args.folders) != 1:
+        if len(folders) != 1:
             parser.error("--verify takes one folder: that of the packed data set")
-        output = Path(args.folders[0])
+        output = Path(folders[0])
         return f"{_counts(verify(output))}: every checksum holds."
-    if len(args.folders) != 2:
+    if len(folders) != 2:
         parser.error("two folders are needed: DATASET and OUTPUT")
-    data, output = args.folders[0], Path(args.folders[1])
+    data, output = folders[0], Path(folders[1])
     sources, root = open_sources(
         Data(
             dir=data,
@@ -81,45 +112,3 @@ def _summary(manifest: Manifest, kept: int, output: Path) -> str:
 def _counts(manifest: Manifest) -> str:
     counts = (f"{manifest.images(split):,} {split}" for split in manifest.shards)
     return f"{', '.join(counts)} images with {len(manifest.labels)} labels"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = usage.parser(
-        "pack",
-        "Write an MLClsDataset as shards. Run again, it goes on where it was stopped.",
-        "pack dataset packed --short_side 512",
-        usage="%(prog)s DATASET OUTPUT [options]\n       %(prog)s --verify OUTPUT",
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=local("DATASET and OUTPUT"), help=argparse.SUPPRESS
-    )
-    lists = Data()
-    for name in ("train_list", "val_list", "label_file"):
-        parser.add_argument(
-            f"--{name}", type=local(f"--{name}"), default=getattr(lists, name), help="in DATASET"
-        )
-    parser.add_argument(
-        "--short_side",
-        type=_positive,
-        help="scale larger images down to this shorter side, as JPEG; None: all go in as they are",
-    )
-    parser.add_argument(
-        "--shard_size", type=_positive, default=SHARD_SIZE, help="images in a shard"
-    )
-    parser.add_argument(
-        "--on_error",
-        choices=("raise", "skip"),
-        default="raise",
-        help="list unreadable images and fail, or leave them out",
-    )
-    parser.add_argument("--threads", type=_positive, default=8, help="that read images")
-    parser.add_argument(
-        "--verify", action="store_true", help="compare the checksums of a packed data set"
-    )
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)

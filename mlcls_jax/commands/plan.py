@@ -1,13 +1,15 @@
 """`mlcls plan --model NAME --chips N --kind v5e`: what a training step is expected to take."""
 
-import argparse
 import math
 import platform
+from dataclasses import dataclass
+from typing import Literal
 
 import jax
 
 from mlcls_jax import config as schema
 from mlcls_jax import usage
+from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.planning.chips import CHIPS, Chip, find_chip
 from mlcls_jax.planning.compile_report import Report, compile_step
@@ -32,6 +34,21 @@ MAX_COMPILED = 8  # devices; programs for more are slow to compile
 Row = tuple[str, str, str, str]  # what, value, unit, source
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a user asks for."""
+
+    model: str = option(REQUIRED, "as in `mlcls models`")
+    chips: int = option(REQUIRED, "how many", min=1)
+    kind: str = option(REQUIRED, f"of chip: {', '.join(CHIPS)}")
+    batch: int | None = option(None, "images per step; None: 32 per chip", min=1)
+    size: int = option(448, "side of the images", min=1)
+    classes: int = option(80, "number of labels", min=1)
+    dtype: Literal["bfloat16", "float32"] = option("bfloat16", "compute type")
+    mfu: float = option(MFU, "share of the peak that is reached", min=0.001, max=1)
+    compile: bool = option(True, "check against the compiled program, which takes a minute or more")
+
+
 def run(argv: list[str]) -> str:
     """The prediction for the arguments of the command line, as a table.
 
@@ -39,11 +56,17 @@ def run(argv: list[str]) -> str:
       ConfigError: no such model or chip, or the layout or batch does not fit the chips.
       SystemExit: the arguments are wrong, or ask for help.
     """
-    args = _parser().parse_args(argv)
-    chip = find_chip(args.kind)
-    layout = resolve(
-        schema.Parallel(data=args.data, fsdp=args.fsdp, tensor=args.tensor), args.chips
+    parser = usage.parser(
+        "plan",
+        "Predict time and memory of a training step on chips that are not here.",
+        "plan --model PP-LCNet_x1_0_ML --chips 8 --kind v5e",
     )
+    add_arguments(parser, Arguments)
+    add_arguments(parser, schema.Parallel)
+    parsed = parser.parse_args(argv)
+    args = from_arguments(Arguments, parsed)
+    chip = find_chip(args.kind)
+    layout = resolve(from_arguments(schema.Parallel, parsed), args.chips)
     replicas = layout.data * layout.fsdp
     batch = args.batch or 32 * replicas
     if batch % replicas:
@@ -165,49 +188,3 @@ def number(value: float) -> str:
     if value == 0 or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = usage.parser(
-        "plan",
-        "Predict time and memory of a training step on chips that are not here.",
-        "plan --model PP-LCNet_x1_0_ML --chips 8 --kind v5e",
-    )
-    parser.add_argument("--model", required=True, help="as in `mlcls models`")
-    parser.add_argument("--chips", type=_positive, required=True, help="how many")
-    parser.add_argument("--kind", required=True, help=f"of chip: {', '.join(CHIPS)}")
-    parser.add_argument("--batch", type=_positive, help="images a step; None: 32 a chip")
-    parser.add_argument("--size", type=_positive, default=448, help="side of the images")
-    parser.add_argument("--classes", type=_positive, default=80, help="number of labels")
-    layout = schema.options(schema.Parallel)
-    for axis, field in layout.items():
-        parser.add_argument(
-            f"--{axis}", type=int, default=field.default, help=field.metadata["help"]
-        )
-    parser.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="compute type"
-    )
-    parser.add_argument("--mfu", type=_share, default=MFU, help="share of the peak that is reached")
-    parser.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="check against the compiled program, which takes a minute or more",
-    )
-    return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 1")
-    return value

@@ -5,6 +5,7 @@ Frozen dataclasses are the truth (`*_sections`, `schema`). Config files fill the
 sees only `Config`.
 """
 
+from mlcls_jax.config.arguments import add_arguments, from_arguments, json_value
 from mlcls_jax.config.engine import (
     default,
     describe,
@@ -19,14 +20,16 @@ from mlcls_jax.config.engine import (
     to_yaml,
     unknown_key,
 )
-from mlcls_jax.config.field import option
+from mlcls_jax.config.field import REQUIRED, option
 from mlcls_jax.config.mode_sections import (
     DEFAULT_THRESHOLD,
     EXPORT_FORMATS,
+    Backend,
     CheckDataset,
     Convert,
     Evaluate,
     Export,
+    Precision,
     Predict,
     Split,
     Thresholds,
@@ -47,6 +50,8 @@ from mlcls_jax.config.training_sections import (
 __all__ = [
     "DEFAULT_THRESHOLD",
     "EXPORT_FORMATS",
+    "REQUIRED",
+    "Backend",
     "CheckDataset",
     "Config",
     "Convert",
@@ -59,14 +64,18 @@ __all__ = [
     "Model",
     "Optimizer",
     "Parallel",
+    "Precision",
     "Predict",
     "Profile",
     "Split",
     "Thresholds",
     "Train",
+    "add_arguments",
     "default",
     "describe",
+    "from_arguments",
     "from_yaml",
+    "json_value",
     "kind_of",
     "matching",
     "model_from_dict",

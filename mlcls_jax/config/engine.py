@@ -8,17 +8,17 @@ import dataclasses
 import functools
 import math
 import re
-import types
 import typing
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from ml_collections import ConfigDict, config_dict
 
 from mlcls_jax import errors, paths
 from mlcls_jax.config.contradictions import contradictions
+from mlcls_jax.config.field import bare_type, base_type, choices_of, is_optional, kind_text
 from mlcls_jax.config.schema import Config
 from mlcls_jax.config.training_sections import Model
 from mlcls_jax.errors import ConfigError, raise_faults
@@ -80,7 +80,7 @@ def unknown_key(key: str) -> str:
 
 def kind_of(key: str) -> str:
     """What an option's value must be, in words: `int, at least 1`."""
-    return _kind_text(options()[key])
+    return kind_text(options()[key])
 
 
 def matching(text: str) -> list[str]:
@@ -117,7 +117,7 @@ def describe(keys: Collection[str] | None = None, values: Any = None) -> str:
         value = f.default if values is None else _at(values, key)
         default = "" if value == f.default else f"; default: {f.default}"
         rows.append(
-            f"  --config.{key}={value}  ({_kind_text(f)}{default})\n      {f.metadata['help']}"
+            f"  --config.{key}={value}  ({kind_text(f)}{default})\n      {f.metadata['help']}"
         )
     return "\n".join(rows)
 
@@ -179,7 +179,7 @@ def _to_config_dict(kind: type) -> ConfigDict:
         if dataclasses.is_dataclass(f.type):
             values[f.name] = _to_config_dict(f.type)
         elif f.default is None:  # a plain None could not be overridden by a flag
-            values[f.name] = config_dict.placeholder(_base_type(f))
+            values[f.name] = config_dict.placeholder(base_type(f))
         else:
             values[f.name] = f.default
     return values
@@ -207,23 +207,23 @@ def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list
 def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
     """The value in the field's type, and what is wrong with it (None: nothing)."""
     if value is None:
-        return None, None if _is_optional(f) else f"must be {_kind_text(f)}"
-    base, choices = _base_type(f), _choices(f)
+        return None, None if is_optional(f) else f"must be {kind_text(f)}"
+    base, choices = base_type(f), choices_of(f)
     if base is tuple:
         value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-        item = typing.get_args(_bare(f))[0]
+        item = typing.get_args(bare_type(f))[0]
         if not all(isinstance(v, item) and not isinstance(v, bool) for v in value):
-            return value, f"must be {_kind_text(f)}"
+            return value, f"must be {kind_text(f)}"
         if len(value) == 1 and item is str and re.fullmatch(r"\w+(,\w+)+", value[0]):
             value = tuple(value[0].split(","))  # names given as one flag: a,b,c
-        if typing.get_args(_bare(f))[-1] is not Ellipsis:  # (height, width)
+        if typing.get_args(bare_type(f))[-1] is not Ellipsis:  # (height, width)
             if len(value) not in (1, 2):
                 return value, "must be one number or (height, width)"
             value = (value[0], value[-1])
     elif base is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     elif not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
-        return value, f"must be {_kind_text(f)}"
+        return value, f"must be {kind_text(f)}"
     if f.metadata["path"]:
         value = paths.expand(value)
         fault = paths.why_not_local(value)
@@ -236,45 +236,10 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
     low, high = f.metadata["min"], f.metadata["max"]
     for number in value if isinstance(value, tuple) else (value,):
         if (low is not None and not number >= low) or (high is not None and not number <= high):
-            return value, f"must be {_kind_text(f)}"
+            return value, f"must be {kind_text(f)}"
         if isinstance(number, float) and not math.isfinite(number):
             return value, "must be finite"
     return value, None
-
-
-def _bare(f: dataclasses.Field) -> Any:
-    """The field's type without None."""
-    args = [a for a in typing.get_args(f.type) if a is not types.NoneType]
-    return args[0] if _is_optional(f) else f.type
-
-
-def _is_optional(f: dataclasses.Field) -> bool:
-    return types.NoneType in typing.get_args(f.type)
-
-
-def _base_type(f: dataclasses.Field) -> type:
-    bare = _bare(f)
-    origin = typing.get_origin(bare)
-    return str if origin is Literal else origin or bare
-
-
-def _choices(f: dataclasses.Field) -> tuple[str, ...]:
-    bare = _bare(f)
-    return typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
-
-
-def _kind_text(f: dataclasses.Field) -> str:
-    """What a value must be, in words: `int, at least 1` or `one of cosine, constant`."""
-    base, choices = _base_type(f), _choices(f)
-    if choices:
-        return f"one of {', '.join(choices)}"
-    name = f"tuple of {typing.get_args(_bare(f))[0].__name__}" if base is tuple else base.__name__
-    low, high = f.metadata["min"], f.metadata["max"]
-    if low is not None and high is not None:
-        name += f", {low} to {high}"
-    elif low is not None:
-        name += f", at least {low}"
-    return name + (" or None" if _is_optional(f) else "")
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,8 @@ from typing import Literal
 
 from mlcls_jax.config.field import option
 
+Backend = Literal["jax", "onnxruntime", "openvino", "auto"]
+Precision = Literal["float32", "bfloat16", "int8"]
 EXPORT_FORMATS = ("stablehlo", "onnx", "litert")
 DEFAULT_THRESHOLD = 0.5
 
@@ -69,10 +71,10 @@ class Predict:
         None, "folder for the results; None: predictions in the workdir", path="local"
     )
     explain: bool = option(False, "draw where the head looked for each label (ML-Decoder)")
-    backend: Literal["jax", "onnxruntime", "openvino", "auto"] = option(
+    backend: Backend = option(
         "jax", "what computes; auto: the fastest here, by a short measurement"
     )
-    precision: Literal["float32", "bfloat16", "int8"] = option(
+    precision: Precision = option(
         "float32", "weights, and with bfloat16 the arithmetic; `mlcls backends` shows what it costs"
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcls_jax import __version__, files
+from mlcls_jax.config import REQUIRED, Backend, Precision, json_value, option
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.readable import readable
 from mlcls_jax.scoring.inputs.kind import Survey
@@ -24,22 +25,31 @@ _FILE = "_job.json"
 class Request:
     """What a user asks for."""
 
-    model_dir: str
-    input: str
-    output: str
-    batch_size: int = 32
-    threshold: Any = None
-    all_scores: bool = False
+    model_dir: str = option(REQUIRED, "the bundle: best_model of a training run", path="local")
+    input: str = option(
+        REQUIRED,
+        "a folder of images; a text file with a path or URL per line, or a .csv with a column of"
+        " them; a Parquet file or a folder of them; or a packed data set",
+        path="any",
+    )
+    output: str = option(REQUIRED, "a new folder, or that of a job that is to go on", path="local")
+    batch_size: int = option(32, "images computed together", min=1)
+    threshold: Any = option(
+        None, "a number, or a JSON list or dict; None: the model's", parse=json_value
+    )
+    all_scores: bool = option(False, "write the scores of all labels")
     shard: int = 0  # this process scores shard i of n
     shards: int = 1
-    rows_per_file: int = 10_000
-    device: str | None = None
-    backend: str = "jax"
-    precision: str = "float32"
-    threads: int = 8
-    image_column: str | None = None
-    path_column: str | None = None
-    split: str | None = None
+    rows_per_file: int = option(10_000, "images in a file", min=1)
+    device: str | None = option(None, "cpu, gpu:0, tpu …; None: the first that JAX finds")
+    backend: Backend = option("jax", "what computes")
+    precision: Precision = option("float32", "of the weights")
+    threads: int = option(8, "that read images", min=1)
+    image_column: str | None = option(
+        None, "paths, URLs or, of Parquet, encoded images; None: detected"
+    )
+    path_column: str | None = option(None, "of Parquet: names for the output; None: detected")
+    split: str | None = option(None, "of a packed data set; None: all")
 
 
 # Must not change while a job is under way. Of the others, device and backend decide about the last

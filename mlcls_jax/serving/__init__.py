@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 from mlcls_jax import lazy
 from mlcls_jax.inference.predictor import Predictor
-from mlcls_jax.serving.options import Options, add_arguments, from_arguments
+from mlcls_jax.serving.options import Options, options_of
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Options", "add_arguments", "from_arguments", "serve"]
+__all__ = ["Options", "options_of", "serve"]
 
 
 def serve(

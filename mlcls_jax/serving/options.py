@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, fields
 
-from mlcls_jax.config import option
+from mlcls_jax.config import from_arguments, option
 from mlcls_jax.errors import ConfigError
 
 API_KEY = "MLCLS_API_KEY"  # environment variable
@@ -49,9 +49,13 @@ class Options:
         min=1,
     )
     allow_urls: tuple[str, ...] = option(
-        (), "hosts from which images are fetched, such as images.example.org; none: URLs are off"
+        (),
+        "hosts from which images are fetched, such as images.example.org; none: URLs are off",
+        metavar="HOST",
     )
-    cors: tuple[str, ...] = option((), "origins of other web pages that may ask; none: only ours")
+    cors: tuple[str, ...] = option(
+        (), "origins of other web pages that may ask; none: only ours", metavar="HOST"
+    )
     api_key: str | None = option(
         None,
         f"key that requests must have; better given as {API_KEY} in the environment: `ps` shows"
@@ -82,24 +86,7 @@ class Options:
             )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let `parser` know every option, as `--name VALUE`."""
-    for f in fields(Options):
-        many = isinstance(f.default, tuple)
-        is_text = many or f.default is None
-        parser.add_argument(
-            f"--{f.name}",
-            type=str if is_text else type(f.default),
-            default=f.default,
-            nargs="+" if many else None,
-            metavar=f.name.rpartition("_")[2].upper() if not many else "HOST",
-            help=f.metadata["help"] + ("" if is_text else f" (default: {f.default})"),
-        )
-
-
-def from_arguments(arguments: argparse.Namespace) -> Options:
-    """Return the options that a parser of `add_arguments` has read, and the environment's key."""
-    given = {f.name: getattr(arguments, f.name) for f in fields(Options)}
-    if given["api_key"] is None:
-        given["api_key"] = os.environ.get(API_KEY)
-    return Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+def options_of(arguments: argparse.Namespace) -> Options:
+    """Return the options among a command's arguments; the key may be in the environment."""
+    key = os.environ.get(API_KEY) if arguments.api_key is None else arguments.api_key
+    return from_arguments(Options, arguments, api_key=key)

@@ -22,10 +22,11 @@ from fastapi import HTTPException
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from mlcls_jax.config import add_arguments
 from mlcls_jax.errors import ConfigError, UserError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
-from mlcls_jax.serving import Options, add_arguments, from_arguments, serve
+from mlcls_jax.serving import Options, options_of, serve
 from mlcls_jax.serving.requests import ParsedRequest
 from mlcls_jax.serving.schemas import Answer, ClassifyOptions, Status
 from mlcls_jax.serving.service import Service
@@ -731,11 +732,11 @@ def test_options_are_checked_and_read_from_arguments():
     with pytest.raises(ConfigError, match="port=70000: must be from 0 to 65535"):
         Options(port=70000)
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    assert from_arguments(parser.parse_args([])) == Options()
+    add_arguments(parser, Options)
+    assert options_of(parser.parse_args([])) == Options()
     text = "--port 0 --max_wait_ms 2.5 --allow_urls a.org *.b.org --cors https://c.org"
     wanted = Options(
         port=0, max_wait_ms=2.5, allow_urls=("a.org", "*.b.org"), cors=("https://c.org",)
     )
-    assert from_arguments(parser.parse_args(text.split())) == wanted
+    assert options_of(parser.parse_args(text.split())) == wanted
     assert "--max_pixels" in parser.format_help()
