@@ -77,15 +77,7 @@ def pack(
       DataError: images cannot be read, lists them; or `output` holds something else, or was begun
         with another data set or other options, and is left as it was.
     """
-    manifest = _open_output(
-        output,
-        Manifest(
-            labels=next(iter(sources.values())).labels,
-            options={"short_side": short_side, "shard_size": shard_size},
-            source_images={split: len(source) for split, source in sources.items()},
-            shards={split: {} for split in sources},
-        ),
-    )
+    manifest = _open_output(output, sources, {"short_side": short_side, "shard_size": shard_size})
     kept, faults = 0, []
     total = sum(manifest.source_images.values())
     bar = tqdm(total=total, desc="packing", unit="image", disable=None)
@@ -95,9 +87,8 @@ def pack(
             make = partial(_make_record, sources[split], read, short_side)
             shards = manifest.shards[split]
             if old := shards.get(name):
-                may_keep = on_error == "skip" or not old.left_out
                 items = map_ahead(pool, read, indices, ahead=4 * threads)
-                if may_keep and _is_good(old, output, items):
+                if (on_error == "skip" or not old.left_out) and _is_good(old, output, items):
                     kept += 1
                     bar.update(len(indices))
                     continue
@@ -138,8 +129,16 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def _open_output(output: Path, begun: Manifest) -> Manifest:
-    """What there is of the data set in the folder, which is made if there is none."""
+def _open_output(
+    output: Path, sources: Mapping[str, Source], options: dict[str, int | None]
+) -> Manifest:
+    """Return what there is of the data set in the folder, which is made if there is none."""
+    begun = Manifest(
+        labels=next(iter(sources.values())).labels,
+        options=options,
+        source_images={split: len(source) for split, source in sources.items()},
+        shards={split: {} for split in sources},
+    )
     if (output / MANIFEST).exists():
         there = read_manifest(output)
         differences = [

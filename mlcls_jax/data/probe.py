@@ -31,7 +31,7 @@ class Probe(NamedTuple):
     is_readable: bool = False
     num_bytes: int = 0
     digest: int = 0  # see `content_digest`; 0 where not all of it was read
-    looks: int = 0  # see `difference_hash`; 0 where pixels were not decoded
+    pixel_hash: int = 0  # see `difference_hash`; 0 where pixels were not decoded
     is_link: bool = False
 
 
@@ -108,7 +108,7 @@ def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
         return Probe((_unidentified(file.read(_SMALL)),))
     except Exception as error:  # noqa: BLE001 (Pillow's plugins let many kinds through)
         return Probe((("damaged", f"has a damaged header: {error or type(error).__name__}"),))
-    looks = 0
+    pixel_hash = 0
     is_wide = "sixteen_bit" in dict(found)
     if pixels or not is_whole or is_wide:
         file.seek(0)
@@ -117,7 +117,7 @@ def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
             image = decode_image(file.getvalue(), name="")
         except DataError as error:
             return Probe((("damaged", error.message.removeprefix(": ")),))
-        looks = difference_hash(image)
+        pixel_hash = difference_hash(image)
         if is_wide and image.max() <= _NEARLY_BLACK:
             found += (("dark", f"has no value above {image.max()} of 255"),)
         if kind == "PNG" and _PNG_END not in file.getvalue():
@@ -127,7 +127,7 @@ def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
         elif kind == "JPEG" and (warning := jpeg_warning(file.getvalue())):
             found += (("doubtful", f"is decoded with a warning: {warning}"),)
     digest = content_digest(file.getvalue()) if isinstance(file, io.BytesIO) else 0
-    return Probe(found, True, num_bytes, digest, looks)
+    return Probe(found, True, num_bytes, digest, pixel_hash)
 
 
 def _oddities(image: Image.Image) -> tuple[tuple[str, str], ...]:
