@@ -350,3 +350,66 @@ def test_what_has_no_rule_is_named():
 def test_scores_that_depend_on_the_rest_of_the_batch_are_refused(mixing):
     with pytest.raises(ExportError, match="images of a batch together"):
         convert(lambda x: mixing(x.astype(jnp.float32)), (8, 6))
+
+
+def random_function(seed):
+    """A chain of operations, some of which read what is further back; its operations repeat."""
+    rng = np.random.default_rng(seed)
+
+    def constant(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    def kernel(x):  # [C, 4]
+        return constant(x.shape[-1], 4) / x.shape[-1]
+
+    def normalized(x):
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        return centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + 1e-3)
+
+    window = {
+        "window_strides": (1, 1),
+        "padding": "SAME",
+        "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+    }
+    steps = [
+        lambda x, old: x * constant(x.shape[-1]) + constant(x.shape[-1]),
+        lambda x, old: x * float(rng.uniform(0.5, 2)) - float(rng.normal()),
+        lambda x, old: x @ kernel(x),
+        lambda x, old: jax.lax.conv_general_dilated(x, kernel(x)[None, None], **window),
+        lambda x, old: jnp.clip(x, 0, 1) if rng.integers(2) else jax.nn.relu(x),
+        lambda x, old: x * jnp.clip(x + 3, 0, 6) / 6,
+        lambda x, old: jax.nn.gelu(x, approximate=False),
+        lambda x, old: jax.nn.softmax(x, axis=-1),
+        lambda x, old: normalized(x),
+        lambda x, old: x + jnp.mean(x, axis=(1, 2), keepdims=True),
+        lambda x, old: (x.reshape(x.shape[0], 48, -1) * 0.5).reshape(x.shape),
+        lambda x, old: jnp.concatenate([x, old], axis=-1)[..., 1:],
+        lambda x, old: x + old if x.shape == old.shape else x - jnp.max(old, -1, keepdims=True),
+        lambda x, old: jnp.swapaxes(x, 1, 2).swapaxes(1, 2) / 2,
+    ]  # fmt: skip
+    chosen = rng.integers(len(steps), size=9)
+    state = rng.bit_generator.state
+
+    def function(x):
+        rng.bit_generator.state = state  # the same constants each time
+        values = [x]
+        for step in chosen:
+            values.append(steps[step](values[-1], values[rng.integers(len(values))]))
+        return values[-1]
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "seed", [0, 1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 16))]
+)
+def test_random_functions_give_the_same_numbers(seed):
+    function = random_function(seed)
+
+    def scores(images):
+        return function(images.astype(jnp.float32) / 64 - 2)
+
+    session = load(convert(scores, IMAGES.shape[1:3]).SerializeToString())
+    (given,) = session.run(["scores"], {"images": IMAGES})
+    wanted = np.asarray(jax.jit(scores)(IMAGES))
+    np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from mlcls_jax import __version__, files, lazy
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.exports.onnx.ops import BATCH
 from mlcls_jax.inference.exports.onnx.rules import RULES, simplify
 from mlcls_jax.inference.exports.onnx.trace import trace
 from mlcls_jax.models.layers import depthwise_form
@@ -81,7 +82,8 @@ def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "M
         result = simplify(trace(traced, known=RULES))
     nodes, weights = write(result, "images", "scores")
     inputs = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *image_size, 3])
-    outputs = helper.make_tensor_value_info("scores", TensorProto.FLOAT, result.shape)
+    sizes = ["batch" if size == BATCH else size for size in result.shape]
+    outputs = helper.make_tensor_value_info("scores", TensorProto.FLOAT, sizes)
     graph = helper.make_graph(nodes, "mlcls_jax", [inputs], [outputs], weights)
     return helper.make_model(
         graph,

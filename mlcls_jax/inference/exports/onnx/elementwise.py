@@ -8,48 +8,52 @@ import numpy as np
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.exports.onnx.constants import is_close, is_number, smallest
 from mlcls_jax.inference.exports.onnx.fold import affine, clip
-from mlcls_jax.inference.exports.onnx.ops import Op, becomes, keep, skip
+from mlcls_jax.inference.exports.onnx.ops import Op, Plain, Power, becomes, skip
 from mlcls_jax.inference.exports.onnx.patterns import both_ways, layer_norm, line, softmax
+
+
+def keep(op: Op) -> Op:
+    """Keep a primitive without parameters as it is."""
+    return becomes(op, Plain(op.name), *op.inputs)
 
 
 def arithmetic(op: Op) -> Op:
     """Make add, sub, mul and div with a constant scale * x + shift."""
-    left, right = op.inputs
+    name, (left, right) = op.name, op.inputs
     x, constant = (left, right) if isinstance(left, Op) else (right, left)
     if isinstance(constant, Op):
-        return {"mul": _product, "div": softmax}.get(op.kind, keep)(op)
-    if x.shape != op.shape or (op.kind == "div" and x is right):
-        return op
+        found = _product(op) if name == "mul" else softmax(op) if name == "div" else None
+        return found or keep(op)
+    if x.shape != op.shape or (name == "div" and x is right):
+        return keep(op)
     constant = np.asarray(constant, np.float64)
-    if op.kind in ("mul", "div"):
-        return affine(op, x, constant if op.kind == "mul" else 1.0 / constant, 0.0)
-    if op.kind == "sub" and x is right:
+    if name in ("mul", "div"):
+        return affine(op, x, constant if name == "mul" else 1.0 / constant, 0.0)
+    if name == "sub" and x is right:
         return affine(op, x, -1.0, constant)
-    return affine(op, x, 1.0, constant if op.kind == "add" else -constant)
+    return affine(op, x, 1.0, constant if name == "add" else -constant)
 
 
-def _product(op: Op) -> Op:
+def _product(op: Op) -> Op | None:
     for x, factor in both_ways(op):
         if found := _gelu(op, x, factor) or layer_norm(op, x, factor):
             return found
-    return op
+    return None
 
 
 def _gelu(op: Op, x: Op, factor: Op) -> Op | None:
     """Recognise 2 gelu(u): u * erfc(-u / sqrt(2)), as erfc(-u) is 1 + erf(u)."""
-    is_one_minus = (
-        factor.kind == "affine" and is_number(factor.scale, -1) and is_number(factor.shift, 1)
-    )
-    if not is_one_minus or factor.x.kind != "erf":
+    erf, minus, one = line(factor)
+    if not (is_number(minus, -1) and is_number(one, 1) and erf.is_plain("erf")):
         return None
-    base, scale, shift = line(factor.x.x)
+    base, scale, shift = line(erf.x)
     x_base, x_scale, x_shift = line(x)
     ratio = smallest(x_scale / scale)
     if x_base is not base or ratio.ndim or not is_close(x_shift, ratio * shift):
         return None
     root = -math.sqrt(2)
-    u = affine(Op("affine", [base], op.shape, uses=1), base, root * scale, root * shift)
-    return affine(op, Op("gelu", [u], op.shape, uses=1), root * ratio, 0.0)
+    u = affine(Op(Plain("mul"), [base], op.shape, uses=1), base, root * scale, root * shift)
+    return affine(op, Op(Plain("gelu"), [u], op.shape, uses=1), root * ratio, 0.0)
 
 
 def bound(op: Op) -> Op:
@@ -57,8 +61,9 @@ def bound(op: Op) -> Op:
     for x, number in (op.inputs, op.inputs[::-1]):
         if isinstance(x, Op) and not isinstance(number, Op) and np.ndim(smallest(number)) == 0:
             limit = float(smallest(number))
-            return clip(op, x, limit, np.inf) if op.kind == "max" else clip(op, x, -np.inf, limit)
-    return op
+            is_lower = op.name == "max"
+            return clip(op, x, limit, np.inf) if is_lower else clip(op, x, -np.inf, limit)
+    return keep(op)
 
 
 def clamp(op: Op) -> Op:
@@ -72,14 +77,16 @@ def clamp(op: Op) -> Op:
 def power(op: Op) -> Op:
     """Make a square a product."""
     is_square = op.params.get("y", 2) == 2  # `square` has no y
-    return becomes(op, "mul", [op.x, op.x]) if is_square else op
+    if is_square:
+        return becomes(op, Plain("mul"), op.x, op.x)
+    return becomes(op, Power(op.params["y"]), op.x)
 
 
 def erfc(op: Op) -> Op:
     """Make it 1 - erf(x)."""
-    return affine(op, replace(becomes(op, "erf", op.inputs), uses=1), -1.0, 1.0)
+    return affine(op, replace(becomes(op, Plain("erf"), op.x), uses=1), -1.0, 1.0)
 
 
 def cast(op: Op) -> Op:
     """Keep the cast of the images alone: all else is float32."""
-    return becomes(op, "cast", op.inputs) if op.x.kind == "images" else skip(op)
+    return becomes(op, Plain("cast"), op.x) if op.x.is_plain("images") else skip(op)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, Shape
+from mlcls_jax.inference.exports.onnx.ops import BATCH, Numbers, Op, Shape
 
 Order = tuple[int, ...]  # stored axis -> axis in JAX
 NCHW: Order = (0, 3, 1, 2)
@@ -48,9 +48,10 @@ class Nodes:
         """Return the order of axes in which `op` was written."""
         return next(iter(self.stored[op]))
 
-    def read(self, value: "Op | np.ndarray", order: Order) -> str:
+    def read(self, value: Op | Numbers, order: Order) -> str:
         """Return the name of `value` with its axes in `order`."""
         if not isinstance(value, Op):
+            value = np.asarray(value)
             return self.weight(value.transpose(order) if value.ndim == len(order) else value)
         names = self.stored[value]
         if order not in names:
@@ -63,10 +64,9 @@ class Nodes:
                 names[order] = self.node("Transpose", [names[first]], perm=moves)
         return names[order]
 
-    def reshape(self, name: str, shape: Sequence[int | str]) -> str:
+    def reshape(self, name: str, shape: Sequence[int]) -> str:
         """Give `name` another shape, in which one size may be BATCH."""
-        sizes = [-1 if size == BATCH else size for size in shape]
-        return self.node("Reshape", [name, self.weight(sizes, np.int64)])
+        return self.node("Reshape", [name, self.weight(shape, np.int64)])
 
     def repeated(self, array: np.ndarray, order: Order, shape: Shape) -> str:
         """Repeat a constant with a batch of one for each image."""
@@ -103,4 +103,4 @@ def groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
 
 
 def _size(shape: Shape, axes: list[int]) -> int:
-    return math.prod(-1 if shape[axis] == BATCH else shape[axis] for axis in axes)
+    return math.prod(shape[axis] for axis in axes)

@@ -1,36 +1,166 @@
-"""Operations on the images, as a graph: each has its inputs, one result, and parameters."""
+"""Operations on the images, as a graph: what each does, its inputs, and the shape of its result."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-BATCH = "batch"  # the one size that is not known
+BATCH = -1  # the one size that is not known
 
-Shape = tuple[int | str, ...]
+Shape = tuple[int, ...]
+Numbers = np.ndarray | np.float64
+Pads = tuple[tuple[int, int], ...]  # before and behind, per axis
+
+
+class Primitive(NamedTuple):
+    """What JAX traced; a rule makes one of the following of it."""
+
+    name: str
+    params: dict[str, Any]
+
+
+class Plain(NamedTuple):
+    """An operation without parameters: one of JAX, or images, cast, expand, gelu, hard_swish …"""
+
+    name: str
+
+
+class Affine(NamedTuple):
+    """scale * x + shift; both are numbers, or arrays that broadcast to x."""
+
+    scale: Numbers
+    shift: Numbers
+
+
+class Clip(NamedTuple):
+    """x between two numbers, of which one may be infinite."""
+
+    low: float
+    high: float
+
+
+class HardSigmoid(NamedTuple):
+    """alpha * x + beta between 0 and 1."""
+
+    alpha: float
+    beta: float
+
+
+class Conv(NamedTuple):
+    """A convolution of [B, h, w, C]."""
+
+    weight: np.ndarray  # [kh, kw, C / groups, D]
+    bias: np.ndarray  # [D]
+    strides: tuple[int, int] = (1, 1)
+    pads: Pads = ((0, 0), (0, 0))
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+class Linear(NamedTuple):
+    """A product of the last axis with a matrix."""
+
+    weight: np.ndarray  # [C, D]
+    bias: np.ndarray  # [D]
+
+
+class LayerNorm(NamedTuple):
+    """Layer normalisation over the last axis."""
+
+    weight: np.ndarray  # [C]
+    bias: np.ndarray  # [C]
+    epsilon: float
+
+
+class Reduce(NamedTuple):
+    """A reduction that keeps its axes as ones."""
+
+    name: str  # reduce_sum, reduce_mean, reduce_max, reduce_min
+    axes: tuple[int, ...]
+
+
+class MaxPool(NamedTuple):
+    """The largest of each window of [B, h, w, C]."""
+
+    sizes: tuple[int, int]
+    strides: tuple[int, int]
+    pads: Pads
+
+
+class Slice(NamedTuple):
+    """A part of the result's shape."""
+
+    starts: tuple[int, ...]
+
+
+class Pad(NamedTuple):
+    """A constant around the edges."""
+
+    pads: Pads
+    value: float
+
+
+class Transpose(NamedTuple):
+    """The axes in another order."""
+
+    permutation: tuple[int, ...]
+
+
+class Concatenate(NamedTuple):
+    """The inputs one after the other."""
+
+    axis: int
+
+
+class Dot(NamedTuple):
+    """A product of two operands, as JAX's `dot_general`."""
+
+    contracted: tuple[tuple[int, ...], tuple[int, ...]]
+    batched: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Power(NamedTuple):
+    """A whole power."""
+
+    exponent: int
+
+
+Does = (
+    Primitive | Plain | Affine | Clip | HardSigmoid | Conv | Linear | LayerNorm | Reduce | MaxPool
+    | Slice | Pad | Transpose | Concatenate | Dot | Power
+)  # fmt: skip
 
 
 @dataclass(eq=False)
 class Op:
-    """One operation with one result; `kind` is a primitive of JAX or one that a rule made."""
+    """One operation with one result."""
 
-    kind: str
-    inputs: list["Op | np.ndarray"]
+    does: Does
+    inputs: list[Any]  # operations and constants
     shape: Shape
-    params: dict[str, Any] = field(default_factory=dict)
     # How many operations read it: one that others read, too, is not changed for the sake of one.
     uses: int = 0
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["params"][name]
-        except KeyError:
-            raise AttributeError(name) from None
 
     @property
     def x(self) -> "Op":
         """The first input."""
         return self.inputs[0]
+
+    @property
+    def name(self) -> str:
+        """The name of a primitive, or of an operation without parameters."""
+        assert isinstance(self.does, Primitive | Plain)
+        return self.does.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of a primitive of JAX."""
+        assert isinstance(self.does, Primitive)
+        return self.does.params
+
+    def is_plain(self, *names: str) -> bool:
+        """Return whether it is an operation without parameters of one of these names."""
+        return isinstance(self.does, Plain) and self.does.name in names
 
 
 def in_order(result: Op) -> list[Op]:
@@ -56,14 +186,9 @@ def count_uses(result: Op) -> None:
                 operand.uses += 1
 
 
-def becomes(op: Op, kind: str, inputs: list[Any], **params: Any) -> Op:
+def becomes(op: Op, does: Does, *inputs: Any) -> Op:
     """Return an operation that takes the place of `op`."""
-    return Op(kind, inputs, op.shape, params, op.uses)
-
-
-def keep(op: Op) -> Op:
-    """Return the operation as it is."""
-    return op
+    return Op(does, list(inputs), op.shape, op.uses)
 
 
 def skip(op: Op) -> Op:

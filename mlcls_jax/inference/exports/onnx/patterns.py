@@ -6,43 +6,54 @@ from dataclasses import replace
 import numpy as np
 
 from mlcls_jax.inference.exports.onnx.constants import is_close, is_number
-from mlcls_jax.inference.exports.onnx.ops import Op, becomes
+from mlcls_jax.inference.exports.onnx.ops import (
+    Affine,
+    Clip,
+    LayerNorm,
+    Numbers,
+    Op,
+    Plain,
+    Reduce,
+    becomes,
+)
 
 
-def mean(op: Op, x: Op, scale: np.ndarray) -> Op | None:
+def mean(op: Op, x: Op, scale: Numbers) -> Op | None:
     """Recognise sum(x) / n."""
-    total = x.x if x.kind == "reshape" else x
-    if total.kind != "reduce_sum":
+    total = x.x if x.is_plain("reshape") else x
+    if not isinstance(total.does, Reduce) or total.does.name != "reduce_sum":
         return None
-    if not is_number(scale * math.prod(total.x.shape[axis] for axis in total.axes), 1):
+    axes = total.does.axes
+    if not is_number(scale * math.prod(total.x.shape[axis] for axis in axes), 1):
         return None
-    found = replace(total, kind="reduce_mean", uses=op.uses)
-    return found if x is total else becomes(op, "reshape", [found])
+    found = replace(total, does=Reduce("reduce_mean", axes), uses=op.uses)
+    return found if x is total else becomes(op, Plain("reshape"), found)
 
 
-def hard_swish(op: Op, x: Op, factor_of_x: np.ndarray) -> Op | None:
+def hard_swish(op: Op, x: Op, factor_of_x: Numbers) -> Op | None:
     """Recognise x * clip(x + 3, 0, 6) / 6."""
-    if x.kind == "mul" and is_number(factor_of_x, 1 / 6):
+    if x.is_plain("mul") and is_number(factor_of_x, 1 / 6):
         for factor, gate in both_ways(x):
-            if gate.kind == "clip" and (gate.low, gate.high) == (0, 6):
+            if isinstance(gate.does, Clip) and gate.does == (0, 6):
                 (base, scale, shift), inner = line(factor), line(gate.x)
                 is_same = inner[0] is base and is_close(inner[1], scale)
                 if is_same and is_close(inner[2], shift + 3):
-                    return becomes(op, "hard_swish", [factor])
+                    return becomes(op, Plain("hard_swish"), factor)
     return None
 
 
 def layer_norm(op: Op, x: Op, factor: Op) -> Op | None:
     """Recognise x * rsqrt(mean(x * x) + eps), where x is y - mean(y), over the last axis."""
     last = (len(op.shape) - 1,)
-    if factor.kind != "rsqrt" or factor.x.kind != "affine" or x.kind != "sub":
+    if not (factor.is_plain("rsqrt") and isinstance(factor.x.does, Affine) and x.is_plain("sub")):
         return None
+    scale, shift = factor.x.does
     variance, (y, mean) = factor.x.x, x.inputs
     is_norm = (
-        is_number(factor.x.scale, 1)
-        and factor.x.shift.ndim == 0
+        is_number(scale, 1)
+        and shift.ndim == 0
         and _is_reduced(variance, "reduce_mean", last)
-        and variance.x.kind == "mul"
+        and variance.x.is_plain("mul")
         and all(i is x for i in variance.x.inputs)
         and _is_reduced(mean, "reduce_mean", last)
         and mean.x is y
@@ -50,30 +61,29 @@ def layer_norm(op: Op, x: Op, factor: Op) -> Op | None:
     if not is_norm:
         return None
     ones, zeros = np.ones(op.shape[-1], np.float32), np.zeros(op.shape[-1], np.float32)
-    params = {"weight": ones, "bias": zeros, "epsilon": float(factor.x.shift)}
-    return becomes(op, "layer_norm", [y], **params)
+    return becomes(op, LayerNorm(ones, zeros, float(shift)), y)
 
 
-def softmax(op: Op) -> Op:
+def softmax(op: Op) -> Op | None:
     """Recognise softmax over the last axis: exp(x - max(x)) / sum(exp(x - max(x)))."""
     last = (len(op.shape) - 1,)
     power, total = op.inputs
     is_sum = _is_reduced(total, "reduce_sum", last) and total.x is power
-    if is_sum and power.kind == "exp" and power.x.kind == "sub":
+    if is_sum and power.is_plain("exp") and power.x.is_plain("sub"):
         x, top = power.x.inputs
         if _is_reduced(top, "reduce_max", last) and top.x is x:
-            return becomes(op, "softmax", [x])
-    return op
+            return becomes(op, Plain("softmax"), x)
+    return None
 
 
 def _is_reduced(op: "Op | np.ndarray", kind: str, axes: tuple[int, ...]) -> bool:
-    return isinstance(op, Op) and op.kind == kind and op.axes == axes
+    return isinstance(op, Op) and isinstance(op.does, Reduce) and op.does == (kind, axes)
 
 
-def line(op: Op) -> tuple[Op, np.ndarray, np.ndarray]:
+def line(op: Op) -> tuple[Op, Numbers, Numbers]:
     """Return the x, scale and shift with which `op` is scale * x + shift."""
-    if op.kind == "affine":
-        return op.x, op.scale, op.shift
+    if isinstance(op.does, Affine):
+        return op.x, op.does.scale, op.does.shift
     return op, np.float64(1), np.float64(0)
 
 

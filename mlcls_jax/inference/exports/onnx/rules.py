@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlcls_jax.inference.exports.onnx import elementwise, fold, shapes
-from mlcls_jax.inference.exports.onnx.ops import Op, count_uses, in_order, keep, skip
+from mlcls_jax.inference.exports.onnx.ops import Op, Primitive, count_uses, in_order, skip
 
 # Primitive of JAX → function of an operation whose inputs are done.
 RULES: dict[str, Callable[[Op], Op]] = {
@@ -18,8 +18,9 @@ RULES: dict[str, Callable[[Op], Op]] = {
     **dict.fromkeys(("stop_gradient", "copy"), skip),
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), shapes.reshape),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), shapes.reduce),
-    **dict.fromkeys(("abs", "erf", "exp", "log", "logistic", "rsqrt", "sqrt", "tanh"), keep),
-    **dict.fromkeys(("transpose", "concatenate"), keep),
+    **dict.fromkeys(
+        ("abs", "erf", "exp", "log", "logistic", "rsqrt", "sqrt", "tanh"), elementwise.keep
+    ),
     "neg": lambda op: fold.affine(op, op.x, -1.0, 0.0),
     "clamp": elementwise.clamp,
     "erfc": elementwise.erfc,
@@ -28,6 +29,8 @@ RULES: dict[str, Callable[[Op], Op]] = {
     "slice": shapes.cut,
     "gather": shapes.gather,
     "pad": shapes.pad,
+    "transpose": shapes.transpose,
+    "concatenate": shapes.concatenate,
     "conv_general_dilated": fold.conv,
     "dot_general": fold.dot,
     "reduce_window_max": shapes.max_pool,
@@ -40,5 +43,8 @@ def simplify(result: Op) -> Op:
     new: dict[Op, Op] = {}
     for op in in_order(result):
         inputs = [new[i] if isinstance(i, Op) else i for i in op.inputs]
-        new[op] = RULES[op.kind](replace(op, inputs=inputs)) if inputs else op
+        if isinstance(op.does, Primitive):
+            new[op] = RULES[op.name](replace(op, inputs=inputs))
+        else:
+            new[op] = op
     return new[result]

@@ -8,7 +8,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from mlcls_jax.errors import ExportError
-from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, Shape
+from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, Plain, Primitive, Shape
 
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
@@ -26,7 +26,7 @@ def trace(function: ClosedJaxpr, known: Collection[str]) -> Op:
       ExportError: it has another primitive, or mixes the images of a batch.
     """
     (images,) = function.jaxpr.invars
-    source = Op("images", [], _shape(images.aval))
+    source = Op(Plain("images"), [], _shape(images.aval))
     (result,) = _follow(function.jaxpr, function.consts, [source], known)
     if not isinstance(result, Op):
         raise ExportError("the scores do not depend on the images")
@@ -89,10 +89,11 @@ def _check(equation: JaxprEqn, known: Collection[str]) -> None:
             " without it.",
         )
     for variable in equation.outvars:
-        if _shape(variable.aval).count(BATCH) != 1:
+        aval: Any = variable.aval
+        if _shape(aval).count(BATCH) != 1:
             raise ExportError(f"ONNX: {kind} takes the images of a batch together or apart")
-        if variable.aval.dtype != np.float32:
-            raise ExportError(f"ONNX: {kind} computes in {variable.aval.dtype}, not float32")
+        if aval.dtype != np.float32:
+            raise ExportError(f"ONNX: {kind} computes in {aval.dtype}, not float32")
 
 
 def _operations(equation: JaxprEqn, operands: list[Any]) -> Iterator[Op]:
@@ -100,14 +101,14 @@ def _operations(equation: JaxprEqn, operands: list[Any]) -> Iterator[Op]:
     if kind == "split":
         axis, start = equation.params["axis"], 0
         for size, variable in zip(equation.params["sizes"], equation.outvars, strict=True):
-            rank = len(variable.aval.shape)
-            starts = tuple(start if a == axis else 0 for a in range(rank))
+            shape = _shape(variable.aval)
+            starts = tuple(start if a == axis else 0 for a in range(len(shape)))
             params = {"start_indices": starts, "is_split": True}
-            yield Op("slice", operands, _shape(variable.aval), params)
+            yield Op(Primitive("slice", params), operands, shape)
             start += int(size)
         return
     (variable,) = equation.outvars
-    yield Op(kind, operands, _shape(variable.aval), dict(equation.params))
+    yield Op(Primitive(kind, equation.params), operands, _shape(variable.aval))
 
 
 def _shape(aval: Any) -> Shape:

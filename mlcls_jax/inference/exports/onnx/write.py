@@ -15,7 +15,26 @@ from mlcls_jax.inference.exports.onnx.layout import (
     moves_nothing,
     plain,
 )
-from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, in_order
+from mlcls_jax.inference.exports.onnx.ops import (
+    BATCH,
+    Affine,
+    Clip,
+    Concatenate,
+    Conv,
+    Dot,
+    HardSigmoid,
+    LayerNorm,
+    Linear,
+    MaxPool,
+    Op,
+    Pad,
+    Plain,
+    Power,
+    Reduce,
+    Slice,
+    Transpose,
+    in_order,
+)
 
 SAME_NAME = {
     **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"},
@@ -38,7 +57,10 @@ def write(result: Op, images: str, scores: str) -> tuple[list[NodeProto], list[T
             if isinstance(operand, Op):
                 to.readers.setdefault(operand, []).append(op)
     for op in ops:
-        name, order = WRITERS[op.kind](op, to)
+        if isinstance(op.does, Plain):
+            name, order = PLAIN[op.name](op, to)
+        else:
+            name, order = WRITERS[type(op.does)](op.does, op, to)
         to.stored[op] = {order: name}
     last = to.read(result, plain(result))
     for node in to.nodes:
@@ -50,9 +72,11 @@ def write(result: Op, images: str, scores: str) -> tuple[list[NodeProto], list[T
 def _images(op: Op, to: Nodes) -> Written:
     """Bytes are moved before they become numbers of four bytes, if a convolution reads them."""
     reader = op
-    while len(to.readers.get(reader, [])) == 1 and reader.kind in ("images", "cast", "affine"):
+    while len(to.readers.get(reader, [])) == 1 and (
+        reader.is_plain("images", "cast") or isinstance(reader.does, Affine)
+    ):
         (reader,) = to.readers[reader]
-    if reader.kind in ("conv", "max_pool"):
+    if isinstance(reader.does, Conv | MaxPool):
         return to.node("Transpose", [to.images], perm=NCHW), NCHW
     return to.images, plain(op)
 
@@ -66,7 +90,7 @@ def _elementwise(op: Op, to: Nodes) -> Written:
     """Operands must have one order: that of the largest that is no constant."""
     operands = [i for i in op.inputs if isinstance(i, Op)]
     order = to.order(next((i for i in operands if i.shape == op.shape), operands[0]))
-    return to.node(SAME_NAME[op.kind], [to.read(i, order) for i in op.inputs]), order
+    return to.node(SAME_NAME[op.name], [to.read(i, order) for i in op.inputs]), order
 
 
 def _rsqrt(op: Op, to: Nodes) -> Written:
@@ -74,34 +98,34 @@ def _rsqrt(op: Op, to: Nodes) -> Written:
     return to.node("Reciprocal", [to.node("Sqrt", [to.read(op.x, order)])]), order
 
 
-def _power(op: Op, to: Nodes) -> Written:
+def _power(does: Power, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
-    return to.node("Pow", [to.read(op.x, order), to.weight(op.y)]), order
+    return to.node("Pow", [to.read(op.x, order), to.weight(does.exponent)]), order
 
 
-def _affine(op: Op, to: Nodes) -> Written:
+def _affine(does: Affine, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     name = to.read(op.x, order)
-    if np.any(op.scale != 1):
-        name = to.node("Mul", [name, to.read(op.scale, order)])
-    if np.any(op.shift != 0):
-        name = to.node("Add", [name, to.read(op.shift, order)])
+    if np.any(does.scale != 1):
+        name = to.node("Mul", [name, to.read(does.scale, order)])
+    if np.any(does.shift != 0):
+        name = to.node("Add", [name, to.read(does.shift, order)])
     return name, order
 
 
-def _clip(op: Op, to: Nodes) -> Written:
+def _clip(does: Clip, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     name = to.read(op.x, order)
-    if (op.low, op.high) == (0, math.inf):
+    if does == (0, math.inf):
         return to.node("Relu", [name]), order
-    bounds = ["" if math.isinf(bound) else to.weight(bound) for bound in (op.low, op.high)]
+    bounds = ["" if math.isinf(bound) else to.weight(bound) for bound in does]
     return to.node("Clip", [name, *bounds][: 3 if bounds[1] else 2]), order
 
 
-def _hard_sigmoid(op: Op, to: Nodes) -> Written:
+def _hard_sigmoid(does: HardSigmoid, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     name = to.read(op.x, order)
-    return to.node("HardSigmoid", [name], alpha=op.alpha, beta=op.beta), order
+    return to.node("HardSigmoid", [name], alpha=does.alpha, beta=does.beta), order
 
 
 def _gelu(op: Op, to: Nodes) -> Written:
@@ -117,66 +141,64 @@ def _softmax(op: Op, to: Nodes) -> Written:
     return to.node("Softmax", [to.read(op.x, plain(op))], axis=-1), plain(op)
 
 
-def _layer_norm(op: Op, to: Nodes) -> Written:
-    inputs = [to.read(op.x, plain(op)), to.weight(op.weight), to.weight(op.bias)]
-    return to.node("LayerNormalization", inputs, axis=-1, epsilon=op.epsilon), plain(op)
+def _layer_norm(does: LayerNorm, op: Op, to: Nodes) -> Written:
+    inputs = [to.read(op.x, plain(op)), to.weight(does.weight), to.weight(does.bias)]
+    return to.node("LayerNormalization", inputs, axis=-1, epsilon=does.epsilon), plain(op)
 
 
-def _reduce(op: Op, to: Nodes) -> Written:
+def _reduce(does: Reduce, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
-    name, axes = to.read(op.x, order), [order.index(axis) for axis in op.axes]
-    if op.kind == "reduce_mean" and order == NCHW and sorted(axes) == [2, 3]:
+    name, axes = to.read(op.x, order), [order.index(axis) for axis in does.axes]
+    if does.name == "reduce_mean" and order == NCHW and sorted(axes) == [2, 3]:
         return to.node("GlobalAveragePool", [name]), order
-    if op.kind == "reduce_sum":  # the only one whose axes are an input
+    if does.name == "reduce_sum":  # the only one whose axes are an input
         return to.node("ReduceSum", [name, to.weight(axes, np.int64)], keepdims=1), order
-    return to.node(REDUCTIONS[op.kind], [name], axes=axes, keepdims=1), order
+    return to.node(REDUCTIONS[does.name], [name], axes=axes, keepdims=1), order
 
 
-def _conv(op: Op, to: Nodes) -> Written:
-    (top, bottom), (left, right) = op.pads
-    inputs = [to.read(op.x, NCHW), to.weight(op.weight.transpose(3, 2, 0, 1))]
-    if np.any(op.bias):
-        inputs.append(to.weight(op.bias))
+def _conv(does: Conv, op: Op, to: Nodes) -> Written:
+    (top, bottom), (left, right) = does.pads
+    inputs = [to.read(op.x, NCHW), to.weight(does.weight.transpose(3, 2, 0, 1))]
+    if np.any(does.bias):
+        inputs.append(to.weight(does.bias))
     name = to.node(
         "Conv",
         inputs,
-        kernel_shape=op.weight.shape[:2],
-        strides=op.strides,
+        kernel_shape=does.weight.shape[:2],
+        strides=does.strides,
         pads=(top, left, bottom, right),
-        dilations=op.dilations,
-        group=op.groups,
+        dilations=does.dilations,
+        group=does.groups,
     )
     return name, NCHW
 
 
-def _linear(op: Op, to: Nodes) -> Written:
+def _linear(does: Linear, op: Op, to: Nodes) -> Written:
     """On a map a 1 x 1 convolution, else a matrix product."""
     if len(op.shape) == 4:
-        one = {"strides": (1, 1), "pads": ((0, 0), (0, 0)), "dilations": (1, 1), "groups": 1}
-        params = one | {"weight": op.weight[None, None], "bias": op.bias}
-        return _conv(Op("conv", op.inputs, op.shape, params), to)
-    x, weight = to.read(op.x, plain(op)), to.weight(op.weight)
+        return _conv(Conv(does.weight[None, None], does.bias), op, to)
+    x, weight = to.read(op.x, plain(op)), to.weight(does.weight)
     if len(op.shape) == 2:
-        return to.node("Gemm", [x, weight, to.weight(op.bias)]), plain(op)
+        return to.node("Gemm", [x, weight, to.weight(does.bias)]), plain(op)
     name = to.node("MatMul", [x, weight])
-    return to.node("Add", [name, to.weight(op.bias)]) if np.any(op.bias) else name, plain(op)
+    return to.node("Add", [name, to.weight(does.bias)]) if np.any(does.bias) else name, plain(op)
 
 
-def _max_pool(op: Op, to: Nodes) -> Written:
-    (top, bottom), (left, right) = op.pads
+def _max_pool(does: MaxPool, op: Op, to: Nodes) -> Written:
+    (top, bottom), (left, right) = does.pads
     name = to.node(
         "MaxPool",
         [to.read(op.x, NCHW)],
-        kernel_shape=op.sizes,
-        strides=op.strides,
+        kernel_shape=does.sizes,
+        strides=does.strides,
         pads=(top, left, bottom, right),
     )
     return name, NCHW
 
 
-def _dot(op: Op, to: Nodes) -> Written:
+def _dot(does: Dot, op: Op, to: Nodes) -> Written:
     """Products of matrices, one for each index of the axes that both have in common."""
-    operands, (contracted, batched) = op.inputs, op.dimension_numbers
+    operands, (contracted, batched) = op.inputs, does
     sides = []
     for value, inner, outer in zip(operands, contracted, batched, strict=True):
         free = tuple(a for a in range(len(value.shape)) if a not in (*inner, *outer))
@@ -244,13 +266,13 @@ def _expand(op: Op, to: Nodes) -> Written:
     return to.node("Expand", [to.read(op.x, order), to.weight(sizes, np.int64)]), order
 
 
-def _transpose(op: Op, to: Nodes) -> Written:
+def _transpose(does: Transpose, op: Op, to: Nodes) -> Written:
     """Nothing is moved; the order is called by the new names of the axes."""
     order = to.order(op.x)
-    return to.read(op.x, order), tuple(op.permutation.index(axis) for axis in order)
+    return to.read(op.x, order), tuple(does.permutation.index(axis) for axis in order)
 
 
-def _concatenate(op: Op, to: Nodes) -> Written:
+def _concatenate(does: Concatenate, op: Op, to: Nodes) -> Written:
     order = next(to.order(i) for i in op.inputs if isinstance(i, Op))
     names = []
     for value in op.inputs:
@@ -258,49 +280,52 @@ def _concatenate(op: Op, to: Nodes) -> Written:
             names.append(to.read(value, order))
         else:
             names.append(to.repeated(value, order, op.shape))
-    return to.node("Concat", names, axis=order.index(op.dimension)), order
+    return to.node("Concat", names, axis=order.index(does.axis)), order
 
 
-def _slice(op: Op, to: Nodes) -> Written:
+def _slice(does: Slice, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     axes = [a for a in order if op.shape[a] != op.x.shape[a]]
     bounds = [
-        [op.starts[a] for a in axes],
-        [op.starts[a] + op.shape[a] for a in axes],
+        [does.starts[a] for a in axes],
+        [does.starts[a] + op.shape[a] for a in axes],
         [order.index(a) for a in axes],
     ]
     inputs = [to.read(op.x, order), *(to.weight(b, np.int64) for b in bounds)]
     return to.node("Slice", inputs) if axes else inputs[0], order
 
 
-def _pad(op: Op, to: Nodes) -> Written:
+def _pad(does: Pad, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
-    pads = [op.pads[axis][side] for side in range(2) for axis in order]
-    inputs = [to.read(op.x, order), to.weight(pads, np.int64), to.weight(op.value)]
+    pads = [does.pads[axis][side] for side in range(2) for axis in order]
+    inputs = [to.read(op.x, order), to.weight(pads, np.int64), to.weight(does.value)]
     return to.node("Pad", inputs), order
 
 
-WRITERS: dict[str, Callable[[Op, Nodes], Written]] = {
+# An operation without parameters → its writer.
+PLAIN: dict[str, Callable[[Op, Nodes], Written]] = {
     **dict.fromkeys(SAME_NAME, _elementwise),
-    **dict.fromkeys(REDUCTIONS, _reduce),
     "images": _images,
     "cast": _cast,
     "rsqrt": _rsqrt,
-    "integer_pow": _power,
-    "affine": _affine,
-    "clip": _clip,
-    "hard_sigmoid": _hard_sigmoid,
     "gelu": _gelu,
     "softmax": _softmax,
-    "layer_norm": _layer_norm,
-    "conv": _conv,
-    "linear": _linear,
-    "dot_general": _dot,
-    "max_pool": _max_pool,
     "reshape": _reshape,
     "expand": _expand,
-    "transpose": _transpose,
-    "concatenate": _concatenate,
-    "slice": _slice,
-    "pad": _pad,
+}
+WRITERS: dict[type, Callable[[Any, Op, Nodes], Written]] = {
+    Power: _power,
+    Affine: _affine,
+    Clip: _clip,
+    HardSigmoid: _hard_sigmoid,
+    LayerNorm: _layer_norm,
+    Reduce: _reduce,
+    Conv: _conv,
+    Linear: _linear,
+    MaxPool: _max_pool,
+    Dot: _dot,
+    Transpose: _transpose,
+    Concatenate: _concatenate,
+    Slice: _slice,
+    Pad: _pad,
 }
