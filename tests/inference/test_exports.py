@@ -159,6 +159,7 @@ def test_larger_differences_are_judged_by_the_noise_of_float32():
         check_scores(noisy, exact - np.float32(1.1e-3), what="x", exact=referee)
 
 
+@pytest.mark.slow
 def test_exact_scores_are_those_of_float64(folder):
     bundle = read_bundle(folder)
     images = sample_images(bundle.image_size)

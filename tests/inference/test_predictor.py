@@ -217,6 +217,7 @@ def test_wrong_options_are_told(predictor):
         predictor.predict("x.png", batch_size=0)
 
 
+@pytest.mark.slow
 def test_several_devices_share_the_batches(folder, paths, truth):
     """Two virtual devices, in a process of their own."""
     program = (

@@ -357,7 +357,6 @@ def described(workdir):
     return json.loads((workdir / "best_model" / "inference.json").read_text())
 
 
-@pytest.mark.slow
 def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
     data, workdir = bundle
     before = evaluate(config(data, evaluate__report=False), workdir).to_json()
@@ -401,7 +400,6 @@ def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
     assert f"{other['thresholds']['cross_validated']['OF1']:.4f}" in page.cells
 
 
-@pytest.mark.slow
 def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle, monkeypatch):
     data, workdir = bundle
     (data / "images" / "val_0.png").write_bytes(b"no image")

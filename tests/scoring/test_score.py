@@ -15,12 +15,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from mlcls_jax.commands.score import run
@@ -28,6 +26,7 @@ from mlcls_jax.data.pack import pack
 from mlcls_jax.errors import DataError, InputError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.scoring import run_job
 from mlcls_jax.scoring.in_process import open_job_input, open_predictor, score_here
 from mlcls_jax.scoring.job import Request
 from mlcls_jax.scoring.run_job import score
@@ -37,23 +36,22 @@ COUNT = 23
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """What is compiled is kept for all tests, and for the processes that they start."""
-    folder = str(tmp_path_factory.mktemp("cache"))
-    settings = {
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
+def one_predictor():
+    """Jobs of one model and the same options share a predictor, which is traced once."""
+    kept = {}
+
+    def open_once(request, bundle):
+        names = ("device", "backend", "batch_size", "precision", "threads", "threshold")
+        files = sorted(Path(request.model_dir).iterdir())
+        key = repr([[getattr(request, name) for name in names], files])
+        key += repr([file.stat().st_mtime_ns for file in files])
+        if key not in kept:
+            kept[key] = open_predictor(request, bundle)
+        return kept[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name.upper(), str(value))
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
+        patch.setattr(run_job, "open_predictor", open_once)
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
