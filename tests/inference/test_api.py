@@ -313,7 +313,7 @@ def test_mode_predict_bears_every_name(tmp_path, folder, paths, caplog):
     options |= {"predict.input": str(images), "predict.model_dir": str(folder)}
     values.update_from_flattened_dict(options)
     with caplog.at_level("INFO"):
-        told = predict(schema.parse(values), tmp_path / "v1.0")
+        told = predict(schema.parse(values), tmp_path / "v1.0").to_json()
     assert told["images"] == 2 and rf"{images}/\xd6.jpg: this is not" in told["skipped_images"][0]
     json.dumps(told, ensure_ascii=False).encode("utf-8")
     caplog.text.encode("utf-8")

@@ -36,9 +36,6 @@ SMALL = (
     "--config.log.pictures=0",
 )
 
-pytestmark = pytest.mark.slow
-
-
 def start(workdir: Path, processes: int, devices: int, *options: str) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -116,6 +113,15 @@ def pair(tmp_path_factory) -> Path:
     return workdir
 
 
+def test_two_processes_are_one_run_of_which_one_talks(tmp_path):
+    tiny = ("--config.model.name=PP-LCNet_x0_25", "--config.data.epoch_size=16")
+    lead, other = run(tmp_path / "run", 2, 1, *tiny, "--config.data.val_size=8")
+    assert "Devices: data 2 x fsdp 1 x tensor 1, in 2 process(es)." in lead
+    assert "MultiLabelMAP" in lead and "MultiLabelMAP" not in other
+    assert json.loads((tmp_path / "run/train_result.json").read_text())["steps"] == 2
+    assert len(losses(tmp_path / "run")) == 2
+
+
 def assert_same_training(ours: Path, theirs: Path) -> None:
     np.testing.assert_allclose(losses(ours), losses(theirs), rtol=1e-5)
     one, other = state_of(ours), state_of(theirs)
@@ -125,12 +131,14 @@ def assert_same_training(ours: Path, theirs: Path) -> None:
             np.testing.assert_allclose(one[path], other[path], rtol=1e-5, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(alone, pair):
     assert_same_training(pair, alone)
     results = [json.loads((workdir / "train_result.json").read_text()) for workdir in (alone, pair)]
     assert results[0]["steps"] == results[1]["steps"] == STEPS
 
 
+@pytest.mark.slow
 def test_a_shared_state_trains_like_a_whole_one(alone, tmp_path):
     """fsdp across the processes, tensor inside each."""
     layout = ("--config.parallel.fsdp=2", "--config.parallel.tensor=2")
@@ -146,6 +154,7 @@ def step_of(workdir: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_killed_or_stopped_pair_goes_on_bit_for_bit(pair, tmp_path):
     workdir, saving = tmp_path / "run", "--config.train.save_steps=2"
     processes = start(workdir, 2, 2, saving)
@@ -174,6 +183,7 @@ def test_a_killed_or_stopped_pair_goes_on_bit_for_bit(pair, tmp_path):
     assert losses(workdir) == losses(pair)
 
 
+@pytest.mark.slow
 def test_a_pairs_checkpoint_goes_on_in_one_process_of_another_layout(pair, tmp_path):
     workdir = tmp_path / "run"
     processes = start(workdir, 2, 2, "--config.parallel.fsdp=4", "--config.train.save_steps=2")
@@ -188,6 +198,7 @@ def test_a_pairs_checkpoint_goes_on_in_one_process_of_another_layout(pair, tmp_p
     assert_same_training(workdir, pair)
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_every_image_once(pair):
     expected = json.loads((pair / "train_result.json").read_text())["MultiLabelMAP"]
     run(pair, 2, 2, "--config.mode=evaluate")
