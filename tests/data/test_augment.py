@@ -26,7 +26,7 @@ from mlcls_jax.data.augment import (
     rand_augment_v4,
 )
 from mlcls_jax.errors import ConfigError
-from tests.data.test_images import image_for
+from tests.helpers.paddle_recipe import image_for
 
 GOLDENS = np.load(Path(__file__).parents[1] / "data" / "paddle" / "randaug_v4_ops.npz")
 SEED = int(GOLDENS["seed"])

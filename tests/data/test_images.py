@@ -23,24 +23,9 @@ from mlcls_jax.errors import DataError, InputError
 from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models.classifier import normalize
 from tests.helpers import bombs
+from tests.helpers.paddle_recipe import image_for
 
 GOLDENS = np.load(Path(__file__).parents[1] / "data" / "paddle" / "preprocess.npz")
-
-
-def image_for(height: int, width: int, *, index: int, seed: int) -> np.ndarray:
-    """The picture that goldens were computed from, by their integer recipe."""
-    generator = np.random.Generator(np.random.PCG64(seed * 1000 + 17 * index + 3))
-    waves = generator.integers(0, 512, (3, 3, 3))
-    noise = generator.integers(-24, 25, (height, width, 3))
-    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
-    channels = []
-    for channel in waves:
-        total = np.zeros((height, width), np.int64)
-        for fy, fx, phase in channel:
-            t = (fy * 8 * y // height + fx * 8 * x // width + phase) % 512
-            total += np.where(t < 256, t, 511 - t)
-        channels.append(total // 3)
-    return np.clip(np.stack(channels, -1) + noise, 0, 255).astype(np.uint8)
 
 
 def picture(height: int = 20, width: int = 30) -> np.ndarray:

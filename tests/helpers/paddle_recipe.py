@@ -66,3 +66,19 @@ def images(batch: int, height: int, width: int) -> np.ndarray:
     rng = np.random.Generator(np.random.PCG64(SEED))
     nchw = rng.standard_normal((batch, 3, height, width)).astype(np.float32)
     return nchw.transpose(0, 2, 3, 1)
+
+
+def image_for(height: int, width: int, *, index: int, seed: int) -> np.ndarray:
+    """Return the picture that goldens of images were computed from, by their integer recipe."""
+    generator = np.random.Generator(np.random.PCG64(seed * 1000 + 17 * index + 3))
+    waves = generator.integers(0, 512, (3, 3, 3))
+    noise = generator.integers(-24, 25, (height, width, 3))
+    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
+    channels = []
+    for channel in waves:
+        total = np.zeros((height, width), np.int64)
+        for fy, fx, phase in channel:
+            t = (fy * 8 * y // height + fx * 8 * x // width + phase) % 512
+            total += np.where(t < 256, t, 511 - t)
+        channels.append(total // 3)
+    return np.clip(np.stack(channels, -1) + noise, 0, 255).astype(np.uint8)

@@ -36,6 +36,7 @@ SMALL = (
     "--config.log.pictures=0",
 )
 
+
 def start(workdir: Path, processes: int, devices: int, *options: str) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -5,7 +5,6 @@ import hashlib
 import io
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from mlcls_jax.reports.cooccurrence import draw_cooccurrence
 from mlcls_jax.reports.histogram import SPLIT_COLORS, draw_histogram
 from mlcls_jax.reports.samples import draw_samples, sample_entries
 from mlcls_jax.templates import environment
+from tests.helpers.page import Page
 from tests.helpers.photos import write_image
 
 BLUE, ORANGE, GREEN = SPLIT_COLORS
@@ -271,44 +271,6 @@ def test_what_stands_below_a_sample():
 
 
 # --- page ---
-
-
-class Page(HTMLParser):
-    """The page's text, images, links and tables; fails on tags that do not balance."""
-
-    VOID = ("meta", "img", "br", "input", "link", "hr")
-
-    def __init__(self, source):
-        super().__init__(convert_charrefs=True)
-        self.source, self.open, self.tags, self.text = source, [], [], ""
-        self.cells: list[str] = []
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names))
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag in ("td", "th"):
-            self.cells.append("")
-        if tag == "br":
-            self.text += "\n"
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "script" not in self.open and "style" not in self.open:
-            self.text += data
-            if "td" in self.open or "th" in self.open:
-                self.cells[-1] += data
-
-    @property
-    def images(self):
-        return [attrs["src"] for tag, attrs in self.tags if tag == "img"]
 
 
 def read_page(report, folder, *, histogram=None, cooccurrence=None):

@@ -29,8 +29,8 @@ from mlcls_jax.reports.mistakes import (
     confusion,
 )
 from mlcls_jax.reports.page import shorten
+from tests.helpers.page import Page
 from tests.helpers.photos import write_photos
-from tests.reports.test_check_report import Page
 
 HOSTILE = "<script src='https://evil.example/x.js'></script>\"><img src=x onerror=alert(1)>&amp;"
 
