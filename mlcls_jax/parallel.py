@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mlcls_jax.config import Parallel
 from mlcls_jax.errors import ConfigError
+from mlcls_jax.trees import map_by_path
 
 log = logging.getLogger(__name__)
 
@@ -131,13 +132,13 @@ def shardings(tree: Any, mesh: Mesh, tensor_axes: Mapping[str, int]) -> Any:
     paths that end like their parameter's, so they lie where it lies. Small arrays are copied.
     """
 
-    def place(path: Any, leaf: Any) -> NamedSharding:
-        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    def place(path: str, leaf: Any) -> NamedSharding:
+        names = path.split("/")
         ends = ("/".join(names[start:]) for start in range(len(names)))
         axis = next((tensor_axes[end] for end in ends if end in tensor_axes), None)
         return NamedSharding(mesh, _spec(leaf.shape, mesh, axis))
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    return map_by_path(place, tree)
 
 
 def _spec(shape: tuple[int, ...], mesh: Mesh, tensor_axis: int | None) -> PartitionSpec:

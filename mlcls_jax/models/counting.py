@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from mlcls_jax import jaxprs
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
 from mlcls_jax.models.initial import Constant
@@ -86,9 +87,8 @@ def parameter_products(
       The parameter's path, which of the two operands it is, as it is or cast, and the product.
     """
     traced = jax.make_jaxpr(network.apply)(network.abstract, _image(image_size))
-    leaves = jax.tree_util.tree_flatten_with_path(network.abstract)[0]
-    paths = (jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in leaves)
-    parameters = dict(zip(traced.jaxpr.invars[:-1], paths, strict=True))  # the image comes last
+    # In the order of the leaves of `network.abstract`; the image comes last.
+    parameters = dict(zip(traced.jaxpr.invars[:-1], flatten(network.abstract), strict=True))
     yield from _products_with(traced.jaxpr, parameters)
 
 
@@ -100,7 +100,7 @@ def _products_with(jaxpr: Jaxpr, parameters: dict[Any, str]) -> Iterator[tuple[s
             yield from ((path, place, equation) for place, path in enumerate(paths) if path)
         elif kind == "convert_element_type" and paths[0]:
             parameters[equation.outvars[0]] = paths[0]
-        for inner in _inner(equation):
+        for inner in jaxprs.inner(equation):
             known = zip(reversed(inner.invars), reversed(paths), strict=False)
             yield from _products_with(inner, {v: path for v, path in known if path})
 
@@ -126,23 +126,16 @@ def _macs_of_equation(equation: JaxprEqn) -> int:
         outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
         return equation.outvars[0].aval.size * (kernel.size // outputs)
     if equation.params.get("name") == depthwise_shifted.__name__:  # a convolution on CPUs
-        return sum(_products(jaxpr) for jaxpr in _inner(equation))
+        return sum(_products(jaxpr) for jaxpr in jaxprs.inner(equation))
     repeats = equation.params["length"] if kind == "scan" else 1
-    return repeats * sum(_macs_of(jaxpr) for jaxpr in _inner(equation))
+    return repeats * sum(_macs_of(jaxpr) for jaxpr in jaxprs.inner(equation))
 
 
 def _products(jaxpr: Jaxpr) -> int:
     """Multiplications element by element."""
     return sum(
-        e.outvars[0].aval.size if e.primitive.name == "mul" else sum(map(_products, _inner(e)))
-        for e in jaxpr.eqns
+        equation.outvars[0].aval.size
+        if equation.primitive.name == "mul"
+        else sum(map(_products, jaxprs.inner(equation)))
+        for equation in jaxpr.eqns
     )
-
-
-def _inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """The jaxprs that an equation calls: of jit, custom_vjp_call and scan."""
-    for value in equation.params.values():
-        if isinstance(value, ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, Jaxpr):
-            yield value

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, traverse_util
+from flax import nnx
 from jaxtyping import Array, Float
 
 from mlcls_jax.config import Model as ModelConfig
@@ -24,6 +24,7 @@ from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Backbone
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
 from mlcls_jax.models.weight_names import NameTable
+from mlcls_jax.trees import by_path, map_by_path
 
 
 class Variables(NamedTuple):
@@ -205,14 +206,10 @@ def _logits_and_stats(
 
 
 def flatten(variables: Variables) -> dict[str, Array]:
-    """Every array by its path; parameters and statistics never share one."""
-    params = traverse_util.flatten_dict(variables.params, sep="/")
-    return params | traverse_util.flatten_dict(variables.batch_stats, sep="/")
+    """Return every array by its path; parameters and statistics never share one."""
+    return by_path(variables.params) | by_path(variables.batch_stats)
 
 
 def unflatten(arrays: dict[str, Array], like: Variables) -> Variables:
-    """The inverse of `flatten`, for a model shaped as `like`."""
-    trees = (
-        {path: arrays[path] for path in traverse_util.flatten_dict(tree, sep="/")} for tree in like
-    )
-    return Variables(*(traverse_util.unflatten_dict(tree, sep="/") for tree in trees))
+    """Return the inverse of `flatten`, for a model shaped as `like`."""
+    return Variables(*(map_by_path(lambda path, _: arrays[path], tree) for tree in like))

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 from jax.sharding import AbstractMesh, NamedSharding
 
 from mlcls_jax import config as schema
-from mlcls_jax import parallel
+from mlcls_jax import jaxprs, parallel
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs, parameter_products
@@ -25,6 +25,7 @@ from mlcls_jax.planning.chips import Chip
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import TrainState, init_state
+from mlcls_jax.trees import by_path
 
 MFU = 0.4  # share of the peak that convolutions and matrix products reach
 MEMORY_SHARE = 0.8  # of the peak rate of the memory
@@ -108,7 +109,7 @@ def count(model: schema.Model) -> Counts:
         state=state,
         trained={
             path: leaf
-            for path, leaf in _flat(network.abstract.params).items()
+            for path, leaf in by_path(network.abstract.params).items()
             if path not in network.frozen
         },
         tensor_axes=network.tensor_axes,
@@ -276,10 +277,8 @@ def _kept(jaxpr: Jaxpr) -> Iterator[int]:
                     seen.add(id(variable))
                     yield variable.aval.size * variable.aval.dtype.itemsize
             continue
-        for value in equation.params.values():
-            inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
-            if isinstance(inner, Jaxpr):
-                yield from _kept(inner)
+        for inner in jaxprs.inner(equation):
+            yield from _kept(inner)
 
 
 def _exchanged(network: Network, size: tuple[int, int]) -> int:
@@ -311,8 +310,3 @@ def _others(count: int) -> float:
 
 def _bytes(shape: tuple[int, ...], leaf: Any) -> int:
     return math.prod(shape) * leaf.dtype.itemsize
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}

@@ -11,7 +11,6 @@ import math
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -19,6 +18,7 @@ from mlcls_jax import parallel
 from mlcls_jax.errors import CheckpointError
 from mlcls_jax.training.checksums import checksums
 from mlcls_jax.training.state import TrainState
+from mlcls_jax.trees import by_path
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +241,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shape of every array by its path."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
+    """Return the shape of every array by its path."""
+    return {path: leaf.shape for path, leaf in by_path(tree).items()}

@@ -14,18 +14,17 @@ import jax
 import numpy as np
 
 from mlcls_jax import parallel
+from mlcls_jax.trees import by_path
 
 _BLOCK = 2**18  # elements that are widened to 64 bits at once
 
 
 def checksums(state: Any) -> dict[str, str]:
     """Of every array of a pytree by its path, 16 hexadecimal digits; all processes take part."""
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    parts = np.array([_of_process(array) for _, array in leaves], np.uint64)
-    names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves)
-    return {
-        name: f"{total:016x}" for name, total in zip(names, parallel.add_up(parts), strict=True)
-    }
+    arrays = by_path(state)
+    parts = np.array([_of_process(array) for array in arrays.values()], np.uint64)
+    totals = zip(arrays, parallel.add_up(parts), strict=True)
+    return {path: f"{total:016x}" for path, total in totals}
 
 
 def _of_process(array: jax.Array) -> int:

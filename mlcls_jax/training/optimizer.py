@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import traverse_util
 
 from mlcls_jax.config import Optimizer
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models.network import Network
 from mlcls_jax.training.cadence import Plan
+from mlcls_jax.trees import by_path, map_by_path
 
 
 def scaled_rate(config: Optimizer, batch_size: int) -> Optimizer:
@@ -68,9 +68,9 @@ def make_optimizer(
     )
     return optax.partition(
         {"trained": trained, "frozen": optax.set_to_zero()},
-        _by_path(
+        map_by_path(
+            lambda path, _: "frozen" if path in network.frozen else "trained",
             network.abstract.params,
-            lambda path: "frozen" if path in network.frozen else "trained",
         ),
     )
 
@@ -165,7 +165,7 @@ def _decayed(params: Any) -> Any:
 
 def _multipliers(config: Optimizer, network: Network) -> dict[str, float]:
     """Factor by path, for the trained parameters whose factor is not 1."""
-    paths = list(traverse_util.flatten_dict(network.abstract.params, sep="/"))
+    paths = list(by_path(network.abstract.params))
     rules = _rules(config.lr_multipliers, paths)
     found = {
         path: next((f for p, f in rules if p.search(path)), 1.0)
@@ -189,12 +189,5 @@ def _rules(texts: tuple[str, ...], paths: list[str]) -> list[tuple[re.Pattern[st
 def _scale(updates: Any, multipliers: dict[str, float]) -> Any:
     if not multipliers:
         return updates
-    flat = traverse_util.flatten_dict(updates, sep="/")
-    # Frozen parameters have no multiplier: here they appear as optax.MaskedNode.
-    scaled = {path: u * multipliers[path] if path in multipliers else u for path, u in flat.items()}
-    return traverse_util.unflatten_dict(scaled, sep="/")
-
-
-def _by_path(params: Any, choose: Any) -> Any:
-    paths = traverse_util.flatten_dict(params, sep="/")
-    return traverse_util.unflatten_dict({path: choose(path) for path in paths}, sep="/")
+    # Frozen parameters are no leaves here: they appear as optax.MaskedNode.
+    return map_by_path(lambda path, u: u * multipliers[path] if path in multipliers else u, updates)

@@ -13,12 +13,10 @@ import numpy as np
 from jax import export
 from jax.extend import core
 
-from mlcls_jax import lazy
+from mlcls_jax import jaxprs, lazy
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.models.layers import depthwise_form
-
-CALLS = ("jit", "closed_call", "custom_jvp_call", "custom_vjp_call")  # of other traced programs
 
 
 def write(bundle: Bundle, path: Path) -> None:
@@ -76,35 +74,18 @@ def _export(bundle: Bundle) -> export.Exported:
     images = jax.ShapeDtypeStruct((1, *bundle.image_size, 3), np.uint8)
     with depthwise_form("plain"):
         closed = jax.make_jaxpr(lambda images: bundle.scores(variables, images))(images)
-    evaluate = jax.jit(lambda images: _evaluate(closed, [images])[0])
+    evaluate = jax.jit(lambda images: jaxprs.evaluate(closed, [images], _apply)[0])
     return export.export(evaluate, platforms=["cpu"])(images)
 
 
-def _evaluate(closed: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
-    """What the traced program computes, its products with matrices as 1x1 convolutions.
+def _apply(equation: core.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
+    """Compute an operation, products with matrices as 1x1 convolutions.
 
     TensorFlow 2.21 makes `tfl.batch_matmul` of wrong rank of products [B, h, w, C] @ [C, D].
     """
-    jaxpr = closed.jaxpr
-    names = (*jaxpr.constvars, *jaxpr.invars)
-    values = dict(zip(names, (*closed.consts, *arguments), strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        given = [read(atom) for atom in equation.invars]
-        name = equation.primitive.name
-        if name in CALLS:
-            inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
-            outputs = _evaluate(inner, given)
-        elif name == "dot_general" and _is_matrix_product(equation):
-            outputs = [_convolve(*given)]
-        else:
-            outputs = equation.primitive.bind(*given, **equation.params)
-            outputs = outputs if equation.primitive.multiple_results else [outputs]
-        values |= zip(equation.outvars, outputs, strict=True)
-    return [read(atom) for atom in jaxpr.outvars]
+    if equation.primitive.name == "dot_general" and _is_matrix_product(equation):
+        return [_convolve(*operands)]
+    return jaxprs.bind(equation, operands)
 
 
 def _is_matrix_product(equation: Any) -> bool:

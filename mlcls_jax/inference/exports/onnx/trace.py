@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
+from mlcls_jax import jaxprs
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, Plain, Primitive, Shape
-
-_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
 
 def trace(function: ClosedJaxpr, known: Collection[str]) -> Op:
@@ -27,37 +26,18 @@ def trace(function: ClosedJaxpr, known: Collection[str]) -> Op:
     """
     (images,) = function.jaxpr.invars
     source = Op(Plain("images"), [], _shape(images.aval))
-    (result,) = _follow(function.jaxpr, function.consts, [source], known)
+
+    def rule(equation: JaxprEqn, operands: list[Any]) -> list[Any]:
+        operands = [x if isinstance(x, Op) else np.asarray(x) for x in operands]
+        if not any(isinstance(x, Op) for x in operands):
+            return _compute(equation, operands, known)
+        _check(equation, known)
+        return list(_operations(equation, operands))
+
+    (result,) = jaxprs.evaluate(function, [source], rule)
     if not isinstance(result, Op):
         raise ExportError("the scores do not depend on the images")
     return result
-
-
-def _follow(
-    jaxpr: Jaxpr, consts: list[Any], inputs: list[Any], known: Collection[str]
-) -> list[Any]:
-    values: dict[Any, Op | np.ndarray] = {}
-    values |= zip(jaxpr.constvars, map(np.asarray, consts), strict=True)
-    values |= zip(jaxpr.invars, inputs, strict=True)
-
-    def read(atom: Any) -> Any:
-        return np.asarray(atom.val) if isinstance(atom, Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        kind, operands = equation.primitive.name, [read(atom) for atom in equation.invars]
-        if kind in _CALLS:
-            params = equation.params
-            inner = params.get("jaxpr") or params.get("call_jaxpr") or params["fun_jaxpr"]
-            is_closed = isinstance(inner, ClosedJaxpr)
-            body, inner_consts = (inner.jaxpr, inner.consts) if is_closed else (inner, [])
-            results = _follow(body, inner_consts, operands, known)
-        elif any(isinstance(operand, Op) for operand in operands):
-            _check(equation, known)
-            results = list(_operations(equation, operands))
-        else:
-            results = _compute(equation, operands, known)
-        values |= zip(equation.outvars, results, strict=True)
-    return [read(atom) for atom in jaxpr.outvars]
 
 
 def _compute(
@@ -67,9 +47,7 @@ def _compute(
     if any(BATCH in _shape(atom.aval) for atom in (*equation.invars, *equation.outvars)):
         _check(equation, known)
     params = {name: _for_one_image(value) for name, value in equation.params.items()}
-    results = equation.primitive.bind(*operands, **params)
-    results = results if equation.primitive.multiple_results else [results]
-    return [np.asarray(array) for array in results]
+    return [np.asarray(array) for array in jaxprs.bind(equation, operands, params)]
 
 
 def _for_one_image(value: Any) -> Any:
