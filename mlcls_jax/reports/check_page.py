@@ -54,7 +54,7 @@ def write_page(
     ]
     splits = report.splits.values()
     unknown = [split for split in splits if split.unknown.any()]
-    page.write_page(
+    page.write(
         path,
         "check.html",
         name=report.root.resolve().name,

@@ -74,44 +74,44 @@ def write_report(folder: Path, evaluation: Evaluation, illustrate: Illustrate) -
     The page needs no other file, and its size hardly depends on the number of images: besides a
     row per label, it has a few diagrams and a few pictures.
     """
-    e = evaluation
-    limits = None
-    if not e.is_single:
-        limits = np.broadcast_to(np.float32(e.threshold), len(e.labels))
-    decisions = Decisions(e.scores, e.targets, limits)
+    limits = None  # float32 [K]
+    if not evaluation.is_single:
+        threshold = np.asarray(evaluation.threshold, np.float32)
+        limits = np.broadcast_to(threshold, len(evaluation.labels))
+    decisions = Decisions(evaluation.scores, evaluation.targets, limits)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    page.write_page(
+    page.write(
         path,
         "evaluation.html",
-        evaluation=e,
+        evaluation=evaluation,
         limits=limits,
         metrics=_METRICS.items(),
-        in_force=None if e.is_single else _in_force(e),
-        chosen=_chosen(e),
-        charts=_charts(e),
+        in_force=None if evaluation.is_single else _in_force(evaluation),
+        chosen=_chosen(evaluation.chosen),
+        charts=_charts(evaluation),
         mistakes=[
             _mistakes(decisions, illustrate, are_missed=are_missed)
-            for are_missed in ((False,) if e.is_single else (False, True))
+            for are_missed in ((False,) if evaluation.is_single else (False, True))
         ],
         max_names=MAX_NAMES,
         confusion=_confusion(confusion(decisions)),
-        **_table(e, limits),
+        **_table(evaluation, limits),
     )
     return path
 
 
-def _in_force(e: Evaluation) -> str:
-    if isinstance(e.threshold, tuple):
-        low, middle, high = np.quantile(e.threshold, (0, 0.5, 1))
+def _in_force(evaluation: Evaluation) -> str:
+    if isinstance(evaluation.threshold, tuple):
+        low, middle, high = np.quantile(evaluation.threshold, (0, 0.5, 1))
         text = (
             f"Each label has its own, from {low:.3f} to {high:.3f}, half of them below {middle:.3f}"
         )
     else:
-        text = f"A label is reported if its score is above {e.threshold:g}"
-    text += f"; logits are divided by a temperature of {e.temperature:.3f}."
-    if e.calibration:
-        text += f" They were {_purpose(e.calibration)}."
+        text = f"A label is reported if its score is above {evaluation.threshold:g}"
+    text += f"; logits are divided by a temperature of {evaluation.temperature:.3f}."
+    if evaluation.calibration:
+        text += f" They were {_purpose(evaluation.calibration)}."
     return text
 
 
@@ -122,30 +122,32 @@ def _purpose(facts: dict[str, Any]) -> str:
     return f"chosen for {objective} on {page.count(facts['images'], 'image')}"
 
 
-def _chosen(e: Evaluation) -> dict[str, Any] | None:
+def _chosen(found: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return metrics by the moments at which they were taken, where thresholds were chosen."""
-    if e.chosen is None:
+    if found is None:
         return None
-    moments = [key for key in ("before", "after", "cross_validated") if key in e.chosen]
+    moments = [key for key in ("before", "after", "cross_validated") if key in found]
+    overall = ("MultiLabelMAP", "ECE", "NLL", "temperature")
     return {
-        "purpose": _purpose(e.chosen),
+        "purpose": _purpose(found),
         "moments": moments,
         "rows": [
-            *((name, {key: e.chosen[key][name] for key in moments}) for name in e.chosen["after"]),
-            *((name, e.chosen[name]) for name in ("MultiLabelMAP", "ECE", "NLL", "temperature")),
+            *((name, {key: found[key][name] for key in moments}) for name in found["after"]),
+            *((name, found[name]) for name in overall),
         ],
     }
 
 
-def _charts(e: Evaluation) -> list[charts.Chart]:
-    if e.is_single:  # the best label of each image, and whether it is right
-        known = (e.targets >= 0).all(1)
-        best = e.scores[known].argmax(1)[:, None]
-        scores, targets = (np.take_along_axis(a[known], best, 1) for a in (e.scores, e.targets))
+def _charts(evaluation: Evaluation) -> list[charts.Chart]:
+    if evaluation.is_single:  # the best label of each image, and whether it is right
+        known = (evaluation.targets >= 0).all(1)
+        best = evaluation.scores[known].argmax(1)[:, None]
+        scores = np.take_along_axis(evaluation.scores[known], best, 1)
+        targets = np.take_along_axis(evaluation.targets[known], best, 1)
         names, curves = ("wrong", "right"), []
     else:
-        scores, targets = e.scores, e.targets
-        names, curves = ("absent", "present"), [_curves(e)]
+        scores, targets = evaluation.scores, evaluation.targets
+        names, curves = ("absent", "present"), [_curves(evaluation)]
     bins = calibration_bins(scores, targets)
     return [
         *curves,
@@ -160,15 +162,20 @@ def _charts(e: Evaluation) -> list[charts.Chart]:
     ]
 
 
-def _curves(e: Evaluation) -> charts.Chart:
-    curves = [charts.Curve("all labels together", *charts.precision_recall(e.scores, e.targets))]
-    ranked = np.argsort(-e.by_class, kind="stable")[: np.isfinite(e.by_class).sum()]
+def _curves(evaluation: Evaluation) -> charts.Chart:
+    curves = [
+        charts.Curve(
+            "all labels together", *charts.precision_recall(evaluation.scores, evaluation.targets)
+        )
+    ]
+    best_first = np.argsort(-evaluation.by_class, kind="stable")
+    ranked = best_first[: np.isfinite(evaluation.by_class).sum()]
     if ranked.size:
         chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
         curves += [
             charts.Curve(
-                f"{title}: {page.shorten(e.labels[k])}, {e.by_class[k]:.3f}",
-                *charts.precision_recall(e.scores[:, [k]], e.targets[:, [k]]),
+                f"{title}: {page.shorten(evaluation.labels[k])}, {evaluation.by_class[k]:.3f}",
+                *charts.precision_recall(evaluation.scores[:, [k]], evaluation.targets[:, [k]]),
             )
             for title, k in chosen.items()
         ]
@@ -234,16 +241,16 @@ def _confusion(found: Confusion) -> dict[str, object]:
     }
 
 
-def _table(e: Evaluation, limits: np.ndarray | None) -> dict[str, Any]:
+def _table(evaluation: Evaluation, limits: np.ndarray | None) -> dict[str, Any]:
     """Return the columns of the table of labels: the worst first, those without positives last."""
     names, numbers = ["index", "name", "recall", "images"], []
-    if not e.is_single:
+    if limits is not None:
         names = ["index", "name", "AP", "images", "precision", "recall", "F1", "threshold"]
-        found = precision_recall_f1(e.scores, e.targets, threshold=limits)
+        found = precision_recall_f1(evaluation.scores, evaluation.targets, threshold=limits)
         numbers = [found["precision"], found["recall"], found["f1"], limits]
     return {
         "columns": names,
-        "order": np.argsort(e.by_class, kind="stable"),
-        "positives": (e.targets >= 1).sum(0),
+        "order": np.argsort(evaluation.by_class, kind="stable"),
+        "positives": (evaluation.targets >= 1).sum(0),
         "numbers": numbers,
     }

@@ -18,7 +18,7 @@ from mlcls_jax.templates import environment, source_hash
 MAX_NAME = 60  # characters of a label or file name in a list
 
 
-def write_page(path: Path, template: str, **values: Any) -> None:
+def write(path: Path, template: str, **values: Any) -> None:
     """Write `template`, which extends page.html, as a page that needs no other file.
 
     Args:
