@@ -1,4 +1,4 @@
-"""What turns values into a checked `Config`, and the schema into text.
+"""Turning values into a checked `Config`, and the schema into text.
 
 `default()` gives the schema's tree as a locked `ConfigDict`, which config files fill and
 `--config.…` flags override; `parse()` checks it and turns it into a `Config`.
@@ -25,12 +25,12 @@ from mlcls_jax.errors import ConfigError, raise_faults
 
 
 def default() -> ConfigDict:
-    """The schema's defaults as a locked `ConfigDict`, for config files to fill."""
+    """Return the schema's defaults as a locked `ConfigDict`, for config files to fill."""
     return _to_config_dict(Config).lock()
 
 
 def parse(values: ConfigDict) -> Config:
-    """A checked `Config`.
+    """Return a checked `Config`.
 
     Raises:
       ConfigError: lists every fault: unknown key (with the nearest right one), wrong type, value
@@ -46,7 +46,7 @@ def parse(values: ConfigDict) -> Config:
 
 
 def options(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Field]:
-    """Every option by its dotted name, `train.epochs` for instance."""
+    """Return every option by its dotted name, such as `train.epochs`."""
     found = {}
     for f in dataclasses.fields(kind):
         if dataclasses.is_dataclass(f.type):
@@ -57,7 +57,7 @@ def options(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Fiel
 
 
 def nearest(key: str) -> str | None:
-    """The existing option that `key` was most likely meant to be."""
+    """Return the existing option that `key` was most likely meant to be."""
     names = {known: known.rpartition(".")[2] for known in options()}
     name = key.rpartition(".")[2]
     if same_name := [k for k, n in names.items() if n == name]:
@@ -69,7 +69,7 @@ def nearest(key: str) -> str | None:
 
 
 def unknown_key(key: str) -> str:
-    """The message for a key that the schema does not have."""
+    """Return the message for a key that the schema does not have."""
     inside = [known for known in options() if known.startswith(f"{key}.")]
     if inside:
         return f"{key}: is a section; it has {', '.join(inside)}"
@@ -79,12 +79,12 @@ def unknown_key(key: str) -> str:
 
 
 def kind_of(key: str) -> str:
-    """What an option's value must be, in words: `int, at least 1`."""
+    """Return in words what an option's value must be: `int, at least 1`."""
     return kind_text(options()[key])
 
 
 def matching(text: str) -> list[str]:
-    """The option of this name, those of this section, or else those that contain the text.
+    """Return the option of this name, those of this section, or else those that contain the text.
 
     Raises:
       ConfigError: there are none.
@@ -100,7 +100,7 @@ def matching(text: str) -> list[str]:
 
 
 def describe(keys: Collection[str] | None = None, values: Any = None) -> str:
-    """The schema as text: key, type, default, range and help, a section a paragraph.
+    """Return the schema as text: key, type, default, range and help, one paragraph per section.
 
     Args:
       keys: the options to describe; None: all.
@@ -127,7 +127,7 @@ def _at(values: Any, key: str) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dicts, lists and scalars, ready for JSON or YAML."""
+    """Return plain nested dicts, lists and scalars, ready for JSON or YAML."""
     return {
         f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
         for f in dataclasses.fields(config)
@@ -136,12 +136,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as YAML, in the order of the schema."""
+    """Return the configuration as YAML, in the order of the schema."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
 def from_yaml(path: str) -> ConfigDict:
-    """The configuration in a file that `to_yaml` wrote, or a part of one, over the defaults.
+    """Read a configuration that `to_yaml` wrote, or a part of one, over the defaults.
 
     Raises:
       ConfigError: it cannot be read; or lists every unknown key and wrong value.
@@ -161,7 +161,7 @@ def from_yaml(path: str) -> ConfigDict:
 
 
 def model_from_dict(values: dict[str, Any]) -> Model:
-    """The `Model` section from plain values, as stored in a bundle.
+    """Return the `Model` section from plain values, as stored in a bundle.
 
     Raises:
       ConfigError: like `parse`.
@@ -205,7 +205,7 @@ def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list
 
 
 def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
-    """The value in the field's type, and what is wrong with it (None: nothing)."""
+    """Return the value in the field's type, and what is wrong with it (None: nothing)."""
     if value is None:
         return None, None if is_optional(f) else f"must be {kind_text(f)}"
     base, choices = base_type(f), choices_of(f)

@@ -15,9 +15,9 @@ DEFAULT_THRESHOLD = 0.5
 class Evaluate:
     """Evaluation, during training and in mode=evaluate."""
 
-    batch_size: int = option(64, "images a batch", min=1)
+    batch_size: int = option(64, "images per batch", min=1)
     map_type: Literal["integral", "11point"] = option(
-        "integral", "average precision: all points, or eleven"
+        "integral", "average precision over all points, or over eleven"
     )
     threshold: float | None = option(
         None,
@@ -41,16 +41,16 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """mode=thresholds: what is chosen on the validation images and stored in the bundle."""
+    """mode=thresholds: how thresholds are chosen on the validation images, for the bundle."""
 
     objective: Literal["f1", "precision", "recall"] = option(
-        "f1", "best F1 of each class; or a wanted precision, or recall, with the most of the other"
+        "f1", "best F1 per class; or a target precision or recall, with the most of the other"
     )
-    target: float | None = option(
-        None, "precision or recall that is wanted, 0.9 for instance", min=0.0, max=1.0
-    )
+    target: float | None = option(None, "target precision or recall, such as 0.9", min=0.0, max=1.0)
     min_positives: int = option(10, "classes with fewer positive images share one threshold", min=1)
-    calibrate: bool = option(True, "scale the logits, too, so that scores are probabilities")
+    calibrate: bool = option(
+        True, "also scale the logits, so that scores are calibrated probabilities"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,25 +63,26 @@ class Predict:
         "bundle to use, or weight file of model.name; None: best_model in the workdir",
         path="local",
     )
-    batch_size: int = option(16, "images a batch", min=1)
+    batch_size: int = option(16, "images per batch", min=1)
     threshold: float | None = option(
         None, "score above which a label is reported; None: the bundle's", min=0.0, max=1.0
     )
     output: str | None = option(
         None, "folder for the results; None: predictions in the workdir", path="local"
     )
-    explain: bool = option(False, "draw where the head looked for each label (ML-Decoder)")
+    explain: bool = option(False, "ML-Decoder: draw where the head looked for each label")
     backend: Backend = option(
-        "jax", "what computes; auto: the fastest here, by a short measurement"
+        "jax", "runtime; auto: the fastest on this machine, by a short measurement"
     )
     precision: Precision = option(
-        "float32", "weights, and with bfloat16 the arithmetic; `mlcls backends` shows what it costs"
+        "float32",
+        "of the weights and, with bfloat16, the arithmetic; `mlcls backends` shows the cost",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """mode=export: the bundle and other runtimes' files, each verified against JAX' scores."""
+    """mode=export: the bundle and other runtimes' files, each verified against JAX's scores."""
 
     model_dir: str | None = option(
         None, "bundle to export; None: best_model in the workdir", path="local"
@@ -106,14 +107,14 @@ class Convert:
     enable: bool = option(False, "convert data.dir before it is checked")
     source_type: Literal["coco", "csv", "folder", "voc"] = option(
         "coco",
-        "what it is: COCO instances; CSV lists `path,label|label`; a folder a class; VOC XML",
+        "COCO instances; CSV lists `path,label|label`; a folder per class; VOC XML",
     )
     dialect: Literal[
         *("auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns")
     ] = option(
         "auto",
         "CSV: how labels are written: cat|dog; cat,dog; cat;dog; cat dog; ['cat', 'dog']; one label"
-        " a cell; or a column of 0 and 1 for each label of the header; auto: as found, and where"
+        " per cell; or a column of 0 and 1 for each label of the header; auto: as found, and where"
         " several ways are possible, the run stops and asks",
     )
     train_annotations: str | None = option(
@@ -138,15 +139,15 @@ class Convert:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A new division of all listed images, before the check."""
+    """A new split of all listed images, before the check."""
 
-    enable: bool = option(False, "divide the listed images anew before the check")
-    train_percent: int = option(80, "share of the training images", min=1, max=100)
-    val_percent: int = option(20, "share of the validation images", min=1, max=100)
+    enable: bool = option(False, "split the listed images again before the check")
+    train_percent: int = option(80, "percentage of training images", min=1, max=100)
+    val_percent: int = option(20, "percentage of validation images", min=1, max=100)
     test_percent: int = option(
-        0, "share of the test images; 0: test.txt, if any, stays as it is", min=0, max=98
+        0, "percentage of test images; 0: test.txt, if any, stays as it is", min=0, max=98
     )
-    stratify: bool = option(True, "let every label keep its share in each list")
+    stratify: bool = option(True, "keep the share of every label the same in each list")
     group: str | None = option(
         None,
         "regex on image paths; images with the same match (its first group, if it has one)"
@@ -158,7 +159,7 @@ class Split:
 class CheckDataset:
     """mode=check_dataset."""
 
-    pixels: bool = option(False, "decode every image, and look for near duplicates, too")
+    pixels: bool = option(False, "decode every image, and also look for near duplicates")
     threads: int = option(8, "threads that read images", min=1, max=1024)
     convert: Convert = Convert()
     split: Split = Split()

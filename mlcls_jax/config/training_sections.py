@@ -1,4 +1,4 @@
-"""The sections about what is trained, on what, and how."""
+"""The sections that say what is trained, on what, and how."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,12 +14,12 @@ class Model:
         "PP-LCNet_x1_0_ML", "architecture; *_ML has the ML-Decoder head, else mean pooling"
     )
     task: Literal["multilabel", "single"] = option(
-        "multilabel", "labels that occur independently, or exactly one an image"
+        "multilabel", "multilabel: any number of labels per image; single: exactly one"
     )
-    num_classes: int | None = option(None, "number of labels; None: as many as the data has", min=1)
+    num_classes: int | None = option(None, "number of labels; None: as in the data", min=1)
     image_size: tuple[int, int] = option(
         (448, 448),
-        "height and width; on the command line one number stands for both",
+        "height and width; a single number stands for both",
         min=8,
         max=8192,
     )
@@ -28,8 +28,8 @@ class Model:
         "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
         path="any",
     )
-    weights_strict: bool = option(True, "fail if weights lack anything but the head")
-    query_num: int = option(80, "ML-Decoder: queries, at most one a label", min=0)
+    weights_strict: bool = option(True, "fail if the weights lack anything other than the head")
+    query_num: int = option(80, "ML-Decoder: number of queries, at most one per label", min=0)
     embed_dim: int = option(768, "ML-Decoder: width", min=1)
     hidden_dim: int = option(2048, "ML-Decoder: width of the feed-forward part", min=1)
     num_heads: int = option(8, "ML-Decoder: attention heads; must divide embed_dim", min=1)
@@ -41,7 +41,9 @@ class Model:
     strides: tuple[int, ...] | None = option(
         None, "stride of stem and stages; None: the architecture's", min=1, max=2
     )
-    trainable_queries: bool = option(False, "ML-Decoder: train the queries; the original does not")
+    trainable_queries: bool = option(
+        False, "ML-Decoder: train the queries, which the original keeps fixed"
+    )
     text_embeddings: str | None = option(
         None,
         "ML-Decoder: .npy file [labels, size]; queries are made from these embeddings",
@@ -51,10 +53,10 @@ class Model:
         None, "ML-Decoder: size of the text embeddings; follows text_embeddings", min=1
     )
     memory: Literal["patches", "first_patch"] | None = option(
-        None, "CLIP: tokens that the head sees; None: all patches, or as imported weights want it"
+        None, "CLIP: tokens that the head sees; None: all patches, or what imported weights need"
     )
     quick_gelu: bool | None = option(
-        None, "CLIP: OpenAI's activation; None: exact GELU, or as imported weights want it"
+        None, "CLIP: OpenAI's activation; None: exact GELU, or what imported weights need"
     )
     dtype: Literal["float32", "bfloat16"] = option(
         "float32", "compute type; parameters and logits stay float32"
@@ -71,14 +73,14 @@ class Data:
     )
     dir: str | None = option(
         None,
-        "mlcls: folder that holds images/, label.txt and the lists; packed: that of the shards;"
-        " tfds: where the builders' data lie, None: the library's default",
+        "mlcls: folder with images/, label.txt and the lists; packed: folder of the shards;"
+        " tfds: data_dir of the builders, None: the library's default",
         path="any",
     )
     train_list: str = option("train.txt", "mlcls: list of training images, in dir", path="local")
     val_list: str = option("val.txt", "mlcls: list of validation images, in dir", path="local")
     label_file: str = option("label.txt", "mlcls: label names, in dir", path="local")
-    tfds: str | None = option(None, "tfds: builder and configuration, coco/2017 for instance")
+    tfds: str | None = option(None, "tfds: builder and configuration, such as coco/2017")
     train_split: str = option("train", "packed, tfds: split to train on")
     val_split: str = option("validation", "packed, tfds: split to validate on")
     epoch_size: int | None = option(
@@ -86,58 +88,60 @@ class Data:
     )
     val_size: int = option(1000, "digits: number of validation images", min=1)
     on_error: Literal["raise", "skip"] = option(
-        "raise", "an unreadable image stops the run, or is left out and counted"
+        "raise", "unreadable images: stop the run, or leave them out and count them"
     )
     train_resize: Literal["fast", "exact"] = option(
-        "fast", "training images: OpenCV's bilinear resize, or Pillow's as in evaluation"
+        "fast", "resize of training images: OpenCV's bilinear, or Pillow's as in evaluation"
     )
     augment: tuple[str, ...] = option(
         (),
-        "training augmentations in order: flip, cutout, randaugment_v4, ..., all of them in"
-        " docs/augmentation.md; random_resized_crop stands first; (): none",
+        "training augmentations, in order: flip, cutout, randaugment_v4, ..., all listed in"
+        " docs/augmentation.md; random_resized_crop must be first; (): none",
     )
     mixup: float = option(0.0, "alpha of Mixup on the device; 0: none", min=0.0, max=100.0)
     cutmix: float = option(0.0, "alpha of CutMix on the device; 0: none", min=0.0, max=100.0)
     mix_probability: float = option(
-        1.0, "share of the batches that are mixed, by either of the two", min=0.0, max=1.0
+        1.0, "fraction of batches that Mixup or CutMix is applied to", min=0.0, max=1.0
     )
     threads: int = option(
-        4, "threads that read and decode, in each process; 0: none beside it", min=0, max=1024
+        4, "threads that read and decode, per process; 0: its main thread does", min=0, max=1024
     )
     workers: int = option(
-        0, "processes that read and decode; 0: threads of this one do", min=0, max=256
+        0, "processes that read and decode; 0: threads of this process do", min=0, max=256
     )
-    prefetch: int = option(4, "batches read ahead; at least one a thread", min=1, max=1024)
+    prefetch: int = option(4, "batches read ahead; at least one per thread", min=1, max=1024)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Length and rhythm of training."""
+    """Length of training, and how often it evaluates, saves and logs."""
 
     epochs: int = option(40, "passes over the training images", min=1)
-    batch_size: int = option(64, "images a step, over all devices", min=1)
+    batch_size: int = option(64, "images per step, over all devices", min=1)
     ema_decay: float = option(
-        0.9997, "decay of the averaged weights; 0: no average is kept", min=0.0, max=0.999999
+        0.9997, "decay of the moving average of the weights; 0: no average", min=0.0, max=0.999999
     )
-    ema_warmup: bool = option(True, "let the decay of step t be at most (1 + t) / (10 + t)")
-    resume: bool = option(True, "go on from the checkpoint in the workdir, if there is one")
+    ema_warmup: bool = option(True, "limit the decay at step t to (1 + t) / (10 + t)")
+    resume: bool = option(True, "continue from the checkpoint in the workdir, if there is one")
     eval_epochs: int = option(1, "epochs between evaluations", min=1)
     save_epochs: int = option(1, "epochs between checkpoints", min=1)
     save_steps: int | None = option(
-        None, "steps between further checkpoints inside an epoch", min=1
+        None, "steps between additional checkpoints within an epoch; None: none", min=1
     )
     keep_checkpoints: int = option(2, "latest checkpoints to keep", min=1)
     log_steps: int = option(10, "steps between log entries", min=1)
     accumulate: int = option(
-        1, "parts that a batch is worked through in, for want of memory; must divide it", min=1
+        1, "gradient accumulation: parts per batch, to save memory; must divide batch_size", min=1
     )
-    remat: bool = option(False, "compute the backbone's blocks twice rather than keep them")
+    remat: bool = option(
+        False, "recompute the backbone's blocks in the backward pass, to save memory"
+    )
     nonfinite: Literal["stop", "skip", "rollback"] = option(
         "stop",
-        "a loss or gradient that is no number: stop, leave the step out, or go back to the last"
-        " checkpoint and on with half the learning rate",
+        "non-finite loss or gradient: stop, skip the step, or go back to the last"
+        " checkpoint and continue at half the learning rate",
     )
-    max_nonfinite: int = option(10, "skip, rollback: how often, before the run stops", min=1)
+    max_nonfinite: int = option(10, "skip, rollback: how many times before the run stops", min=1)
     time_limit: float | None = option(
         None, "minutes after which the run saves a checkpoint and ends; None: no limit", min=0.0
     )
@@ -151,50 +155,52 @@ class Optimizer:
     name: Literal["adamw", "momentum", "lion"] = option(
         "adamw", "AdamW; SGD with momentum and the decay as L2 in the gradient; or Lion"
     )
-    sam_radius: float = option(
-        0.0, "SAM: step towards the worst near by before the gradient; 0: none", min=0.0
-    )
+    sam_radius: float = option(0.0, "SAM: radius of the neighbourhood (rho); 0: no SAM", min=0.0)
     momentum: float = option(0.9, "momentum: decay of the velocity", min=0.0, max=0.999999)
 
     learning_rate: float = option(1e-4, "peak learning rate", min=0.0)
     rate_scaling: Literal["none", "linear", "sqrt"] = option(
         "none", "how learning_rate grows with train.batch_size / base_batch_size"
     )
-    base_batch_size: int = option(256, "batch size that learning_rate is meant for", min=1)
+    base_batch_size: int = option(256, "batch size that learning_rate refers to", min=1)
     layer_decay: float = option(
-        1.0, "factor from each block to the one before it", min=0.001, max=1.0
+        1.0, "factor of the learning rate from each block to the one before it", min=0.001, max=1.0
     )
     weight_decay: float = option(1e-4, "decay of parameters with two or more axes", min=0.0)
     beta1: float = option(0.9, "AdamW, Lion: decay of the first moment", min=0.0, max=0.999999)
     beta2: float = option(
         0.999,
-        "AdamW: decay of the second moment; Lion: of its only one, 0.99 there",
+        "AdamW: decay of the second moment; Lion: of its momentum, usually 0.99",
         min=0.0,
         max=0.999999999,
     )
     epsilon: float = option(1e-8, "AdamW: added to the root of the second moment", min=0.0)
     schedule: Literal["cosine", "linear", "step", "onecycle", "constant"] = option(
-        "cosine", "learning rate over the steps"
+        "cosine", "shape of the learning rate over the steps"
     )
-    by_epoch: bool = option(False, "change the learning rate at the ends of epochs only")
+    by_epoch: bool = option(False, "change the learning rate only between epochs")
     warmup_epochs: float = option(5.0, "epochs of linear warm-up; not for onecycle", min=0.0)
     warmup_start: float = option(1e-6, "learning rate of the first step of warm-up", min=0.0)
     end_learning_rate: float = option(1e-10, "learning rate at the end", min=0.0)
     peak_fraction: float = option(
-        0.2, "onecycle: share of the steps before the peak", min=0.001, max=0.999
+        0.2, "onecycle: fraction of the steps before the peak", min=0.001, max=0.999
     )
     divide_factor: float = option(
-        25.0, "onecycle: peak divided by the first learning rate", min=1.0
+        25.0, "onecycle: ratio of the peak to the initial learning rate", min=1.0
     )
-    three_phase: bool = option(False, "onecycle: down to the first rate, then to the end")
+    three_phase: bool = option(
+        False, "onecycle: back to the initial rate, then down to the final one"
+    )
     anneal: Literal["cosine", "linear"] = option("cosine", "onecycle: shape of its phases")
-    decay_epochs: tuple[int, ...] = option((30, 60, 90), "step: epochs after warm-up", min=1)
-    decay_factor: float = option(0.1, "step: factor at each of them", min=0.0, max=1.0)
+    decay_epochs: tuple[int, ...] = option(
+        (30, 60, 90), "step: epochs after warm-up at which the rate drops", min=1
+    )
+    decay_factor: float = option(0.1, "step: factor of the rate at each drop", min=0.0, max=1.0)
     lr_multipliers: tuple[str, ...] = option(
         (), "regex=factor: scale the rate of parameters whose path matches; first match wins"
     )
     clip_norm: float | None = option(
-        None, "largest global norm of the gradient; None: no limit", min=0.0
+        None, "clip the gradient to this global norm; None: no clipping", min=0.0
     )
 
 
@@ -209,19 +215,19 @@ class Loss:
     gamma_pos: float = option(0.0, "asymmetric: focusing of positives", min=0.0)
     gamma_neg: float = option(4.0, "asymmetric: focusing of negatives", min=0.0)
     clip: float = option(
-        0.05, "asymmetric: probability below which a negative costs nothing", min=0.0, max=0.999
+        0.05, "asymmetric: probability below which a negative adds no loss", min=0.0, max=0.999
     )
-    stop_focal_gradient: bool = option(True, "asymmetric: take the focusing weight as constant")
+    stop_focal_gradient: bool = option(True, "asymmetric: no gradient through the focusing weight")
     reduction: Literal["sum", "mean"] = option("sum", "asymmetric: over all images and labels")
     label_smoothing: float | None = option(
-        None, "multilabel, cross_entropy: smoothing of the targets", min=0.0, max=0.999
+        None, "multilabel, cross_entropy: label smoothing of the targets", min=0.0, max=0.999
     )
     size_sum: bool = option(False, "multilabel: sum over labels instead of mean")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distill:
-    """Learning from a teacher's scores besides the targets."""
+    """Distillation: learning from a teacher's scores besides the targets."""
 
     teacher: str | None = option(
         None, "bundle of a trained model with the same labels", path="local"
@@ -229,35 +235,35 @@ class Distill:
     weight: float = option(0.5, "share of the teacher in the loss", min=0.0, max=1.0)
     temperature: float = option(1.0, "divides both models' logits", min=0.01, max=100.0)
     features: float = option(
-        0.0, "weight of a further loss between the two pooled feature maps; 0: none", min=0.0
+        0.0, "weight of an additional loss between the pooled feature maps; 0: none", min=0.0
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
-    """How devices are laid out; their product must be the number of devices."""
+    """Layout of the devices; the product must be their number."""
 
-    data: int = option(-1, "devices that share out the batch; -1: the rest", min=-1)
+    data: int = option(-1, "devices that the batch is split over; -1: the rest", min=-1)
     fsdp: int = option(
-        1, "devices that share out the batch and the training state; -1: the rest", min=-1
+        1, "devices that the batch and the training state are split over; -1: the rest", min=-1
     )
     tensor: int = option(
-        1, "devices that share out the matrices of the head and of ViT; -1: the rest", min=-1
+        1, "devices that matrices of the head and of ViT are split over; -1: the rest", min=-1
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Looking at where the time goes."""
+    """Profiling."""
 
     steps: str | None = option(
-        None, "first:last step to trace, 10:15 for instance, into profile/ of the workdir"
+        None, "first:last step to trace into profile/ of the workdir, such as 10:15"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """What is written down while training."""
+    """Logging during training."""
 
     tensorboard: bool = option(True, "write TensorBoard events to the workdir")
     pictures: int = option(

@@ -160,5 +160,5 @@ def test_a_useless_pattern_is_one_message():
 def test_two_patterns_are_refused():
     done = forked("mlcls", "models", "a", "b")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("usage: mlcls models [-h] [pattern]\n")
+    assert done.stderr.startswith("usage: mlcls models [-h] [PATTERN]\n")
     assert "Traceback" not in done.stderr
