@@ -27,7 +27,7 @@ class UserError(Exception):
 
 
 def install_hint(extra: str) -> str:
-    """How to get an extra of pyproject.toml: from the checkout, unless we were installed whole."""
+    """Say how to install an extra of pyproject.toml, from the checkout if there is one."""
     checkout = Path(__file__).parents[1]
     if not (checkout / "pyproject.toml").exists():
         return f'Install it: pip install "mlcls_jax[{extra}]"'

@@ -108,7 +108,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> str:
-    """The value as indented JSON."""
+    """Return the value as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -225,7 +225,7 @@ def _remove_forgotten(folder: Path) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """The user's cache folder for things of this kind.
+    """Return the user's cache folder for things of this kind.
 
     Where it cannot be written to, it is a temporary one of this process, in which the files of the
     other are seen; a warning says so once.

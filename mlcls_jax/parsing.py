@@ -17,7 +17,7 @@ _SHOWN = 200  # characters of a value in a message
 
 
 def parse_json(content: bytes, place: object, kind: type[UserError] = DataError) -> Any:
-    """The value of a JSON text in UTF-8, with or without a byte order mark.
+    """Return the value of a JSON text in UTF-8, with or without a byte order mark.
 
     Raises:
       kind: it is none; `place`, a path for instance, stands in the message.
@@ -38,7 +38,7 @@ def parse_json(content: bytes, place: object, kind: type[UserError] = DataError)
 
 
 def parse_yaml(content: bytes, place: object, kind: type[UserError] = DataError) -> Any:
-    """The value of a short YAML text in UTF-8, of plain types and without aliases.
+    """Return the value of a short YAML text in UTF-8, of plain types and without aliases.
 
     Raises:
       kind: it is none, or longer than `MAX_YAML`; `place` stands in the message.
@@ -75,7 +75,7 @@ def parse_yaml(content: bytes, place: object, kind: type[UserError] = DataError)
 
 
 def parse_xml(path: Path, kind: type[UserError] = DataError) -> ElementTree.Element:
-    """The root of an XML file without a document type.
+    """Return the root of an XML file without a document type.
 
     Raises:
       kind: it is none; tells its path.

@@ -11,19 +11,19 @@ from mlcls_jax.errors import ConfigError
 
 
 def expand(given: str) -> str:
-    """The same place with `~` and `file:///…` written out; other URLs are left as they are."""
+    """Write out `~` and `file:///…`; leave other URLs as they are."""
     if local := re.match(r"file:(?://(?:localhost)?)?(?=/(?!/))", given, re.IGNORECASE):
         return url2pathname(given[local.end() :])
     return os.path.expanduser(given)
 
 
 def is_url(given: str) -> bool:
-    """Whether this is a URL; `Path` makes `gs:/…` of `gs://…`, and `C:/…` is none."""
+    """Return whether this is a URL; `Path` makes `gs:/…` of `gs://…`, and `C:/…` is none."""
     return re.match(r"[a-z][a-z0-9+.-]+:/", given, re.IGNORECASE) is not None
 
 
 def why_not_local(expanded: str) -> str | None:
-    """What is wrong with it as a path on this machine's disks; None: nothing."""
+    """Say what is wrong with it as a path on this machine's disks; None: nothing."""
     if not expanded:
         return "must be a path, and is empty"
     if is_url(expanded):
@@ -34,7 +34,7 @@ def why_not_local(expanded: str) -> str | None:
 
 
 def local_text(option: str, given: str) -> str:
-    """What an option's text means as a path on this machine's disks.
+    """Return what an option's text means as a path on this machine's disks.
 
     Args:
       option: what the user knows it as, for the message: `--output`, `model_dir`.

@@ -47,7 +47,7 @@ def choose_thresholds(
     target: float | None = None,
     min_positives: int = 10,
 ) -> Choice:
-    """The threshold of each class that fits these images best.
+    """Return the threshold of each class that fits these images best.
 
     Of all that are nearly as good as the best (`PLATEAU`) and lie side by side around it, the
     middle one is taken, since the very best on a few images is mostly luck; and it lies in the
@@ -96,7 +96,7 @@ def held_out_decisions(
     min_positives: int = 10,
     folds: int = FOLDS,
 ) -> Bool[np.ndarray, "N K"] | None:
-    """What is reported of each image by thresholds chosen on the images of the other folds.
+    """Return the labels reported of each image by thresholds chosen on the other folds.
 
     This tells what the thresholds are worth on images that they were not chosen on. The images are
     dealt out by a fixed seed; there are fewer folds than `folds` where there are fewer images, and
@@ -121,7 +121,7 @@ def held_out_decisions(
 
 
 def fit_temperature(logits: Float[np.ndarray, "N K"], targets: Float[np.ndarray, "N K"]) -> float:
-    """The number that logits are divided by so that their sigmoids are the likeliest probabilities.
+    """Fit the divisor of logits that makes their sigmoids the likeliest probabilities.
 
     The negative log-likelihood is convex in 1/T, so the place where its slope is zero is found by
     bisection. T stays within `TEMPERATURES`, and within what keeps the scores of a class apart in
@@ -154,7 +154,7 @@ def fit_temperature(logits: Float[np.ndarray, "N K"], targets: Float[np.ndarray,
 
 
 def _highest_in_order(logits: np.ndarray, limit: float) -> float:
-    """The highest temperature from 1 to `limit` that keeps the scores of a class apart."""
+    """Return the highest temperature from 1 to `limit` that keeps the scores of a class apart."""
     sample = logits[:: math.ceil(logits.size / _MAX_RANKED)].astype(np.float32)
 
     def distinct(temperature: float) -> int:
@@ -201,7 +201,7 @@ class Bins(NamedTuple):
 def calibration_bins(
     scores: Float[np.ndarray, "N K"], targets: Float[np.ndarray, "N K"], *, bins: int = BINS
 ) -> Bins:
-    """How often labels are present whose scores fall into each of `bins` equal parts of 0…1."""
+    """Count how often labels are present whose scores fall into each of `bins` parts of 0…1."""
     sums = np.zeros((3, bins))
     for rows in _chunks(scores):
         known = targets[rows] >= 0
@@ -225,7 +225,7 @@ class _Cuts(NamedTuple):
 def _choose(
     scores: np.ndarray, positives: np.ndarray, objective: Objective, target: float | None
 ) -> tuple[float, bool]:
-    """The threshold for scores [n], and whether `target` cannot be reached."""
+    """Return the threshold for scores [n], and whether `target` cannot be reached."""
     if not scores[positives].any():  # no positives, or all at 0, which no threshold lets pass
         return DEFAULT, objective != "f1"
     cuts = _cut(scores, positives)

@@ -76,7 +76,7 @@ def _write(answers: BinaryIO, answer: dict, *arrays: np.ndarray) -> None:
 def _decode(
     data: bytes, *, size: tuple[int, int], max_pixels: int, drawn_side: int | None
 ) -> list[np.ndarray]:
-    """The picture in `size`, as in evaluation; with `drawn_side` also one that is so long."""
+    """Return the picture in `size`, as in evaluation; with `drawn_side`, also one that long."""
     pixels = decode_image(data, name="image", max_pixels=max_pixels)
     arrays = [resize(pixels, size)]
     if drawn_side:

@@ -29,7 +29,7 @@ def first_equal(keys: np.ndarray) -> np.ndarray:
 
 
 def candidates(looks: np.ndarray) -> np.ndarray:
-    """Pairs [M, 2] of positions in `looks`, uint64 [N], whose hashes differ in few bits.
+    """Return pairs [M, 2] of positions in `looks`, uint64 [N], whose hashes differ in few bits.
 
     The first of a pair is the later one; pairs are sorted by it, then the nearest come first. All
     pairs that differ in at most `ALIKE` bits are found, and no others. Only where dozens of hashes
@@ -77,13 +77,13 @@ def _nearest(looks: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def closer_look(image: np.ndarray) -> np.ndarray:
-    """A small grey picture, uint8 [17, 17], of a picture [H, W, 3]."""
+    """Return a small grey picture, uint8 [17, 17], of a picture [H, W, 3]."""
     grey = Image.fromarray(image).convert("L")
     return np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
 
 
 def is_alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two pictures are the same but for size, brightness, contrast and compression.
+    """Return whether two pictures are the same but for size, brightness, contrast and compression.
 
     From their closer looks: neighbouring pixels must agree on which is brighter (544 bits), and the
     pixels must differ by little once what is smooth, mean and slope, is taken away and the rest has

@@ -236,7 +236,7 @@ KINDS: dict[str, Kind] = {
 
 
 def is_error(finding: Finding) -> bool:
-    """Whether it fails the check, and stops training."""
+    """Return whether it fails the check, and stops training."""
     return KINDS[finding.kind].severity == "error"
 
 
@@ -272,5 +272,5 @@ class Collector:
                 self._stream.write(printable(line) + "\n")
 
     def groups(self) -> list[Group]:
-        """What there is, in the order of `KINDS`."""
+        """Return the groups in the order of `KINDS`."""
         return [self._groups[name] for name in KINDS if name in self._groups]

@@ -20,7 +20,7 @@ def digest(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def describe_data(train: Source, validation: Source) -> dict[str, Any]:
-    """Labels in their order and, of each split, number of images and digests; ready for JSON."""
+    """Return the labels and, per split, number of images and digests; ready for JSON."""
     splits = {"train": train, "validation": validation}
     return {"labels": list(train.labels)} | {
         name: {"images": len(source), **getattr(source, "fingerprint", dict)()}
@@ -29,7 +29,7 @@ def describe_data(train: Source, validation: Source) -> dict[str, Any]:
 
 
 def data_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What has changed between two results of `describe_data`, in lines; none: nothing."""
+    """Return the changes between two results of `describe_data`, one line each."""
     lines = []
     old, new = before.get("labels", []), now["labels"]
     if len(old) != len(new):

@@ -38,9 +38,10 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # views of a stored
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Reads an image file as uint8 [H, W, 3], RGB and upright; see `decode_image`.
+    """Read an image file as uint8 [H, W, 3], RGB and upright; see `decode_image`.
 
-    Raises DataError, which names the file, when it cannot be opened or decoded.
+    Raises:
+      DataError: it cannot be opened or decoded; names the file.
     """
     return decode_image(read_file(path), name=str(path))
 
@@ -52,7 +53,7 @@ def decode_image(
     at_least: tuple[int, int] | None = None,
     max_pixels: int | None = None,
 ) -> np.ndarray:
-    """Decodes the bytes of an image file to uint8 [H, W, 3], RGB; `name` stands in errors.
+    """Decode the bytes of an image file to uint8 [H, W, 3], RGB; `name` stands in errors.
 
     The EXIF orientation is applied. Grey becomes three equal channels, transparency is laid over
     white, numbers of more than 8 bits are scaled to 0..255, and of an animation the first frame
@@ -63,8 +64,9 @@ def decode_image(
 
     A JPEG that lacks nothing but its end marker is read, as viewers do.
 
-    Raises DataError for empty, foreign, damaged or cut-off data, and for pictures that
-    `limits.check_size` refuses: their header is enough for that.
+    Raises:
+      DataError: the data are empty, foreign, damaged or cut off, or the picture is one that
+        `limits.check_size` refuses: its header is enough for that.
     """
     if not data:
         raise DataError(f"{name}: the file is empty", hint="Fetch or copy it again.")
@@ -84,7 +86,7 @@ def decode_image(
 
 
 def to_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None) -> np.ndarray:
-    """The current frame of a Pillow image as uint8 [H, W, 3], by the rules of `decode_image`."""
+    """Convert the current frame of a Pillow image to uint8 [H, W, 3], as `decode_image` does."""
     with data_errors(name):
         check_size(image, name=name, max_pixels=max_pixels)
         file = getattr(image, "fp", None)  # None where it is decoded already
@@ -104,7 +106,7 @@ def _load(image: Image.Image) -> np.ndarray:
 
 @contextlib.contextmanager
 def data_errors(name: str) -> Iterator[None]:
-    """Turns what Pillow raises into a DataError about `name`."""
+    """Turn what Pillow raises into a DataError about `name`."""
     try:
         yield
     except DataError:
@@ -124,7 +126,7 @@ def data_errors(name: str) -> Iterator[None]:
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to `size` = (height, width), without keeping the aspect ratio.
+    """Resize uint8 [H, W, 3] to `size` = (height, width), without keeping the aspect ratio.
 
     Pillow's bilinear filter, which averages when it shrinks: the evaluation transform of
     PaddleClas and PaddleX (`ResizeImage`, backend pil), equal bit for bit. An image that has the
@@ -138,7 +140,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_fast(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to `size` = (height, width) for training, seven times as fast.
+    """Resize uint8 [H, W, 3] to `size` = (height, width) for training, seven times as fast.
 
     OpenCV's bilinear rule, which looks at four pixels; sides that shrink to less than half are
     brought to their length by averaging first, so that nothing is skipped.
@@ -169,12 +171,12 @@ def _decode_jpeg(
 
 
 def lacks_end(data: bytes) -> bool:
-    """Whether a JPEG breaks off without the marker that it should end with."""
+    """Return whether a JPEG breaks off without the marker that it should end with."""
     return not data.endswith(_JPEG_END) and data.rfind(_JPEG_END) < data.rfind(b"\xff\xda")
 
 
 def jpeg_warning(data: bytes) -> str | None:
-    """What libjpeg says of data that it fills up with grey, and Pillow takes without a word."""
+    """Return libjpeg's warning about data that it fills up with grey and Pillow takes silently."""
     try:
         simplejpeg.decode_jpeg(data, min_height=1, min_width=1)  # an eighth is all it needs
     except ValueError as error:
@@ -183,7 +185,7 @@ def jpeg_warning(data: bytes) -> str | None:
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """How the picture is stored, 1 to 8; 1 is upright. 1 too where its metadata are damaged.
+    """Return how the picture is stored, 1 to 8; 1 is upright. 1 too where its metadata are damaged.
 
     Of another type than the standard's, such as a byte, it says nothing: so do browsers see it.
     """
@@ -204,7 +206,7 @@ def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """The picture as uint8 [H, W, 3]; besides the two, little is ever in memory."""
+    """Return the picture as uint8 [H, W, 3]; besides the two, little is ever in memory."""
     is_wide = image.mode in ("I", "F") or image.mode.startswith("I;16")
     convert = _wide_converter(image) if is_wide else _to_colors
     pixels = np.empty((image.height, image.width, 3), np.uint8)
@@ -214,7 +216,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _pieces(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """The image in rows that can be converted together."""
+    """Yield the image in rows that can be converted together."""
     step = max(1, _PIECE // image.width)
     if step >= image.height:
         yield slice(None), image
@@ -232,7 +234,7 @@ def _to_colors(piece: Image.Image) -> np.ndarray:
 
 
 def _wide_converter(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
-    """What scales grey values of more than 8 bits so that their full scale becomes 255."""
+    """Return a function that scales grey values of more than 8 bits to a full scale of 255."""
     full_scale = _full_scale(image)
     # Pillow leaves these two to its users where a grey value has 16 bits.
     is_16 = image.mode.startswith("I;16")
@@ -253,7 +255,7 @@ def _wide_converter(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
 
 
 def _full_scale(image: Image.Image) -> float:
-    """What white is in an image of grey values of more than 8 bits.
+    """Return the value of white in an image of grey values of more than 8 bits.
 
     Modes I and F do not say it: it is the first usual full scale that holds all values.
     """

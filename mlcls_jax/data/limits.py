@@ -66,7 +66,7 @@ def check_scans(data: bytes, *, name: str) -> None:
 
 
 def too_large(cause: str, *, name: str, hint: str = _RAISE) -> DataError:
-    """The error that says so."""
+    """Return the error that says so."""
     return DataError(f"{name}: too large to decode: {cause}", hint=hint)
 
 
@@ -90,7 +90,7 @@ def _largest_part(image: Image.Image) -> tuple[int, int]:
 
 
 def _memory(image: Image.Image) -> int:
-    """Bytes that decoding takes at its peak, about: Pillow's pixels, and a buffer or ours."""
+    """Estimate the bytes that decoding takes at its peak: Pillow's pixels, and a buffer or ours."""
     area = image.width * image.height
     held = {"1": 1, "L": 1, "P": 1}.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
     buffer = 0
@@ -111,7 +111,7 @@ def _tile(image: Image.Image) -> tuple[int, int] | None:
 
 
 def _tag(image: Image.Image, number: int) -> int | None:
-    """A whole number of a TIFF, the first of several; None where there is none."""
+    """Return a whole number of a TIFF, the first of several; None where there is none."""
     value = getattr(image, "tag_v2", {}).get(number)
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else None

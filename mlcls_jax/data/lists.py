@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def find_root(folder: Path) -> Path:
-    """The folder that holds `images`, which may be nested below `folder`.
+    """Return the folder that holds `images`, which may be nested below `folder`.
 
     Raises:
       DatasetFileNotFoundError: there is no such folder, or no `images` in it.
@@ -93,7 +93,7 @@ def read_labels(path: Path, *, name: str) -> tuple[dict[int, str], list[Finding]
 
 
 def read_list(path: Path, num_classes: int, *, name: str) -> Iterator[Row | Finding]:
-    """The lines of a list in their order: rows, and findings about lines and file.
+    """Yield the lines of a list in their order: rows, and findings about lines and file.
 
     `name` is what findings call the file; a finding about values names the line's image. Nothing
     is kept: memory does not grow with the list.
@@ -109,7 +109,7 @@ def read_list(path: Path, num_classes: int, *, name: str) -> Iterator[Row | Find
 
 
 def usual_columns(paths: Iterable[Path]) -> int:
-    """The number of values that most lines of these lists have; 0 where none has a TAB."""
+    """Return the number of values that most lines of these lists have; 0 where none has a TAB."""
     counts: Counter[int] = Counter()
     for path in paths:
         for item in _lines(path, name=path.name):
@@ -200,7 +200,7 @@ def _parse_row(number: int, content: bytes, num_classes: int, *, name: str) -> R
 
 
 def _parse_values(text: bytes, num_classes: int) -> np.ndarray | None:
-    """Targets int8 [K] of b"0,1,-1"; None unless they are K of these values."""
+    """Return targets int8 [K] of b"0,1,-1"; None unless they are K of these values."""
     text = b"".join(text.split())
     if b"2" in text:
         return None

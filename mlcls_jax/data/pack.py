@@ -202,7 +202,7 @@ def _make_record(
 
 
 def _encoded(image: bytes | np.ndarray, short_side: int | None, *, place: str) -> bytes:
-    """The content of an image file, made smaller if its shorter side is above `short_side`."""
+    """Return the content of an image file, shrunk if its shorter side is above `short_side`."""
     pixels = decode_image(image, name=place) if isinstance(image, bytes) else image  # [H, W, 3]
     height, width = pixels.shape[:2]
     if short_side is not None and min(height, width) > short_side:
@@ -228,7 +228,7 @@ def _digest(*parts: bytes) -> bytes:
 
 
 def _is_good(shard: Shard, output: Path, items: Iterable[_Item]) -> bool:
-    """Whether the file is whole, and `items` are what it was made from."""
+    """Return whether the file is whole, and `items` are what it was made from."""
     return (
         not fault(output, shard) and _joined(item.digest for item in items) == shard.source_sha256
     )

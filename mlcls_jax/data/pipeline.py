@@ -51,7 +51,7 @@ class Reader:
         return self.example(index, lambda: _for_evaluation(self.source, index, self.size))
 
     def example(self, index: int, read: Callable[[], ImageAndTarget]) -> Example:
-        """What `read` gives, as an example; masked if it raises DataError and that is allowed."""
+        """Return what `read` gives, as an example; masked if it raises an allowed DataError."""
         if index >= len(self.source):
             return self._masked(index)
         try:
@@ -89,7 +89,7 @@ def train_batches(
     end_step: int,
     rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source.
+    """Yield batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source.
 
     Of several processes each reads its own `rows` of every batch; None: all of them. What is in a
     row does not depend on who reads it.
@@ -109,7 +109,7 @@ def train_batches(
 
 
 def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) -> list[int]:
-    """Which examples the batch of step `step`, from 0, holds, without reading them."""
+    """Return the indices of the examples of step `step`, from 0, without reading them."""
     order = _order(source_size, seed, (step + 1) * batch_size)
     return [order[i] for i in range(step * batch_size, (step + 1) * batch_size)]
 
@@ -117,7 +117,7 @@ def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) ->
 def eval_batches(
     reader: Reader, config: Data, *, batch_size: int, rows: Sequence[int] | None = None
 ) -> Iterator[Batch]:
-    """Every example once, in order; the last batch is padded with masked examples.
+    """Yield every example once, in order; the last batch is padded with masked examples.
 
     Of several processes each reads its own `rows` of every batch; None: all of them.
     """
@@ -128,7 +128,7 @@ def eval_batches(
 
 
 def _order(source_size: int, seed: int, length: int) -> grain.MapDataset:
-    """Indices of the source, every pass in another order, `length` of them at least."""
+    """Return indices of the source, every pass in another order, `length` of them at least."""
     # Not endless: batches of one of an endless dataset overflow in Grain's length.
     passes = -(-length // source_size)
     return grain.MapDataset.range(source_size).seed(seed).shuffle().repeat(passes)

@@ -36,7 +36,7 @@ class Probe(NamedTuple):
 
 
 def probe_file(path: str) -> Probe:
-    """What an image file's header, size and last bytes say; of a small file the digest, too.
+    """Look at an image file's header, size and last bytes; digest it if it is small.
 
     Pixels are decoded only where the end is not as the format wants it, to tell a file that lost
     pixels from one with something harmless behind them, and where they have more than 8 bits, to
@@ -46,7 +46,7 @@ def probe_file(path: str) -> Probe:
 
 
 def probe_pixels(path: str) -> Probe:
-    """What an image file's header and pixels say."""
+    """Look at an image file's header and pixels."""
     return _probe(path, pixels=True)
 
 
@@ -131,7 +131,7 @@ def _look(file: BinaryIO, num_bytes: int, *, pixels: bool) -> Probe:
 
 
 def _oddities(image: Image.Image) -> tuple[tuple[str, str], ...]:
-    """What `decode_image` changes without a word."""
+    """Return what `decode_image` changes silently."""
     orientation = 1
     # Pillow would decode a PNG to look for EXIF data behind the pixels.
     if image.format != "PNG" or "exif" in image.info:
@@ -156,7 +156,7 @@ def _count_frames(image: Image.Image) -> int:
 
 
 def _ends_well(image: Image.Image, file: BinaryIO, num_bytes: int) -> bool:
-    """Whether the file surely holds all pixels; False where only decoding can tell."""
+    """Return whether the file surely holds all pixels; False where only decoding can tell."""
     if image.format == "WEBP":
         return True  # else Pillow had not opened it
     if image.format == "TIFF":

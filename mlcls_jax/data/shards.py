@@ -54,11 +54,11 @@ class Manifest:
     complete: bool = False
 
     def images(self, split: str) -> int:
-        """How many the shards of the split hold."""
+        """Return the number of images in the shards of the split."""
         return sum(shard.images for shard in self.shards[split].values())
 
     def to_json(self) -> str:
-        """The content of `dataset.json`."""
+        """Return the content of `dataset.json`."""
         splits = {
             split: {
                 "images": self.images(split),
@@ -79,7 +79,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What `dataset.json` in the folder says.
+    """Read the `dataset.json` of a folder.
 
     Raises:
       DataError: there is none, or it is not one of ours.
@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(content: bytes, place: str) -> Manifest:
-    """What the content of a `dataset.json` says; `place` stands in the errors.
+    """Parse the content of a `dataset.json`; errors name `place`.
 
     Raises:
       DataError: it is not one of ours.
@@ -124,14 +124,14 @@ def parse_manifest(content: bytes, place: str) -> Manifest:
 
 
 def encode_record(image: bytes, target: np.ndarray, name: str) -> bytes:
-    """A record of the content of an image file, the target [K] of 1, 0 and -1, and a name."""
+    """Encode the content of an image file, the target [K] of 1, 0 and -1, and a name."""
     encoded = name.encode()
     header = _HEADER.pack(VERSION, len(encoded), len(target))
     return b"".join((header, target.astype(np.int8).tobytes(), encoded, image))
 
 
 def decode_record(record: bytes) -> tuple[bytes, np.ndarray, str]:
-    """Content of the image file, target int8 [K], and name; ValueError if it is no record."""
+    """Decode content of the image file, target int8 [K] and name; ValueError if it is no record."""
     if len(record) < _HEADER.size or record[0] != VERSION:
         raise ValueError(f"this is no record of version {VERSION}")
     _, name_size, num_labels = _HEADER.unpack_from(record)
@@ -144,7 +144,7 @@ def decode_record(record: bytes) -> tuple[bytes, np.ndarray, str]:
 
 
 def size_fault(folder: Path, shard: Shard) -> str | None:
-    """What is wrong with a shard at first sight."""
+    """Say what is wrong with a shard at first sight."""
     path = folder / shard.file
     if not path.is_file():
         return f"{path}: there is no such file"

@@ -137,7 +137,7 @@ def _match(pattern: re.Pattern | None, image: str) -> str | None:
 
 
 def _write(file: TextIO, *, root: Path, lists: Iterable[str], chosen: np.ndarray) -> None:
-    """The chosen lines, bool [N], of the lists."""
+    """Return the chosen lines, bool [N], of the lists."""
     is_chosen = iter(chosen)
     for name in lists:
         with (root / name).open(encoding="utf-8-sig") as lines:

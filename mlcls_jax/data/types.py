@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What to call this example: its file, or its number."""
+        """Return the name of this example: its file, or its number."""
         ...
 
     def place(self, index: int) -> str:

@@ -58,7 +58,7 @@ CROPS: dict[str, Crop] = {"random_resized_crop": random_resized_crop}
 
 
 def augmentations(names: Sequence[str]) -> list[Augmentation]:
-    """The functions that data.augment names, in its order, without the crop; see `crop_of`.
+    """Return the functions that data.augment names, in its order, without the crop; see `crop_of`.
 
     Raises:
       ConfigError: lists every unknown name, with the nearest right one, and every crop that is
@@ -82,5 +82,5 @@ def augmentations(names: Sequence[str]) -> list[Augmentation]:
 
 
 def crop_of(names: Sequence[str]) -> Crop | None:
-    """The crop that data.augment begins with, if it does."""
+    """Return the crop that data.augment begins with, if it does."""
     return CROPS.get(names[0]) if names else None

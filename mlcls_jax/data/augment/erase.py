@@ -17,7 +17,7 @@ CELLS = tuple(cell / 224 for cell in (0, 16, 32, 44, 56))  # hide_and_seek
 
 
 def cutout(image: np.ndarray, rng: np.random.Generator, *, length: int) -> np.ndarray:
-    """Paints a square in one random colour around a random pixel, as far as it is inside.
+    """Paint a square in one random colour around a random pixel, as far as it is inside.
 
     DeVries and Taylor, 2017. PaddleClas' `Cutout` with one hole and no fill value. As there both
     ends of the square are painted: for an even `length` its side is one pixel more.
@@ -55,7 +55,7 @@ def random_erasing(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def hide_and_seek(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Hides each cell of a grid with probability 0.5; one time in five there is no grid.
+    """Hide each cell of a grid with probability 0.5; one time in five there is no grid.
 
     Singh and Lee, 2017; PaddleClas' `HideAndSeek`, which mixes up the axes of pictures that are
     not square.
@@ -96,7 +96,7 @@ def grid_mask(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def with_box(
     image: np.ndarray, colour: Sequence[int], *, start: tuple[int, int], stop: tuple[int, int]
 ) -> np.ndarray:
-    """A copy with the box from `start` = (y, x) up to `stop`, not included, in one colour."""
+    """Copy with the box from `start` = (y, x) up to `stop`, not included, in one colour."""
     changed = image.copy()
     _paint(changed, colour, start=start, stop=stop)
     return changed

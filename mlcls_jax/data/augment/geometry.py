@@ -15,7 +15,7 @@ class Box(NamedTuple):
     width: float
 
     def of(self, image: np.ndarray) -> np.ndarray:
-        """The part of `image` [H, W, 3], a view; pixels that are partly inside belong to it."""
+        """Return that part of `image` [H, W, 3], a view, with pixels that are partly inside."""
         rows, columns = image.shape[:2]
         bottom, right = self.top + self.height, self.left + self.width
         return image[
@@ -25,7 +25,7 @@ class Box(NamedTuple):
 
 
 def random_resized_crop(rng: np.random.Generator, *, min_area: float = 0.5) -> Box:
-    """A box of `min_area` to all of the picture's area, 3/4 to 4/3 as wide as the picture is.
+    """Draw a box of `min_area` to all of the picture's area, 3/4 to 4/3 as wide as the picture.
 
     Szegedy et al., 2015, for multi-label data. There a crop may be 8 % of the picture, which holds
     one object out of several, while the labels go on naming all of them; hence a half here. And

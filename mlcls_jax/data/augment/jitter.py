@@ -33,7 +33,7 @@ def _saturation(image: Image.Image, factor: float) -> Image.Image:
 
 
 def _away_from(grey: int, image: Image.Image, factor: float) -> Image.Image:
-    """Multiplies the distance of every value to `grey`.
+    """Multiply the distance of every value to `grey`.
 
     What `ImageEnhance` does to whole pictures, done to each of the 256 values once and looked up.
     """

@@ -16,29 +16,29 @@ GREY = (128, 128, 128)
 
 
 def shear_x(image: np.ndarray, slope: float) -> np.ndarray:
-    """Shifts every row by `slope` times its number, to the left where positive; grey comes in."""
+    """Shift every row by `slope` times its number, to the left where positive; grey comes in."""
     return _affine(image, (1, slope, 0, 0, 1, 0), resampling=Image.Resampling.BICUBIC)
 
 
 def shear_y(image: np.ndarray, slope: float) -> np.ndarray:
-    """Shifts every column by `slope` times its number, upwards where positive; grey comes in."""
+    """Shift every column by `slope` times its number, upwards where positive; grey comes in."""
     return _affine(image, (1, 0, 0, slope, 1, 0), resampling=Image.Resampling.BICUBIC)
 
 
 def translate_x(image: np.ndarray, share: float) -> np.ndarray:
-    """Shifts by a share of the width, to the left where positive; grey comes in."""
+    """Shift by a share of the width, to the left where positive; grey comes in."""
     offset = share * image.shape[1]
     return _affine(image, (1, 0, offset, 0, 1, 0), resampling=Image.Resampling.NEAREST)
 
 
 def translate_y(image: np.ndarray, share: float) -> np.ndarray:
-    """Shifts by a share of the height, upwards where positive; grey comes in."""
+    """Shift by a share of the height, upwards where positive; grey comes in."""
     offset = share * image.shape[0]
     return _affine(image, (1, 0, 0, 0, 1, offset), resampling=Image.Resampling.NEAREST)
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
-    """Turns around the centre, counter-clockwise where positive; grey comes in."""
+    """Turn around the centre, counter-clockwise where positive; grey comes in."""
     turned = Image.fromarray(image).rotate(degrees, Image.Resampling.NEAREST, fillcolor=GREY)
     return np.array(turned)
 
@@ -64,32 +64,32 @@ def brightness(image: np.ndarray, change: float) -> np.ndarray:
 
 
 def posterize(image: np.ndarray, bits: float) -> np.ndarray:
-    """Keeps the highest bits, 1 to 8, of every value."""
+    """Keep the highest bits, 1 to 8, of every value."""
     return np.array(ImageOps.posterize(Image.fromarray(image), int(bits)))
 
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
-    """Inverts the values from `threshold` on; 0 inverts them all."""
+    """Invert the values from `threshold` on; 0 inverts them all."""
     return np.array(ImageOps.solarize(Image.fromarray(image), threshold))
 
 
 def autocontrast(image: np.ndarray, _: float) -> np.ndarray:
-    """Stretches every channel to 0..255."""
+    """Stretch every channel to 0..255."""
     return np.array(ImageOps.autocontrast(Image.fromarray(image)))
 
 
 def equalize(image: np.ndarray, _: float) -> np.ndarray:
-    """Makes all values of a channel about equally frequent."""
+    """Make all values of a channel about equally frequent."""
     return np.array(ImageOps.equalize(Image.fromarray(image)))
 
 
 def invert(image: np.ndarray, _: float) -> np.ndarray:
-    """The negative."""
+    """Return the negative."""
     return 255 - image
 
 
 def black_square(image: np.ndarray, half: float, *, centre: tuple[int, int]) -> np.ndarray:
-    """Blackens a square of side 2 · `half` around `centre` = (y, x), as far as it is inside."""
+    """Blacken a square of side 2 · `half` around `centre` = (y, x), as far as it is inside."""
     (y, x), half = centre, int(half)
     return with_box(image, (0, 0, 0), start=(y - half, x - half), stop=(y + half, x + half))
 
@@ -125,7 +125,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def magnitude(op: str, index: int) -> float:
-    """How strong operation `op` is at `index`, 1 (weakest) to 9; without its sign."""
+    """Return the strength of operation `op` at `index`, 1 (weakest) to 9; without its sign."""
     if not 1 <= index <= 9:
         raise ValueError(f"magnitude index {index} is not in 1..9")
     return float(OPERATIONS[op].magnitudes[index])

@@ -92,7 +92,7 @@ SUB_POLICIES = (
 
 
 def auto_augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of 25 pairs of operations, each with its own probability and strength.
+    """Return one of 25 pairs of operations, each with its own probability and strength.
 
     Cubuk et al., 2019, the policy found on ImageNet; PaddleClas' `ImageNetPolicy`, but turning in
     either direction.

@@ -82,7 +82,7 @@ def convert(data: Data, options: Convert) -> Conversion:
 
 
 def remarks(conversion: Conversion) -> list[str]:
-    """What a person should know of a conversion, a line each."""
+    """Return what a person should know of a conversion, one line each."""
     lines = [f"left out {_count(why, what)}" for why, what in conversion.left_out.items()]
     if "val" not in conversion.images:
         lines.append(
@@ -146,7 +146,7 @@ def _check(reading: Reading) -> None:
 
 @contextmanager
 def _links(root: Path, folders: Sequence[ImageFolder]) -> Iterator[dict[str, Path]]:
-    """Links in images/ to the folders that lie elsewhere; taken away after an exception."""
+    """Link folders that lie elsewhere from images/; the links are removed after an exception."""
     images, made = root / "images", {}
     is_new = not images.exists()
     images.mkdir(exist_ok=True)

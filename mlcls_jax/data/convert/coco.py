@@ -32,7 +32,7 @@ OPTIONAL = {  # of what type the rest is that is used, if it is there and not nu
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
-    """Rows by image id, columns by category id; an image without annotation has no labels."""
+    """Read rows by image id, columns by category id; without annotations there are no labels."""
     given = {
         "train": (options.train_annotations, options.train_images),
         "val": (options.val_annotations, options.val_images),
@@ -67,7 +67,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
 
 
 def _usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
-    """The files of the splits, but for those `given`, in the layouts of PaddleX, COCO, Roboflow.
+    """Find the files of the splits not `given`, in the layouts of PaddleX, COCO and Roboflow.
 
     Label Studio's result.json is for training. Where files are given, none is added for testing.
     """
@@ -146,7 +146,7 @@ def _check(content: Any, path: Path) -> None:
 
 
 def _is(kind: Any, value: Any) -> bool:
-    """Whether a value is of a type; True and False, which are integers to Python, are not."""
+    """Return whether a value is of a type; True and False are no integers."""
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
@@ -205,7 +205,7 @@ def _area(annotation: dict[str, Any], place: str) -> float:
 
 
 def _agreed(categories: dict[Path, dict[int, str]]) -> dict[int, str]:
-    """The categories by id, which must be the same in all files."""
+    """Return the categories by id, which must be the same in all files."""
     (first, expected), *others = categories.items()
     faults = [
         f"category {key}: {expected.get(key)!r} in {first}, {found.get(key)!r} in {path}"

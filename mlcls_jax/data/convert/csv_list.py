@@ -40,7 +40,7 @@ _HINT = (
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
-    """Rows in the order of the files; an image on several lines has the labels of all of them.
+    """Read rows in the order of the files; an image on several lines has the labels of all.
 
     A path is relative to train_images or val_images; where these are not given, to the file's own
     folder, to `root` if it begins with one of its folders, to images/ or to a folder of the file's
@@ -92,7 +92,7 @@ def _usual_folders(root: Path, path: Path) -> list[Path]:
 
 
 def _header(table: Table, places: Places, dialect: str) -> list[str]:
-    """The cells of the header; none if there is none."""
+    """Return the cells of the header; none if there is none."""
     is_there = bool(table.lines) if dialect == "columns" else has_header(table, places.has)
     return [field.strip() for field in table.lines[0].fields] if is_there else []
 
@@ -105,7 +105,7 @@ def _dialect(
     *,
     known: Collection[str],
 ) -> str:
-    """What all files are written in.
+    """Return the dialect that all files are written in.
 
     Raises:
       ConvertFailedError: it cannot be told for sure.
@@ -124,7 +124,7 @@ def _dialect(
 
 
 def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[str]:
-    """The labels that the headers name.
+    """Return the labels that the headers name.
 
     Raises:
       ConvertFailedError: a file has no header, or names a label twice, or they name different ones.
@@ -151,7 +151,7 @@ def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[st
 def _entries(
     path: Path, lines: list[Line], dialect: str, columns: list[str]
 ) -> dict[str, set[str]]:
-    """The labels of each image."""
+    """Return the labels of each image."""
     entries: dict[str, set[str]] = {}
     faults = []
     for number, fields in lines:
@@ -171,7 +171,7 @@ def _entries(
 
 
 def _names(cells: list[str], dialect: str, columns: list[str]) -> set[str] | None:
-    """The labels of a line; None if it is malformed."""
+    """Return the labels of a line; None if it is malformed."""
     if dialect == "columns":
         values = flags(cells)
         if values is None or len(values) != len(columns):

@@ -70,7 +70,7 @@ class Table(NamedTuple):
 
 
 def read_table(path: Path) -> Table:
-    """The cells of a file, whatever divides them.
+    """Return the cells of a file, whatever divides them.
 
     Raises:
       ConvertFailedError: it is not there, not UTF-8, or no CSV.
@@ -91,7 +91,7 @@ def _reader(text: str, delimiter: str) -> Iterable[list[str]]:
 
 
 def _fitness(text: str, delimiter: str) -> tuple[int, int]:
-    """Of the first rows, how many begin with an image's name, and how many are divided at all."""
+    """Count the first rows that begin with an image's name, and those that are divided at all."""
     images = divided = 0
     try:
         for fields in islice(_reader(text, delimiter), _SAMPLE):
@@ -103,7 +103,7 @@ def _fitness(text: str, delimiter: str) -> tuple[int, int]:
 
 
 def has_header(table: Table, has_image: Callable[[str], bool]) -> bool:
-    """Whether the first line names the columns.
+    """Return whether the first line names the columns.
 
     Raises:
       ConvertFailedError: it may as well be an image that is not there.
@@ -127,19 +127,19 @@ def has_header(table: Table, has_image: Callable[[str], bool]) -> bool:
 
 
 def flags(cells: Sequence[str]) -> list[bool] | None:
-    """What cells of 0 and 1 say; None if one is something else."""
+    """Return what cells of 0 and 1 say; None if one is something else."""
     values = [_FLAGS.get(cell.strip().lower()) for cell in cells]
     return None if None in values else values
 
 
 def has_columns(lines: Collection[Line]) -> bool:
-    """Whether lines have a cell of 0 or 1 for each of several labels."""
+    """Return whether lines have a cell of 0 or 1 for each of several labels."""
     fitting = sum(len(line.fields) > 2 and flags(line.fields[1:]) is not None for line in lines)
     return fitting > len(lines) / 2
 
 
 def find_style(cells: Mapping[str, str], known: Collection[str]) -> str:
-    """The key of `STYLES` that label cells are written in; `cells` are different, → their place.
+    """Return the key of `STYLES` that label cells are written in; `cells` maps each to its place.
 
     `known` are labels that are known by other means: they decide where they can.
 
@@ -190,18 +190,18 @@ def _parts(cells: Iterable[str], divide: Callable[[str], list[str]]) -> set[str]
 
 
 def _stand_alone(cells: Collection[str], divide: Callable[[str], list[str]]) -> bool:
-    """Whether a part of a cell is elsewhere the whole of one."""
+    """Return whether a part of a cell is elsewhere the whole of one."""
     divided = (cell for cell in cells if len(divide(cell)) > 1)
     return any(part in cells for part in _parts(divided, divide))
 
 
 def _recur(cells: Collection[str], divide: Callable[[str], list[str]]) -> bool:
-    """Whether a part is in several of these different cells."""
+    """Return whether a part is in several of these different cells."""
     return len(_parts(cells, divide)) < sum(len(_parts([cell], divide)) for cell in cells)
 
 
 def _ask(cells: Mapping[str, str], styles: Sequence[str]) -> str:
-    """Raises ConvertFailedError: shows a cell as each style reads it."""
+    """Raise ConvertFailedError: shows a cell as each style reads it."""
 
     def read(cell: str, style: str) -> list[str]:
         try:

@@ -25,7 +25,7 @@ from mlcls_jax.readable import printable
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
-    """Every image with the one label that its folder is named after, in order of the paths."""
+    """Read every image with the one label that its folder is named after, in path order."""
     given = {"train": options.train_images, "val": options.val_images}
     left_out: LeftOut = {}
     if any(given.values()):

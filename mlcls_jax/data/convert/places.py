@@ -35,7 +35,7 @@ class Places:
             image_folder(root, self._given)
 
     def listed(self, name: str, left_out: LeftOut) -> str | None:
-        """The path of an image as listed; None, and a remark, if it is not there."""
+        """Return the path of an image as listed; None, and a remark, if it is not there."""
         places = list(self._places(name))
         if not places:
             if self._given:
@@ -55,12 +55,12 @@ class Places:
         return path
 
     def has(self, name: str) -> bool:
-        """Whether there is such an image."""
+        """Return whether there is such an image."""
         places = list(self._places(name))
         return any(_is_file(*place) for place in places) or bool(_with_suffix(places))
 
     def _places(self, name: str) -> Iterator[tuple[ImageFolder, str]]:
-        """The folders that an image may lie in, and its path below each."""
+        """Yield the folders that an image may lie in, and its path below each."""
         for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
             for base, holds_images in self._bases.items():
                 folder, below = base, posixpath.normpath(spelling)
@@ -81,7 +81,7 @@ def _is_file(folder: ImageFolder, below: str) -> bool:
 
 
 def _with_suffix(places: Sequence[tuple[ImageFolder, str]]) -> list[tuple[ImageFolder, str]]:
-    """The images that only lack their suffix in the list, of the first place that has any."""
+    """Find images that only lack their suffix in the list, in the first place that has any."""
     for folder, below in places:
         found = [(folder, below + suffix) for suffix in _SUFFIXES]
         found = [place for place in found if _is_file(*place)]

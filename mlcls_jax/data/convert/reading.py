@@ -38,7 +38,7 @@ class Reading(NamedTuple):
 
 
 def annotation_text(path: Path, *, kind: str) -> str:
-    """The content of a list or image set, `kind` in the message where there is none.
+    """Return the content of a list or image set, `kind` in the message where there is none.
 
     Raises:
       ConvertFailedError: there is no such file, or it is not UTF-8.
@@ -55,7 +55,7 @@ def annotation_text(path: Path, *, kind: str) -> str:
 
 
 def image_folder(root: Path, folder: Path) -> ImageFolder:
-    """How the images of `folder` are listed by the data set in `root`.
+    """Return the name under which the data set in `root` lists the images of `folder`.
 
     Every listed path lies in images/. A folder elsewhere is to be linked from there, by its name;
     inside `root` by its whole path: train/photos → images/train_photos.
@@ -82,7 +82,7 @@ def image_folder(root: Path, folder: Path) -> ImageFolder:
 
 
 def listed_path(folder: ImageFolder, name: str, left_out: LeftOut) -> str | None:
-    """The path of image `name` as listed; None, and a remark, if it cannot be listed."""
+    """Return the path of image `name` as listed; None, and a remark, if it cannot be listed."""
     path = posixpath.normpath(f"{folder.listed}/{name}")
     file = folder.path / path[len(folder.listed) + 1 :]
     if not path.startswith(f"{folder.listed}/"):
@@ -98,7 +98,7 @@ def listed_path(folder: ImageFolder, name: str, left_out: LeftOut) -> str | None
 
 
 def fits_line(name: str) -> bool:
-    """Whether a name can stand in a line: UTF-8 without line ends and outer blanks."""
+    """Return whether a name can stand in a line: UTF-8 without line ends and outer blanks."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -107,7 +107,7 @@ def fits_line(name: str) -> bool:
 
 
 def images_below(folder: Path, left_out: LeftOut) -> list[str]:
-    """The images in a folder and its subfolders, relative to it, in the order of `walk_images`.
+    """List the images in a folder and its subfolders, relative to it, as `walk_images` does.
 
     Raises:
       ConvertFailedError: a folder cannot be read.
@@ -147,7 +147,7 @@ def usual_places(places: Callable[[str], Iterable[Path]]) -> dict[str, Path]:
 def index_rows(
     splits: Mapping[str, list[NamedRow]], label_file: Path, *, declared: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], dict[str, list[Row]]]:
-    """The labels, and rows with their indices.
+    """Return the labels, and rows with their indices.
 
     The order of `label_file` is kept if it names all labels that occur; else they are sorted, or
     as they are `declared`, of which none needs to occur.

@@ -23,7 +23,7 @@ from mlcls_jax.parsing import parse_xml
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
-    """Every image with the names of its objects, in the order of the image sets.
+    """Return every image with the names of its objects, in the order of the image sets.
 
     Without image sets all annotated images are training images.
     """
@@ -65,7 +65,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
 
 
 def _by_stem(folder: Path, left_out: LeftOut) -> dict[str, str]:
-    """The images below a folder by their names without suffix."""
+    """Return the images below a folder by their names without suffix."""
     files: dict[str, str] = {}
     for name in images_below(folder, left_out):
         if files.setdefault(name.rpartition(".")[0], name) != name:

@@ -62,7 +62,7 @@ def open_split(config: Data, split: Split) -> Source:
 def load(
     source: Source, index: int, *, at_least: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 [H, W, 3] and target float32 [K] of one example.
+    """Return image uint8 [H, W, 3] and target float32 [K] of one example.
 
     The image has its own size, or a smaller one that covers `at_least`; see `decode_image`.
 

@@ -32,7 +32,7 @@ class DigitBoards:
         return self._length
 
     def fingerprint(self) -> dict[str, str]:
-        """A digest of the labels of the digits that boards are made of."""
+        """Return a digest of the labels of the digits that boards are made of."""
         return {"digits": digest([self._classes.astype(np.int64).tobytes()])}
 
     def name(self, index: int) -> str:
@@ -76,7 +76,7 @@ def open_split(config: Data, split: Split) -> DigitBoards:
 
 
 def _enlarge(digits: np.ndarray, size: int) -> np.ndarray:
-    """Digits [n, 8, 8] in 0…1 as float32 [n, size, size]."""
+    """Return digits [n, 8, 8] in 0…1 as float32 [n, size, size]."""
     images = (Image.fromarray(digit.astype(np.float32)) for digit in digits)
     scaled = [np.asarray(im.resize((size, size), Image.Resampling.BICUBIC)) for im in images]
     return np.clip(np.stack(scaled), 0.0, 1.0)

@@ -44,7 +44,7 @@ class MLClsList:
         return len(self._paths)
 
     def fingerprint(self) -> dict[str, str]:
-        """Digests of the images and the targets as listed."""
+        """Return digests of the images and the targets as listed."""
         names = (path.encode(errors="surrogateescape") for path in self._paths)
         return {"images listed": digest(names), "targets": digest([self.targets.tobytes()])}
 
@@ -64,7 +64,7 @@ class MLClsList:
 
 
 def open_split(config: Data, split: Split) -> MLClsList:
-    """The training or the validation list of the data set in `config.dir`.
+    """Return the training or the validation list of the data set in `config.dir`.
 
     Raises:
       DataError: a file is missing, or lines are malformed; lists every fault with file and line.

@@ -53,7 +53,7 @@ class PackedSplit:
         return self._ends[-1]
 
     def fingerprint(self) -> dict[str, str]:
-        """A digest of the shards' checksums."""
+        """Return a digest of the shards' checksums."""
         return {"shards": digest(checksum.encode() for checksum in self._checksums)}
 
     def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
@@ -87,7 +87,7 @@ class PackedSplit:
 
 
 def open_split(config: Data, split: Split) -> PackedSplit:
-    """The split that `train_split` or `val_split` names, of the packed data set in `config.dir`.
+    """Open the split that `train_split` or `val_split` names, of the packed data in `config.dir`.
 
     `dir` is a folder, or a URL that fsspec knows, such as gs://bucket/folder or s3://…: the
     split's shards are fetched once into the user's cache folder.
@@ -119,7 +119,7 @@ def _require_split(manifest: Manifest, name: str, place: str) -> None:
 
 
 def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
-    """A folder of the cache, with the split's shards; those that it lacks are fetched."""
+    """Return a folder of the cache, with the split's shards; those that it lacks are fetched."""
     place = f"{url}/{MANIFEST}"
     with store_errors(place, DataError, "Check data.dir, and that you may read there."):
         store, root = open_store(url)

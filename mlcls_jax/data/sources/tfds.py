@@ -49,7 +49,7 @@ class TfdsSplit:
         return len(self._examples)
 
     def fingerprint(self) -> dict[str, str]:
-        """A digest of the names of its files, with the builder's version."""
+        """Return a digest of the names of its files, with the builder's version."""
         return {"files": digest(name.encode() for name in self._files)}
 
     def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
@@ -76,7 +76,7 @@ class TfdsSplit:
 
 
 def open_split(config: Data, split: Split) -> TfdsSplit:
-    """The split that `train_split` or `val_split` names, of the builder `tfds` prepared in `dir`.
+    """Open the split that `train_split` or `val_split` names, of the builder prepared in `dir`.
 
     Nothing is downloaded, and no code of the builder runs. Splits may be slices: train[:90%].
 
@@ -115,7 +115,7 @@ def open_split(config: Data, split: Split) -> TfdsSplit:
 
 
 def _find(config: Data) -> Path:
-    """The folder of the newest version, where TFDS keeps it: name/configuration/version."""
+    """Return the folder of the newest version, where TFDS keeps it: name/configuration/version."""
     root = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     asked = Path(root).expanduser() / config.tfds.replace(":", "/")
     if (asked / "features.json").is_file():
@@ -129,7 +129,7 @@ def _find(config: Data) -> Path:
 
 
 def _prepare(config: Data, where: str = "once") -> str:
-    """How the user prepares the data set; TFDS's own program wants Apache Beam besides."""
+    """Say how to prepare the data set; TFDS's own program wants Apache Beam besides."""
     folder = "" if config.dir is None else f"data_dir={config.dir!r}, "
     return (
         f"Prepare it {where}, which may download much and needs"
@@ -167,7 +167,7 @@ def _find_labels(features: Mapping[str, Any], *, place: str) -> _Labels:
 
 
 def _label_features(features: Mapping[str, Any]) -> Iterator[_Labels]:
-    """The features that may hold labels."""
+    """Yield the features that may hold labels."""
     from tensorflow_datasets import features as kinds
 
     for key, feature in sorted(features.items()):  # TFDS reads them in an order of chance
