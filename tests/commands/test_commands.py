@@ -1,0 +1,44 @@
+"""Which command is meant by what was typed."""
+
+import pytest
+
+from mlcls_jax.command_line import FlagError
+from mlcls_jax.commands import COMMANDS, find
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "rest"),
+    [
+        ("", "help", ""),
+        ("--help", "help", ""),
+        ("help pack", "pack", "--help"),
+        ("--version", "version", ""),
+        ("pack a b", "pack", "a b"),
+        ("train --workdir=x", "", "train --workdir=x"),
+        ("check_dataset --workdir=x", "", "check --workdir=x"),
+        ("predict --input a.png", "predict", "--input a.png"),
+        ("predict --config=a.py", "", "predict --config=a.py"),
+        ("predict --serve --port 0", "serve", "--serve --port 0"),
+        ("--serve", "serve", "--serve"),
+        ("--pipeline=x --input y", "predict", "--pipeline=x --input y"),
+        ("--config=a.py --workdir=x", "", "--config=a.py --workdir=x"),
+        ("train --helpconfig=seed", "helpconfig", "--helpconfig=seed"),
+        ("--helpconfig", "helpconfig", "--helpconfig"),
+    ],
+)
+def test_the_command_is_found_however_it_is_called(line, name, rest):
+    command, arguments = find(line.split())
+    assert (command.name, arguments) == (name, rest.split())
+
+
+def test_unknown_words_are_refused_with_the_nearest():
+    with pytest.raises(FlagError, match="trian: there is no such command") as caught:
+        find(["trian", "--config=x.py"])
+    assert (caught.value.hint, caught.value.exit_code) == ("Did you mean train?", 2)
+
+
+def test_only_what_computes_for_long_is_worth_starting_anew():
+    long = {name for name, command in COMMANDS.items() if command.is_long}
+    assert long == {"check", "train", "evaluate", "thresholds", "serve", "score"}
+    assert not find(["export", "scores_model"])[0].is_long
+    assert find(["export", "--config=a.py"])[0].is_long
