@@ -19,6 +19,8 @@ Forward = Callable[[Variables, Array], Float[Array, "B K"]]
 def make_forward(network: Network, mesh: Mesh) -> Forward:
     """A jitted function (variables, images) → logits float32, for training and evaluation."""
 
+    network = network.on(mesh.devices.flat)
+
     def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:
         return network.apply(variables, images).logits.astype(np.float32)
 

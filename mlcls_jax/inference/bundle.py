@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class Bundle:
     facts: dict[str, Any]  # where it came from: epoch, step, which weights, metrics
     temperature: float = 1.0  # logits are divided by it
     weights_sha256: str = ""  # of weights.safetensors
+
+    def on(self, devices: Iterable[jax.Device]) -> "Bundle":
+        """Return the same bundle, its network in the form for these devices; see `Network.on`."""
+        return replace(self, model=Model(self.model.network.on(devices), self.model.variables))
 
     def scores(self, variables: Variables, images: Array) -> Float[Array, "B K"]:
         """Scores in 0…1 of uint8 images [B, H, W, 3] of `image_size`; to be traced by JAX."""

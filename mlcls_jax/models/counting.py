@@ -16,7 +16,6 @@ from mlcls_jax import jaxprs
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
 from mlcls_jax.models.initial import Constant
-from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from mlcls_jax.models.network import Network, flatten
 
 
@@ -125,17 +124,5 @@ def _macs_of_equation(equation: JaxprEqn) -> int:
         kernel = equation.invars[1].aval
         outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
         return equation.outvars[0].aval.size * (kernel.size // outputs)
-    if equation.params.get("name") == depthwise_shifted.__name__:  # a convolution on CPUs
-        return sum(_products(jaxpr) for jaxpr in jaxprs.inner(equation))
     repeats = equation.params["length"] if kind == "scan" else 1
     return repeats * sum(_macs_of(jaxpr) for jaxpr in jaxprs.inner(equation))
-
-
-def _products(jaxpr: Jaxpr) -> int:
-    """Multiplications element by element."""
-    return sum(
-        equation.outvars[0].aval.size
-        if equation.primitive.name == "mul"
-        else sum(map(_products, jaxprs.inner(equation)))
-        for equation in jaxpr.eqns
-    )

@@ -1,11 +1,11 @@
 """Building blocks that backbones and heads share: convolutions, norm, dropout, attention.
 
 Images and feature maps are [B, H, W, C]; convolution kernels are [kh, kw, in / groups, out].
+What platforms compute in different forms, layers take from their attribute `kernels`, which
+`Network.module` sets in all of them.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -22,8 +22,7 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
-from mlcls_jax.models.kernels.convolution import conv2d_by_rows, xla_conv2d
-from mlcls_jax.models.kernels.depthwise import depthwise_shifted
+from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.norms import BatchNorm
 
 # The Paddle kernel's float32 attribute, not 1/6: the difference is visible in parity tests.
@@ -55,33 +54,6 @@ def cast(x: Array, dtype: jnp.dtype | None) -> Array:
     return x if dtype is None else x.astype(dtype)
 
 
-@jax.custom_vjp
-def matmul(x: Float[Array, "... I"], kernel: Float[Array, "I O"]) -> Float[Array, "... O"]:
-    """x @ kernel, with the kernel's gradient in the form that CPUs do without transposing.
-
-    XLA on CPUs takes a sum over one axis as it is, but writes a factor out transposed where the sum
-    is over several, which can take longer than the product.
-    """
-    return x @ kernel
-
-
-def _matmul_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return matmul(x, kernel), (x, kernel)
-
-
-def _matmul_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    x_grad = (grad @ kernel.T).astype(x.dtype)
-    if jax.default_backend() == "cpu":
-        x, grad = (a.reshape(-1, a.shape[-1]) for a in (x, grad))
-    rows = tuple(range(x.ndim - 1))
-    kernel_grad = jax.lax.dot_general(x, grad, ((rows, rows), ((), ())))
-    return x_grad, kernel_grad.astype(kernel.dtype)
-
-
-matmul.defvjp(_matmul_forward, _matmul_backward)
-
-
 class Conv(nnx.Module):
     """Square convolution; pads as Paddle does with (k - 1) // 2, or with SAME for an even k.
 
@@ -104,73 +76,13 @@ class Conv(nnx.Module):
         self.kernel = param(shape, initial or conv_normal(kernel_size, in_channels))
         self.bias = param((out_channels,), ZEROS) if bias else None
         self.stride, self.groups, self.dtype = stride, groups, dtype
+        self.kernels = PLAIN
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         kernel = cast(self.kernel[...], self.dtype)
-        x = conv2d(cast(x, self.dtype), kernel, stride=self.stride, groups=self.groups)
+        x = cast(x, self.dtype)
+        x = self.kernels.conv2d(x, kernel, stride=self.stride, groups=self.groups)
         return x if self.bias is None else x + cast(self.bias[...], self.dtype)
-
-
-def conv2d(
-    x: Float[Array, "B H W C"],
-    kernel: Float[Array, "k k i D"],
-    *,
-    stride: int = 1,
-    groups: int = 1,
-) -> Float[Array, "B h w D"]:
-    """Convolution that pads k - 1 in all, in the form that is fastest on this platform.
-
-    An odd kernel pads both sides alike; an even one pads one more below and on the right.
-    """
-    size = kernel.shape[0]
-    if size == 1 and groups == 1 and (stride == 1 or _is_for_cpu()):
-        # XLA's CPU matrix product beats its 1x1 convolution, with strides and in gradients by far.
-        return matmul(x if stride == 1 else x[:, ::stride, ::stride], kernel[0, 0])
-    if groups == x.shape[-1] == kernel.shape[-1]:
-        return _depthwise(x, kernel, stride)
-    if groups == 1 and size == 3 and _sums_by_rows(kernel.shape[-1]):
-        return conv2d_by_rows(x, kernel, stride)
-    return xla_conv2d(x, kernel, stride=stride, groups=groups)
-
-
-# How depthwise convolutions are traced: "here", as this process' platform likes them; "plain", one
-# convolution, for other runtimes; "portable", each platform's way, chosen where the program runs.
-_form = contextvars.ContextVar("form", default="here")
-
-
-@contextlib.contextmanager
-def depthwise_form(form: Literal["here", "plain", "portable"]) -> Iterator[None]:
-    """The form of what is traced inside. Trace a new function: JAX keeps what it has traced."""
-    token = _form.set(form)
-    try:
-        yield
-    finally:
-        _form.reset(token)
-
-
-def _is_for_cpu() -> bool:
-    return _form.get() == "here" and jax.default_backend() == "cpu"
-
-
-def _sums_by_rows(out_channels: int) -> bool:
-    """Whether that is the faster gradient of a 3 x 3 kernel, measured on AVX-512 cores.
-
-    Of several devices, each row's sum would be exchanged.
-    """
-    return _is_for_cpu() and jax.device_count() == 1 and 32 < out_channels < 512
-
-
-def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
-    def shifted(x: Array, kernel: Array) -> Array:
-        return depthwise_shifted(x, kernel[:, :, 0, :], stride)
-
-    def plain(x: Array, kernel: Array) -> Array:
-        return xla_conv2d(x, kernel, stride=stride, groups=x.shape[-1])
-
-    form = _form.get()
-    if form == "portable":
-        return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=plain)
-    return shifted(x, kernel) if _is_for_cpu() else plain(x, kernel)
 
 
 class ConvNorm(nnx.Module):
@@ -204,6 +116,17 @@ class ConvNorm(nnx.Module):
         return x if self.activation is None else self.activation(x)
 
 
+class MaxPool(nnx.Module):
+    """Maxima of windows padded by size - 1 in all, as `Conv` pads, with -inf."""
+
+    def __init__(self, size: int, *, stride: int) -> None:
+        self.size, self.stride = size, stride
+        self.kernels = PLAIN
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+        return self.kernels.max_pool(x, self.size, self.stride)
+
+
 class Linear(nnx.Module):
     """x @ kernel + bias, kernel [in, out], drawn XavierUniform (Paddle's default) unless told.
 
@@ -227,10 +150,11 @@ class Linear(nnx.Module):
         )
         self.bias = param((out_dim,), ZEROS, tensor_axis=0 if shared == "columns" else None)
         self.dtype = dtype
+        self.kernels = PLAIN
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        product = matmul(cast(x, self.dtype), cast(self.kernel[...], self.dtype))
-        return product + cast(self.bias[...], self.dtype)
+        kernel = cast(self.kernel[...], self.dtype)
+        return self.kernels.matmul(cast(x, self.dtype), kernel) + cast(self.bias[...], self.dtype)
 
 
 def attend(

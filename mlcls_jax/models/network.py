@@ -6,7 +6,7 @@ Nothing else in the project splits or merges modules.
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from mlcls_jax.models.classifier import Classifier
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Backbone
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
+from mlcls_jax.models.kernels import PLAIN, Kernels, choose
 from mlcls_jax.models.weight_names import NameTable
 from mlcls_jax.trees import by_path, map_by_path
 
@@ -56,6 +57,7 @@ class Network:
     tensor_axes: dict[str, int]  # by path: the axis that tensor devices share out, if one
     foreign_names: dict[str, NameTable]  # by origin: paddle, timm
     remat: bool = False  # compute blocks once more for the gradient rather than keep them
+    kernels: Kernels = PLAIN  # the form of what platforms compute otherwise
 
     @classmethod
     def of(cls, config: ModelConfig) -> "Network":
@@ -83,6 +85,10 @@ class Network:
             tensor_axes={p: v.tensor_axis for p, v in declared if v.tensor_axis is not None},
             foreign_names=registry.foreign_names(config, module),
         )
+
+    def on(self, devices: Iterable[jax.Device]) -> "Network":
+        """Return the same network in the form that these devices together compute fastest."""
+        return replace(self, kernels=choose(devices))
 
     def init(
         self, seed: int, put: Callable[[str, np.ndarray], Any] = lambda _, array: array
@@ -136,7 +142,9 @@ class Network:
 
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
-        return nnx.merge(self.graphdef, variables.params, variables.batch_stats)
+        module = nnx.merge(self.graphdef, variables.params, variables.batch_stats)
+        module.set_attributes(kernels=self.kernels)
+        return module
 
 
 @contextlib.contextmanager
@@ -201,6 +209,7 @@ def _logits_and_stats(
     network: Network, variables: Variables, images: Array, *, train: bool, key: Array | None
 ) -> tuple[Array, dict[str, Any]]:
     # Not the feature map: as an output of a compiled program it would take memory.
+    network = network.on(jax.local_devices()[:1])  # known when it is traced, not before
     outputs = network.apply(variables, images, train=train, key=key)
     return outputs.logits, outputs.batch_stats
 

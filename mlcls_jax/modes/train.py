@@ -55,7 +55,7 @@ from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_r
 from mlcls_jax.training.profile import Tracer
 from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import Placement, TrainStep, compile_step, make_loss
+from mlcls_jax.training.step import TrainStep, compile_step, make_loss
 from mlcls_jax.training.stop import AskedToEndError, Stop
 from mlcls_jax.workdir import (
     BEST_MODEL,
@@ -294,7 +294,7 @@ def optimizer_and_step(
     schedule = make_schedule(rates, plan)
     optimizer = make_optimizer(rates, schedule, network)
     step = TrainStep(
-        network,
+        network.on(mesh.devices.flat),
         make_loss(config.loss),
         optimizer,
         schedule,
@@ -303,7 +303,7 @@ def optimizer_and_step(
         mix=make_mix(config.data),
         sam_radius=config.optimizer.sam_radius,
         distill=distill,
-        placement=Placement.on(mesh, network.tensor_axes),
+        gather=parallel.gather_params(mesh, network.tensor_axes),
     )
     return optimizer, step
 
@@ -371,7 +371,8 @@ def teacher_of(
         )
     log.info("Teacher: %s, with a weight of %g.", folder, config.distill.weight)
     placed = parallel.put(variables, parallel.shardings(variables, mesh, network.tensor_axes))
-    return make_distillation(config.distill, config.loss, network), placed
+    teacher = network.on(mesh.devices.flat)
+    return make_distillation(config.distill, config.loss, teacher), placed
 
 
 def begin_or_resume(

@@ -20,7 +20,7 @@ from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
 from mlcls_jax.planning.costs import Layout, optimizer_and_state
-from mlcls_jax.training.step import Placement, TrainStep, make_loss
+from mlcls_jax.training.step import TrainStep, make_loss
 
 
 class Collective(NamedTuple):
@@ -70,9 +70,9 @@ def compile_step(model: schema.Model, layout: Layout, batch: int) -> Report:
 def report(model: schema.Model, layout: Layout, batch: int) -> Report:
     """`compile_step` in this process, whose devices must be as many as the layout's."""
     config = schema.Config(model=model)
-    network = Network.of(model)
-    optimizer, state = optimizer_and_state(network)
     mesh = parallel.make_mesh(schema.Parallel(**layout._asdict()))
+    network = Network.of(model).on(mesh.devices.flat)
+    optimizer, state = optimizer_and_state(network)
     step = TrainStep(
         network,
         make_loss(config.loss),
@@ -80,7 +80,7 @@ def report(model: schema.Model, layout: Layout, batch: int) -> Report:
         lambda _: config.optimizer.learning_rate,
         config.train,
         seed=0,
-        placement=Placement(parallel.gather_params(mesh, network.tensor_axes)),
+        gather=parallel.gather_params(mesh, network.tensor_axes),
     )
     places = parallel.shardings(state, mesh, network.tensor_axes)
     by_image = parallel.batch_sharding(mesh)

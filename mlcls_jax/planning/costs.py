@@ -20,7 +20,6 @@ from mlcls_jax import jaxprs, parallel
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs, parameter_products
-from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from mlcls_jax.planning.chips import Chip
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
@@ -270,8 +269,7 @@ def _kept(jaxpr: Jaxpr) -> Iterator[int]:
     seen = set()
     for equation in jaxpr.eqns:
         kind = equation.primitive.name
-        depthwise = equation.params.get("name") == depthwise_shifted.__name__
-        if kind in ("conv_general_dilated", "dot_general") or depthwise:
+        if kind in ("conv_general_dilated", "dot_general"):
             for variable in (equation.invars[0], *equation.outvars):
                 if id(variable) not in seen:
                     seen.add(id(variable))

@@ -177,7 +177,7 @@ class Illustrator:
 
     @cached_property
     def _evidence(self) -> jax.stages.Wrapped:
-        network = self.bundle.model.network
+        network = self.bundle.model.network.on(jax.local_devices()[:1])
         return jax.jit(
             lambda variables, images: network.evidence(
                 variables, network.apply(variables, images).features

@@ -1,6 +1,6 @@
 """The training step: a pure function (state, batch, teacher) → (state, numbers)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,29 +53,6 @@ def make_loss(config: schema.Loss) -> LossFunction:
     return partial(LOSSES[config.name], **options.get(config.name, {}))
 
 
-def joined_norm(grads: dict) -> Float[Array, ""]:
-    """Return the norm of all arrays laid end to end: one sum rather than one per shape.
-
-    XLA compiles several kernels per shape, an eighth of the time that a step takes to compile on a
-    CPU. Arrays that are sharded would have to be moved for it.
-    """
-    return jnp.linalg.norm(jnp.concatenate([array.ravel() for array in jax.tree.leaves(grads)]))
-
-
-@dataclass(frozen=True)
-class Placement:
-    """The operations of a step that depend on the devices."""
-
-    gather: Callable[[dict], dict] = lambda params: params  # of sharded parameters, before a pass
-    norm: Callable[[dict], Float[Array, ""]] = optax.tree.norm  # of the gradient, for the numbers
-
-    @classmethod
-    def on(cls, mesh: Mesh, tensor_axes: Mapping[str, int]) -> "Placement":
-        """Return the operations for these devices, which share parameters as the network states."""
-        norm = joined_norm if parallel.is_one_cpu(mesh) else optax.tree.norm
-        return cls(parallel.gather_params(mesh, tensor_axes), norm)
-
-
 class Gradient(NamedTuple):
     """The gradient of a batch, and the by-products of its forward pass."""
 
@@ -92,7 +69,7 @@ class TrainStep:
     `learning_rate`, and `finite`, whether both of the former are.
 
     Attributes:
-      network: the model to train.
+      network: the model to train, in the form for its devices; see `Network.on`.
       loss: of logits, targets and mask; no row's loss may depend on another row's logits.
       optimizer: turns gradients into updates.
       schedule: the learning rate of each step, for the numbers.
@@ -106,7 +83,7 @@ class TrainStep:
       sam_radius: how far uphill the gradient is taken (Foret et al., 2021), in a second pass with
         the same dropout; loss and batch statistics are those of the first. 0: none.
       distill: adds a teacher to the loss; its `Variables` are then the step's third argument.
-      placement: operations that depend on the devices.
+      gather: makes sharded parameters whole, before a pass uses them.
       dropout: whether there is any.
     """
 
@@ -119,7 +96,7 @@ class TrainStep:
     mix: Mix | None = None
     sam_radius: float = 0.0
     distill: Distillation | None = None
-    placement: Placement = Placement()
+    gather: Callable[[dict], dict] = lambda params: params
     dropout: bool = True
 
     __name__ = "train_step"  # the name in profiles
@@ -153,7 +130,7 @@ class TrainStep:
         self, params: dict, stats: dict, images: Array, key: Array | None
     ) -> tuple[Any, dict]:
         network = replace(self.network, remat=True) if self.options.remat else self.network
-        variables = Variables(self.placement.gather(params), stats)
+        variables = Variables(self.gather(params), stats)
         outputs = network.apply(variables, images, train=True, key=key)
         predictions = outputs.logits if self.distill is None else self.distill.compared(outputs)
         return predictions, outputs.batch_stats
@@ -171,7 +148,7 @@ class TrainStep:
         if ema is not None:
             decay = _decay(state.step, self.options.ema_decay, warmup=self.options.ema_warmup)
             ema = _average(ema, Variables(params, stats), decay)
-        norm = self.placement.norm(grads)
+        norm = self.network.kernels.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         new = TrainState(state.step + 1, params, stats, opt_state, ema, state.rate_scale)
         if self.options.nonfinite != "stop":

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from mlcls_jax.config import Loss, Train
+from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.network import Outputs, Variables
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import TrainStep, make_loss
@@ -26,6 +27,8 @@ LOSSES = {
 
 class Colours(NamedTuple):
     """One layer on the mean colour, with dropout; its statistic follows the mean of the logits."""
+
+    kernels = PLAIN
 
     def apply(self, variables, images, *, train, key):
         colours = images.mean((1, 2)) / 255  # [B, 3]

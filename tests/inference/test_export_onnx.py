@@ -16,6 +16,7 @@ from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports import onnx as exported
 from mlcls_jax.inference.exports.onnx import convert, export_onnx
 from mlcls_jax.models import layers, norms
+from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
 from tests.helpers.tiers import need
 
@@ -189,12 +190,12 @@ def test_batch_norm_and_affine_go_into_the_convolution_beside_them():
     kernel, scale, shift = random(3, 3, 3, 4), random(4), random(4)
 
     def layer(x):
-        return jax.nn.relu(layers.conv2d(x, kernel, stride=2) * scale + shift) * 0.7 - 0.2
+        return jax.nn.relu(PLAIN.conv2d(x, kernel, stride=2) * scale + shift) * 0.7 - 0.2
 
     found = check(layer, "Conv", "Clip")
     assert found["Conv"] == 1 and found["Mul"] == 0
     assert found["Add"] == 1  # the images': at the border it differs from what a bias can say
-    found = check(lambda x: jax.nn.relu(layers.conv2d(x, kernel) * scale) * -0.7, "Conv", "Relu")
+    found = check(lambda x: jax.nn.relu(PLAIN.conv2d(x, kernel) * scale) * -0.7, "Conv", "Relu")
     assert found["Mul"] == 1  # a negative number turns the Relu around
 
 
@@ -202,7 +203,7 @@ def test_a_convolution_with_two_readers_is_computed_once():
     kernel = random(3, 3, 3, 4)
 
     def layer(x):
-        x = layers.conv2d(x, kernel)
+        x = PLAIN.conv2d(x, kernel)
         return jnp.concatenate([x * 2, x + 1, jnp.max(x, (1, 2), keepdims=True) - x], -1)
 
     assert check(layer, "Conv", "Concat", "ReduceMax", "Sub")["Conv"] == 1
@@ -210,12 +211,12 @@ def test_a_convolution_with_two_readers_is_computed_once():
 
 def test_convolutions_of_all_forms():
     assert check(lambda x: x @ random(3, 5), "Conv")["Conv"] == 1
-    check(lambda x: layers.conv2d(x, random(2, 2, 3, 4)), "Conv")
-    check(lambda x: layers.conv2d(x, random(5, 5, 1, 3), stride=2, groups=3), "Conv")
-    depthwise = layers.conv2d, random(3, 3, 1, 3)
+    check(lambda x: PLAIN.conv2d(x, random(2, 2, 3, 4)), "Conv")
+    check(lambda x: PLAIN.conv2d(x, random(5, 5, 1, 3), stride=2, groups=3), "Conv")
+    depthwise = PLAIN.conv2d, random(3, 3, 1, 3)
     check(lambda x: depthwise[0](x, depthwise[1], groups=3), "Conv")
     images = np.random.default_rng(3).integers(0, 256, (3, 9, 7, 3), np.uint8)
-    check(lambda x: layers.conv2d(x, random(3, 3, 3, 2), stride=2), "Conv", images=images)
+    check(lambda x: PLAIN.conv2d(x, random(3, 3, 3, 2), stride=2), "Conv", images=images)
 
 
 @pytest.mark.parametrize("pads", [((0, 1), (0, 1)), ((1, 1), (1, 1)), ((1, 0), (0, 0))])
@@ -237,7 +238,7 @@ def test_max_pooling_never_sees_its_padding(pads, stride):
 def test_means_and_norms():
     check(lambda x: x.mean((1, 2)), "ReduceMean", "Reshape")
     kernel = random(3, 3, 3, 4)
-    check(lambda x: layers.conv2d(x, kernel).mean((1, 2)), "Conv", "GlobalAveragePool", "Reshape")
+    check(lambda x: PLAIN.conv2d(x, kernel).mean((1, 2)), "Conv", "GlobalAveragePool", "Reshape")
     norm = norms.LayerNorm(3)
     norm.scale[...], norm.bias[...] = random(3), random(3)
     found = check(norm, "LayerNormalization")
@@ -278,7 +279,7 @@ def test_few_fixed_queries_go_into_the_weights_of_the_keys(count, products, widt
     keys, values, shift = random(16, 16), random(16, 16), random(16)
 
     def layer(x):
-        tokens = jax.nn.relu(layers.conv2d(x, features)).reshape(x.shape[0], -1, 16)
+        tokens = jax.nn.relu(PLAIN.conv2d(x, features)).reshape(x.shape[0], -1, 16)
         asked = jnp.broadcast_to(queries, (x.shape[0], count, 16))
         return layers.attend(asked, tokens @ keys + shift, tokens @ values, num_heads=2)
 
@@ -313,7 +314,7 @@ def test_a_reshape_moves_nothing_that_lies_together():
     kernel, weight = random(1, 1, 3, 8), random(8, 8)
 
     def heads(x):
-        x = layers.conv2d(x, kernel)
+        x = PLAIN.conv2d(x, kernel)
         tokens = jax.nn.relu(x.reshape(x.shape[0], -1, 8)) @ weight
         return tokens.reshape(x.shape[0], -1, 2, 4).transpose(0, 2, 3, 1)
 

@@ -15,7 +15,7 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs, count_parameters, feature_map, summarize
-from mlcls_jax.models.kernels.convolution import xla_conv2d
+from mlcls_jax.models.kernels import PLAIN
 from tests.helpers.commands import forked
 
 # Of the originals with 80 labels and 80 queries: parameters; GMACs of the backbone at 224 and at
@@ -75,15 +75,15 @@ def test_images_need_not_be_square():
     assert count_macs(net, (448, 224)) == count_macs(net, (224, 448)) < count_macs(net, 448)
 
 
-def test_both_forms_of_the_depthwise_convolution_count_alike(monkeypatch):
-    net = network(SMALL)
-    shifted = count_macs(net, 96)
-    monkeypatch.setattr("mlcls_jax.models.layers.depthwise_shifted", as_on_accelerators)
-    assert count_macs(net, 96) == shifted
+def test_a_depthwise_convolution_counts_each_of_its_products():
+    class Depthwise:
+        abstract = jax.ShapeDtypeStruct((3, 3, 1, 3), jnp.float32)
 
+        @staticmethod
+        def apply(kernel, images):
+            return PLAIN.conv2d(images, kernel, groups=3)
 
-def as_on_accelerators(x, kernel, stride):
-    return xla_conv2d(x, kernel[:, :, None, :], stride=stride, groups=x.shape[-1])
+    assert count_macs(Depthwise, 8) == (8 * 8 * 3) * (3 * 3)
 
 
 def test_what_is_called_in_a_loop_counts_every_time():

@@ -38,7 +38,7 @@ def embeddings():
 def trained(embeddings, tmp_path_factory):
     """A head trained for some steps on boards of the digits 0 to 7."""
     config = config_of(embeddings[:SEEN], tmp_path_factory.mktemp("text"))
-    network = Network.of(config)
+    network = Network.of(config).on(jax.devices())
     plan = Plan.of(Train(epochs=1, batch_size=16), epoch_size=16 * 12)
     options = Optimizer(schedule="constant", warmup_epochs=0, learning_rate=3e-3)
     schedule = make_schedule(options, plan)

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from mlcls_jax.config import Distill, Loss, Model, Train
+from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.network import Outputs, Variables
 from mlcls_jax.training.distill import Compared, make_distillation, similarity_loss
 from mlcls_jax.training.state import init_state
@@ -20,6 +21,7 @@ class Teacher(NamedTuple):
     """One layer on the mean colours of the picture's left and right half, which it also shows."""
 
     config: Model
+    kernels = PLAIN
 
     def apply(self, variables, images, *, train=False, key=None):
         assert images.shape[1:3] == self.config.image_size

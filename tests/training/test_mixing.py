@@ -15,6 +15,7 @@ import pytest
 
 from mlcls_jax.config import Data, Train
 from mlcls_jax.losses import multilabel_loss
+from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.network import Outputs, Variables
 from mlcls_jax.training.mixing import STREAM, draw, make_mix, mix
 from mlcls_jax.training.state import init_state
@@ -250,6 +251,8 @@ def test_two_devices_mix_as_one_does():
 
 class Means(NamedTuple):
     """A network of one layer on the mean colour: whatever is trained on shows in the loss."""
+
+    kernels = PLAIN
 
     def apply(self, variables, images, *, train, key):
         colour = images.mean(axis=(1, 2)) / 255  # [B, 3]

@@ -17,7 +17,7 @@ from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import clip_vit, resnet
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import joined_norm, make_loss
+from mlcls_jax.training.step import make_loss
 from tests.helpers.tiny_step import (
     LOSSES,
     MAKE,
@@ -225,13 +225,3 @@ def test_the_step_recomputes_when_asked(tiny):
     steps = [make(options=Train(remat=remat)) for remat in (False, True)]
     traces = [str(jax.make_jaxpr(step)(state, batch)) for step in steps]
     assert ["remat" in trace for trace in traces] == [False, True]
-
-
-def test_the_norm_of_joined_arrays_is_the_norm_of_all():
-    rng = np.random.default_rng(0)
-    shapes = {"kernel": (3, 3, 4, 5), "bias": (5,), "scale": ()}
-    grads = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    grads = {"a": grads, "b": {"kernel": 1e3 * grads["kernel"]}}
-    np.testing.assert_allclose(joined_norm(grads), optax.tree.norm(grads), rtol=1e-6)
-    grads["a"]["bias"][2] = np.nan
-    assert not np.isfinite(joined_norm(grads))

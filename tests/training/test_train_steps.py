@@ -50,7 +50,7 @@ def drawn_batches(steps, batch, classes):
 def drawn_model(name):
     """The golden's network with its drawn weights."""
     config = Model(name=name, num_classes=20, query_num=20, backbone_dropout=0.0)
-    network = Network.of(config)
+    network = Network.of(config).on(jax.devices())
     shapes = {}
     for path, leaf in flatten(network.abstract).items():
         key, layout, _ = network.foreign_names["paddle"][path]

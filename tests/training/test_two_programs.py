@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax import parallel
+from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.training.step import TrainStep, TwoPrograms, compile_step, make_loss
 from tests.helpers.tiny_step import LOSSES, MAKE, Colours, begin, some_batch
 
@@ -18,6 +19,8 @@ MESH = parallel.make_mesh(devices=jax.devices()[:1])
 
 class HalfColours(NamedTuple):
     """`Colours` in bfloat16, as with model.dtype=bfloat16."""
+
+    kernels = PLAIN
 
     def apply(self, variables, images, *, train, key):
         outputs = Colours().apply(variables, images, train=train, key=key)

@@ -1,6 +1,5 @@
 """JAX: compiled for a few batch sizes, on one device or several."""
 
-import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,8 @@ from jaxtyping import Array, Float, UInt8
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.precision import Packed, in_dtype, pack, unpack
-from mlcls_jax.models.layers import depthwise_form
+
+PRECISION = "float32"  # TPUs and new GPUs would round the factors of products to fewer bits
 
 
 class Jitted:
@@ -36,11 +36,10 @@ class Jitted:
         batch_size: int,
         precision: str = "float32",
     ) -> None:
-        self._bundle = in_dtype(bundle, "bfloat16" if precision == "bfloat16" else "float32")
+        bundle = in_dtype(bundle, "bfloat16" if precision == "bfloat16" else "float32")
+        self._bundle = bundle.on(devices[:1])  # each of them computes alone
         self._network = self._bundle.model.network
         self._sizes = batch_sizes(batch_size)
-        # Depthwise convolutions are traced as the default device likes them, unless told.
-        self._form = "here" if devices[0].platform == jax.default_backend() else "portable"
         packed = pack(bundle.model.variables, precision)
         self._replicas = [(device, jax.device_put(packed, device)) for device in devices]
         self.replicas = len(self._replicas)
@@ -90,22 +89,16 @@ class Jitted:
         return [np.concatenate(pieces) for pieces in zip(*rows, strict=True)]
 
     def _trace_scores(self, weights: Packed, images: Array) -> tuple[Array]:
-        with self._tracing():
+        with jax.default_matmul_precision(PRECISION):
             variables = unpack(weights, self._network.abstract)
             return (self._bundle.scores(variables, images),)
 
     def _trace_explained(self, weights: Packed, images: Array) -> tuple[Array, Array]:
-        with self._tracing():
+        with jax.default_matmul_precision(PRECISION):
             variables = unpack(weights, self._network.abstract)
             outputs = self._network.apply(variables, images)
             maps = self._network.evidence(variables, outputs.features)
             return self._bundle.probabilities(outputs.logits), maps.astype(np.float32)
-
-    @contextlib.contextmanager
-    def _tracing(self) -> Iterator[None]:
-        # TPUs and new GPUs would round the factors of float32 products to fewer bits.
-        with depthwise_form(self._form), jax.default_matmul_precision("float32"):
-            yield
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:

@@ -116,7 +116,7 @@ def write_checked(
 
 def reference_scores(bundle: Bundle, images: np.ndarray) -> np.ndarray:
     """Return JAX's scores [n, K] of uint8 images [n, H, W, 3], which every runtime must give."""
-    bundle = in_dtype(bundle, "float32")
+    bundle = in_dtype(bundle, "float32").on(jax.local_devices()[:1])
     with jax.default_matmul_precision("float32"):
         return np.asarray(jax.jit(bundle.scores)(bundle.model.variables, images))
 
@@ -124,7 +124,7 @@ def reference_scores(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 def exact_scores(bundle: Bundle, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Return scores [m, K], computed in float64, of some of the images [n, H, W, 3]."""
     with jax.enable_x64(True):
-        bundle = in_dtype(bundle, "float64")
+        bundle = in_dtype(bundle, "float64").on(jax.local_devices()[:1])
         variables = jax.tree.map(
             lambda array: np.asarray(array, np.float64), bundle.model.variables
         )

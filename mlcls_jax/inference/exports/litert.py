@@ -16,7 +16,6 @@ from jax.extend import core
 from mlcls_jax import jaxprs, lazy
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
-from mlcls_jax.models.layers import depthwise_form
 
 
 def write(bundle: Bundle, path: Path) -> None:
@@ -72,8 +71,7 @@ def _export(bundle: Bundle) -> export.Exported:
     """Export the model for one image, in operations that TensorFlow converts."""
     variables = jax.tree.map(np.asarray, bundle.model.variables)
     images = jax.ShapeDtypeStruct((1, *bundle.image_size, 3), np.uint8)
-    with depthwise_form("plain"):
-        closed = jax.make_jaxpr(lambda images: bundle.scores(variables, images))(images)
+    closed = jax.make_jaxpr(lambda images: bundle.scores(variables, images))(images)
     evaluate = jax.jit(lambda images: jaxprs.evaluate(closed, [images], _apply)[0])
     return export.export(evaluate, platforms=["cpu"])(images)
 

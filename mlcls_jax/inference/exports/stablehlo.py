@@ -5,6 +5,7 @@ needed and nothing of this project.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,20 @@ import numpy as np
 from jax import export
 
 from mlcls_jax.inference.bundle import Bundle
-from mlcls_jax.models.layers import depthwise_form
+from mlcls_jax.models.kernels import PORTABLE
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write(bundle: Bundle, path: Path) -> None:
     """Write the file; takes some seconds."""
+    network = replace(bundle.model.network, kernels=PORTABLE)
     variables = jax.tree.map(np.asarray, bundle.model.variables)
 
     def scores(images: jax.Array) -> jax.Array:
         # TPUs and new GPUs would round factors to fewer bits, and give other scores.
-        with depthwise_form("portable"), jax.default_matmul_precision("float32"):
-            return bundle.scores(variables, images)
+        with jax.default_matmul_precision("float32"):
+            return bundle.probabilities(network.apply(variables, images).logits)
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *bundle.image_size, 3), np.uint8)

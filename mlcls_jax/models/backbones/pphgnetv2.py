@@ -12,8 +12,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
-from mlcls_jax.models.kernels.pooling import max_pool
-from mlcls_jax.models.layers import Conv, ConvNorm
+from mlcls_jax.models.layers import Conv, ConvNorm, MaxPool
 from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.
@@ -183,6 +182,7 @@ class Stem(nnx.Module):
             return Unit(channels, out, kernel_size, stride=stride, affine=affine, dtype=dtype)
 
         self.stem1 = unit(3, width, 3, strides[0])
+        self.max_pool = MaxPool(2, stride=1)
         self.stem2a = unit(width, width // 2, 2)
         self.stem2b = unit(width // 2, width, 2)
         self.stem3 = unit(2 * width, width, 3, strides[1])
@@ -191,7 +191,7 @@ class Stem(nnx.Module):
     def __call__(self, images: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
         x = self.stem1(images, train=train)
         # Affines make values negative: the missing neighbours of the last row and column are -inf.
-        pooled = max_pool(x, 2, stride=1)
+        pooled = self.max_pool(x)
         convolved = self.stem2b(self.stem2a(x, train=train), train=train)
         x = self.stem3(jnp.concatenate([pooled, convolved], -1), train=train)
         return self.stem4(x, train=train)

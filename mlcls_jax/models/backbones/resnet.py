@@ -14,8 +14,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Uniform
-from mlcls_jax.models.kernels.pooling import max_pool
-from mlcls_jax.models.layers import ConvNorm
+from mlcls_jax.models.layers import ConvNorm, MaxPool
 from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
 
 STEM_WIDTH = 64
@@ -51,6 +50,7 @@ class ResNet(nnx.Module):
     ) -> None:
         stem_stride, *stage_strides = config.strides
         self.stem = ConvNorm(3, STEM_WIDTH, 7, stride=stem_stride, activation=nnx.relu, dtype=dtype)
+        self.max_pool = MaxPool(3, stride=2)
         block = Bottleneck if config.bottleneck else BasicBlock
         channels, paths = STEM_WIDTH, []
         for width, blocks, stride in zip(WIDTHS, config.blocks, stage_strides, strict=True):
@@ -65,8 +65,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
-        x = self.stem(images, train=train)
-        x = max_pool(x, 3, stride=2)
+        x = self.max_pool(self.stem(images, train=train))
         for (path,) in self.parts.stages:
             x = getattr(self, path)(x, train=train)
         return x

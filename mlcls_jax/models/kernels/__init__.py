@@ -1,1 +1,59 @@
-"""Operations that some platforms compute faster in another form."""
+"""Operations that some platforms compute faster in another form, and the forms for given devices.
+
+A network is computed by `PLAIN` unless it is told for which devices: `Network.on(devices)`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.kernels.convolution import (
+    conv2d,
+    conv2d_on_cpus,
+    conv2d_on_one_cpu,
+    conv2d_portable,
+)
+from mlcls_jax.models.kernels.pooling import max_pool_on_cpus, xla_max_pool
+from mlcls_jax.models.kernels.product import matmul_on_cpus
+from mlcls_jax.models.kernels.tree_norm import joined_norm, tree_norm
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """One form of every operation of which there are several.
+
+    It is hashable, and the modules that compute with it hold it as a static attribute. So it is
+    part of the key by which JAX keeps what it has traced: programs for different devices never mix.
+    """
+
+    # (x [B, H, W, C], kernel [k, k, C / groups, D], stride=, groups=) → [B, h, w, D]
+    conv2d: Callable[..., Float[Array, "B h w D"]]
+    # (x [..., I], kernel [I, O]) → [..., O]
+    matmul: Callable[[Array, Array], Float[Array, "... O"]]
+    # (x [B, H, W, C], size, stride) → [B, h, w, C]
+    max_pool: Callable[[Array, int, int], Float[Array, "B h w C"]]
+    # (tree of arrays) → the L2 norm of all of them
+    norm: Callable[[Any], Float[Array, ""]]
+
+
+# What XLA makes of each: for accelerators, for exports to other runtimes, and to count operations.
+PLAIN = Kernels(conv2d=conv2d, matmul=jnp.matmul, max_pool=xla_max_pool, norm=tree_norm)
+# For one program that is exported for several platforms: each takes its form where it runs.
+PORTABLE = replace(PLAIN, conv2d=conv2d_portable)
+CPUS = replace(PLAIN, conv2d=conv2d_on_cpus, matmul=matmul_on_cpus, max_pool=max_pool_on_cpus)
+ONE_CPU = replace(CPUS, conv2d=conv2d_on_one_cpu, norm=joined_norm)
+
+
+def choose(devices: Iterable[jax.Device]) -> Kernels:
+    """Return the kernels that are fastest on `devices`, all of which compute one program.
+
+    They may be devices of a topology that this host does not have.
+    """
+    devices = list(devices)
+    if any(device.platform != "cpu" for device in devices):
+        return PLAIN
+    return ONE_CPU if len(devices) == 1 else CPUS

@@ -1,4 +1,7 @@
-"""Full convolution as XLA has it, and for CPUs with another gradient of the kernel."""
+"""Convolution padded by k - 1 in all: as XLA has it, and in the forms that CPUs compute faster.
+
+An odd kernel pads both sides alike; an even one pads one more below and on the right.
+"""
 
 from functools import partial
 
@@ -6,13 +9,64 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.kernels.depthwise import depthwise_shifted
+from mlcls_jax.models.kernels.product import matmul_on_cpus
 from mlcls_jax.models.kernels.windows import pad, padding, window
+
+
+def conv2d(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w D"]:
+    """Return the convolution as XLA computes it best; 1 x 1 is a product with a matrix."""
+    if kernel.shape[0] == stride == groups == 1:
+        return x @ kernel[0, 0]
+    return xla_conv2d(x, kernel, stride=stride, groups=groups)
+
+
+def conv2d_portable(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w D"]:
+    """Return the same; depthwise, the program holds both forms, and the platform takes its own."""
+    if not _is_depthwise(x, kernel, groups):
+        return conv2d(x, kernel, stride=stride, groups=groups)
+    cpu, default = (partial(f, stride=stride, groups=groups) for f in (conv2d_on_cpus, conv2d))
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+
+def conv2d_on_cpus(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w D"]:
+    """Return the same: 1 x 1, with strides too, by matrix products; depthwise by shifted products.
+
+    XLA's CPU matrix product beats its 1 x 1 convolution, with strides and in gradients by far.
+    """
+    if kernel.shape[0] == groups == 1:
+        return matmul_on_cpus(x if stride == 1 else x[:, ::stride, ::stride], kernel[0, 0])
+    if _is_depthwise(x, kernel, groups):
+        return depthwise_shifted(x, kernel[:, :, 0], stride)
+    return xla_conv2d(x, kernel, stride=stride, groups=groups)
+
+
+def conv2d_on_one_cpu(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w D"]:
+    """Return the same, with gradients of 3 x 3 kernels summed by rows where that is faster.
+
+    Measured on AVX-512 cores. Several devices would exchange each row's sum.
+    """
+    if kernel.shape[0] == 3 and groups == 1 and 32 < kernel.shape[-1] < 512:
+        return conv2d_by_rows(x, kernel, stride)
+    return conv2d_on_cpus(x, kernel, stride=stride, groups=groups)
+
+
+def _is_depthwise(x: Array, kernel: Array, groups: int) -> bool:
+    return groups == x.shape[-1] == kernel.shape[-1]
 
 
 def xla_conv2d(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
 ) -> Float[Array, "B h w D"]:
-    """Convolution that pads k - 1 in all, in XLA's own form, on every platform."""
+    """Return the convolution as one of XLA's operations."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,

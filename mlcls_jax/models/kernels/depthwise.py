@@ -22,7 +22,7 @@ FLAT_SIZE = 3
 def depthwise_shifted(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k C"], stride: int
 ) -> Float[Array, "B h w C"]:
-    """Depthwise convolution padded as `xla_conv2d` does, as the sum of k * k shifted products."""
+    """Depthwise convolution padded as `conv2d` does, as the sum of k * k shifted products."""
     height, width = output_shape(*x.shape[1:3], stride)
     return _products(pad(x, kernel.shape[0]), kernel, height, width, stride)
 

@@ -12,21 +12,13 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.kernels.windows import gather_back, output_shape, pad, padding, window
 
 
-def max_pool(x: Float[Array, "B H W C"], size: int, *, stride: int) -> Float[Array, "B h w C"]:
-    """Maxima of windows padded with -inf by size - 1 in all, as `layers.conv2d` pads.
-
-    The gradient goes to the first maximum of a window, row by row, as in XLA and PyTorch.
-    """
-    pool = _for_cpu if jax.default_backend() == "cpu" else xla_max_pool
-    return pool(x, size, stride)
-
-
 def xla_max_pool(x: Float[Array, "B H W C"], size: int, stride: int) -> Float[Array, "B h w C"]:
-    """The same with XLA's own gradient, on every platform."""
+    """Return the maxima of windows padded with -inf by size - 1 in all, as `conv2d` pads."""
     return nnx.max_pool(x, (size, size), strides=(stride, stride), padding=(padding(size),) * 2)
 
 
-_for_cpu = jax.custom_vjp(xla_max_pool, nondiff_argnums=(1, 2))
+# The gradient goes to the first maximum of a window, row by row, as in XLA and PyTorch.
+max_pool_on_cpus = jax.custom_vjp(xla_max_pool, nondiff_argnums=(1, 2))
 
 
 def _forward(x: Array, size: int, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -49,4 +41,4 @@ def _backward(size: int, stride: int, saved: tuple[Array, Array], grad: Array) -
     return (gather_back(x.shape, size, stride, [first, grad], share),)
 
 
-_for_cpu.defvjp(_forward, _backward)
+max_pool_on_cpus.defvjp(_forward, _backward)

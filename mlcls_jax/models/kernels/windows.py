@@ -1,6 +1,6 @@
 """Windows that slide over feature maps, tap by tap, as k * k shifted arrays.
 
-A tap (i, j) is a place in the window; padding is k - 1 in all, as in `layers.conv2d`.
+A tap (i, j) is a place in the window; padding is k - 1 in all, as in `conv2d`.
 """
 
 from collections.abc import Callable, Sequence

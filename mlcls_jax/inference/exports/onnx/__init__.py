@@ -16,7 +16,6 @@ from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports.onnx.ops import BATCH
 from mlcls_jax.inference.exports.onnx.rules import RULES, simplify
 from mlcls_jax.inference.exports.onnx.trace import trace
-from mlcls_jax.models.layers import depthwise_form
 from mlcls_jax.models.network import Network
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ def export_onnx(bundle: Bundle, path: Path) -> Path:
 def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "ModelProto":
     """Convert a function of uint8 images [batch, H, W, 3] to ONNX, for a batch of any size.
 
-    Arrays that `scores` closes over become weights. Layers must be traced by this call for the
-    first time: JAX keeps what it has traced, in the form that other runtimes do not like.
+    Arrays that `scores` closes over become weights. Its operations must be the plain ones: other
+    forms are many more nodes.
 
     Raises:
       ExportError: onnx is not installed, or the function has an operation without a rule.
@@ -77,7 +76,7 @@ def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "M
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *image_size, 3), jnp.uint8)
     # Full precision: what is computed here must not be rounded as accelerators like to.
-    with depthwise_form("plain"), jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"):
         traced = jax.make_jaxpr(lambda images: scores(images))(images)
         result = simplify(trace(traced, known=RULES))
     nodes, weights = write(result, "images", "scores")

@@ -1,12 +1,14 @@
-"""The convolution whose kernel's gradient is summed by rows equals XLA's, gradients included."""
+"""Every form of a convolution equals XLA's, gradients included."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlcls_jax.models.kernels import CPUS, ONE_CPU, PLAIN, PORTABLE
 from mlcls_jax.models.kernels.convolution import conv2d_by_rows, xla_conv2d
-from tests.helpers.commands import on_devices
 from tests.helpers.gradients import value_and_gradients
 from tests.helpers.tiers import pairs
 
@@ -35,22 +37,32 @@ def test_bfloat16_is_summed_in_float32():
     np.testing.assert_array_equal(kernel_grad, 1600.0)  # in bfloat16, ones add up to 256 at most
 
 
-PROGRAM = """
-import jax, jax.numpy as jnp
-from mlcls_jax.models.layers import conv2d, depthwise_form
+def test_rows_are_summed_where_that_is_the_faster_one():
+    def has_loop(conv2d, channels):
+        def total(kernel):
+            return conv2d(jnp.ones((1, 4, 4, 3)), kernel).sum()
 
-def has_loop(channels):
-    def total(kernel):
-        return conv2d(jnp.ones((1, 4, 4, 3)), kernel).sum()
+        return "scan" in str(jax.make_jaxpr(jax.grad(total))(jnp.ones((3, 3, 3, channels))))
 
-    return "scan" in str(jax.make_jaxpr(jax.grad(total))(jnp.ones((3, 3, 3, channels))))
+    def with_loop(kernels):
+        return [n for n in (8, 32, 48, 256, 512) if has_loop(kernels.conv2d, n)]
 
-print([channels for channels in (8, 32, 48, 256, 512) if has_loop(channels)])
-with depthwise_form("plain"):
-    assert not has_loop(48)
-"""
+    assert with_loop(ONE_CPU) == [48, 256]
+    assert with_loop(CPUS) == with_loop(PLAIN) == []
 
 
-@pytest.mark.parametrize(("devices", "channels"), [(1, "[48, 256]"), (2, "[]")])
-def test_it_is_taken_where_it_is_the_faster_one(devices, channels):
-    assert on_devices(devices, PROGRAM).strip() == channels
+@pytest.mark.parametrize("kernels", [PORTABLE, CPUS, ONE_CPU])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("size", "groups", "outputs"), [(1, 1, 5), (3, 1, 48), (3, 4, 4), (2, 2, 6)]
+)
+def test_every_form_of_a_convolution_gives_the_plain_values(kernels, stride, size, groups, outputs):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 7, 8, 4)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, 4 // groups, outputs)), jnp.float32)
+    found, expected = (
+        value_and_gradients(partial(f, stride=stride, groups=groups), x, kernel)
+        for f in (kernels.conv2d, PLAIN.conv2d)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
