@@ -38,7 +38,7 @@ MODELS = (
 )
 KINDS = ("v5e", "v6e", "H100")
 LAYOUTS = {"data 8": Layout(8, 1, 1), "fsdp 8": Layout(1, 8, 1), "tensor 8": Layout(1, 1, 8)}
-IMAGES = 32  # a chip
+IMAGES = 32  # per chip
 BLOCK = re.compile(r"(<!-- tables:begin -->\n).*?(<!-- tables:end -->)", re.DOTALL)
 
 
@@ -83,7 +83,7 @@ def tables(names: Iterable[str]) -> str:
             f"\n### Predicted for 8 x {kind}, {IMAGES} images per chip\n",
             *_table(
                 ("model", "step ms: data", "step ms: fsdp", "images/s: data", "bound by",
-                 "largest batch a chip", "exchange hides from: data", "exchange hides from: fsdp",
+                 "largest batch per chip", "exchange hides from: data", "exchange hides from: fsdp",
                  "waiting below 10% from"),
                 (_prediction_row(name, c, kind) for name, c in counts.items()),
             ),

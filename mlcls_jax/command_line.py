@@ -1,4 +1,4 @@
-"""The flags of a run, and what is told of those that are wrong."""
+"""The flags of a run, and the messages about wrong ones."""
 
 import ast
 import difflib
@@ -51,7 +51,7 @@ ALIASES = {
 
 
 class FlagError(UserError):
-    """The command line does not parse; without a hint, the usage is one."""
+    """The command line does not parse; without a hint, the usage is shown."""
 
     exit_code = 2
 
@@ -62,7 +62,7 @@ def hosts() -> tuple[str | None, int | None, int | None]:
 
 
 def take(argv: list[str], name: str) -> tuple[str | None, list[str]]:
-    """The last value that a flag is given, None if it is not; and the arguments without it."""
+    """Return the last value of a flag, None without one, and the arguments without the flag."""
     value, rest, arguments = None, [], iter(argv)
     for argument in arguments:
         if match := re.fullmatch(rf"--?{re.escape(name)}(?:=(.*))?", argument, re.DOTALL):
@@ -73,7 +73,7 @@ def take(argv: list[str], name: str) -> tuple[str | None, list[str]]:
 
 
 def parse(argv: list[str], *, workdir: bool = True) -> list[str]:
-    """absl's parser, for its `app.run`: sets `CONFIG` and the other flags.
+    """Parse the flags of a run for absl's `app.run`; this sets `CONFIG` and the other flags.
 
     Args:
       argv: the program's name and its arguments. Without --config, that of the workdir is taken.
@@ -122,7 +122,7 @@ def parse(argv: list[str], *, workdir: bool = True) -> list[str]:
 
 
 def _find(given: str) -> str:
-    """What ml_collections loads for a configuration file; sees that it is there."""
+    """Return what ml_collections loads for a configuration file, which must be there."""
     if paths.is_url(paths.expand(given)):
         raise FlagError(f"--config={given}: {paths.why_not_local(given)}")
     file, colon, recipe = paths.expand(given).partition(":")
@@ -136,7 +136,7 @@ def _find(given: str) -> str:
 
 
 def _no_such_config(file: Path) -> str:
-    """With the names of files that may be meant, in the same folder or in configs/."""
+    """Return the message, with files that may be meant in the same folder or in configs/."""
     folders = (file, file.parent, Path("configs"))
     found = {
         path.stem: str(path)
@@ -156,7 +156,7 @@ def _no_such_config(file: Path) -> str:
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
-    """What went wrong and, if it was in the configuration file, where."""
+    """Return what went wrong and, if it was in the configuration file, where."""
     cause: BaseException | None = error
     while cause is not None:
         for frame, line in reversed(list(traceback.walk_tb(cause.__traceback__))):
@@ -176,7 +176,7 @@ def _explain(error: Exception, argv: list[str]) -> str:
 
 
 def _unreadable(argv: list[str]) -> list[str]:
-    """Keys whose value looks like Python, and is none: absl does not say which."""
+    """Return faults of values that look like Python and are not: absl does not say which."""
     faults = []
     for key in schema.options():
         value, _ = take(argv, f"config.{key}")
@@ -190,7 +190,7 @@ def _unreadable(argv: list[str]) -> list[str]:
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError, argv: list[str]) -> str:
-    """With the key that it may be meant for: who types `--epochs=3` means `train.epochs`."""
+    """Return the message, with the key that may be meant: `train.epochs` for `--epochs=3`."""
     name = error.flagname.removeprefix("no")
     mode = take(argv, "config.mode")[0] or "train"
     is_last_part = any(f".{key}".endswith(f".{name}") for key in schema.options())

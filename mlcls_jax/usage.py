@@ -1,4 +1,4 @@
-"""How the command line is called, and the parser of a command's arguments."""
+"""Usage lines, and the parser of a command's arguments."""
 
 import argparse
 import os
@@ -11,14 +11,14 @@ DEMO = "--config=configs/lcnet.py --workdir=runs/demo"
 
 
 def program() -> str:
-    """How the user calls this command: `mlcls`, or `python -m mlcls_jax.main`."""
+    """Return how the user calls this command: `mlcls`, or `python -m mlcls_jax.main`."""
     if Path(sys.argv[0]).stem == "mlcls":
         return "mlcls"
     return f"{_python()} -m mlcls_jax.main"
 
 
 def _python() -> str:
-    """How the user calls this interpreter: `python`, or a path where that is another one."""
+    """Return how the user calls this interpreter: `python`, or its path if that is another one."""
     found = shutil.which("python")
     if found and Path(sys.prefix) in Path(found).parents:
         return "python"
@@ -27,14 +27,14 @@ def _python() -> str:
 
 
 def line(word: str = "") -> str:
-    """The usage in one line."""
+    """Return the usage in one line."""
     return f"usage: {program()} {word + ' ' if word else ''}{DEMO} [--config.KEY=VALUE ...]"
 
 
 def parser(
     word: str, description: str, example: str, usage: str | None = None
 ) -> argparse.ArgumentParser:
-    """A parser for the arguments after a command word; its help shows an example."""
+    """Return a parser for the arguments of a command; its help shows an example."""
     return argparse.ArgumentParser(
         prog=f"mlcls {word}",
         usage=usage,

@@ -1,4 +1,4 @@
-"""What can be typed after `mlcls`: the table of all commands, and which one is meant.
+"""The commands of `mlcls`: a table of all, and the search for the one that is meant.
 
 A command is a file `commands/NAME.py` with `run(arguments)`, which returns the text to print, and a
 line in `COMMANDS`. Nothing of it is imported before it runs, so that `mlcls --help` is quick.
@@ -14,7 +14,7 @@ from mlcls_jax.errors import nearest
 
 @dataclass(frozen=True)
 class Command:
-    """What a word after `mlcls` means."""
+    """A word after `mlcls`, and what it does."""
 
     name: str
     function: str  # (arguments) → text to print; in this package

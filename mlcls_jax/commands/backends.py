@@ -1,4 +1,4 @@
-"""`mlcls backends MODEL_DIR`: what each backend and precision gains here, and what it costs."""
+"""`mlcls backends MODEL_DIR`: the gain and the cost of each backend and precision here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from mlcls_jax.inference.exports.verify import read_images
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a user asks for."""
+    """The arguments."""
 
     model_dir: str = option(
         REQUIRED, "bundle, best_model for instance", path="local", positional=True
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
     backend: str
     precision: str
-    milliseconds: float  # an image, in batches
+    milliseconds: float  # per image, in batches
     speed: float  # images per second over those of JAX in float32
     largest: float  # change of a score
     mean: float
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 def run(argv: list[str]) -> str:
-    """Measure as the arguments say; a table.
+    """Measure as the arguments say, and return a table.
 
     Raises:
       WeightsError: the bundle is missing or damaged.
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> str:
 def compare(
     bundle: Bundle, images: np.ndarray, *, batch_size: int
 ) -> tuple[list[Row], dict[str, UserError]]:
-    """A row for each backend and precision; and the errors of those that cannot be used here.
+    """Return a row for each backend and precision, and the errors of the unusable ones.
 
     JAX computes on its default device, the others on the CPU.
 

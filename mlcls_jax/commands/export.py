@@ -17,7 +17,7 @@ from mlcls_jax.inference import exports
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a user asks for."""
+    """The arguments."""
 
     model_dir: str = option(
         REQUIRED, "bundle, best_model for instance", path="local", positional=True
@@ -30,7 +30,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Export as the arguments say; a line a file.
+    """Export as the arguments say, and return a line per file.
 
     Raises:
       UserError: as `export`.

@@ -8,7 +8,7 @@ from mlcls_jax.usage import DEMO
 
 
 class Help(NamedTuple):
-    """What a mode's help shows."""
+    """The parts of a mode's help."""
 
     purpose: str
     examples: tuple[str, ...]  # flags

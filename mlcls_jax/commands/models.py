@@ -1,4 +1,4 @@
-"""`mlcls models [PATTERN]`: the models that there are, with their sizes."""
+"""`mlcls models [PATTERN]`: the available models with their sizes."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ COLUMNS = ("name", "parameters", "GMACs", "feature map", "resolution")
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a user asks for."""
+    """The arguments."""
 
     pattern: str = option("*", "of names, such as 'PP-LCNet*_ML'", positional=True)
 
 
 def run(argv: list[str]) -> str:
-    """The table for the arguments of the command line.
+    """Return the table of the models that the arguments name.
 
     Raises:
       ConfigError: no model matches.
@@ -37,7 +37,7 @@ def run(argv: list[str]) -> str:
 
 
 def list_models(pattern: str = "*") -> str:
-    """The table of all models whose name matches a shell pattern, `PP-LCNet*_ML` for instance.
+    """Return the table of models whose name matches a shell pattern, such as `PP-LCNet*_ML`.
 
     Raises:
       ConfigError: none does; names the pattern.
@@ -52,7 +52,7 @@ def list_models(pattern: str = "*") -> str:
 
 
 def format_table(summaries: list[counting.Summary]) -> str:
-    """Rows under a title and a header, columns aligned."""
+    """Return rows under a title and a header, columns aligned."""
     rows = [COLUMNS, *(_row(summary) for summary in summaries)]
     name, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = ("  ".join([row[0].ljust(name), *map(str.rjust, row[1:], widths)]) for row in rows)

@@ -18,7 +18,7 @@ from mlcls_jax.paths import local
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a user asks for."""
+    """The arguments."""
 
     train_list: str = option(Data.train_list, "in DATASET", path="local")
     val_list: str = option(Data.val_list, "in DATASET", path="local")
@@ -37,7 +37,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Pack as the arguments say, or verify what was packed; a summary.
+    """Pack as the arguments say, or verify what was packed, and return a summary.
 
     Raises:
       DataError: the data set or its images cannot be read, the output cannot be used, or shards
@@ -85,7 +85,7 @@ def run(argv: list[str]) -> str:
 
 
 def open_sources(data: Data) -> tuple[dict[str, Source], Path]:
-    """The splits of an MLClsDataset, the test list too if there is one; and the folder it is in."""
+    """Return the splits of an MLClsDataset, with the test list if there is one, and its folder."""
     root = find_root(Path(data.dir))
     train, validation = open_data(data)
     sources = {"train": train, "validation": validation}

@@ -1,4 +1,4 @@
-"""`mlcls plan --model NAME --chips N --kind v5e`: what a training step is expected to take."""
+"""`mlcls plan --model NAME --chips N --kind v5e`: expected time and memory of a training step."""
 
 import math
 import platform
@@ -36,7 +36,7 @@ Row = tuple[str, str, str, str]  # what, value, unit, source
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a user asks for."""
+    """The arguments."""
 
     model: str = option(REQUIRED, "as in `mlcls models`")
     chips: int = option(REQUIRED, "how many", min=1)
@@ -50,7 +50,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """The prediction for the arguments of the command line, as a table.
+    """Return the prediction for the arguments, as a table.
 
     Raises:
       ConfigError: no such model or chip, or the layout or batch does not fit the chips.
@@ -86,13 +86,13 @@ def run(argv: list[str]) -> str:
     sizes = " x ".join(f"{axis} {size}" for axis, size in layout._asdict().items())
     lines = [
         f"{args.model}, {args.size} x {args.size}, {args.classes} labels, {args.dtype}: {batch}"
-        f" images a step on {args.chips} x {args.kind} ({sizes}).",
+        f" images per step on {args.chips} x {args.kind} ({sizes}).",
         "A prediction: nothing was measured on such a chip; docs/scaling.md has the formulas.",
         "",
         *_table(_rows(counts, prediction, chip, layout, args.mfu)),
     ]
     if not prediction.fits:
-        lines += ["", f"DOES NOT FIT: at most {prediction.largest_batch} images a step do."]
+        lines += ["", f"DOES NOT FIT: at most {prediction.largest_batch} images per step do."]
     if args.compile:
         small = smaller(layout)
         images = batch // replicas * small.data * small.fsdp
@@ -101,7 +101,7 @@ def run(argv: list[str]) -> str:
             "",
             f"Checked against the program that jax {jax.__version__} compiles for"
             f" {math.prod(small)} virtual CPU(s) ({platform.machine()}) as data {small.data} x fsdp"
-            f" {small.fsdp} x tensor {small.tensor}, with as many images a device:",
+            f" {small.fsdp} x tensor {small.tensor}, with as many images per device:",
             "",
             *_table(_checks(counts, report, small, images)),
         ]
@@ -109,7 +109,7 @@ def run(argv: list[str]) -> str:
 
 
 def smaller(layout: Layout) -> Layout:
-    """The layout if it is small enough to be compiled, else with at most two along each axis."""
+    """Return the layout if it is small enough to compile, else at most two along each axis."""
     if math.prod(layout) <= MAX_COMPILED:
         return layout
     return Layout(*(min(2, size) for size in layout))
@@ -121,17 +121,17 @@ def _rows(
     sent = exchange(counts, layout)
     peak = f"{mfu:.0%} of the peak assumed"
     return [
-        ("operations an image", number(counts.flops / 1e9), "GFLOP", "counted"),
+        ("operations per image", number(counts.flops / 1e9), "GFLOP", "counted"),
         ("training state, all of it", number(bytes_of(counts.state) / 1e6), "MB", "counted"),
         ("  on each chip", number(prediction.state_bytes / 1e6), "MB", "counted"),
-        ("gradients and copies", number(prediction.gradient_bytes / 1e6), "MB a chip", "counted"),
-        ("activations", number(prediction.activation_bytes / 1e6), "MB a chip", "counted"),
-        ("memory in all", number(_needed(prediction) / 1e9), "GB a chip",
+        ("gradients and copies", number(prediction.gradient_bytes / 1e6), "MB per chip", "counted"),
+        ("activations", number(prediction.activation_bytes / 1e6), "MB per chip", "counted"),
+        ("memory in all", number(_needed(prediction) / 1e9), "GB per chip",
          f"of {chip.memory / 1e9:.0f}, 90% usable assumed"),
         ("largest batch", f"{prediction.largest_batch:,}", "images a step", "from the above"),
-        ("sent: gradients", number(sent.gradients / 1e6), "MB a chip", "counted, float32"),
-        ("sent: parameters", number(sent.parameters / 1e6), "MB a chip", "counted, float32"),
-        ("sent: activations", number(sent.activations / 1e6), "MB an image", "counted"),
+        ("sent: gradients", number(sent.gradients / 1e6), "MB per chip", "counted, float32"),
+        ("sent: parameters", number(sent.parameters / 1e6), "MB per chip", "counted, float32"),
+        ("sent: activations", number(sent.activations / 1e6), "MB per image", "counted"),
         ("time: operations", number(prediction.compute * 1e3), "ms", peak),
         ("time: memory", number(prediction.memory * 1e3), "ms",
          f"{PASSES} passes, {MEMORY_SHARE:.0%} of the rate assumed"),
@@ -147,7 +147,7 @@ def _rows(
 
 
 def _checks(counts: Counts, report: Report, layout: Layout, batch: int) -> list[Row]:
-    """Counted and compiled side by side; where they differ, docs/scaling.md says why."""
+    """Return counted and compiled numbers; where they differ, docs/scaling.md says why."""
     images = batch / (layout.data * layout.fsdp)
     sent = exchange(counts, layout)
     counted = sent.gradients + sent.parameters + sent.activations * images
@@ -156,16 +156,16 @@ def _checks(counts: Counts, report: Report, layout: Layout, batch: int) -> list[
     inputs = images * (counts.image + counts.labels)
     state = bytes_per_chip(counts.state, layout, counts) + inputs
     return [
-        ("operations an image", number(report.flops / images / 1e9), "GFLOP a device",
+        ("operations per image", number(report.flops / images / 1e9), "GFLOP a device",
          f"counted {number(flops / 1e9)}"),
-        ("state and batch", number(report.argument_bytes / 1e6), "MB a device",
+        ("state and batch", number(report.argument_bytes / 1e6), "MB per device",
          f"counted {number(state / 1e6)}"),
-        ("temporary memory", number(report.temporary_bytes / 1e6), "MB a device",
+        ("temporary memory", number(report.temporary_bytes / 1e6), "MB per device",
          "a CPU's: bfloat16 is widened there"),
-        ("bytes accessed", number(report.bytes_accessed / images / 1e6), "MB an image",
+        ("bytes accessed", number(report.bytes_accessed / images / 1e6), "MB per image",
          "a CPU's: it fuses otherwise"),
         ("exchanges", f"{len(report.collectives)}", "a step", _kinds(report)),
-        ("sent", number(compiled / 1e6), "MB a device", f"counted {number(counted / 1e6)}"),
+        ("sent", number(compiled / 1e6), "MB per device", f"counted {number(counted / 1e6)}"),
     ]  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def _table(rows: list[Row]) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three digits or, if there are more, all before the point."""
+    """Format with three digits or, if there are more, all before the point."""
     if value == 0 or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"

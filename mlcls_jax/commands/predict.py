@@ -38,7 +38,7 @@ def _model_dir(given: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a user asks for; a server has `serving.Options` besides."""
+    """The arguments; a server has `serving.Options` besides."""
 
     pipeline: str = option(PIPELINE, "name, or YAML file", path="any")
     model_dir: str | None = option(
@@ -73,10 +73,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Do what the flags ask for.
-
-    Returns:
-      What is to be printed at the end.
+    """Predict, serve or write a pipeline's file, and return the text to print at the end.
 
     Raises:
       InputError, WeightsError, DataError: a flag, the model or an image is wrong.
@@ -119,7 +116,7 @@ def _parse(argv: list[str]) -> tuple[Arguments, Options | None]:
 
 
 def _predict(pipeline: Pipeline, images: tuple[Any, Any], options: Arguments) -> str:
-    """Print every result; the summary. `images` are as by `open_input`."""
+    """Print every result, and return the summary; `images` are those of `open_input`."""
     inputs, save = images
     results = pipeline.predict(
         inputs,

@@ -20,7 +20,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a user asks for besides the `Request`: this process's part, and what computes."""
+    """The arguments besides those of the `Request`: this process's part, and what computes."""
 
     shard: Any = option("0/1", "do the part I of N, from 0", parse=_shard, metavar="I/N")
     engine: Literal["local", "ray"] = option("local", "this process, or Ray")
@@ -31,7 +31,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Score as the arguments say; a summary.
+    """Score as the arguments say, and return a summary.
 
     Raises:
       UserError: the bundle, the input, the output or an option cannot be used.

@@ -1,4 +1,4 @@
-"""mode=check_dataset: all that is wrong with an MLClsDataset, told at once and with pictures."""
+"""mode=check_dataset: report all that is wrong with an MLClsDataset at once, with pictures."""
 
 import logging
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SHOWN = 3  # findings of a kind in the terminal; the page and findings.txt have 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What the check found, and the samples that were drawn of each split."""
+    """The findings of the check, and the samples drawn from each split."""
 
     report: CheckReport
     samples: dict[str, list[str]]  # paths in the workdir
@@ -78,7 +78,7 @@ class CheckResult:
 
 
 def check_dataset(config: schema.Config, workdir: Path) -> CheckResult:
-    """Convert and divide the data set if asked to, check it, and write the report.
+    """Convert and split the data set if asked to, check it, and write the report.
 
     What was converted and has no validation images is divided, too.
 
@@ -155,7 +155,7 @@ def _tell_backups(backups: dict[str, str]) -> None:
 
 
 def _tell(group: Group) -> None:
-    """One kind of finding in the terminal: how many, the first ones, the way out."""
+    """Log one kind of finding: how many, the first ones, the way out."""
     lines = [f"{group.kind.severity}: {group.kind.title}: {group.count:,}"]
     lines += [f"    {finding.place}: {finding.message}" for finding in group.findings[:SHOWN]]
     lines += [f"    … and {group.count - SHOWN:,} more"] * (group.count > SHOWN)

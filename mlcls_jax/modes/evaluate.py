@@ -41,7 +41,7 @@ SUMMARY = (
 
 
 class Outputs(NamedTuple):
-    """What a bundle says about the validation images."""
+    """The outputs of a bundle for the validation images."""
 
     model_dir: Path
     bundle: Bundle
@@ -201,15 +201,15 @@ def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
 
 
 def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Outputs:
-    """Logits of the bundle to evaluate for every readable validation image.
+    """Compute the logits of the bundle to evaluate for every readable validation image.
 
     Args:
       thresholds: they are wanted to choose thresholds.
 
     Raises:
       WeightsError: the bundle is missing or damaged.
-      ConfigError: its labels are not those of the data; or thresholds are wanted of a model for one
-        label an image, which has none.
+      ConfigError: its labels are not those of the data; or thresholds are wanted of a single-label
+        model, which has none.
     """
     mesh = parallel.make_mesh(config.parallel)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
@@ -248,13 +248,13 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
 
 
 def by_label(labels: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
-    """Values [K] by their label; None for NaN, of a class without positives."""
+    """Return values [K] by label; None for NaN, of a class without positives."""
     pairs = zip(labels, values, strict=True)
     return {label: None if np.isnan(value) else float(value) for label, value in pairs}
 
 
 def check_labels(model_dir: Path, model: tuple[str, ...], data: tuple[str, ...]) -> None:
-    """Raises ConfigError unless model and data have the same labels in the same order."""
+    """Raise ConfigError unless model and data have the same labels in the same order."""
     if len(model) != len(data):
         raise ConfigError(
             f"{model_dir}: has {len(model)} labels, but the data has {len(data)}",

@@ -1,4 +1,4 @@
-"""mode=predict: a JSON and an annotated picture for every image."""
+"""mode=predict: a JSON file and an annotated picture for every image."""
 
 import dataclasses
 import logging
@@ -28,7 +28,7 @@ SHOWN = 10  # results printed line by line
 
 @dataclass(frozen=True)
 class PredictResult:
-    """How many images were labelled, and by what."""
+    """The number of images labelled, the model and the folder of results."""
 
     images: int
     skipped_images: list[str]  # messages of unreadable images
@@ -96,7 +96,7 @@ def predict(config: schema.Config, workdir: Path) -> PredictResult:
 
 
 def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, str | Path], None]]:
-    """The images at a path, pattern or URL, and a function that saves a result into a folder.
+    """Return the images at a path, pattern or URL, and a function that saves a result in a folder.
 
     Results of images below one folder lie in subfolders as the images do. Pictures that earlier
     predictions left in the folder are not images to label.
@@ -125,7 +125,7 @@ def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, st
 
 
 def check_output(folder: str | Path) -> None:
-    """See that results can be saved into a folder of this name.
+    """Check that results can be saved in a folder of this name.
 
     Raises:
       InputError: it names a file.
@@ -142,5 +142,5 @@ def _save(result: Result, output: str | Path) -> None:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a prediction drew this picture: the JSON that it wrote with it is still there."""
+    """Return whether a prediction drew this picture: its JSON is still beside it."""
     return path.stem.endswith("_res") and path.with_suffix(".json").exists()

@@ -1,4 +1,4 @@
-"""What every mode returns: a typed result that knows its JSON and its summary."""
+"""The results of modes: typed, with their JSON and their summary."""
 
 from collections.abc import Sequence
 from pathlib import Path

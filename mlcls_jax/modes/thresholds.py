@@ -13,7 +13,7 @@ from mlcls_jax.modes.result import remarks
 
 @dataclass(frozen=True)
 class ThresholdsResult:
-    """What was chosen, and the images that could not be read."""
+    """The thresholds chosen, and the images that could not be read."""
 
     fitted: Fitted
     skipped_images: list[str]
@@ -33,7 +33,7 @@ class ThresholdsResult:
 
 
 def thresholds(config: schema.Config, workdir: Path) -> ThresholdsResult | None:
-    """Choose them for the bundle `evaluate.model_dir`, or the workdir's best model; store them.
+    """Choose and store thresholds for `evaluate.model_dir`, or the workdir's best model.
 
     Returns:
       The outcome; None in all processes but the first.

@@ -1,4 +1,4 @@
-"""What a finished training comes to."""
+"""The result of a finished training run."""
 
 import dataclasses
 import shlex

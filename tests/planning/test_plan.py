@@ -223,10 +223,10 @@ COMMAND = "--model PP-LCNet_x1_0_ML --kind v5e --no-compile"
 def test_the_command_prints_the_prediction():
     text = run(f"{COMMAND} --chips 8 --batch 256 --fsdp 2".split())
     lines = text.splitlines()
-    assert "256 images a step on 8 x v5e (data 4 x fsdp 2 x tensor 1)" in lines[0]
+    assert "256 images per step on 8 x v5e (data 4 x fsdp 2 x tensor 1)" in lines[0]
     assert "A prediction" in lines[1]
     rows = {line[:24].strip(): line[24:].split() for line in lines[3:]}
-    assert rows["operations an image"][:2] == ["9.22", "GFLOP"]
+    assert rows["operations per image"][:2] == ["9.22", "GFLOP"]
     assert "DOES NOT FIT" not in text
     assert "DOES NOT FIT" in run(f"{COMMAND} --chips 1 --batch 4096".split())
 
