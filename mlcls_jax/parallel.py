@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mlcls_jax.config import Parallel
 from mlcls_jax.errors import ConfigError
@@ -124,7 +124,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def shardings(tree: Any, mesh: Mesh, tensor_axes: Mapping[str, int]) -> Any:
+def shardings(tree: Any, mesh: Mesh | AbstractMesh, tensor_axes: Mapping[str, int]) -> Any:
     """Place each array of a model or training state, by its path and shape.
 
     The axis that the network states for a parameter (`Network.tensor_axes`) is shared among tensor
@@ -141,7 +141,9 @@ def shardings(tree: Any, mesh: Mesh, tensor_axes: Mapping[str, int]) -> Any:
     return map_by_path(place, tree)
 
 
-def _spec(shape: tuple[int, ...], mesh: Mesh, tensor_axis: int | None) -> PartitionSpec:
+def _spec(
+    shape: tuple[int, ...], mesh: Mesh | AbstractMesh, tensor_axis: int | None
+) -> PartitionSpec:
     if math.prod(shape) < MIN_SHARDED:
         return PartitionSpec()
     axes: list[str | None] = [None] * len(shape)

@@ -6,7 +6,7 @@ weight files) asks what is stated here. Names of attributes mean nothing to it.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -70,9 +70,9 @@ class Backbone(Protocol):
 class Head(Protocol):
     """A Flax module: feature map [B, h, w, C] → logits [B, K]."""
 
-    has_evidence: bool  # there is `evidence(features)`, which shows where each query looks
-    entry: str  # path of the kernel that multiplies the feature map
-    label_bias: str  # path of the vector with one number per label
+    has_evidence: ClassVar[bool]  # there is `evidence(features)`: where each query looks
+    entry: ClassVar[str]  # path of the kernel that multiplies the feature map
+    label_bias: ClassVar[str]  # path of the vector with one number per label
 
     def __call__(
         self, features: Float[Array, "B h w C"], *, draws: Draws | None = None

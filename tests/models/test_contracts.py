@@ -227,6 +227,12 @@ def test_a_new_backbone_is_exported(name, tmp_path):
     np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
 
 
+def test_names_of_an_origin_that_a_family_lacks_are_not_written():
+    model = models.create("Toy", num_classes=2)
+    with pytest.raises(ValueError, match="^origin 'paddle': there are timm$"):
+        to_foreign(model, "paddle")
+
+
 def test_a_new_backbone_is_planned():
     command = "--model Toy_ML --kind v5e --chips 4 --tensor 2 --size 64 --no-compile"
     table = plan.run(command.split())

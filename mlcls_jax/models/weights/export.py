@@ -22,12 +22,13 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
     have goes into the layer that they enter: logits stay the same but for rounding.
 
     Raises:
-      ValueError: no such origin.
+      ValueError: no such origin, or the model has no names there.
       WeightsError: the model has a number that the origin cannot express.
     """
-    if origin not in ORIGINS:
-        raise ValueError(f"origin {origin!r}: there are {', '.join(ORIGINS)}")
-    table = model.network.foreign_names[origin]
+    tables = {name: model.network.foreign_names.get(name) for name in ORIGINS}
+    if not (table := tables.get(origin)):
+        known = ", ".join(name for name, table in tables.items() if table)
+        raise ValueError(f"origin {origin!r}: there are {known}")
     arrays = {}
     ours = {path: np.asarray(value) for path, value in flatten(model.variables).items()}
     _fold_scale(ours, table, f"head/{model.network.outline.head.entry}")
