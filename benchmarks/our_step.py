@@ -1,4 +1,4 @@
-"""Our training step for benchmarks, as `modes/train.py` makes it, with random images."""
+"""Our training step for benchmarks, as `training/run.py` makes it, with random images."""
 
 import time
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from benchmarks.timing import CLASSES
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
-from mlcls_jax.modes.train import first_variables, optimizer_and_step
 from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.run import first_variables, optimizer_and_step
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import compile_step
 
@@ -49,7 +49,7 @@ def make_batch(case: Case) -> dict[str, np.ndarray]:
 
 
 def make_step(case: Case, *, whole: bool = False) -> Step:
-    """Our step as `modes/train.py` makes it, for the defaults of its configuration.
+    """Our step as `training/run.py` makes it, for the defaults of its configuration.
 
     With `whole`, it is one program on every device, and can be asked for its text.
     """

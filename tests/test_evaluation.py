@@ -10,7 +10,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.errors import ConfigError, DataError, NonFiniteError
 from mlcls_jax.evaluation import score
-from mlcls_jax.modes.evaluate import check_labels
+from mlcls_jax.inference.bundle import check_labels
 from tests.helpers.photos import Numbers
 
 

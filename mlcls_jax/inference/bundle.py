@@ -186,6 +186,21 @@ def read_bundle(folder: Path) -> Bundle:
     )
 
 
+def check_labels(model_dir: Path, model: tuple[str, ...], data: tuple[str, ...]) -> None:
+    """Raise ConfigError unless model and data have the same labels in the same order."""
+    if len(model) != len(data):
+        raise ConfigError(
+            f"{model_dir}: has {len(model)} labels, but the data has {len(data)}",
+            "Evaluate on the data set that the model was trained for.",
+        )
+    for index, (ours, theirs) in enumerate(zip(model, data, strict=True)):
+        if ours != theirs:
+            raise ConfigError(
+                f"{model_dir}: label {index} is {ours!r}, but in the data it is {theirs!r}",
+                "Bring the label file into the order that the model was trained with.",
+            )
+
+
 def _contents(folder: Path) -> tuple[bytes, bytes]:
     """Of both files, of one and the same bundle: read again where it was replaced meanwhile."""
     if folder.is_file():

@@ -16,7 +16,7 @@ from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score, to_scores
-from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.bundle import Bundle, check_labels, read_bundle
 from mlcls_jax.inference.threshold_fit import Fitted, fit_thresholds
 from mlcls_jax.metrics import (
     MAIN_METRIC,
@@ -251,18 +251,3 @@ def by_label(labels: tuple[str, ...], values: np.ndarray) -> dict[str, float | N
     """Return values [K] by label; None for NaN, of a class without positives."""
     pairs = zip(labels, values, strict=True)
     return {label: None if np.isnan(value) else float(value) for label, value in pairs}
-
-
-def check_labels(model_dir: Path, model: tuple[str, ...], data: tuple[str, ...]) -> None:
-    """Raise ConfigError unless model and data have the same labels in the same order."""
-    if len(model) != len(data):
-        raise ConfigError(
-            f"{model_dir}: has {len(model)} labels, but the data has {len(data)}",
-            "Evaluate on the data set that the model was trained for.",
-        )
-    for index, (ours, theirs) in enumerate(zip(model, data, strict=True)):
-        if ours != theirs:
-            raise ConfigError(
-                f"{model_dir}: label {index} is {ours!r}, but in the data it is {theirs!r}",
-                "Bring the label file into the order that the model was trained with.",
-            )

@@ -27,7 +27,7 @@ class TrainResult:
     steps: int
     images_per_s: float | None
     seconds: float
-    nonfinite_steps: int
+    nonfinite_steps: list[int]
     skipped_images: list[str]  # messages of unreadable images
     warnings: list[str]
     paths: dict[str, str]  # what was written, by kind
@@ -40,7 +40,7 @@ class TrainResult:
     @classmethod
     def from_json(cls, values: dict[str, Any], main_metric: str) -> Self:
         """Return the result of an earlier run from its file; what the file lacks is empty."""
-        empty = {"nonfinite_steps": 0, "skipped_images": [], "warnings": []}
+        empty = {"nonfinite_steps": [], "skipped_images": [], "warnings": []}
         names = {f.name for f in dataclasses.fields(cls)}
         found = {name: value for name, value in values.items() if name in names}
         return cls(main_metric=main_metric, metric=values[main_metric], **(empty | found))

@@ -1,24 +1,35 @@
-"""How far the host may run ahead of the devices."""
+"""The steps under way, and their numbers until they are read."""
 
+import math
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 
+Numbers = dict[str, jax.Array]
 
-class Ahead:
-    """Keeps at most `limit` steps under way, so that a run can end soon after it is asked to.
+
+class InFlight:
+    """Keep at most `limit` steps under way, so that a run can end soon after it is asked to.
 
     Steps are sent off long before they are computed. Two are enough for the devices never to wait:
-    while one is computed, the next one lies ready.
+    while one is computed, the next one lies ready. Numbers are read later, for the same reason.
     """
 
     def __init__(self, limit: int = 2) -> None:
         self._limit = limit
-        self._under_way: deque[Any] = deque()
+        self._under_way: deque[Numbers] = deque()
+        self._unread: deque[tuple[int, Numbers]] = deque()
 
-    def sent(self, numbers: Any) -> None:
-        """To be called with what each step gives; waits for the one `limit - 1` steps before."""
+    def sent(self, step: int, numbers: Numbers) -> None:
+        """Take note of a step that was sent off; wait for the one `limit - 1` steps before."""
+        self._unread.append((step, numbers))
         self._under_way.append(numbers)
         if len(self._under_way) == self._limit:
             jax.block_until_ready(self._under_way.popleft())
+
+    def read(self, *, before: float = math.inf) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield the numbers of each step up to `before`, once; waits for those steps."""
+        while self._unread and self._unread[0][0] <= before:
+            step, numbers = self._unread.popleft()
+            yield step, {name: float(value) for name, value in jax.device_get(numbers).items()}

@@ -1,11 +1,9 @@
-"""What a training run tells: progress bar, train.log, metrics.jsonl and TensorBoard events."""
+"""The records of a training run: progress bar, train.log, metrics.jsonl, TensorBoard events."""
 
 import json
 import logging
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +14,9 @@ from tqdm import tqdm
 from mlcls_jax import files
 from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
-from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.metrics import SHOWN_METRICS, as_text, for_json
 from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.progress import Best
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ SLOW_DATA = 0.1  # share of an epoch that the device may wait for images unmenti
 
 
 class Recorder:
-    """Follows a run; fetches numbers one log interval late, so that the device never waits."""
+    """Write down how a run goes, and time it."""
 
     def __init__(
         self,
@@ -36,19 +34,23 @@ class Recorder:
         plan: Plan,
         *,
         start_step: int,
-        names_of: Callable[[int], list[str]],
         is_evaluation_due: bool = False,
         quiet: bool = False,
     ) -> None:
-        """`names_of` gives the examples of a step; `quiet` writes nothing: another process does.
+        """Open the files of `workdir`, and drop what will be written again.
 
-        With `is_evaluation_due` that of `start_step` is still to come.
+        Args:
+          workdir: holds all files but the log.
+          config: of the run.
+          plan: of the run.
+          start_step: the steps that are done.
+          is_evaluation_due: the evaluation after `start_step` is still to come.
+          quiet: write nothing: another process does.
         """
-        self._plan, self._batch_size, self._train = plan, config.train.batch_size, config.train
-        self._names_of, self._quiet, self._workdir = names_of, quiet, workdir
+        self._plan, self._batch_size = plan, config.train.batch_size
+        self._quiet, self._workdir = quiet, workdir
         self.nonfinite_steps: list[int] = []
         self._shown = SHOWN_METRICS[config.model.task]
-        self._waiting: deque[tuple[int, dict[str, jax.Array]]] = deque()
         self._epoch_losses: list[float] = []
         if not quiet:
             _cut_after(workdir / "metrics.jsonl", start_step, is_evaluation_due)
@@ -104,12 +106,8 @@ class Recorder:
                 self._waited += time.perf_counter() - max(asked, self._step_end.result())
             yield batch
 
-    def train(self, step: int, numbers: dict[str, jax.Array]) -> None:
-        """Numbers of one step, still on the device.
-
-        Raises:
-          NonFiniteError: an earlier step's loss was NaN or infinite, and is not to be left out.
-        """
+    def sent(self, numbers: dict[str, jax.Array]) -> None:
+        """Take note of a step that was sent off; `numbers` are ready once it is done."""
         if not self._is_compiled:  # the first step is not counted
             jax.block_until_ready(numbers)
             self._watch.start()
@@ -117,15 +115,11 @@ class Recorder:
         else:
             self._images += self._batch_size
         self._step_end = self._threads.submit(_when_ready, numbers)
-        self._waiting.append((step, numbers))
         self._say("")
         self._bar.update()
-        if self._plan.log_after(step):
-            self._fetch(before=step - self._plan.log_steps)
 
     def pause(self, doing: str = "") -> None:
-        """Fetch everything and stop the clock, before an evaluation; the bar says what is done."""
-        self._fetch(before=math.inf)
+        """Stop the clock, before an evaluation or a save; the bar says what is done."""
         self._say(doing)
         self._watch.stop()
         self._step_end = None
@@ -136,7 +130,7 @@ class Recorder:
             self._doing = doing
 
     def evaluation(
-        self, step: int, results: dict[str, dict[str, float]], best: dict[str, Any] | None
+        self, step: int, results: dict[str, dict[str, float]], best: Best | None
     ) -> None:
         """Metrics after `step` by weights (raw, ema), and the best so far, if there is one."""
         flat = {
@@ -156,7 +150,7 @@ class Recorder:
         self._tell_waiting()
         for weights, values in results.items():
             shown = ", ".join(f"{name}: {as_text(values[name])}" for name in self._shown)
-            is_best = best and (best["step"], best["weights"]) == (step, weights)
+            is_best = best and (best.step, best.weights) == (step, weights)
             mark = " (best)" if is_best else ""
             log.info("[Eval][Epoch %d][Avg] %s weights: %s%s", epoch, weights, shown, mark)
 
@@ -172,44 +166,21 @@ class Recorder:
                 100 * share,
             )
 
-    def _fetch(self, *, before: float) -> None:
-        """Read the numbers of steps up to `before` off the device and write them down."""
-        entry = None
-        while self._waiting and self._waiting[0][0] <= before:
-            step, numbers = self._waiting.popleft()
-            values = {name: float(value) for name, value in jax.device_get(numbers).items()}
-            if not values.pop("finite"):
-                self._not_finite(step, values)
-                continue
-            self._epoch_losses.append(values["loss"])
-            if self._plan.log_after(step):
-                entry = self._log(step, values)
-        if entry:
+    def train(self, step: int, numbers: dict[str, float]) -> None:
+        """Write down the numbers of a step."""
+        self._epoch_losses.append(numbers["loss"])
+        if self._plan.log_after(step):
+            entry = self._log(step, numbers)
             self._doing = ""
             self._bar.set_postfix_str(f"loss {entry['loss']:.3f}{_speed(entry['images_per_s'])}")
 
-    def _not_finite(self, step: int, values: dict[str, float]) -> None:
-        """Write down the step and what it was shown; raise, unless it is to be left out."""
+    def nonfinite(self, step: int, numbers: dict[str, float], names: list[str]) -> None:
+        """Write down the numbers of a step that are not finite, and the names of its images."""
         self.nonfinite_steps.append(step)
-        names = self._names_of(step)
         if not self._quiet:
-            entry = {"step": step, **{k: str(v) for k, v in values.items()}, "examples": names}
+            entry = {"step": step, **{k: str(v) for k, v in numbers.items()}, "examples": names}
             with (self._workdir / NONFINITE_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        told = (
-            f"step {step}: the loss is {values['loss']} and the gradient's norm"
-            f" {values['grad_norm']} (learning rate {values['learning_rate']:.3g})"
-        )
-        hint = (
-            "Lower optimizer.learning_rate, or set optimizer.clip_norm=1.0. The step's images are"
-            f" in {self._workdir / NONFINITE_FILE}."
-        )
-        count, limit = len(self.nonfinite_steps), self._train.max_nonfinite
-        if self._train.nonfinite != "skip":
-            raise NonFiniteError(told, hint)
-        if count > limit:
-            raise NonFiniteError(f"{told}; there were {limit} such steps before it", hint)
-        log.warning("%s: the step is left out.", told)
 
     def _log(self, step: int, values: dict[str, float]) -> dict[str, Any]:
         before, self._last = self._last, (step, self._watch.seconds, self._waited)

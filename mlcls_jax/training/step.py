@@ -158,9 +158,11 @@ class TrainStep:
         return new, numbers
 
 
-def compile_step(
-    step: TrainStep, mesh: Mesh, shardings: TrainState
-) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+# (state, batch, teacher=None) → (state, numbers)
+CompiledStep = Callable[..., tuple[TrainState, dict[str, Array]]]
+
+
+def compile_step(step: TrainStep, mesh: Mesh, shardings: TrainState) -> CompiledStep:
     """Return the step as a function that compiles on its first call and donates its state.
 
     `shardings` are those of the state, before and after.

@@ -128,18 +128,18 @@ def test_a_run_whose_time_is_over_saves_the_step_and_goes_on_the_same(tmp_path):
 SIGNALLED = """
 import os, signal, sys, time
 from pathlib import Path
-import mlcls_jax.modes.train as mode
+import mlcls_jax.training.run as module
 from mlcls_jax.errors import PreemptedError
 from tests.modes.test_train_mode import run, small
 
-read = mode.eval_batches
+read = module.eval_batches
 
 def interrupted(*arguments, **options):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.5)
     yield from read(*arguments, **options)
 
-mode.eval_batches = interrupted
+module.eval_batches = interrupted
 try:
     run(small(epochs=2), Path(sys.argv[1]))
 except PreemptedError as error:

@@ -1,4 +1,4 @@
-"""What a run tells about the time that its device waits for images."""
+"""The records of a run tell of the time that its device waits for images."""
 
 import json
 import logging
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from mlcls_jax.config import Config, Log, Train
 from mlcls_jax.training import records
 from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.in_flight import InFlight
+from mlcls_jax.training.progress import Best
 from mlcls_jax.training.records import Recorder
 
 STEPS = 12
@@ -25,13 +27,19 @@ def run(tmp_path, batches, step) -> list[dict]:
     """The log entries of an epoch."""
     config = Config(train=Train(epochs=1, batch_size=2, log_steps=3), log=Log(tensorboard=False))
     plan = Plan.of(config.train, epoch_size=2 * STEPS)
-    with Recorder(tmp_path, config, plan, start_step=0, names_of=lambda _: []) as record:
+    in_flight = InFlight()
+    with Recorder(tmp_path, config, plan, start_step=0) as record:
         for number, batch in enumerate(record.timed(batches), start=1):
-            numbers = {"loss": step(batch), "learning_rate": jnp.float32(1), "finite": True}
-            record.train(number, numbers)
+            numbers = {"loss": step(batch), "learning_rate": jnp.float32(1)}
+            in_flight.sent(number, numbers)
+            record.sent(numbers)
+            for done, values in in_flight.read(before=number - plan.log_steps):
+                record.train(done, values)
+        for done, values in in_flight.read():
+            record.train(done, values)
         record.pause()
         metrics = dict.fromkeys(("MultiLabelMAP", "OF1", "CF1", "HammingDistance"), 0.5)
-        record.evaluation(STEPS, {"raw": metrics}, {"step": STEPS, "weights": "raw"})
+        record.evaluation(STEPS, {"raw": metrics}, Best(0.5, "raw", 1, STEPS, metrics))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     return [entry for entry in map(json.loads, lines) if "data_wait_ms" in entry]
 

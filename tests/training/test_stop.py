@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mlcls_jax.training.in_flight import Ahead
+from mlcls_jax.training.in_flight import InFlight
 
 ROOT = Path(__file__).parents[2]
 ENV = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -71,13 +71,21 @@ def test_the_host_keeps_close_to_the_device():
         return jax.lax.fori_loop(0, 400, lambda _, x: jnp.tanh(x @ x), x)
 
     x = jnp.ones((300, 300))
-    ahead, sent, most = Ahead(), [], 0
-    for _ in range(8):
+    in_flight, sent, most = InFlight(), [], 0
+    for step in range(1, 9):
         x = slow(x)
         sent.append(x)
         most = max(most, sum(not done.is_ready() for done in sent))
-        ahead.sent(x)
+        in_flight.sent(step, {"x": x})
     assert most <= 2
+
+
+def test_numbers_are_read_once_and_in_order():
+    in_flight = InFlight()
+    for step in range(1, 6):
+        in_flight.sent(step, {"loss": jnp.float32(step)})
+    assert list(in_flight.read(before=3)) == [(n, {"loss": float(n)}) for n in (1, 2, 3)]
+    assert [step for step, _ in in_flight.read()] == [4, 5]
 
 
 def train(workdir: Path, *options: str, **pipes) -> subprocess.Popen:

@@ -1,0 +1,224 @@
+"""The loop over a run's steps, what happens between them, and the way back to a checkpoint."""
+
+import dataclasses
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlcls_jax import files, parallel
+from mlcls_jax.errors import NonFiniteError, WorkdirError
+from mlcls_jax.evaluation import score, to_scores
+from mlcls_jax.metrics import metrics_of
+from mlcls_jax.models.network import Variables
+from mlcls_jax.training.advice import about_positives
+from mlcls_jax.training.checkpoints import Checkpoints
+from mlcls_jax.training.in_flight import InFlight
+from mlcls_jax.training.nonfinite import Verdict, as_text
+from mlcls_jax.training.profile import Tracer
+from mlcls_jax.training.progress import Best, Progress
+from mlcls_jax.training.records import NONFINITE_FILE, Recorder
+from mlcls_jax.training.run import Run
+from mlcls_jax.training.state import TrainState
+from mlcls_jax.training.stop import AskedToEndError, Stop
+from mlcls_jax.workdir import BEST_MODEL, check_data
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run after its last step."""
+
+    state: TrainState
+    best: Best | None
+    seconds: float
+    images_per_s: float
+    nonfinite_steps: list[int]
+
+
+def fit(
+    run: Run, state: TrainState, progress: Progress, stop: Stop, checkpoints: Checkpoints
+) -> Fitted:
+    """Take all steps after that of `state`; evaluate and save as the plan says.
+
+    Raises:
+      PreemptedError: the run was asked to end, or its time is over; the last step is saved.
+      NonFiniteError: of a step that is not to be left out, or of the scores in an evaluation.
+    """
+    start, plan, began = int(state.step), run.plan, run.began - progress.seconds
+    best, is_due = progress.best, progress.is_evaluation_due
+    in_flight, tracer = InFlight(), Tracer(run.config.profile, run.workdir / "profile")
+    with Recorder(run.workdir, run.config, plan, start_step=start, is_evaluation_due=is_due,
+                  quiet=not parallel.is_lead()) as recorder, tracer:  # fmt: skip
+        if is_due:
+            best, _ = evaluate_due(run, state, best, recorder, stop)
+        batches = recorder.timed(parallel.put_ahead(run.train_batches(start), run.mesh))
+        for step, batch in enumerate(batches, start=start + 1):
+            tracer.before(step)
+            state, numbers = run.step(state, batch, run.teacher)
+            stop.underway()
+            in_flight.sent(step, numbers)
+            tracer.after(step, numbers)
+            recorder.sent(numbers)
+            if plan.log_after(step):
+                write_numbers(run, in_flight, recorder, before=step - plan.log_steps)
+
+            is_over, is_due, metrics = stop.after(step), plan.evaluate_after(step), None
+            if is_due or plan.save_after(step) or is_over:
+                write_numbers(run, in_flight, recorder)
+            if is_due:
+                try:
+                    best, metrics = evaluate(run, state, step, best, recorder, stop)
+                    is_due = False
+                except AskedToEndError:
+                    is_over = True
+            if plan.save_after(step) or is_over:
+                recorder.pause()
+                progress = Progress(best, time.perf_counter() - began, is_due)
+                record = progress.to_json(run.metric) | {"data": run.facts}
+                checkpoints.save(state, record, metrics=metrics)
+            if is_over and (is_due or step < plan.total_steps):
+                checkpoints.wait()
+                raise stop.error(step, plan.total_steps)
+    seconds = time.perf_counter() - began
+    return Fitted(state, best, seconds, recorder.images_per_second, recorder.nonfinite_steps)
+
+
+def write_numbers(
+    run: Run, in_flight: InFlight, recorder: Recorder, *, before: float = math.inf
+) -> None:
+    """Write down the numbers of the steps up to `before`.
+
+    Raises:
+      NonFiniteError: they are not finite, and the step is not to be left out.
+    """
+    for step, numbers in in_flight.read(before=before):
+        earlier = len(recorder.nonfinite_steps)
+        verdict = run.policy.judge(numbers, earlier=earlier)
+        del numbers["finite"]
+        if verdict is Verdict.KEEP:
+            recorder.train(step, numbers)
+            continue
+        recorder.nonfinite(step, numbers, run.names_of(step))
+        told = as_text(step, numbers)
+        if verdict is Verdict.LEAVE_OUT:
+            log.warning("%s: the step is left out.", told)
+            continue
+        raise NonFiniteError(
+            told + (f"; there were {earlier} such steps before it" if earlier else ""),
+            "Lower optimizer.learning_rate, or set optimizer.clip_norm=1.0. The step's images are"
+            f" in {run.workdir / NONFINITE_FILE}.",
+        )
+
+
+def evaluate(
+    run: Run, state: TrainState, step: int, best: Best | None, recorder: Recorder, stop: Stop
+) -> tuple[Best | None, dict[str, float] | None]:
+    """Return the best evaluation after that of this step, and what its checkpoint is ranked by.
+
+    Raises:
+      AskedToEndError: the evaluation is to be done again; nothing has been written.
+    """
+    recorder.pause("evaluating …")
+    models = {"raw": state.variables} | ({} if state.ema is None else {"ema": state.ema})
+    batches = stop.unless_asked(run.validation_batches())
+    logits, targets = score(run.forward, models, batches, run.mesh)
+    results = {name: _metrics(run, values, targets) for name, values in logits.items()}
+    if getattr(run.data.validation, "targets", None) is None:
+        positives = (targets >= 1).sum(0)
+        run.advice.tell(about_positives("validation", run.data.train.labels, positives))
+    best = keep_best(run, best, results, models, step)
+    recorder.evaluation(step, results, best)
+    scores = [r[run.metric] for r in results.values() if not math.isnan(r[run.metric])]
+    return best, {run.metric: max(scores)} if scores else None
+
+
+def evaluate_due(
+    run: Run, state: TrainState, best: Best | None, recorder: Recorder, stop: Stop
+) -> tuple[Best | None, dict[str, float] | None]:
+    """Do the evaluation before which an earlier run was stopped; see `evaluate`.
+
+    Raises:
+      PreemptedError: the run was asked to end again.
+    """
+    step = int(state.step)
+    try:
+        return evaluate(run, state, step, best, recorder, stop)
+    except AskedToEndError as error:
+        raise stop.error(step, run.plan.total_steps) from error
+
+
+def _metrics(run: Run, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    task, options = run.config.model.task, run.config.evaluate
+    return metrics_of(
+        task,
+        to_scores(logits, task),
+        targets,
+        ranking=logits,
+        threshold=options.training_threshold,
+        method=options.map_type,
+    )
+
+
+def keep_best(
+    run: Run,
+    best: Best | None,
+    results: dict[str, dict[str, float]],
+    models: dict[str, Variables],
+    step: int,
+) -> Best | None:
+    """Return the better of the best so far and the best of `results`; save a new one's weights.
+
+    Without a defined metric there is none.
+    """
+    scores = {name: metrics[run.metric] for name, metrics in results.items()}
+    defined = [name for name, value in scores.items() if not math.isnan(value)]
+    if not defined:
+        return best
+    name = max(defined, key=lambda name: scores[name])
+    if best is not None and scores[name] <= best.score:
+        return best
+    best = Best(scores[name], name, run.plan.epoch(step), step, results[name])
+    run.save(BEST_MODEL, models[name], best.facts())
+    return best
+
+
+def begin_or_resume(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
+    """Return the state to start from, and how far the run has come.
+
+    Raises:
+      WorkdirError: there is a run to go on with, but `train.resume` is off, or its data differ.
+    """
+    if checkpoints.steps and not run.config.train.resume:
+        raise WorkdirError(
+            f"the workdir holds a run that stopped after step {checkpoints.steps[0]}, and"
+            " train.resume=false",
+            "Choose another --workdir, or drop train.resume=false to go on.",
+        )
+    if parallel.is_lead():
+        files.recover_folder(run.workdir / BEST_MODEL)
+    restored = checkpoints.restore(parallel.placed(run.abstract, run.shardings))
+    if restored is None:
+        return run.first_state(), Progress()
+    state, record = restored
+    if "data" in record:
+        check_data(run.workdir, record["data"], run.facts)
+    log.info("Resumed after step %d.", int(state.step))
+    return state, Progress.from_json(record, run.metric)
+
+
+def go_back(
+    run: Run, checkpoints: Checkpoints, progress: Progress, scale: float, error: NonFiniteError
+) -> tuple[TrainState, Progress]:
+    """Return the newest checkpoint, or the start, to go on from with the learning rate scaled.
+
+    The time since `progress`, from which training began, counts as well.
+    """
+    log.warning("%s. Going back, and on with %g times the learning rate.", error.message, scale)
+    state, restored = begin_or_resume(run, checkpoints)
+    rate_scale = parallel.put(np.float32(scale), parallel.replicated(run.mesh))
+    state = dataclasses.replace(state, rate_scale=rate_scale)
+    return state, dataclasses.replace(restored, seconds=progress.seconds)
