@@ -6,7 +6,18 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["losses", "metrics", "models", "models.registry"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "losses",
+        "metrics.decisions",
+        "metrics.ranking",
+        "metrics.single",
+        "metrics",
+        "models",
+        "models.registry",
+    ],
+)
 def test_examples_in_docstrings_run(name):
     failed, attempted = doctest.testmod(importlib.import_module(f"mlcls_jax.{name}"))
     assert attempted > 0

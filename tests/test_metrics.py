@@ -12,13 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from mlcls_jax import metrics
 from mlcls_jax.metrics import (
     MAIN_METRIC,
     SHOWN_METRICS,
     as_text,
     average_precision,
     best_mean_accuracy,
+    blocks,
     class_recall,
     for_json,
     hamming_distance,
@@ -306,7 +306,7 @@ def test_blocks_do_not_change_the_metrics(
     if task == "single":
         targets = np.eye(scores.shape[1])[np.arange(len(scores)) % scores.shape[1]]
     expected = metrics_of(task, scores, targets)
-    monkeypatch.setattr(metrics, "_BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     assert metrics_of(task, scores, targets) == expected
 
 
@@ -316,7 +316,7 @@ def test_blocks_do_not_change_the_metrics(
 def test_memory_besides_the_arrays_is_a_fraction_of_theirs(
     task: str, dtype: type, target_dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "_BLOCK", 2**12)
+    monkeypatch.setattr(blocks, "BLOCK", 2**12)
     rng = np.random.default_rng(0)
     scores = rng.random((20_000, 100)).astype(dtype)
     targets = np.eye(100, dtype=target_dtype)[rng.integers(0, 100, len(scores))]
