@@ -73,6 +73,24 @@ def asymmetric_loss(
     logits = _drop_padding(_promote(logits), weights)
     known, targets = _split_known(targets.astype(logits.dtype))
 
+    positive, negative = _costs(logits, gamma_pos, gamma_neg, clip, epsilon, stop_focal_gradient)
+    loss = targets * positive + (1 - targets) * negative
+
+    if reduction == "mean":
+        return _mean_over_known(loss, known, weights)
+    loss = _drop_padding(jnp.where(known, loss, 0), weights) * weights[:, None]
+    return loss.sum() if reduction == "sum" else loss
+
+
+def _costs(
+    logits: Float[Array, "B K"],
+    gamma_pos: float,
+    gamma_neg: float,
+    clip: float | None,
+    epsilon: float,
+    stop_focal_gradient: bool,
+) -> tuple[Float[Array, "B K"], Float[Array, "B K"]]:
+    """Return what a positive and a negative cost in the asymmetric loss."""
     margin = clip or 0.0
     # 1 - sigmoid(x) would lose all digits of a confident prediction; sigmoid(-x) keeps them.
     present, absent = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
@@ -83,12 +101,7 @@ def asymmetric_loss(
         focus_pos, focus_neg = jax.lax.stop_gradient((focus_pos, focus_neg))
     positive = -jnp.log(jnp.maximum(present, epsilon)) * focus_pos
     negative = -jnp.log(jnp.maximum(spared, epsilon)) * focus_neg
-    loss = targets * positive + (1 - targets) * negative
-
-    if reduction == "mean":
-        return _mean_over_known(loss, known, weights)
-    loss = _drop_padding(jnp.where(known, loss, 0), weights) * weights[:, None]
-    return loss.sum() if reduction == "sum" else loss
+    return positive, negative
 
 
 def multilabel_loss(
