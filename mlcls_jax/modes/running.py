@@ -1,7 +1,9 @@
 """A mode in its workdir: its lock, its log and its result file."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax import files, lazy, parallel
@@ -25,23 +27,29 @@ def run_mode(
     """
     start_jax(cache=config.train.compile_cache)
     parallel.start_hosts(*hosts)
+    # A mode's function has the name of the mode, as its file.
+    run = lazy.load(f"mlcls_jax.modes.{config.mode}.{config.mode}")
     if not parallel.is_lead():
         start_console(logging.WARNING)
-        _call(config, workdir)
+        run(config, workdir)
         return None
     open_workdir(workdir)
-    with locked(locked_folder(config, workdir)):
-        return _run_lead(config, workdir)
-
-
-def _run_lead(config: Config, workdir: Path) -> Result:
-    """Run the mode with its log and result file in the workdir."""
-    start_logging(workdir / f"{config.mode}.log")
     result_file = workdir / f"{config.mode}_result.json"
+    with locked(locked_folder(config, workdir)):
+        start_logging(workdir / f"{config.mode}.log")
+        with _faults_written(result_file):
+            result = run(config, workdir)
+        files.write_json(result_file, {"done_flag": True, **result.to_json()})
+    return result
+
+
+@contextlib.contextmanager
+def _faults_written(result_file: Path) -> Iterator[None]:
+    """Write what goes wrong in the block into the result file."""
     try:
-        result = _call(config, workdir)
+        yield
     except WorkdirError:
-        raise  # somebody else's: leave it alone
+        raise  # the workdir belongs to another run: leave it alone
     except Exception as error:
         facts = error.facts if isinstance(error, UserError) else {}
         fault = facts | {"err_type": type(error).__name__, "err_msg": str(error)}
@@ -49,10 +57,3 @@ def _run_lead(config: Config, workdir: Path) -> Result:
             os.replace(result_file, result_file.with_suffix(".json.bak"))
         files.write_json(result_file, {"done_flag": False, **fault})
         raise
-    files.write_json(result_file, {"done_flag": True, **result.to_json()})
-    return result
-
-
-def _call(config: Config, workdir: Path) -> Result:
-    """Call the mode's function, which has the mode's name, as its file."""
-    return lazy.load(f"mlcls_jax.modes.{config.mode}.{config.mode}")(config, workdir)

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 from mlcls_jax import config as schema
 from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.losses import LOSSES, multilabel_loss
 from mlcls_jax.modes.train import train
 from mlcls_jax.start import start_jax
 from tests.helpers.photos import write_lines, write_photos
@@ -55,6 +57,27 @@ def compiled_once():
 
 SPEED = {"images_per_s", "data_wait_ms"}
 DIVERGING = {"name": "momentum", "learning_rate": 1e6}
+
+
+def test_from_the_mode_to_the_loss_there_are_six_frames_in_four_files(tmp_path, monkeypatch):
+    frames = []
+
+    def seen(*arguments, **options):
+        stack = traceback.extract_stack()[:-1]
+        ours = [frame for frame in stack if Path(frame.filename).parts[-3:-2] == ("mlcls_jax",)]
+        frames[:] = [(Path(frame.filename).name, frame.name) for frame in ours]
+        return multilabel_loss(*arguments, **options)
+
+    monkeypatch.setitem(LOSSES, "multilabel", seen)
+    with pytest.raises(PreemptedError):
+        run(small(train={"time_limit": 0.0}), tmp_path / "run")
+    assert frames == [
+        ("train.py", "train"),
+        ("fit.py", "fit"),
+        ("step.py", "__call__"),
+        ("step.py", "gradient"),
+        ("step.py", "_gradient"),
+    ]  # and the loss
 
 
 def nonfinite(workdir: Path) -> list[dict]:
