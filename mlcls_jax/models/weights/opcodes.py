@@ -1,4 +1,4 @@
-"""Reads pickles into plain values, at a cost bounded by the length of the file.
+"""Pickles read into plain values, at a cost bounded by the length of the file.
 
 Python's own reader calls, hashes and compares whatever a file tells it to, in C. This one knows the
 opcodes that weight files are made of; the only functions that it calls are those it was given, and
@@ -56,7 +56,7 @@ def read_pickle(
     admitted: Mapping[str, Callable[..., Any] | None],
     load_persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The value that the pickle in `file` describes.
+    """Return the value that the pickle in `file` describes.
 
     Args:
       file: with its content in memory.
@@ -70,17 +70,12 @@ def read_pickle(
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
-
-    def since_mark() -> list[Any]:
-        begin = marks.pop()
-        items = stack[begin:]
-        del stack[begin:]
-        return items
-
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if step == MAX_STEPS:
             raise ValueError(f"it has more than {MAX_STEPS:,} steps")
         name = opcode.name
+        if _collect(name, stack, marks):
+            continue
         if name in _PUSHES:
             stack.append(argument)
         elif name in _CONSTANTS:
@@ -94,28 +89,6 @@ def read_pickle(
             if argument not in memo:
                 raise ValueError(f"it recalls a value {argument} that it never remembered")
             stack.append(memo[argument])
-        elif name in _TUPLES:
-            items = tuple(stack[-_TUPLES[name] :])
-            del stack[-_TUPLES[name] :]
-            stack.append(items)
-        elif name == "MARK":
-            if len(marks) == MAX_MARKS:
-                raise ValueError(f"it is nested more than {MAX_MARKS} deep")
-            marks.append(len(stack))
-        elif name == "TUPLE":
-            stack.append(tuple(since_mark()))
-        elif name in ("EMPTY_LIST", "LIST"):
-            stack.append(since_mark() if name == "LIST" else [])
-        elif name in ("EMPTY_DICT", "DICT"):
-            table: dict[Any, Any] = {}
-            _set_items(table, since_mark() if name == "DICT" else [])
-            stack.append(table)
-        elif name in ("APPEND", "APPENDS"):
-            items = since_mark() if name == "APPENDS" else [stack.pop()]
-            _expect(stack[-1], list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            _set_items(_expect(stack[-1], dict), items)
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             parts = argument.split(" ") if name == "GLOBAL" else (stack.pop(-2), stack.pop())
             stack.append(_find(".".join(_expect(part, str) for part in parts), admitted))
@@ -136,6 +109,42 @@ def read_pickle(
     raise ValueError("it has no end")  # genops has told so before
 
 
+def _collect(name: str, stack: list[Any], marks: list[int]) -> bool:
+    """Make or fill a tuple, list or dict; return whether the opcode is one of those that do."""
+
+    def since_mark() -> list[Any]:
+        begin = marks.pop()
+        items = stack[begin:]
+        del stack[begin:]
+        return items
+
+    if name in _TUPLES:
+        items = tuple(stack[-_TUPLES[name] :])
+        del stack[-_TUPLES[name] :]
+        stack.append(items)
+    elif name == "MARK":
+        if len(marks) == MAX_MARKS:
+            raise ValueError(f"it is nested more than {MAX_MARKS} deep")
+        marks.append(len(stack))
+    elif name == "TUPLE":
+        stack.append(tuple(since_mark()))
+    elif name in ("EMPTY_LIST", "LIST"):
+        stack.append(since_mark() if name == "LIST" else [])
+    elif name in ("EMPTY_DICT", "DICT"):
+        table: dict[Any, Any] = {}
+        _set_items(table, since_mark() if name == "DICT" else [])
+        stack.append(table)
+    elif name in ("APPEND", "APPENDS"):
+        items = since_mark() if name == "APPENDS" else [stack.pop()]
+        _expect(stack[-1], list).extend(items)
+    elif name in ("SETITEM", "SETITEMS"):
+        items = since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+        _set_items(_expect(stack[-1], dict), items)
+    else:
+        return False
+    return True
+
+
 def _find(name: str, admitted: Mapping[str, Callable[..., Any] | None]) -> Global:
     if name not in admitted:
         raise RefusedError(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…")
@@ -152,7 +161,7 @@ def _set_items(table: dict[Any, Any], items: list[Any]) -> None:
 
 
 def _expect(value: Any, kind: type) -> Any:
-    """The value, if it is of this kind."""
+    """Return the value, if it is of this kind."""
     if not isinstance(value, kind):
         raise ValueError(f"a {type(value).__name__} where a {kind.__name__} should be")
     return value
