@@ -12,7 +12,7 @@ import pytest
         "losses",
         "metrics.decisions",
         "metrics.ranking",
-        "metrics.single",
+        "metrics.single_label",
         "metrics",
         "models",
         "models.registry",

@@ -23,7 +23,7 @@ from mlcls_jax.metrics.decisions import (
     sample_accuracy,
 )
 from mlcls_jax.metrics.ranking import average_precision, mean_average_precision
-from mlcls_jax.metrics.single import class_recall, single_label_metrics, top_k_accuracy
+from mlcls_jax.metrics.single_label import class_recall, single_label_metrics, top_k_accuracy
 
 __all__ = [
     "MAIN_METRIC",

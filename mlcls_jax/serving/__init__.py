@@ -29,5 +29,5 @@ def serve(
       UserError: the extra is not installed, or the port is taken.
     """
     with lazy.optional("the server needs further packages", extra="serve"):
-        from mlcls_jax.serving.run import run
+        from mlcls_jax.serving.server_process import run
     run(predictor, options, announce)
