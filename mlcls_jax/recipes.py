@@ -1,24 +1,25 @@
-"""What the recipes of several files in `configs/` have in common."""
+"""Parts shared by the recipes in `configs/`.
 
-from typing import Literal
+`config` is a `ConfigDict` of `mlcls_jax.config.default()`, whose keys no type checker knows.
+"""
 
-from ml_collections import ConfigDict
+from typing import Any, Literal
 
-# The originals were trained on four GPUs; their batch sizes count one, ours count all together.
+# The originals were trained on four GPUs; their batch sizes are per GPU, ours are totals.
 ORIGINAL_GPUS = 4
 
 
 def ml_decoder_recipe(
-    config: ConfigDict,
+    config: Any,
     *,
     name: str,
     batch_size: int,
     learning_rate: float = 1e-4,
     schedule: Literal["cosine", "onecycle"] = "cosine",
-) -> ConfigDict:
-    """The originals' recipe (PaddleClas, MultiLabelCOCO/MLDecoder) for own data; fills `config`.
+) -> Any:
+    """Fill `config` with the originals' recipe (PaddleClas, MultiLabelCOCO/MLDecoder) for own data.
 
-    448 x 448, Cutout and RandAugmentV4, AdamW, asymmetric loss, averaged weights.
+    448 x 448, Cutout and RandAugmentV4, AdamW, asymmetric loss, EMA.
     """
     config.model.name = name
     config.model.image_size = (448, 448)
@@ -41,15 +42,17 @@ def ml_decoder_recipe(
 
 
 def coco_recipe(
-    config: ConfigDict,
+    config: Any,
     *,
     name: str,
     batch_size: int,
     learning_rate: float = 1e-4,
     schedule: Literal["cosine", "onecycle"] = "cosine",
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
-) -> ConfigDict:
-    """The same on COCO-2017: 80 labels, one query each; `batch_size` is that of one GPU of four.
+) -> Any:
+    """Fill `config` with the recipe for COCO-2017; `batch_size` is per GPU.
+
+    80 labels, one query per label.
 
     bfloat16 stands for the originals' float16; it needs no loss scaling.
     """
@@ -67,15 +70,15 @@ def coco_recipe(
 
 
 def single_label_recipe(
-    config: ConfigDict,
+    config: Any,
     *,
     name: str,
     epochs: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
-) -> ConfigDict:
-    """The originals' ImageNet recipe for own images with exactly one label each; fills `config`.
+) -> Any:
+    """Fill `config` with the originals' ImageNet recipe for own single-label images.
 
     224 x 224, crops and flips, SGD with momentum, smoothed cross-entropy. `learning_rate` is meant
     for the original's `batch_size` on each of four GPUs, and follows train.batch_size. Crops keep
@@ -105,8 +108,8 @@ def single_label_recipe(
     return config
 
 
-def digits_demo(config: ConfigDict, *, name: str) -> ConfigDict:
-    """Boards of handwritten digits, 64 x 64, under a narrow head: minutes on two CPU cores."""
+def digits_demo(config: Any, *, name: str) -> Any:
+    """Fill `config` with the demo: boards of digits, 64 x 64, a narrow head: minutes to train."""
     config.model.name = name
     config.model.image_size = (64, 64)
     config.model.embed_dim = 128
