@@ -17,7 +17,7 @@ Forward = Callable[[Variables, Array], Float[Array, "B K"]]
 
 
 def make_forward(network: Network, mesh: Mesh) -> Forward:
-    """A jitted function (variables, images) → logits float32, for training and evaluation."""
+    """Return a jitted function (variables, images) → logits float32."""
 
     network = network.on(mesh.devices.flat)
 
@@ -28,7 +28,7 @@ def make_forward(network: Network, mesh: Mesh) -> Forward:
 
 
 def to_scores(logits: np.ndarray, task: str, *, temperature: float = 1.0) -> np.ndarray:
-    """Scores float32 [N, K] of logits [N, K], as the model gives them with this temperature."""
+    """Return scores float32 [N, K] of logits [N, K], at this temperature."""
     return np.asarray(_to_scores(logits, task, temperature=temperature))
 
 
@@ -38,7 +38,7 @@ _to_scores = jax.jit(probabilities, static_argnames=("task", "temperature"))
 def score(
     forward: Forward, models: Mapping[str, Variables], batches: Iterable[Batch], mesh: Mesh
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Logits float32 [N, K] of each of `models`, and targets [N, K], in the order of the data.
+    """Return logits float32 [N, K] of each model, and targets [N, K], in the order of the data.
 
     The data is read once, whatever the number of models; padding and unreadable images are left
     out. With several processes each reads its rows of the batches, and each gets all logits.

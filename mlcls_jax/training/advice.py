@@ -19,12 +19,12 @@ class Advice:
     """Warnings of one run, for the log as they come and for its result."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """`quiet` logs nothing: another process does."""
+        """Log nothing if `quiet`: another process does."""
         self._quiet = quiet
         self.told: list[str] = []
 
     def tell(self, *texts: str | None) -> None:
-        """Warn of what was not told yet; None is nothing."""
+        """Warn, unless the same was told before; None is no warning."""
         for text in texts:
             if text and text not in self.told:
                 self.told.append(text)
@@ -33,7 +33,7 @@ class Advice:
 
 
 def about_plan(config: Config, plan: Plan, data: DataSplits) -> list[str]:
-    """What of the batch size and the warm-up does not suit the run."""
+    """Warn of a batch size or warm-up that does not suit the run."""
     told, size = [], config.data.epoch_size or len(data.train)
     if config.train.batch_size > size:
         told.append(
@@ -50,7 +50,7 @@ def about_plan(config: Config, plan: Plan, data: DataSplits) -> list[str]:
 
 
 def about_positives(split: str, labels: Sequence[str], positives: np.ndarray) -> str | None:
-    """Which labels no image of the split has; `positives` [K] counts images."""
+    """Warn of labels that no image of the split has; `positives` [K] counts images."""
     lacking = [label for label, n in zip(labels, positives, strict=True) if not n]
     if not lacking:
         return None
@@ -69,7 +69,7 @@ def about_positives(split: str, labels: Sequence[str], positives: np.ndarray) ->
 
 
 def about_data(data: DataSplits) -> list[str | None]:
-    """The same of both splits, as far as their targets are in memory."""
+    """Warn of such labels in both splits, as far as their targets are in memory."""
     splits = {"training": data.train, "validation": data.validation}
     return [
         about_positives(split, source.labels, (targets >= 1).sum(0))
@@ -79,7 +79,7 @@ def about_data(data: DataSplits) -> list[str | None]:
 
 
 def about_decisions(metrics: dict[str, float], threshold: float) -> str | None:
-    """Whether every label is reported on every image, which is of no use."""
+    """Warn if every label is reported on every image, which is of no use."""
     if metrics.get("OR") != 1 or metrics["OP"] >= LOW_PRECISION:
         return None
     # Nothing is missed, so all that is wrong was reported: were all reported, their shares agree.

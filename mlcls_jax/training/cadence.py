@@ -7,7 +7,7 @@ from mlcls_jax.config import Train
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps are counted from 1, as in "after step 1"."""
+    """When a run evaluates, saves and logs; steps count from 1, as in "after step 1"."""
 
     epochs: int
     steps_per_epoch: int
@@ -18,7 +18,7 @@ class Plan:
 
     @classmethod
     def of(cls, train: Train, *, epoch_size: int) -> "Plan":
-        """The plan for `epoch_size` images an epoch; its last step may reach into the next."""
+        """Return the plan for `epoch_size` images per epoch, whose last step may run over."""
         return cls(
             epochs=train.epochs,
             steps_per_epoch=-(-epoch_size // train.batch_size),
@@ -33,7 +33,7 @@ class Plan:
         return self.epochs * self.steps_per_epoch
 
     def epoch(self, step: int) -> int:
-        """The epoch, from 1, that step belongs to."""
+        """Return the epoch, from 1, that `step` belongs to."""
         return (step - 1) // self.steps_per_epoch + 1
 
     def ends_epoch(self, step: int) -> bool:

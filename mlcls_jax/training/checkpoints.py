@@ -62,7 +62,7 @@ class Checkpoints:
         return score if is_score else -math.inf
 
     def _set_aside_without_metrics(self) -> None:
-        """Orbax reads the metrics of all checkpoints as it opens them, and stops at a bad file."""
+        """Set damaged metrics aside: Orbax stops at a bad file as it opens the folder."""
         if parallel.is_lead():
             for file in self._folder.glob("*/metrics/metrics"):
                 step, content = file.parts[-3], file.read_bytes()
@@ -87,11 +87,11 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, the newest first."""
+        """The steps of the complete checkpoints, the newest first."""
         return sorted((found.step for found in self._checkpointer.checkpoints), reverse=True)
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, and its record; None if there never was one.
+        """Return the newest readable checkpoint and its record; None if there never was one.
 
         Damaged ones are set aside as `<step>.damaged`.
 
@@ -156,7 +156,7 @@ class Checkpoints:
         return state, record
 
     def _load_together(self, step: int, abstract: TrainState) -> TrainState:
-        """The state; where one process cannot read its part, none has it."""
+        """Return the state; raise in every process if one of them cannot read its part."""
         failure = None
         try:
             state = self._checkpointer.load(step, abstract)
@@ -193,7 +193,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Until the save in flight is on disk.
+        """Wait until the save in flight is on disk.
 
         Raises:
           CheckpointError: it could not be written; the ones before it are intact.

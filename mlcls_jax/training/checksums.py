@@ -20,7 +20,7 @@ _BLOCK = 2**18  # elements that are widened to 64 bits at once
 
 
 def checksums(state: Any) -> dict[str, str]:
-    """Of every array of a pytree by its path, 16 hexadecimal digits; all processes take part."""
+    """Return 16 hexadecimal digits per array, by its path; all processes take part."""
     arrays = by_path(state)
     parts = np.array([_of_process(array) for array in arrays.values()], np.uint64)
     totals = zip(arrays, parallel.add_up(parts), strict=True)
@@ -28,7 +28,7 @@ def checksums(state: Any) -> dict[str, str]:
 
 
 def _of_process(array: jax.Array) -> int:
-    """The sum of the parts that this process has, each copy of a part counted once among all."""
+    """Return the sum of the parts that this process has; of copies, one counts among all."""
     mine = (shard for shard in array.addressable_shards if shard.replica_id == 0)
     return sum(_of_part(np.asarray(s.data), s.index, array.shape) for s in mine) % 2**64
 
@@ -49,5 +49,5 @@ def _of_part(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...])
 
 @lru_cache(maxsize=1024)
 def _keys(axis: int, size: int) -> np.ndarray:
-    """The odd numbers of an axis; NumPy promises that this stream never changes."""
+    """Return the odd numbers of an axis; NumPy promises that this stream never changes."""
     return np.random.PCG64(axis).random_raw(size) | np.uint64(1)

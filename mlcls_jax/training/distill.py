@@ -27,7 +27,7 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class Distillation:
-    """The teacher, without its numbers, and how much it has to say."""
+    """The teacher without its numbers, and the weight of each part of its loss."""
 
     teacher: Network
     image_size: tuple[int, int]  # that the teacher takes
@@ -76,10 +76,10 @@ class Distillation:
         teacher: Compared,
         mask: Shaped[Array, " B"],
     ) -> Float[Array, ""]:
-        """(1 - weight) · loss of the targets + weight · T² · loss of the scores at temperature T.
+        """Return (1 - weight) · loss of the targets + weight · T² · loss of the scores at T.
 
-        Hinton et al. (2015): T² keeps the gradient's size the same for every temperature. To it
-        comes `features` · `similarity_loss`.
+        Hinton et al. (2015): T² keeps the gradient's size the same for every temperature T.
+        `features` · `similarity_loss` is added.
         """
         scale = 1 / self.temperature
         scores = self.score_loss(student.logits * scale, teacher.logits * scale, mask)
@@ -90,7 +90,7 @@ class Distillation:
 
 
 def make_distillation(config: schema.Distill, loss: schema.Loss, teacher: Network) -> Distillation:
-    """Distillation as `config` asks for, its scores reduced as `loss` reduces the targets."""
+    """Return the distillation of `config`, which reduces scores as `loss` reduces targets."""
     return Distillation(
         teacher=teacher,
         image_size=teacher.config.image_size,
@@ -104,7 +104,7 @@ def make_distillation(config: schema.Distill, loss: schema.Loss, teacher: Networ
 def similarity_loss(
     student: Float[Array, "B C"], teacher: Float[Array, "B D"], mask: Shaped[Array, " B"]
 ) -> Float[Array, ""]:
-    """Mean over all pairs of images of the squared difference of their cosine similarities.
+    """Return the mean squared difference, over pairs of images, of their cosine similarities.
 
     Similarity-preserving distillation (Tung & Mori, 2019): widths may differ, since images are
     compared with images and not features with features, so that there is no projection to learn
@@ -125,7 +125,7 @@ def _similarities(features: Array, weights: Array) -> Float[Array, "B B"]:
 
 
 def _score_loss(loss: schema.Loss) -> ScoreLoss:
-    """Binary cross-entropy, or for one label an image the Kullback-Leibler divergence.
+    """Return binary cross-entropy, or for a single label the Kullback-Leibler divergence.
 
     The teacher speaks for entries that are not annotated as well: all count, in rows that are not
     padding. Sums and means are those of the targets' loss, so that `weight` weighs like with like.
@@ -148,7 +148,7 @@ def _divergence(student: Array, teacher: Array, mask: Array) -> Float[Array, ""]
 
 
 def _resized(images: Shaped[Array, "B H W 3"], size: tuple[int, int]) -> Array:
-    """Bilinear with antialiasing; uint8 stays uint8, which the network then normalises."""
+    """Resize bilinearly with antialiasing; uint8 stays uint8, which the network normalises."""
     if images.shape[1:3] == size:
         return images
     shape = (images.shape[0], *size, 3)

@@ -17,7 +17,7 @@ STREAM = 0x6D6978  # keeps our draws apart from dropout's, which come of the sam
 
 
 class Mixture(NamedTuple):
-    """What is drawn for one batch."""
+    """The random draws for one batch."""
 
     partner: Int[Array, " B"]  # a permutation
     own: Float[Array, "H W"]  # share of the picture itself at each pixel; the rest is the partner's
@@ -25,7 +25,7 @@ class Mixture(NamedTuple):
 
 
 def make_mix(config: schema.Data) -> Mix | None:
-    """The mixing that `config` asks for; None if it is none. Deterministic in the key."""
+    """Return the mixing of `config`, deterministic in the key; None if there is none."""
     if config.mix_probability == 0 or config.mixup == config.cutmix == 0:
         return None
     return partial(
@@ -44,7 +44,7 @@ def mix(
     cutmix_alpha: float,
     probability: float,
 ) -> Batch:
-    """With `probability` a mixed batch, else the batch as it is; see `draw`.
+    """Return a mixed batch with `probability`, else the batch as it is; see `draw`.
 
     Pictures stay uint8, so that mixing changes nothing of what follows: Mixup is rounded, by at
     most half a grey level. Targets of any number of labels are mixed alike; what is not annotated
@@ -84,7 +84,7 @@ def draw(
     cutmix_alpha: float,
     probability: float,
 ) -> Mixture:
-    """A random permutation as partners, and one share λ ~ Beta(alpha, alpha) for the whole batch.
+    """Draw a permutation as partners, and one share λ ~ Beta(alpha, alpha) for the whole batch.
 
     Mixup (Zhang et al., 2018) blends with λ everywhere. CutMix (Yun et al., 2019) pastes a box
     around a random pixel, λ being what it leaves; as it is cut off at the border, the true share
@@ -106,7 +106,7 @@ def draw(
 
 
 def _box(key: Key[Array, ""], size: tuple[int, int], area: Float[Array, ""]) -> Array:
-    """bool [H, W]: a box of a share of the area and the picture's aspect, as far as it is inside.
+    """Return bool [H, W]: a box with a share of the area and the picture's aspect, clipped.
 
     Bounds as PaddleClas' (`CutmixOperator`): an odd side is one pixel less.
     """

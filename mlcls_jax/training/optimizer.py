@@ -19,7 +19,7 @@ from mlcls_jax.trees import by_path, map_by_path
 
 
 def scaled_rate(config: Optimizer, batch_size: int) -> Optimizer:
-    """The same options with the peak `learning_rate` that `rate_scaling` gives this batch size.
+    """Return the options with the peak `learning_rate` that `rate_scaling` gives this batch size.
 
     "linear": in proportion to batch_size / base_batch_size (Goyal et al., 2017); "sqrt": to its
     root, as suits Adam (Malladi et al., 2022). The rates that warm-up begins with and the schedule
@@ -31,7 +31,7 @@ def scaled_rate(config: Optimizer, batch_size: int) -> Optimizer:
 
 
 def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
-    """Learning rate of each step, from 0, as PaddleClas computes it.
+    """Return the learning rate of each step, from 0, as PaddleClas computes it.
 
     Every schedule but onecycle begins with `warmup_epochs` of linear warm-up.
     """
@@ -43,7 +43,7 @@ def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
 def make_optimizer(
     config: Optimizer, schedule: optax.Schedule, network: Network
 ) -> optax.GradientTransformation:
-    """Build what `config.name` says, for the trained parameters of the network.
+    """Return the optimizer `config.name` for the trained parameters of the network.
 
     Vectors and numbers are not decayed. Rates are scaled by `lr_multipliers` and, once per block
     between a parameter and the head, by `layer_decay` (Bao et al., 2021); where both apply, by the
@@ -164,7 +164,7 @@ def _decayed(params: Any) -> Any:
 
 
 def _multipliers(config: Optimizer, network: Network) -> dict[str, float]:
-    """Factor by path, for the trained parameters whose factor is not 1."""
+    """Return the factor by path, for the trained parameters whose factor is not 1."""
     paths = list(by_path(network.abstract.params))
     rules = _rules(config.lr_multipliers, paths)
     found = {

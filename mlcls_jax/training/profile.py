@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Tracer:
-    """Traces the steps that `profile.steps` names into a folder."""
+    """Trace the steps that `profile.steps` names into a folder."""
 
     def __init__(self, config: Profile, folder: Path) -> None:
         self._folder, self._running = folder, False
@@ -27,13 +27,13 @@ class Tracer:
             self._stop()
 
     def before(self, step: int) -> None:
-        """To be called before each step; also where a run resumes among them."""
+        """Begin to trace before the first of these steps, or where a run resumes among them."""
         if not self._running and self._first <= step <= self._last:
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
             self._running = True
 
     def after(self, step: int, numbers: Any) -> None:
-        """To be called after each step with what it gave."""
+        """End after the last of these steps; `numbers` are ready once it is done."""
         if self._running and step == self._last:
             jax.block_until_ready(numbers)
             self._stop()

@@ -71,7 +71,7 @@ class Recorder:
         self._last = (start_step, 0.0, 0.0)  # step, training and waiting seconds, last logged
         self._threads = ThreadPoolExecutor(1)
         self._step_end: Future[float] | None = None  # when the device was done with the last step
-        self._waited = 0.0  # seconds that the device had nothing to do for want of a batch
+        self._waited = 0.0  # seconds that the device was idle, waiting for a batch
         self._epoch = (0.0, 0.0)  # seconds waited and trained before this epoch
 
     def __enter__(self) -> Self:
@@ -87,11 +87,11 @@ class Recorder:
 
     @property
     def images_per_second(self) -> float:
-        """Training throughput, first step (compilation), evaluation and saving left out."""
+        """Training throughput without the first step (compilation), evaluation and saving."""
         return self._images / self._watch.seconds if self._watch.seconds else 0.0
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches; sums up the time that the device has nothing to do for want of one."""
+        """Yield the batches; sum up the time that the device is idle, waiting for one."""
         remaining = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -132,7 +132,7 @@ class Recorder:
     def evaluation(
         self, step: int, results: dict[str, dict[str, float]], best: Best | None
     ) -> None:
-        """Metrics after `step` by weights (raw, ema), and the best so far, if there is one."""
+        """Write down metrics after `step` by weights (raw, ema), and whether they are the best."""
         flat = {
             f"{weights}/{name}": value
             for weights, values in results.items()
@@ -214,7 +214,7 @@ class Recorder:
 
 
 def _speed(images_per_s: float | None) -> str:
-    """Nothing where it was not measured: the first step after a start is compiled."""
+    """Return nothing where it was not measured: the first step after a start is compiled."""
     return f", {images_per_s:.1f} images/s" if images_per_s else ""
 
 
@@ -224,7 +224,7 @@ def _when_ready(numbers: dict[str, jax.Array]) -> float:
 
 
 class Stopwatch:
-    """Sums up the time between start and stop."""
+    """Sum up the time between start and stop."""
 
     def __init__(self) -> None:
         self._sum, self._since = 0.0, None

@@ -19,7 +19,7 @@ from mlcls_jax.models.network import Variables
 )
 @dataclass(frozen=True)
 class TrainState:
-    """Saved and restored whole; the data's position and all randomness follow from `step`."""
+    """The state of a run, saved and restored whole; data and randomness follow from `step`."""
 
     step: Int[Array, ""]  # steps done
     params: dict[str, Any]
@@ -36,7 +36,7 @@ class TrainState:
 def init_state(
     variables: Variables, *, optimizer: optax.GradientTransformation, ema: bool
 ) -> TrainState:
-    """The state before the first step; jit me."""
+    """Return the state before the first step; to be jitted."""
     # Copies, since the step donates its state: no two fields may share a buffer.
     copy = partial(jax.tree.map, jnp.copy)
     return TrainState(

@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class AskedToEndError(Exception):
-    """SIGTERM or Ctrl-C came while something went on that can be done again."""
+    """SIGTERM or Ctrl-C came during work that can be done again."""
 
 
 class Stop:
-    """Whether the run is to save and end: after SIGTERM or Ctrl-C, or when its time is over.
+    """Ask the run to save and end: after SIGTERM or Ctrl-C, or when its time is over.
 
     With several processes all learn of it at the same step, whichever was asked.
 
@@ -36,7 +36,7 @@ class Stop:
     """
 
     def __init__(self, minutes: float | None, saved: Callable[[], int | None]) -> None:
-        """`saved` gives the step of the newest checkpoint on disk, None if there is none."""
+        """Set the limit; `saved` returns the step of the newest checkpoint on disk, or None."""
         self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self._saved = saved
         self._asked: int | None = None  # the signal
@@ -72,11 +72,11 @@ class Stop:
         self._watcher.join()
 
     def underway(self) -> None:
-        """To be called once a step is sent off: from now on there is something to save."""
+        """Take note that a step is sent off: from now on there is something to save."""
         self._is_underway = True
 
     def after(self, step: int) -> bool:
-        """Whether to end after this step; to be called after every one."""
+        """Return whether to end after this step; to be called after every one."""
         if time.monotonic() >= self._end:
             self._end = math.inf
             log.info("The time limit is reached.")
@@ -88,7 +88,7 @@ class Stop:
         return parallel.all_asked_to_end(step)
 
     def unless_asked(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items, for work that can be done again.
+        """Yield the items, for work that can be done again.
 
         Raises:
           AskedToEndError: a signal came. Not with several processes, which could not agree.
@@ -99,7 +99,7 @@ class Stop:
             yield item
 
     def error(self, step: int, total: int) -> PreemptedError:
-        """What to raise once the step is saved."""
+        """Return the error to raise once the step is saved."""
         kind = InterruptedRunError if self._asked == signal.SIGINT else PreemptedError
         return kind(
             f"Stopped after step {step} of {total}; a checkpoint is saved.",
