@@ -63,9 +63,10 @@ def _run_flags(word: str, flags: list[str]) -> NoReturn:
 
 def _run_config(flags: list[str]) -> None:
     """Run the mode of the configuration that the flags gave, and print its summary."""
-    workdir, mode = Path(command_line.WORKDIR.value), None
+    given = command_line.WORKDIR.value or ""  # `command_line.parse` wants one
+    workdir, mode = Path(given), None
     try:
-        workdir = paths.local_path("--workdir", command_line.WORKDIR.value)
+        workdir = paths.local_path("--workdir", given)
         config = schema.parse(command_line.CONFIG.value)
         mode = config.mode
         from mlcls_jax.modes.running import run_mode  # imports JAX: once nothing is wrong

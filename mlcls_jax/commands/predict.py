@@ -84,10 +84,18 @@ def run(argv: list[str]) -> str:
         return _write_config(options.get_pipeline_config, Path(options.save_path or "."))
     if options.save_path:
         check_output(options.save_path)
-    # What is to be labelled is looked at first: a model may have to be fetched.
-    images = None if options.serve else open_input(options.input)
+    if server:
+        pipeline = _open(options, server.max_batch)
+        serve(pipeline.model, server, announce=lambda text: print(text, flush=True))
+        return "The server has answered what was due and is closed."
+    assert options.input  # or the parser had refused
+    images = open_input(options.input)  # first: a model may have to be fetched
+    return _predict(_open(options, options.batch_size), images, options)
+
+
+def _open(options: Arguments, batch_size: int | None) -> Pipeline:
     start_jax(cache=True)
-    pipeline = create_pipeline(
+    return create_pipeline(
         options.pipeline,
         options.device,
         options.use_hpip,
@@ -96,12 +104,8 @@ def run(argv: list[str]) -> str:
         weights=options.weights,
         labels=options.labels,
         backend=options.backend,
-        batch_size=server.max_batch if server else options.batch_size,
+        batch_size=batch_size,
     )
-    if server:
-        serve(pipeline.model, server, announce=lambda text: print(text, flush=True))
-        return "The server has answered what was due and is closed."
-    return _predict(pipeline, images, options)
 
 
 def _parse(argv: list[str]) -> tuple[Arguments, Options | None]:

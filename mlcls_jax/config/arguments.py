@@ -34,10 +34,11 @@ def add_arguments(parser: argparse._ActionsContainer, kind: type) -> None:
             given["nargs"] = "+"
         if told["metavar"] or told["positional"]:
             given["metavar"] = told["metavar"] or f.name.upper()
-        if told["positional"]:
-            parser.add_argument(f.name, **given, **({"nargs": "?"} if has_default else {}))
-        else:
-            parser.add_argument(f"--{f.name}", required=not has_default, **given)
+        if not told["positional"]:
+            given["required"] = not has_default
+        elif has_default:
+            given["nargs"] = "?"
+        parser.add_argument(f.name if told["positional"] else f"--{f.name}", **given)
 
 
 def from_arguments(kind: type[T], arguments: argparse.Namespace, **others: Any) -> T:

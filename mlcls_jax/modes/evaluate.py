@@ -192,12 +192,9 @@ def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
     values = by_label(labels, evaluation.by_class)
     if threshold is None:
         return {"recall": values}
-    is_one = isinstance(threshold, float)
-    return {
-        "map_type": map_type,
-        "threshold": threshold if is_one else dict(zip(labels, threshold, strict=True)),
-        "average_precision": values,
-    }
+    if not isinstance(threshold, float):
+        threshold = dict(zip(labels, threshold, strict=True))
+    return {"map_type": map_type, "threshold": threshold, "average_precision": values}
 
 
 def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Outputs:

@@ -40,7 +40,7 @@ class TrainResult:
     @classmethod
     def from_json(cls, values: dict[str, Any], main_metric: str) -> Self:
         """Return the result of an earlier run from its file; what the file lacks is empty."""
-        empty = {"nonfinite_steps": [], "skipped_images": [], "warnings": []}
+        empty: dict[str, Any] = {"nonfinite_steps": [], "skipped_images": [], "warnings": []}
         names = {f.name for f in dataclasses.fields(cls)}
         found = {name: value for name, value in values.items() if name in names}
         return cls(main_metric=main_metric, metric=values[main_metric], **(empty | found))

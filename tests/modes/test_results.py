@@ -95,7 +95,7 @@ def test_an_export_tells_size_and_difference_of_each_file():
 def test_a_training_is_read_back_from_its_file():
     result = TrainResult(
         main_metric="Top1", metric=0.5, best_epoch=3, best_weights="ema", epochs=4, steps=8,
-        images_per_s=None, seconds=9.0, nonfinite_steps=1, skipped_images=["a"], warnings=["b"],
+        images_per_s=None, seconds=9.0, nonfinite_steps=[7], skipped_images=["a"], warnings=["b"],
         paths={"best_model": "run/best_model"},
     )  # fmt: skip
     values = result.to_json()
