@@ -161,7 +161,8 @@ class Predictor:
 
         def compute(batch: list[Picture]) -> tuple[list[Picture], Any, Any]:
             images = [picture.prepared for picture in batch if picture.error is None]
-            return batch, *(run(np.stack(images)) if images else (None, None))
+            scores, maps = run(np.stack(images)) if images else (None, None)
+            return batch, scores, maps
 
         # A second batch is on its way while the first one is waited for, and one more per device.
         in_flight = 1 + self.backend.replicas
