@@ -277,6 +277,7 @@ def test_a_student_learns_from_the_bundle_of_a_teacher(tmp_path):
         run(config, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_batches_that_do_not_divide_among_devices_and_parts_are_refused(tmp_path):
     config = small(train={"accumulate": 8, "batch_size": 8})
     assert run(config, tmp_path / "eight")["steps"] == 8

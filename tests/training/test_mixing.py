@@ -274,11 +274,11 @@ def test_the_training_step_trains_on_the_mixture():
         dropout=False,
     )
     state = init_state(Variables({"kernel": kernel}, {}), optimizer=optimizer, ema=False)
-    losses = []
+    plain, mixing, losses = jax.jit(make()), jax.jit(make(mix=function)), []
     for step in range(3):
         key = jax.random.fold_in(jax.random.key(5), step)
-        expected, numbers = jax.jit(make())(state, function(batch, key))
-        state, ours = jax.jit(make(mix=function))(state, batch)
+        expected, numbers = plain(state, function(batch, key))
+        state, ours = mixing(state, batch)
         np.testing.assert_allclose(ours["loss"], numbers["loss"], rtol=1e-6)
         np.testing.assert_allclose(state.params["kernel"], expected.params["kernel"], rtol=1e-6)
         losses.append(float(ours["loss"]))
