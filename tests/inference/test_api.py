@@ -346,7 +346,7 @@ def test_faults_on_the_command_line_are_one_message(tmp_path, folder, paths):
     process = mlcls("--input", paths[0], "--pipeline", "ocr", cwd=tmp_path)
     assert process.returncode == 1 and "ocr: there is no such pipeline" in process.stderr
     process = mlcls(*flags, paths[0], "--threshold", "[0.5", cwd=tmp_path)
-    assert process.returncode == 1 and "--threshold" in process.stderr
+    assert process.returncode == 2 and "--threshold" in process.stderr
 
 
 def test_weights_on_the_command_line(tmp_path, small, paths):
