@@ -18,7 +18,6 @@ Forward = Callable[[Variables, Array], Float[Array, "B K"]]
 
 def make_forward(network: Network, mesh: Mesh) -> Forward:
     """Return a jitted function (variables, images) → logits float32."""
-
     network = network.on(mesh.devices.flat)
 
     def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:

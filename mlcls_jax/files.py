@@ -1,4 +1,4 @@
-"""How files and folders get their final names: whole, on disk, in one step; where caches lie.
+"""Atomic writing of files and folders, and the places of caches.
 
 Nothing in the package takes another way. What is written gets the mode that the umask says, so no
 file made by `tempfile` or `safetensors.save_file`, which only their owner may read, is renamed.
@@ -184,7 +184,7 @@ def _move_aside(new: Path, folder: Path) -> None:
 
 
 def current_folder(folder: Path) -> Path:
-    """Where the content of `folder` lies just now, for reading."""
+    """Return the folder that holds the content of `folder` at this moment, for reading."""
     old = _old(folder)
     return old if old.exists() and not folder.exists() else folder
 

@@ -119,7 +119,7 @@ def _own_text() -> str:
 
 
 def _read(path: Path) -> dict[str, object]:
-    """What the holder wrote; empty if that cannot be told."""
+    """Return what the holder wrote, or an empty dict if it cannot be read."""
     try:
         facts = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -128,7 +128,7 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _is_left_behind(facts: dict[str, object]) -> bool:
-    """Whether it is of this host, and its process is no more."""
+    """Return whether its process ran on this host and is gone."""
     pid = facts.get("pid")
     if facts.get("host") != socket.gethostname() or type(pid) is not int or pid <= 0:
         return False

@@ -1,4 +1,4 @@
-"""`python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo`
+"""Run `python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo`.
 
 The console command `mlcls` is the same. The table of what can be typed after it is in `commands`.
 Exit codes: 0 done; 1 the configuration, the data or a file is wrong (one message, no traceback);

@@ -56,14 +56,14 @@ def start_hosts(coordinator: str | None, num_processes: int | None, process_id: 
 
 
 def _is_one_of_many() -> bool:
-    """Whether the environment says so: GKE's for TPUs, or Slurm's."""
+    """Return whether the environment describes a cluster: GKE's for TPUs, or Slurm's."""
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES", ""))
     is_task = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
     return "," in hosts or is_task
 
 
 def is_lead() -> bool:
-    """Whether this process writes the logs and results."""
+    """Return whether this process writes the logs and results."""
     return jax.process_index() == 0
 
 
@@ -82,7 +82,7 @@ def add_up(numbers: np.ndarray) -> np.ndarray:
 
 
 def all_asked_to_end(step: int) -> bool:
-    """Whether any of several processes was sent SIGTERM, for all of them at the same step."""
+    """Return whether any process received SIGTERM, agreed by all at the same step."""
     return multihost_utils.reached_preemption_sync_point(step)
 
 
@@ -110,7 +110,7 @@ def make_mesh(layout: Parallel | None = None, devices: Sequence[Any] | None = No
 
 
 def is_one_cpu(mesh: Mesh) -> bool:
-    """Whether all is computed by one device, and that is the CPU."""
+    """Return whether one CPU device computes everything."""
     return mesh.devices.size == 1 and mesh.devices.flat[0].platform == "cpu"
 
 
@@ -175,7 +175,7 @@ def gather_params(mesh: Mesh, tensor_axes: Mapping[str, int]) -> Callable[[Any],
 
 
 def describe(tree: Any, placed: Any, mesh: Mesh) -> str:
-    """What is shared out how, in lines: bytes in all and on each device, by kind of placement."""
+    """Describe the placement in lines: bytes in total and per device, by kind of placement."""
     totals: dict[str, tuple[int, int, int]] = {}
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(placed), strict=True)
     for leaf, sharding in pairs:

@@ -1,4 +1,4 @@
-"""What users give as a path: `~` and `file://` are understood, and other URLs refused."""
+"""Paths given by users: `~` and `file://` are understood, other URLs refused."""
 
 import functools
 import os

@@ -6,7 +6,7 @@ from mlcls_jax.config import from_yaml
 
 
 def get_config(path: str) -> ConfigDict:
-    """What the YAML file says, over the defaults; `--config=recorded.py:runs/mine/config.yaml`.
+    """Load a YAML file over the defaults; `--config=recorded.py:runs/mine/config.yaml`.
 
     Raises:
       ConfigError: like `from_yaml`.

@@ -1,4 +1,4 @@
-"""What a process sets up once, before a mode runs: logging, JAX's compilation cache, memory."""
+"""Process setup before a mode runs: logging, JAX's compilation cache, memory."""
 
 import gc
 import io

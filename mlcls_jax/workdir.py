@@ -128,7 +128,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _holds_anything(workdir: Path) -> bool:
-    """Whether a run saved a checkpoint, damaged ones included, or a bundle."""
+    """Return whether a run saved a checkpoint, damaged ones included, or a bundle."""
     kept = (path.name.split(".damaged")[0] for path in (workdir / CHECKPOINTS).glob("*"))
     bundles = (BEST_MODEL, f"{BEST_MODEL}.old", LAST_MODEL)
     return any(name.isdecimal() for name in kept) or any((workdir / b).exists() for b in bundles)

@@ -65,7 +65,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where images and labels come from and how they are read."""
+    """Source of images and labels, and how they are read."""
 
     source: str = option(
         "mlcls",

@@ -1,0 +1,1 @@
+"""Data sets: sources, images, batches, the check and conversions."""

@@ -1,4 +1,4 @@
-"""What the check of a data set finds: the types that the checker fills and the report shows."""
+"""Findings of a data set check: the types that the checker fills and the report shows."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class SplitSummary:
 
 @dataclass
 class CheckReport:
-    """What a check found."""
+    """Findings of a check."""
 
     root: Path  # the folder that holds images/
     label_file: str  # relative to root
@@ -71,7 +71,7 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether there is no error."""
+        """Return whether there is no error."""
         return all(group.kind.severity != "error" for group in self.groups)
 
 

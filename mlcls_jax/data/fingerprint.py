@@ -1,4 +1,4 @@
-"""What tells whether a run goes on with the data that it began with, wherever that lies now."""
+"""Fingerprints that tell whether a resumed run has its original data, wherever that is now."""
 
 import hashlib
 from collections.abc import Iterable

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class LeftOut:
-    """How many files were left out and why, with the first example of each reason."""
+    """Count of files left out per reason, with the first example of each."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

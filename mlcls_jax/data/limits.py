@@ -1,4 +1,4 @@
-"""What decoding a picture may cost, judged by its header: one rule for all who read pictures."""
+"""Limits on the cost of decoding a picture, judged by its header: one rule for all readers."""
 
 import math
 import re

@@ -34,7 +34,7 @@ _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 class PackResult(NamedTuple):
-    """What `pack` made of its input."""
+    """Result of `pack`."""
 
     manifest: Manifest
     kept: int  # shards that an earlier run had finished

@@ -25,7 +25,7 @@ _SMALL = 65536  # bytes; so many are read at once
 
 
 class Probe(NamedTuple):
-    """What is known of one file."""
+    """Facts about one file."""
 
     found: tuple[tuple[str, str], ...] = ()  # kind and message of every finding
     is_readable: bool = False

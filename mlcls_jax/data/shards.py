@@ -1,4 +1,4 @@
-"""What a packed data set consists of: `dataset.json`, and shards that hold records.
+"""Format of a packed data set: `dataset.json`, and shards that hold records.
 
 Shards are ArrayRecord files, called `train-00000-of-00004.array_record` and so on for every split.
 A record is one image. Its bytes, little endian:
@@ -45,7 +45,7 @@ class Shard:
 
 @dataclass
 class Manifest:
-    """What `dataset.json` says."""
+    """Content of `dataset.json`."""
 
     labels: tuple[str, ...]
     options: dict[str, int | None]  # of `pack`: short_side, shard_size

@@ -25,7 +25,7 @@ from mlcls_jax.errors import DataError, SplitFailedError
 
 
 class SplitResult(NamedTuple):
-    """What a division did."""
+    """Result of a split."""
 
     root: Path  # of the data set
     pooled: dict[str, int]  # list file → images that it had

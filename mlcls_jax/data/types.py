@@ -1,4 +1,4 @@
-"""What data sources and pipelines hand on."""
+"""Types that data sources and pipelines exchange."""
 
 from typing import Literal, Protocol, TypedDict
 
@@ -46,5 +46,5 @@ class Source(Protocol):
         ...
 
     def place(self, index: int) -> str:
-        """Where it stands, for messages: list, line and file."""
+        """Return its place for messages: list, line and file."""
         ...

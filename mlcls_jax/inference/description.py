@@ -24,7 +24,7 @@ _HINT = "Export or copy the bundle again: a file that was changed by hand must k
 
 @dataclass(frozen=True)
 class Description:
-    """What `inference.json` says, known to be possible."""
+    """Validated content of `inference.json`."""
 
     config: ModelConfig
     labels: tuple[str, ...]
@@ -35,7 +35,7 @@ class Description:
 
 
 def preprocess(config: ModelConfig) -> dict[str, Any]:
-    """How images are prepared; there is no other way."""
+    """Preprocessing of images; there is only this one."""
     return {
         "resize": config.image_size,  # height, width; aspect ratio not kept
         "interpolation": "pillow bilinear, antialiased",
@@ -47,7 +47,7 @@ def preprocess(config: ModelConfig) -> dict[str, Any]:
 
 
 def parse(content: bytes, path: Path) -> Description:
-    """What the content of the file at `path` says.
+    """Parse the content of the file at `path`.
 
     Raises:
       WeightsError: it is damaged, of a newer version, or says what cannot be or cannot be done;

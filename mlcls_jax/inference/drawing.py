@@ -35,7 +35,7 @@ class TextBox:
 
 @dataclass(frozen=True)
 class GridCell:
-    """Where one image of a contact sheet goes, and its caption."""
+    """Position and caption of one image on a contact sheet."""
 
     left: int
     top: int

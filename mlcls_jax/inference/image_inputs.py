@@ -1,4 +1,4 @@
-"""What people hand in (arrays, files, URLs, patterns, folders, lists), as inputs one by one."""
+"""Split what users pass (arrays, files, URLs, patterns, folders, lists) into single inputs."""
 
 import glob
 import inspect

@@ -1,4 +1,4 @@
-"""What the numbers of a model are stored and computed in.
+"""Number formats in which a model is stored and computed.
 
 float32: the reference, whatever the model was trained with. bfloat16: weights and arithmetic, while
 scores stay float32. int8: weights of a quarter of the size, unpacked inside the compiled program,

@@ -45,7 +45,8 @@ class Predictor:
         threads: int = 8,
         threshold: Threshold | None = None,
     ) -> None:
-        """
+        """Open the backend.
+
         Args:
           bundle: the model with its labels.
           device: `cpu`, `gpu:0`, `gpu:0,1` (one copy of the weights per device), `tpu`; None: the

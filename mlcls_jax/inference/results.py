@@ -104,7 +104,7 @@ class Result(dict[str, Any]):
 
     @property
     def json(self) -> dict[str, dict[str, Any]]:
-        """The result as plain JSON types, {"res": {...}}; what is not UTF-8 in names as \\xNN."""
+        r"""Return plain JSON types, {"res": {...}}; bytes that are not UTF-8 in names are \xNN."""
         return {"res": {k: readable(v) if isinstance(v, str) else v for k, v in self.items()}}
 
     @property

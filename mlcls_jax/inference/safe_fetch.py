@@ -26,7 +26,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Policy:
-    """What may be fetched. The default is for people who name URLs themselves, not for servers.
+    """Limits of a download. The defaults suit users who name URLs themselves, not servers.
 
     Proxies of the environment are used where neither hosts nor networks are limited: a proxy looks
     hosts up by itself, and could not be held to the limits.
@@ -40,7 +40,7 @@ class Policy:
 
     @property
     def uses_proxies(self) -> bool:
-        """Whether `http_proxy`, `https_proxy` and `no_proxy` are heeded."""
+        """Whether `http_proxy`, `https_proxy` and `no_proxy` are respected."""
         return self.hosts is None and self.allow_private
 
 
@@ -244,7 +244,7 @@ def _look_up(host: str, port: int, deadline: float) -> list[tuple]:
 
 
 def _is_public(address: Address) -> bool:
-    """Whether everyone can reach it: not loopback, private, link-local, multicast, reserved …"""
+    """Return whether an address is public: not loopback, private, link-local, multicast, …."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped:
             return _is_public(address.ipv4_mapped)

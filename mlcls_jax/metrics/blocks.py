@@ -49,10 +49,12 @@ def labels_of(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> np.ndarray:
+    """Divide elementwise, with 0 for a denominator of 0."""
     denominator = np.asarray(denominator)
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), 0.0)
 
 
 def harmonic_mean(a: float | np.ndarray, b: float | np.ndarray) -> np.ndarray:
+    """Return the elementwise harmonic mean, 0 where both are 0."""
     total = np.add(a, b)
     return np.where(total > 0, 2 * np.multiply(a, b) / np.where(total > 0, total, 1.0), 0.0)

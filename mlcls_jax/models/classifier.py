@@ -38,7 +38,7 @@ class Classifier(nnx.Module):
         train: bool = False,
         draws: Draws | None = None,
     ) -> Float[Array, "B h w C"]:
-        """What the head sees."""
+        """Return the feature map that the head sees."""
         if images.dtype == jnp.uint8:
             images = normalize(images)
         return self.backbone(images, train=train, draws=draws)

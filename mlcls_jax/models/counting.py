@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-accumulates, from shapes alone.
+"""Count parameters and multiply-accumulates of a model from shapes alone.
 
 Nothing is allocated or compiled: the forward pass is traced with abstract values and its
 operations are read off the jaxpr.

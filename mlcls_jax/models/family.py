@@ -90,7 +90,7 @@ def _keep(model: Model, origin: str, *, has_decoder: bool) -> Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a module in `backbones` offers: its one line in the registry."""
+    """Contract of a backbone: what its module in `backbones` states, registered by one line."""
 
     # Names that users type, without the suffix of the head → sizes, a frozen dataclass.
     variants: dict[str, Any]

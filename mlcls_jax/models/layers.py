@@ -176,7 +176,7 @@ def attend(
 def attention_weights(
     q: Float[Array, "B Q D"], k: Float[Array, "B N D"], *, num_heads: int
 ) -> Float[Array, "B heads Q N"]:
-    """How much each query looks at each token: rows of N that add up to 1, in float32 or better."""
+    """Return the attention of each query over tokens, float32 or better; rows of N sum to 1."""
     head_dim = k.shape[-1] // num_heads
     q, k = (x.reshape(*x.shape[:2], num_heads, head_dim) for x in (q * head_dim**-0.5, k))
     scores = jnp.einsum("bqhd,bnhd->bhqn", q, k)

@@ -103,7 +103,7 @@ class MLDecoder(nnx.Module):
         return self.classify(x)
 
     def evidence(self, features: Float[Array, "B h w C"]) -> Float[Array, "B Q h w"]:
-        """Where each query looks in the last layer: attention, mean over heads; maps add up to 1.
+        """Return the last layer's attention per query, averaged over heads; maps sum to 1.
 
         Label k is answered by query k // g. Beside the logits, in one compiled program, it costs
         one product, since all else is computed for them too.
@@ -116,12 +116,12 @@ class MLDecoder(nnx.Module):
         return maps.reshape(*maps.shape[:2], *features.shape[1:3])
 
     def memory(self, features: Float[Array, "B h w C"]) -> Float[Array, "B N D"]:
-        """What the queries look at: the cells of the feature map, projected."""
+        """Return the memory that queries attend to: the projected cells of the feature map."""
         batch, _, _, channels = features.shape
         return jax.nn.relu(self.input_proj(features.reshape(batch, -1, channels)))
 
     def queries(self) -> Float[Array, "Q D"]:
-        """What the decoder asks the feature map: learnt, fixed, or made from the labels' text."""
+        """Return the query embeddings: learnt, fixed, or made from the labels' text."""
         if self.reads_text:
             return jax.nn.relu(self.text_proj(jax.lax.stop_gradient(self.text_embed[...])))
         queries = self.query_embed[...]
@@ -203,7 +203,7 @@ class DecoderLayer(nnx.Module):
     def attention(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"]
     ) -> Float[Array, "B Q N"]:
-        """How much each query looks at each token, mean over the heads."""
+        """Return the attention of each query over tokens, averaged over the heads."""
         return self.cross_attn.weights(self.ask(x, None), memory).mean(1)
 
 
@@ -228,7 +228,7 @@ class Attention(nnx.Module):
     def weights(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"]
     ) -> Float[Array, "B heads Q N"]:
-        """How much each query looks at each token; rows add up to 1."""
+        """Return the attention of each query over tokens; rows sum to 1."""
         return attention_weights(*self._queries_and_keys(x, memory), num_heads=self.num_heads)
 
     def _queries_and_keys(self, x: Array, memory: Array) -> tuple[Array, Array]:

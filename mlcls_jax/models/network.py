@@ -131,7 +131,7 @@ class Network:
 
     @property
     def has_evidence(self) -> bool:
-        """Whether the head has maps of attention, as the ML-Decoder has."""
+        """Return whether the head has attention maps, as the ML-Decoder has."""
         return self.outline.head.has_evidence
 
     def evidence(

@@ -54,8 +54,9 @@ def find_family(name: str) -> Family:
 
 
 def build(model: Model) -> Classifier:
-    """The untrained module that `model` describes; `num_classes` must be set, and
-    `text_dim` where there are text embeddings.
+    """Build the untrained module that `model` describes.
+
+    `num_classes` must be set, and `text_dim` if there are text embeddings.
 
     Raises:
       ConfigError: unknown name, or an option the architecture does not have.

@@ -9,7 +9,7 @@ from mlcls_jax.models.positions import resample_positions
 
 
 class Foreign(NamedTuple):
-    """Where one of our parameters is found in a foreign file."""
+    """Place of one of our parameters in a foreign file."""
 
     # Several: joined along their first axis. None: there is no such tensor, it is `constant`.
     key: str | tuple[str, ...] | None

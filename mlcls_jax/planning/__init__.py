@@ -1,1 +1,1 @@
-"""What a run will need, before it is started: memory, traffic and time on a chip."""
+"""Predict memory, traffic and time of a run on a chip before it is started."""

@@ -1,5 +1,6 @@
-"""What the compiler says of a training step: run as a program, since the number of virtual devices
-is fixed when JAX starts.
+"""The compiler's numbers for a training step.
+
+Run as a program, since the number of virtual devices is fixed when JAX starts.
 
 Nothing is allocated: the step is lowered and compiled for shapes alone.
 """
@@ -132,7 +133,7 @@ def find_collectives(text: str) -> list[Collective]:
 
 
 def _devices(line: str) -> int:
-    """How many devices take part together."""
+    """Return the number of devices per group."""
     if listed := LISTED.search(line):
         return listed[1].count(",") + 1
     if iota := IOTA.search(line):

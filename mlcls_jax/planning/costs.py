@@ -37,7 +37,7 @@ BACKWARD = 2 / 3  # of the operations, behind which sums of gradients can hide
 
 
 class Counts(NamedTuple):
-    """What a model costs; `activations` and all FLOPs are those of one image."""
+    """Costs of a model; `activations` and all FLOPs are per image."""
 
     state: TrainState  # shapes and types
     trained: dict[str, Any]  # shapes and types of the parameters that get gradients, by path
@@ -184,7 +184,7 @@ def exchange(counts: Counts, layout: Layout) -> Exchange:
 def predict(
     counts: Counts, chip: Chip, layout: Layout, batch: int, *, mfu: float = MFU
 ) -> Prediction:
-    """What a step of `batch` images, over all chips, is expected to take.
+    """Predict time and memory of a step of `batch` images over all chips.
 
     It is as long as the slower of computing and memory, what of the exchange does not hide behind
     that, and the waiting.

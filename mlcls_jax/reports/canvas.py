@@ -44,11 +44,13 @@ def fit(text: str, font: Font, width: int) -> str:
 
 
 def shorten(text: str, length: int) -> str:
+    """Cut a text to `length` characters, with … for the rest."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def notice(text: str) -> Image.Image:
+    """Draw a picture with one line of text."""
     picture = Image.new("RGB", (760, 100), "white")
     font = find_font("", size=NAME_SIZE)
     ImageDraw.Draw(picture).text((MARGIN, 50), text, fill=TEXT, font=font, anchor="lm")

@@ -54,7 +54,7 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What templates/chart.html draws; all numbers are units of the SVG."""
+    """Data of templates/chart.html, in units of the SVG."""
 
     width: ClassVar[int] = 400
     height: ClassVar[int] = 300

@@ -61,7 +61,7 @@ class Evaluation:
 
     @property
     def is_single(self) -> bool:
-        """Whether there is one label per image."""
+        """Return whether the task is single-label."""
         return self.task == "single"
 
 

@@ -23,7 +23,7 @@ _FILE = "_job.json"
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for."""
+    """Request of a user."""
 
     model_dir: str = option(REQUIRED, "the bundle: best_model of a training run", path="local")
     input: str = option(

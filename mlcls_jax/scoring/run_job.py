@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Summary(NamedTuple):
-    """What a shard's part of the job came to."""
+    """Result of a shard's part of the job."""
 
     job: Job
     images: int  # of the shard

@@ -1,4 +1,4 @@
-"""What every request passes through: its logId and its count, the key, and answers to faults."""
+"""Middleware of every request: logId and counters, the key, and answers to errors."""
 
 import asyncio
 import hmac

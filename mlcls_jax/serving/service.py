@@ -64,7 +64,7 @@ class Service:
 
     @property
     def can_explain(self) -> bool:
-        """Whether the model knows where it looks."""
+        """Return whether the model has attention maps."""
         return self.predictor.bundle.model.network.has_evidence
 
     def warm_up(self) -> None:

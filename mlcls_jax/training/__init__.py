@@ -1,0 +1,1 @@
+"""Training: the run, the loop over steps, the step, checkpoints and records."""

@@ -1,4 +1,4 @@
-"""What a user should know about a run that goes on regardless: each said once, and at the end."""
+"""Warnings about a run that continues: each is logged once, and again at the end."""
 
 import logging
 from collections.abc import Sequence

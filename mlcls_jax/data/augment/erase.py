@@ -110,5 +110,5 @@ def _paint(
 
 
 def _starts(first: float, distance: float, side: int) -> np.ndarray:
-    """Where squares begin along one side; the first of them may begin outside."""
+    """Return where squares begin along one side; the first may begin outside."""
     return np.arange(first - distance, side, distance)

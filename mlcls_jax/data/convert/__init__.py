@@ -36,7 +36,7 @@ CONVERTERS: dict[str, Callable[[Path, Path, Convert], Reading]] = {
 
 
 class Conversion(NamedTuple):
-    """What a conversion did."""
+    """Result of a conversion."""
 
     root: Path  # of the data set
     labels: tuple[str, ...]

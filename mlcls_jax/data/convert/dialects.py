@@ -228,7 +228,7 @@ def shown(value: object) -> str:
 def describe(
     table: Table, dialect: str, *, header: bool, rows: Sequence[tuple[str, Collection[str]]]
 ) -> str:
-    """How a file was read, and its first rows."""
+    """Describe how a file was read, with its first rows."""
     first = f"its line {table.lines[0].number} is a header" if header else "no header"
     lines = [
         f"{table.path}: cells divided by {_DELIMITERS[table.delimiter]}; {first};"

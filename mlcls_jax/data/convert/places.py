@@ -1,4 +1,4 @@
-"""Where the images lie that a list or an annotation file names."""
+"""Find the images that a list or an annotation file names."""
 
 import os
 import posixpath
@@ -12,9 +12,9 @@ _SUFFIXES = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
 
 
 class Places:
-    """Folders to look for named images in, and those of them where some were found.
+    r"""Folders to look for named images in, and those of them where some were found.
 
-    Names may be divided by \\, as on Windows, and lack the suffix of their file.
+    Names may be divided by \, as on Windows, and lack the suffix of their file.
     """
 
     def __init__(self, root: Path, *, given: str | None, usual: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the form they read into, and how images are listed."""
+"""Shared by the readers of all formats: the form they read into, and how images are listed."""
 
 import os
 import posixpath
@@ -125,7 +125,7 @@ def images_below(folder: Path, left_out: LeftOut) -> list[str]:
 
 
 def usual_places(places: Callable[[str], Iterable[Path]]) -> dict[str, Path]:
-    """Where each split lies, of those that are there; `places` gives what to try for a name of it.
+    """Find the place of each split that exists; `places` gives the candidates for a split's name.
 
     Raises:
       ConvertFailedError: several are there for one split.

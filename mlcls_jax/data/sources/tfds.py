@@ -27,7 +27,7 @@ _PREFERRED = ("objects", "labels", "label", "attributes")  # where a builder has
 
 
 class _Labels(NamedTuple):
-    """Where a builder's labels are."""
+    """Location of a builder's labels."""
 
     rank: int  # of the kind: the lowest is taken
     key: str

@@ -1,4 +1,4 @@
-"""What computes the scores of a bundle: JAX, or another runtime on an exported model."""
+"""Runtimes that compute a bundle's scores: JAX, or another one on an exported model."""
 
 from functools import partial
 from typing import NamedTuple, Protocol

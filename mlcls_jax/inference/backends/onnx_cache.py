@@ -1,4 +1,4 @@
-"""What the CPU runtimes share: the ONNX file of a bundle, made once and kept; batches; threads."""
+"""Shared by the CPU runtimes: the cached ONNX file of a bundle, batches and threads."""
 
 import hashlib
 import logging

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Format(NamedTuple):
-    """How one kind of file is made, and run; dotted names, imported where they are used."""
+    """How one format is written and run, as dotted names that are imported on use."""
 
     file: str
     write: str  # (bundle, path): writes the file

@@ -1,0 +1,1 @@
+"""Networks from images to feature maps, one family per file."""

@@ -155,7 +155,7 @@ def pad_to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "
 
 
 def names(backbone: CLIPViT, origin: str) -> NameTable:
-    """Where each parameter is found in a file of paddle, timm, openai or huggingface.
+    """Map each parameter to its place in a file of paddle, timm, openai or huggingface.
 
     Paddle's `proj`, and the other towers' projection into the text space, have no use here.
     """

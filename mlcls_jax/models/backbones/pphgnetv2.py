@@ -292,7 +292,7 @@ class LightUnit(nnx.Module):
 
 
 def names(backbone: PPHGNetV2, origin: str) -> NameTable:
-    """Where each parameter and statistic is found in a file of `origin`: paddle or timm."""
+    """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
     config, is_paddle = backbone.config, origin == "paddle"
     scale = float(np.float32(1.0 - config.dropout)) if is_paddle else 1.0
     last_conv = "last_conv" if is_paddle else "head.last_conv.0"

@@ -148,7 +148,7 @@ class SqueezeExcite(nnx.Module):
 
 
 def names(backbone: PPLCNet, origin: str) -> NameTable:
-    """Where each parameter and statistic is found in a file of `origin`: paddle or timm."""
+    """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
     is_paddle = origin == "paddle"
     last_conv = "last_conv" if is_paddle else "conv_head"
     # timm's plain classifier has a bias there, and does not scale its features down.

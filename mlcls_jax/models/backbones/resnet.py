@@ -119,7 +119,7 @@ def _shortcut(
 
 
 def names(backbone: ResNet, origin: str) -> NameTable:
-    """Where each parameter and statistic is found in a file of `origin`: paddle or timm."""
+    """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
     is_paddle = origin == "paddle"
     units = [("stem", "stem.0.conv", "stem.0.bn") if is_paddle else ("stem", "conv1", "bn1")]
     blocks = [(s, j) for s, count in enumerate(backbone.config.blocks, 1) for j in range(count)]

@@ -68,7 +68,7 @@ def _download(url: str, digest: str) -> Path:
 
 
 def _kept(address: str, name: str) -> Path:
-    """Where the file of an address lies in the cache."""
+    """Return the cached file of a URL."""
     start = hashlib.sha256(address.encode()).hexdigest()[:12]
     return files.cache_folder("weights") / f"{start}-{name}"
 

@@ -20,7 +20,7 @@ MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it ta
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor."""
+    """Report on every tensor of a loaded file."""
 
     origin: str  # "paddle", "timm", …, or "mlcls_jax"
     loaded: tuple[str, ...]  # our paths
@@ -101,7 +101,7 @@ def fill(
 
 
 def count_classes(network: Network, arrays: Mapping[str, np.ndarray]) -> int | None:
-    """How many labels the classifier among the arrays tells apart; None: there is none.
+    """Return the number of labels of the classifier among the arrays; None without one.
 
     `network` is the architecture, with any number of labels.
     """

@@ -30,7 +30,7 @@ class RefusedError(Exception):
 
 
 class Global(NamedTuple):
-    """What an admitted name stands for in the file."""
+    """Meaning of an admitted name in the file."""
 
     name: str
     call: Callable[..., Any] | None  # None: it may be named, but not called

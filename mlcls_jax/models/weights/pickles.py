@@ -146,7 +146,7 @@ class _Array(StandIn):
         self._budget = budget
 
     def set_state(self, state: Any) -> None:
-        """(version, shape, dtype, whether columns come first, bytes)"""
+        """Take (version, shape, dtype, whether columns come first, bytes)."""
         _, shape, dtype, is_fortran, data = state
         self.fill(data, dtype, shape, is_contiguous=is_fortran is False)
 
@@ -170,10 +170,10 @@ class _Array(StandIn):
 
 
 def _arrays(budget: _Budget) -> dict[str, Callable[..., Any] | None]:
-    """What NumPy arrays are made of in a pickle."""
+    """Parts of a NumPy array in a pickle."""
 
     def encode(text: str, encoding: str) -> bytes:
-        """How protocol 2 writes bytes; any other codec is refused."""
+        """Decode bytes as protocol 2 writes them; refuse any other codec."""
         if encoding != "latin1":
             raise RefusedError("another codec than latin1")
         budget.take(len(text))
@@ -219,7 +219,7 @@ def _from_bfloat16(bits: np.ndarray) -> np.ndarray:
 
 
 def _count(shape: tuple[Any, ...]) -> int:
-    """How many numbers an array of this shape has."""
+    """Return the number of entries of an array of this shape."""
     if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
         raise ValueError("a shape that no array has")
     return math.prod(shape)

@@ -1,4 +1,4 @@
-"""What a job scores: images in an order that stays, read by range and never held as a whole.
+"""Input of a job: images in a fixed order, read by range and never held as a whole.
 
 A kind of input is one file and one line in `KINDS`.
 """

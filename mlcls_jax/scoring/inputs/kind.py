@@ -1,4 +1,4 @@
-"""What a kind of input is: how it is recognised, surveyed and read."""
+"""Contract of a kind of input: how it is recognised, surveyed and read."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Which part of the input is meant, where it has several; None: auto-detected."""
+    """Return the part of the input to read, if it has several; None: auto-detected."""
 
     image: str | None = None  # of Parquet: paths, encoded images, or {bytes, path}; of text: paths
     path: str | None = None  # of Parquet: names for the output
@@ -34,7 +34,7 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Survey:
-    """What a job's input was when it began."""
+    """State of a job's input when it began."""
 
     kind: str  # key of KINDS
     path: str  # as given, but UTF-8

@@ -20,7 +20,7 @@ class Primitive(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """An operation without parameters: one of JAX, or images, cast, expand, gelu, hard_swish …"""
+    """An operation without parameters: one of JAX, or images, cast, expand, gelu, …."""
 
     name: str
 

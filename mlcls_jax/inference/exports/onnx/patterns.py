@@ -1,4 +1,4 @@
-"""What JAX spells out in several operations and ONNX has as one."""
+"""Patterns of several JAX operations that are one operation in ONNX."""
 
 import math
 from dataclasses import replace
