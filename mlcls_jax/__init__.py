@@ -1,13 +1,17 @@
 """Multi-label image classification in JAX: PP-LCNet and friends under an ML-Decoder head."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors; at run time they are imported on use
+    from mlcls_jax.inference.api import create_model, create_pipeline
+    from mlcls_jax.models.registry import list_models
 
 __version__ = "0.1.0"
 __all__ = ["create_model", "create_pipeline", "list_models"]
 
 
 def __getattr__(name: str) -> Any:
-    """The public functions, imported when they are first asked for: a config file needs none."""
+    """Import a public function when it is first used: a configuration file needs none."""
     if name in ("create_model", "create_pipeline"):
         from mlcls_jax.inference import api
 
