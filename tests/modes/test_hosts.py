@@ -15,9 +15,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 ROOT = Path(__file__).parents[2]
-STEPS = 8  # of eight boards each
+STEPS = 16  # a signal takes effect some steps later, and must not meet the last one
 SMALL = (
-    "--config.data.epoch_size=64",
+    "--config.data.epoch_size=128",
     "--config.data.val_size=20",
     "--config.train.batch_size=8",
     "--config.train.epochs=1",
