@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+__all__ = ["LOSSES", "REDUCTIONS", "asymmetric_loss", "cross_entropy", "multilabel_loss"]
+
 REDUCTIONS = ("sum", "mean", "none")
 
 
