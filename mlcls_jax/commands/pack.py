@@ -86,7 +86,7 @@ def run(argv: list[str]) -> str:
 
 def open_sources(data: Data) -> tuple[dict[str, Source], Path]:
     """Return the splits of an MLClsDataset, with the test list if there is one, and its folder."""
-    root = find_root(Path(data.dir))
+    root = find_root(Path(data.folder))
     train, validation = open_data(data)
     sources = {"train": train, "validation": validation}
     if (root / TEST_LIST).exists():

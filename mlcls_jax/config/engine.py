@@ -49,8 +49,8 @@ def options(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Fiel
     """Return every option by its dotted name, such as `train.epochs`."""
     found = {}
     for f in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(f.type):
-            found |= options(f.type, f"{prefix}{f.name}.")
+        if section := _section(f):
+            found |= options(section, f"{prefix}{f.name}.")
         else:
             found[prefix + f.name] = f
     return found
@@ -173,11 +173,16 @@ def model_from_dict(values: dict[str, Any]) -> Model:
     return model
 
 
+def _section(f: dataclasses.Field) -> type | None:
+    """Return the class of a field that holds a section, None of one that holds an option."""
+    return f.type if isinstance(f.type, type) and dataclasses.is_dataclass(f.type) else None
+
+
 def _to_config_dict(kind: type) -> ConfigDict:
     values = ConfigDict()
     for f in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(f.type):
-            values[f.name] = _to_config_dict(f.type)
+        if section := _section(f):
+            values[f.name] = _to_config_dict(section)
         elif f.default is None:  # a plain None could not be overridden by a flag
             values[f.name] = config_dict.placeholder(base_type(f))
         else:
@@ -192,9 +197,10 @@ def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list
     for name, f in fields.items():
         if name not in values:
             continue
-        if dataclasses.is_dataclass(f.type) and isinstance(values[name], dict):
-            parsed[name] = _parse_section(f.type, values[name], f"{prefix}{name}.", faults)
-        elif dataclasses.is_dataclass(f.type):
+        section = _section(f)
+        if section and isinstance(values[name], dict):
+            parsed[name] = _parse_section(section, values[name], f"{prefix}{name}.", faults)
+        elif section:
             faults.append(unknown_key(prefix + name))
         else:
             value, fault = _parse_value(f, values[name])
@@ -225,7 +231,7 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
     elif not isinstance(value, base) or (isinstance(value, bool) and base is not bool):
         return value, f"must be {kind_text(f)}"
     if f.metadata["path"]:
-        value = paths.expand(value)
+        value = paths.expand(str(value))
         fault = paths.why_not_local(value)
         if fault and not (f.metadata["path"] == "any" and paths.is_url(value)):
             return value, fault

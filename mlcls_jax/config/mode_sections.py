@@ -110,7 +110,7 @@ class Convert:
         "COCO instances; CSV lists `path,label|label`; a folder per class; VOC XML",
     )
     dialect: Literal[
-        *("auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns")
+        "auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns"
     ] = option(
         "auto",
         "CSV: how labels are written: cat|dog; cat,dog; cat;dog; cat dog; ['cat', 'dog']; one label"

@@ -111,6 +111,12 @@ class Data:
     )
     prefetch: int = option(4, "batches read ahead; at least one per thread", min=1, max=1024)
 
+    @property
+    def folder(self) -> str:
+        """`dir` of a source that needs it: the config was refused without it."""
+        assert self.dir is not None
+        return self.dir
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train:

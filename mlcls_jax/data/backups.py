@@ -32,7 +32,8 @@ def replace_files(folder: Path, writers: Mapping[str, Writer | None]) -> dict[st
         for name, path in written.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", encoding="utf-8", newline="\n") as file:
-                writers[name](file)
+                if write := writers[name]:
+                    write(file)
         backups = {
             name: _free_backup(folder, name) if os.path.lexists(folder / name) else None
             for name in writers

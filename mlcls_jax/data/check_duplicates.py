@@ -82,7 +82,7 @@ def report_near_copies(
         if not is_alike(closer[i], closer[j]):
             continue
         told.add(i)
-        line, other = images.lines[i], images.lines[j]
+        line, other = int(images.lines[i]), int(images.lines[j])
         same_list = lines.list_number[line] == lines.list_number[other]
         image, twin = lines.image(line), lines.image(other)
         message = f"{image} looks like {twin} ({lines.place(other)})"

@@ -95,7 +95,8 @@ def _walk(folder: Path, leave_out: Callable[[str, Path], None]) -> Iterator[Path
             hint = "Check that the folder may be read."
             yield DataError(f"{path}: this folder cannot be read: {error.strerror}", hint)
             continue
-        waiting += [(path, *entry, is_linked or is_link) for *entry, is_link in reversed(inside)]
+        for name, is_folder, is_link in reversed(inside):
+            waiting.append((path, name, is_folder, is_linked or is_link))
 
 
 def _entries(folder: Path, leave_out: Callable[[str, Path], None]) -> list[tuple[str, bool, bool]]:

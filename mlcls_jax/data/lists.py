@@ -184,16 +184,16 @@ def _parse_row(number: int, content: bytes, num_classes: int, *, name: str) -> R
     except UnicodeDecodeError as error:
         return Finding("not_utf8", place, f"is not UTF-8: {error}")
     head, tab, _ = line.partition("\t")
-    image, fault = head.strip() if tab else "", None
+    image, fault = head.strip() if tab else "", list[str]()
     _, _, values = content.partition(b"\t")
     target = _parse_values(values, num_classes)
     if not image:
         image, *fault = _fault_of_line(line)
     elif target is None:
-        fault = _fault_of_values(values, num_classes)
+        fault = [*_fault_of_values(values, num_classes)]
     if _leaves_folder(image):
         return Finding("leaves_folder", place, f"{image!r} leaves the data set's folder")
-    if fault:
+    if target is None or fault:
         kind, message = fault
         return Finding(kind, place, message, image or None)
     return Row(number, image, target)

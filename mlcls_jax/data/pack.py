@@ -17,6 +17,7 @@ from mlcls_jax.data.images import decode_image
 from mlcls_jax.data.shards import (
     MANIFEST,
     Manifest,
+    PackOptions,
     Shard,
     encode_record,
     fault,
@@ -129,9 +130,7 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def _open_output(
-    output: Path, sources: Mapping[str, Source], options: dict[str, int | None]
-) -> Manifest:
+def _open_output(output: Path, sources: Mapping[str, Source], options: PackOptions) -> Manifest:
     """Return what there is of the data set in the folder, which is made if there is none."""
     begun = Manifest(
         labels=next(iter(sources.values())).labels,

@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import cast
 
 import cv2
 import grain
@@ -111,7 +112,7 @@ def train_batches(
 def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) -> list[int]:
     """Return the indices of the examples of step `step`, from 0, without reading them."""
     order = _order(source_size, seed, (step + 1) * batch_size)
-    return [order[i] for i in range(step * batch_size, (step + 1) * batch_size)]
+    return [cast(int, order[i]) for i in range(step * batch_size, (step + 1) * batch_size)]
 
 
 def eval_batches(
@@ -146,7 +147,7 @@ def _pick(
     index: int, *, examples: grain.MapDataset, rows: Sequence[int], batch_size: int
 ) -> Example:
     step, row = divmod(index, len(rows))
-    return examples[step * batch_size + rows[row]]
+    return cast(Example, examples[step * batch_size + rows[row]])
 
 
 def _for_evaluation(source: Source, index: int, size: tuple[int, int]) -> ImageAndTarget:
@@ -238,5 +239,7 @@ def _start_worker(*_: int) -> None:
 
 
 def _end_with_the_trainer() -> None:
-    multiprocessing.parent_process().join()
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    trainer.join()
     os._exit(1)

@@ -6,10 +6,11 @@ import os
 import re
 import stat
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mlcls_jax.data.images import FORMATS, decode_image, exif_orientation, jpeg_warning, lacks_end
 from mlcls_jax.data.limits import JPEG_KINDS, check_size
@@ -136,7 +137,7 @@ def _oddities(image: Image.Image) -> tuple[tuple[str, str], ...]:
     # Pillow would decode a PNG to look for EXIF data behind the pixels.
     if image.format != "PNG" or "exif" in image.info:
         orientation = exif_orientation(image)
-    is_wide = image.mode[0] in "IF" or _WIDE_RAWMODE.search(str((image.tile or [])[:1]))
+    is_wide = image.mode[0] in "IF" or _WIDE_RAWMODE.search(str(_tiles(image)[:1]))
     odd = {
         "cmyk": "CMYK" if image.mode == "CMYK" else "",
         "sixteen_bit": "more than 8 bits a channel" if is_wide else "",
@@ -146,6 +147,11 @@ def _oddities(image: Image.Image) -> tuple[tuple[str, str], ...]:
     }
     header = f"{image.format}, {image.width} x {image.height}, {image.mode}"
     return tuple((kind, f"{what} ({header})") for kind, what in odd.items() if what)
+
+
+def _tiles(image: Image.Image) -> list[Any]:
+    """Return where the pixels of an image that was read lie in its file."""
+    return getattr(image, "tile", None) or []
 
 
 def _count_frames(image: Image.Image) -> int:
@@ -159,14 +165,14 @@ def _ends_well(image: Image.Image, file: BinaryIO, num_bytes: int) -> bool:
     """Return whether the file surely holds all pixels; False where only decoding can tell."""
     if image.format == "WEBP":
         return True  # else Pillow had not opened it
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         for offsets, lengths in ((273, 279), (324, 325)):  # of strips, of tiles
             ends = zip(image.tag_v2.get(offsets, ()), image.tag_v2.get(lengths, ()), strict=False)
             if last := max(map(sum, ends), default=0):
                 return last <= num_bytes
         return False
     if image.format in ("BMP", "DIB"):
-        codec, _, start, arguments = image.tile[0]
+        codec, _, start, arguments = _tiles(image)[0]
         return codec == "raw" and num_bytes >= start + arguments[1] * image.height
     file.seek(max(0, num_bytes - 64))
     tail = file.read().rstrip(b"\0")

@@ -16,7 +16,7 @@ import json
 import struct
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -43,12 +43,19 @@ class Shard:
     left_out: list[str] = field(default_factory=list)  # why images could not be read
 
 
+class PackOptions(TypedDict):
+    """What `pack` was told."""
+
+    short_side: int | None
+    shard_size: int
+
+
 @dataclass
 class Manifest:
     """Content of `dataset.json`."""
 
     labels: tuple[str, ...]
-    options: dict[str, int | None]  # of `pack`: short_side, shard_size
+    options: PackOptions
     source_images: dict[str, int]  # split → images given to `pack`
     shards: dict[str, dict[str, Shard]]  # split → file → those finished
     complete: bool = False

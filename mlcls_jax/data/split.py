@@ -59,7 +59,7 @@ def split(data: Data, options: Split, *, seed: int) -> SplitResult:
     if options.test_percent:
         shares[TEST_LIST] = options.test_percent
     try:
-        root = find_root(Path(data.dir))
+        root = find_root(Path(data.folder))
         recover(root, {data.label_file, TEST_LIST, *shares})
         pool = _read_pool(root, list(shares), label_file=data.label_file, group=options.group)
         weights = np.bincount(pool.group)  # [groups]
@@ -133,7 +133,7 @@ def _compile(group: str | None) -> re.Pattern | None:
 
 def _match(pattern: re.Pattern | None, image: str) -> str | None:
     match = pattern.search(image) if pattern else None
-    return match[1 if pattern.groups else 0] if match else None
+    return match[1 if match.re.groups else 0] if match else None
 
 
 def _write(file: TextIO, *, root: Path, lists: Iterable[str], chosen: np.ndarray) -> None:

@@ -29,7 +29,8 @@ class Batch(TypedDict):
 class Source(Protocol):
     """Random access to labelled images; what a data set implements."""
 
-    labels: tuple[str, ...]
+    @property
+    def labels(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 

@@ -98,7 +98,7 @@ def check_dataset(config: schema.Config, workdir: Path) -> CheckResult:
     folder = workdir / FOLDER
     folder.mkdir(exist_ok=True)
     report = check(
-        config.data.dir,
+        config.data.folder,
         config.data,
         pixels=options.pixels,
         threads=options.threads,

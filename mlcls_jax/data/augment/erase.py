@@ -25,7 +25,7 @@ def cutout(image: np.ndarray, rng: np.random.Generator, *, length: int) -> np.nd
     height, width = image.shape[:2]
     y, x = rng.integers(0, (height, width)).tolist()
     half = length // 2
-    colour = rng.integers(0, 256, 3)
+    colour = rng.integers(0, 256, 3).tolist()
     return with_box(image, colour, start=(y - half, x - half), stop=(y + half + 1, x + half + 1))
 
 

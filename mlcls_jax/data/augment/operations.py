@@ -4,6 +4,7 @@ Each takes uint8 [H, W, 3] and a strength, and returns an array of the same shap
 only read. Equal to PaddleClas' pixels (`ppcls/data/preprocess/ops/randaugment.py`) bit for bit.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -70,7 +71,7 @@ def posterize(image: np.ndarray, bits: float) -> np.ndarray:
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
     """Invert the values from `threshold` on; 0 inverts them all."""
-    return np.array(ImageOps.solarize(Image.fromarray(image), threshold))
+    return np.array(ImageOps.solarize(Image.fromarray(image), math.ceil(threshold)))
 
 
 def autocontrast(image: np.ndarray, _: float) -> np.ndarray:

@@ -59,7 +59,7 @@ def convert(data: Data, options: Convert) -> Conversion:
       ConvertFailedError: the source is missing or malformed; lists every fault. All is as it was.
     """
     try:
-        root = _find_root(Path(data.dir), options)
+        root = _find_root(Path(data.folder), options)
         lists = {"test": TEST_LIST, "val": data.val_list, "train": data.train_list}
         recover(root, {data.label_file, *lists.values()})
         reading = CONVERTERS[options.source_type](root, root / data.label_file, options)

@@ -8,7 +8,7 @@ import contextlib
 import io
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pycocotools.coco import COCO
 from tqdm import tqdm
@@ -171,7 +171,7 @@ def _rows(
         if (path := places.listed(image["file_name"], left_out)) is None:
             continue
         positives = set()
-        for annotation in coco.imgToAnns.get(key, ()):
+        for annotation in cast(list[dict[str, Any]], coco.imgToAnns.get(key, ())):
             place = f"{name}: annotation {annotation['id']}"
             if reason := _why_not(annotation, place, options):
                 left_out.setdefault(reason, []).append(place)
@@ -196,7 +196,7 @@ def _area(annotation: dict[str, Any], place: str) -> float:
         return box[2] * box[3]
     if area is None and not box:
         return 0
-    if not _is(int | float, area):
+    if not isinstance(area, int | float) or isinstance(area, bool):
         raise ConvertFailedError(
             f"{place}: neither bbox {shorten(repr(box))} nor area {shorten(repr(area))} is made of"
             " numbers"

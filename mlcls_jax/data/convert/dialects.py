@@ -85,7 +85,7 @@ def read_table(path: Path) -> Table:
     return Table(path, delimiter, rows)
 
 
-def _reader(text: str, delimiter: str) -> Iterable[list[str]]:
+def _reader(text: str, delimiter: str):  # a reader, whose class has no public name
     lines = io.StringIO(text, newline="")
     return csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=True)
 
@@ -129,7 +129,8 @@ def has_header(table: Table, has_image: Callable[[str], bool]) -> bool:
 def flags(cells: Sequence[str]) -> list[bool] | None:
     """Return what cells of 0 and 1 say; None if one is something else."""
     values = [_FLAGS.get(cell.strip().lower()) for cell in cells]
-    return None if None in values else values
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else None
 
 
 def has_columns(lines: Collection[Line]) -> bool:

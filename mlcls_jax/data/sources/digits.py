@@ -4,6 +4,8 @@ Needs no download: scikit-learn carries 1,797 real digits of 8 × 8 pixels. Ever
 on the fly from its number; training and validation boards use different digits.
 """
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -68,7 +70,7 @@ def open_split(config: Data, split: Split) -> DigitBoards:
     """Training or validation boards; they use different digits."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()  # a Bunch, which its stub takes for a pair
     is_validation = np.arange(len(data.target)) % VALIDATION_SHARE == 0
     chosen = ~is_validation if split == "train" else is_validation
     length, salt = (TRAIN_BOARDS, 1) if split == "train" else (config.val_size, 2)

@@ -69,7 +69,7 @@ def open_split(config: Data, split: Split) -> MLClsList:
     Raises:
       DataError: a file is missing, or lines are malformed; lists every fault with file and line.
     """
-    root = find_root(Path(config.dir))
+    root = find_root(Path(config.folder))
     label_file = root / config.label_file
     names, findings = read_labels(label_file, name=str(label_file))
     raise_findings([finding for finding in findings if is_error(finding)])

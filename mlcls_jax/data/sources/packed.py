@@ -97,10 +97,10 @@ def open_split(config: Data, split: Split) -> PackedSplit:
         not of their size; names each of them.
     """
     name = config.train_split if split == "train" else config.val_split
-    if "://" in config.dir:
-        folder, manifest = _fetch(config.dir.rstrip("/"), name)
+    if "://" in config.folder:
+        folder, manifest = _fetch(config.folder.rstrip("/"), name)
     else:
-        folder = Path(config.dir)
+        folder = Path(config.folder)
         manifest = read_manifest(folder)
         _require_split(manifest, name, str(folder / MANIFEST))
         faults = (size_fault(folder, shard) for shard in manifest.shards[name].values())

@@ -1,6 +1,7 @@
 """Data sets with exactly one label an image, as model.task=single needs them."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class SingleLabel:
     @property
     def targets(self) -> np.ndarray:
         """[N, K], if the source offers them."""
-        return self.source.targets
+        return cast(Any, self.source).targets
 
     def fingerprint(self) -> dict[str, str]:
         """That of the source."""

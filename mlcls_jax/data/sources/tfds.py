@@ -89,7 +89,7 @@ def open_split(config: Data, split: Split) -> TfdsSplit:
         import tensorflow_datasets as tfds
     folder = _find(config)
     try:
-        builder = tfds.builder_from_directory(folder)
+        builder: Any = tfds.builder_from_directory(folder)  # its decorators hide signatures
     except Exception as error:
         raise DataError(f"{folder}: cannot be read: {error}", _prepare(config)) from error
     features = builder.info.features
@@ -116,6 +116,7 @@ def open_split(config: Data, split: Split) -> TfdsSplit:
 
 def _find(config: Data) -> Path:
     """Return the folder of the newest version, where TFDS keeps it: name/configuration/version."""
+    assert config.tfds is not None  # the config was refused without it
     root = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     asked = Path(root).expanduser() / config.tfds.replace(":", "/")
     if (asked / "features.json").is_file():
@@ -182,16 +183,17 @@ def _label_features(features: Mapping[str, Any]) -> Iterator[_Labels]:
             yield _labels(2, key, feature.names, _of_classes)
         elif isinstance(feature, kinds.FeaturesDict) and all(map(_is_flag, feature.values())):
             yield _labels(3, key, sorted(feature.keys()), _of_flags)
-        elif "label" in key and isinstance(feature, kinds.Tensor) and _is_vector(feature):
-            yield _labels(3, key, map(str, range(feature.shape[0])), _of_values)
+        elif "label" in key and isinstance(feature, kinds.Tensor) and (size := _length(feature)):
+            yield _labels(3, key, map(str, range(size)), _of_values)
 
 
 def _is_flag(feature: Any) -> bool:
     return feature.shape == () and feature.np_dtype == np.bool_
 
 
-def _is_vector(feature: Any) -> bool:
-    return len(feature.shape) == 1 and bool(feature.shape[0]) and feature.np_dtype != np.object_
+def _length(feature: Any) -> int | None:
+    """Return the length of a vector of numbers; None or 0 of anything else."""
+    return feature.shape[0] if len(feature.shape) == 1 and feature.np_dtype != np.object_ else None
 
 
 def _labels(rank: int, key: str, names: Iterable[str], target: _Target) -> _Labels:
@@ -215,7 +217,7 @@ def _of_classes(example: Example, key: str, names: Sequence[str]) -> np.ndarray:
 
 
 def _of_flags(example: Example, key: str, names: Sequence[str]) -> np.ndarray:
-    return np.float32([example[key][name] for name in names])
+    return np.array([example[key][name] for name in names], np.float32)
 
 
 def _of_values(example: Example, key: str, names: Sequence[str]) -> np.ndarray:
