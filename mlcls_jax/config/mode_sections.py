@@ -7,7 +7,8 @@ from mlcls_jax.config.field import option
 
 Backend = Literal["jax", "onnxruntime", "openvino", "auto"]
 Precision = Literal["float32", "bfloat16", "int8"]
-EXPORT_FORMATS = ("stablehlo", "onnx", "litert")
+# Each is the name of a module in mlcls_jax/inference/exports.
+EXPORT_FORMATS = ("stablehlo", "onnx", "openvino", "triton", "litert")
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -88,7 +89,7 @@ class Export:
         None, "bundle to export; None: best_model in the workdir", path="local"
     )
     formats: tuple[str, ...] = option(
-        ("stablehlo", "onnx"), "some of stablehlo, onnx, litert; the bundle is always there"
+        ("stablehlo", "onnx"), f"some of {', '.join(EXPORT_FORMATS)}; the bundle is always there"
     )
     output: str | None = option(
         None, "folder for the files; None: export in the workdir", path="local"

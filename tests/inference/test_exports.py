@@ -8,7 +8,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    json_format,
+    message_factory,
+    text_format,
+)
 
 from mlcls_jax.commands import export as command
 from mlcls_jax.config import Config, Export
@@ -48,8 +56,10 @@ def export_all(folder, output, formats):
     exported = exports.export(folder, output, formats)
     assert [*exported] == formats
     for name, file in exported.items():
-        assert file.path == output / exports.EXPORTS[name].file
-        assert file.bytes == file.path.stat().st_size
+        place = exports.find_format(name).place.format(model="PP-LCNet_x0_25_ML")
+        assert file.path == output / place
+        found = [path for path in (file.path, *file.path.rglob("*")) if path.is_file()]
+        assert file.bytes == sum(path.stat().st_size for path in found) > 0
         assert 0 <= file.largest_difference < 1e-4
 
 
@@ -83,6 +93,96 @@ def test_the_code_of_the_docs_gives_the_scores_of_jax(runtime, output, wanted, m
     run_block_of_the_docs(runtime, wanted)
 
 
+# The fields in use of protobuf/model_config.proto of github.com/triton-inference-server/common: a
+# type of protobuf's, a message here, or a list of one where it is repeated.
+TRITON = {
+    "ModelConfig": {
+        **{"name": "string", "backend": "string", "max_batch_size": "int32"},
+        **{"input": ["ModelInput"], "output": ["ModelOutput"]},
+        **{"dynamic_batching": "ModelDynamicBatching", "version_policy": "ModelVersionPolicy"},
+    },
+    "ModelInput": {"name": "string", "data_type": "DataType", "dims": ["int64"]},
+    "ModelOutput": {
+        **{"name": "string", "data_type": "DataType", "dims": ["int64"]},
+        "label_filename": "string",
+    },
+    "ModelDynamicBatching": {"preferred_batch_size": ["int32"]},
+    "ModelVersionPolicy": {"latest": "Latest"},
+    "Latest": {"num_versions": "uint32"},
+}
+
+
+def read_triton_config(path):
+    """Parse as Triton does, strictly, and return plain dicts."""
+    file = descriptor_pb2.FileDescriptorProto(name="model_config.proto", syntax="proto3")
+    types = file.enum_type.add(name="DataType")
+    for name, number in {"TYPE_INVALID": 0, "TYPE_UINT8": 2, "TYPE_FP32": 11}.items():
+        types.value.add(name=name, number=number)
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for message, fields in TRITON.items():
+        made = file.message_type.add(name=message)
+        for number, (name, kind) in enumerate(fields.items(), 1):
+            repeated, (kind,) = isinstance(kind, list), kind if isinstance(kind, list) else [kind]
+            field = made.field.add(name=name, number=number, label=3 if repeated else 1)
+            if kind in TRITON or kind == "DataType":
+                field.type_name = kind
+                field.type = kinds.TYPE_ENUM if kind == "DataType" else kinds.TYPE_MESSAGE
+            else:
+                field.type = getattr(kinds, f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("ModelConfig"))
+    return json_format.MessageToDict(
+        text_format.Parse(path.read_text(), kind()), preserving_proto_field_name=True
+    )
+
+
+def test_a_model_for_triton_is_described_as_its_onnx_file_is(folder, wanted, tmp_path):
+    export_all(folder, tmp_path, ["triton"])
+    model = tmp_path / "triton" / "PP-LCNet_x0_25_ML"
+    assert read_triton_config(model / "config.pbtxt") == {
+        "name": model.name,
+        "backend": "onnxruntime",
+        "max_batch_size": 16,
+        "input": [{"name": "images", "data_type": "TYPE_UINT8", "dims": ["32", "48", "3"]}],
+        "output": [
+            {
+                **{"name": "scores", "data_type": "TYPE_FP32", "dims": ["5"]},
+                "label_filename": "labels.txt",
+            }
+        ],
+        "dynamic_batching": {},
+        "version_policy": {"latest": {"num_versions": 1}},
+    }
+    labels = (model / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert labels == [*read_bundle(folder).labels]
+    session = onnxruntime.InferenceSession(model / "1" / "model.onnx")
+    (images,), (scores,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [32, 48, 3])
+    assert (scores.name, scores.type, scores.shape[1:]) == ("scores", "tensor(float)", [5])
+    found = session.run(["scores"], {"images": sample_images((32, 48))})[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_a_label_of_two_lines_is_refused_for_triton(folder, tmp_path):
+    bundle = replace(read_bundle(folder), labels=("a\nb", *"cdef"))
+    with pytest.raises(UserError, match=r"the label 'a\\nb' has a line break"):
+        exports.find_format("triton").write(bundle, tmp_path)
+
+
+@pytest.mark.slow
+def test_openvino_files_give_the_scores_of_jax_and_name_the_labels(folder, wanted, tmp_path):
+    openvino = need("openvino")
+    export_all(folder, tmp_path / "export", ["openvino"])
+    files = tmp_path / "export" / "openvino"
+    assert {path.name for path in files.iterdir()} == {"model.xml", "model.bin"}
+    model = openvino.Core().read_model(files / "model.xml")
+    labels = json.loads(model.get_rt_info(["mlcls_jax", "labels"]).astype(str))
+    assert labels == [*read_bundle(folder).labels]
+    run = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(run([sample_images((32, 48))])[0], wanted, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_litert_gives_the_scores_of_jax(folder, wanted, tmp_path, monkeypatch):
     need("tensorflow")
@@ -93,7 +193,7 @@ def test_litert_gives_the_scores_of_jax(folder, wanted, tmp_path, monkeypatch):
 
 def run_block_of_the_docs(runtime, wanted):
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     (block,) = (
         block for block in blocks if f"import {runtime}\n" in block or f"from {runtime}." in block
     )
@@ -115,8 +215,7 @@ def write_wrong(bundle, path):
 
 
 def test_a_file_with_other_scores_is_not_kept(folder, tmp_path, monkeypatch):
-    wrong = exports.EXPORTS["stablehlo"]._replace(write=f"{__name__}.write_wrong")
-    monkeypatch.setitem(exports.EXPORTS, "stablehlo", wrong)
+    monkeypatch.setattr(stablehlo, "FORMAT", stablehlo.FORMAT._replace(write=write_wrong))
     (tmp_path / "model.stablehlo").write_bytes(b"earlier")
     with pytest.raises(UserError, match=r"differ from those of JAX by 0\.00\d+, more than 0\.0001"):
         exports.export(folder, tmp_path, ["stablehlo"])

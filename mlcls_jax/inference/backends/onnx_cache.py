@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from mlcls_jax import __version__, files, lazy
 from mlcls_jax.inference.bundle import Bundle
-from mlcls_jax.inference.exports import EXPORTS, reference_scores, write_checked
+from mlcls_jax.inference.exports import find_format, reference_scores, write_checked
 from mlcls_jax.inference.exports.verify import sample_images
 from mlcls_jax.models.network import flatten
 
@@ -37,7 +37,7 @@ def onnx_file(bundle: Bundle, precision: str) -> Path:
         log.info("Making %s, once.", path)
         folder.mkdir(parents=True, exist_ok=True)
         images = sample_images(bundle.image_size)
-        write_checked(EXPORTS["onnx"], bundle, path, images, reference_scores(bundle, images))
+        write_checked(find_format("onnx"), bundle, path, images, reference_scores(bundle, images))
     if precision == "float32":
         return path
     if not quantized.exists():

@@ -2,6 +2,9 @@
 
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -29,22 +32,8 @@ class OpenVino:
     replicas = 1
 
     def __init__(self, bundle: Bundle, *, batch_size: int, precision: str = "float32") -> None:
-        # Else it reports to its makers without asking, from a fork, which may hang JAX's threads.
-        sys.modules.setdefault("openvino_telemetry", None)
-        with lazy.optional("the backend openvino needs OpenVINO", extra="openvino"):
-            import openvino
-        core = openvino.Core()
-        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bfloat16" and "BF16" not in able:
-            raise InputError("OpenVINO: this processor has no bfloat16", "The backend jax can.")
         path = onnx_file(bundle, "int8" if precision == "int8" else "float32")
-        settings = {
-            "INFERENCE_NUM_THREADS": thread_count(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-        }
-        self._model = core.compile_model(path, "CPU", settings)
-        self._requests = threading.local()  # one per thread
+        self._run = compile_model(path, precision)
         self._batch_size = batch_size
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
@@ -54,7 +43,42 @@ class OpenVino:
     def warm_up(self) -> None:
         """Do nothing: the model is compiled when it is opened, for any number of images."""
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
-        if not hasattr(self._requests, "own"):
-            self._requests.own = self._model.create_infer_request()
-        return self._requests.own.infer([images])[0].copy()
+
+def compile_model(path: Path, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Compile an ONNX or IR file for the CPU, as a function that several threads may call.
+
+    Raises:
+      InputError: the processor has no bfloat16.
+      UserError: OpenVINO is not installed.
+    """
+    core = import_openvino().Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bfloat16" and "BF16" not in able:
+        raise InputError("OpenVINO: this processor has no bfloat16", "The backend jax can.")
+    settings = {
+        "INFERENCE_NUM_THREADS": thread_count(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+    }
+    model = core.compile_model(path, "CPU", settings)
+    requests = threading.local()  # one per thread
+
+    def run(images: np.ndarray) -> np.ndarray:
+        if not hasattr(requests, "own"):
+            requests.own = model.create_infer_request()
+        return requests.own.infer([images])[0].copy()
+
+    return run
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    # Else it reports to its makers without asking, from a fork, which may hang JAX's threads.
+    sys.modules.setdefault("openvino_telemetry", None)
+    with lazy.optional("OpenVINO is not installed", extra="openvino"):
+        import openvino
+    return openvino

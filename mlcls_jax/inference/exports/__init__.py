@@ -1,4 +1,4 @@
-"""A bundle as a file for another runtime, checked by that runtime before it is kept."""
+"""A bundle as a file or folder for another runtime, checked by that runtime before it is kept."""
 
 import logging
 from collections.abc import Sequence
@@ -10,45 +10,18 @@ import jax
 import numpy as np
 
 from mlcls_jax import files, lazy
+from mlcls_jax.config import EXPORT_FORMATS
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.bundle import Bundle, copy_bundle, read_bundle
+from mlcls_jax.inference.exports.format import Format
 from mlcls_jax.inference.exports.verify import check_scores, read_images
 from mlcls_jax.inference.precision import in_dtype
 
 log = logging.getLogger(__name__)
 
 
-class Format(NamedTuple):
-    """How one format is written and run, as dotted names that are imported on use."""
-
-    file: str
-    write: str  # (bundle, path): writes the file
-    load: str  # (path) → function of uint8 images [n, H, W, 3] that gives scores [n, K]
-    describe: str | None = None  # (path) → what stands in the JSON beside the file
-
-
-EXPORTS = {
-    "stablehlo": Format(
-        "model.stablehlo",
-        "mlcls_jax.inference.exports.stablehlo.write",
-        "mlcls_jax.inference.exports.stablehlo.load",
-        "mlcls_jax.inference.exports.stablehlo.describe",
-    ),
-    "onnx": Format(
-        "model.onnx",
-        "mlcls_jax.inference.exports.onnx.export_onnx",
-        "mlcls_jax.inference.backends.onnxruntime.load",
-    ),
-    "litert": Format(
-        "model.tflite",
-        "mlcls_jax.inference.exports.litert.write",
-        "mlcls_jax.inference.exports.litert.load",
-    ),
-}
-
-
 class Exported(NamedTuple):
-    """A file that was written and checked."""
+    """A file or folder that was written and checked."""
 
     path: Path
     bytes: int
@@ -69,7 +42,7 @@ def export(
     Args:
       bundle_folder: with inference.json and weights.safetensors.
       output: made if need be.
-      formats: keys of `EXPORTS`.
+      formats: some of `EXPORT_FORMATS`.
       images: an image or a folder of images, which the scores are compared on; None: parts of two
         photographs.
 
@@ -78,8 +51,8 @@ def export(
       WeightsError: the bundle cannot be read.
       UserError: a runtime is not installed, or its scores are not those of JAX.
     """
-    if unknown := [name for name in formats if name not in EXPORTS]:
-        known = ", ".join(EXPORTS)
+    if unknown := [name for name in formats if name not in EXPORT_FORMATS]:
+        known = ", ".join(EXPORT_FORMATS)
         raise InputError(f"{', '.join(unknown)}: there is no such format", f"There are: {known}.")
     bundle = read_bundle(bundle_folder)
     shown = read_images(images, bundle.image_size)  # uint8 [n, H, W, 3]
@@ -87,17 +60,23 @@ def export(
     copy_bundle(bundle, bundle_folder, output / "bundle")
     exported = {}
     for name in formats:
-        kind = EXPORTS[name]
-        path = output / kind.file
+        kind = find_format(name)
+        path = output / kind.place.format(model=bundle.model.network.config.name)
         difference = write_checked(kind, bundle, path, shown, wanted)
         if kind.describe:
-            files.write_json(path.with_name(f"{path.name}.json"), lazy.load(kind.describe)(path))
-        exported[name] = Exported(path, path.stat().st_size, difference)
+            files.write_json(path.with_name(f"{path.name}.json"), kind.describe(path))
+        size = sum(one.stat().st_size for one in (path, *path.rglob("*")) if one.is_file())
+        exported[name] = Exported(path, size, difference)
         log.info(
             "%s: %.1f MB; scores as JAX's but for %.1g, on %d images.",
-            *(path, path.stat().st_size / 1e6, difference, len(shown)),
+            *(path, size / 1e6, difference, len(shown)),
         )
     return exported
+
+
+def find_format(name: str) -> Format:
+    """Return the format of this name: `FORMAT` of the module that is named like it."""
+    return lazy.load(f"{__name__}.{name}.FORMAT")
 
 
 def write_checked(
@@ -107,11 +86,20 @@ def write_checked(
 
     Returns the largest difference.
     """
-    with files.replacing(path) as temporary:
-        lazy.load(kind.write)(in_dtype(bundle, "float32"), temporary)
-        found = lazy.load(kind.load)(temporary)(images)
+    differences = []
+
+    def fill(temporary: Path) -> None:
+        kind.write(in_dtype(bundle, "float32"), temporary)
+        found = kind.load(temporary)(images)
         exact = partial(exact_scores, bundle, images)
-        return check_scores(wanted, found, what=str(path), exact=exact)
+        differences.append(check_scores(wanted, found, what=str(path), exact=exact))
+
+    if kind.is_folder:
+        files.replace_folder(path, fill)
+    else:
+        with files.replacing(path) as temporary:
+            fill(temporary)
+    return differences[0]
 
 
 def reference_scores(bundle: Bundle, images: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from jax.extend import core
 from mlcls_jax import jaxprs, lazy
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.exports.format import Format
 
 
 def write(bundle: Bundle, path: Path) -> None:
@@ -65,6 +66,9 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     interpreter = Interpreter(model_path=str(path))
     run = interpreter.get_signature_runner()
     return lambda images: np.concatenate([run(images=image[None])["scores"] for image in images])
+
+
+FORMAT = Format("model.tflite", write=write, load=load)
 
 
 def _export(bundle: Bundle) -> export.Exported:

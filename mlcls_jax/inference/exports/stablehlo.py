@@ -14,6 +14,7 @@ import numpy as np
 from jax import export
 
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.exports.format import Format
 from mlcls_jax.models.kernels import PORTABLE
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -52,3 +53,6 @@ def describe(path: Path) -> dict[str, Any]:
         "jax": jax.__version__,
         "readable_by": f"jax {jax.__version__}, and releases of the six months after it",
     }
+
+
+FORMAT = Format("model.stablehlo", write=write, load=load, describe=describe)

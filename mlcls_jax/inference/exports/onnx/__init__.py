@@ -12,7 +12,9 @@ from jaxtyping import Array
 
 from mlcls_jax import __version__, files, lazy
 from mlcls_jax.errors import ExportError
+from mlcls_jax.inference.backends.onnxruntime import load
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.exports.format import Format
 from mlcls_jax.inference.exports.onnx.ops import BATCH
 from mlcls_jax.inference.exports.onnx.rules import RULES, simplify
 from mlcls_jax.inference.exports.onnx.trace import trace
@@ -47,17 +49,25 @@ def export_onnx(bundle: Bundle, path: Path) -> Path:
         lambda images: bundle.probabilities(network.apply(variables, images).logits),
         bundle.image_size,
     )
-    facts = {
+    for name, fact in facts(bundle).items():
+        model.metadata_props.add(key=name, value=fact)
+    files.write_bytes(path, model.SerializeToString())
+    return path
+
+
+FORMAT = Format("model.onnx", write=export_onnx, load=load)
+
+
+def facts(bundle: Bundle) -> dict[str, str]:
+    """Return what is put into a file besides the network, each as JSON."""
+    values = {
         "labels": bundle.labels,
         "threshold": bundle.threshold,
         "temperature": bundle.temperature,
         "image_size": bundle.image_size,
         "mlcls_jax": __version__,
     }
-    for name, fact in facts.items():
-        model.metadata_props.add(key=name, value=json.dumps(fact, ensure_ascii=False))
-    files.write_bytes(path, model.SerializeToString())
-    return path
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
 def convert(scores: Callable[[Array], Array], image_size: tuple[int, int]) -> "ModelProto":
