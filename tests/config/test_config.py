@@ -294,7 +294,7 @@ def test_options_without_a_default_take_a_value_of_their_type_and_none_again():
         ),
         (
             {"export.formats": ["onx", "onnx"]},
-            "export.formats has onx: must be some of stablehlo, onnx, litert",
+            "export.formats has onx: must be some of stablehlo, onnx, openvino, triton, litert",
         ),
         ({"train.accumulate": 3}, "train.accumulate=3: must divide train.batch_size=64"),
         ({"parallel.fsdp": -1}, "parallel: {'data': -1, 'fsdp': -1, 'tensor': 1}: one of them"),
