@@ -17,6 +17,7 @@ LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 SAME_NAMES = {
     "export": "the verb's arguments, the mode, and weights under the names of others",
+    "openvino": "the runtime, and the export to it",
     "pack": "the verb's arguments, and the work",
     "predict": "the verb's arguments, and the mode",
     "thresholds": "the mode, and the arithmetic",
