@@ -13,7 +13,6 @@ from pathlib import Path
 import flax
 import jax
 
-from mlcls_jax.commands.plan import number
 from mlcls_jax.config import Model
 from mlcls_jax.planning.chips import CHIPS
 from mlcls_jax.planning.costs import (
@@ -25,6 +24,7 @@ from mlcls_jax.planning.costs import (
     exchange,
     predict,
 )
+from mlcls_jax.planning.tables import number
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 MODELS = (

@@ -1,111 +1,282 @@
 """`mlcls plan --model NAME --chips N --kind v5e`: expected time and memory of a training step."""
 
+import json
 import math
 import platform
-from dataclasses import dataclass
-from typing import Literal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 
+from mlcls_jax import command_line, usage
 from mlcls_jax import config as schema
-from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
-from mlcls_jax.errors import ConfigError
-from mlcls_jax.planning.chips import CHIPS, Chip, find_chip
-from mlcls_jax.planning.compile_report import Report, compile_step
-from mlcls_jax.planning.costs import (
-    LATENCY,
-    LINK_SHARE,
-    MEMORY_SHARE,
-    MFU,
-    PASSES,
-    Counts,
-    Layout,
-    Prediction,
-    bytes_of,
-    bytes_per_chip,
-    count,
-    exchange,
-    predict,
-    resolve,
-)
+from mlcls_jax.errors import ConfigError, install_hint
+from mlcls_jax.planning import tables, topologies
+from mlcls_jax.planning.chips import CHIPS, Chip, name_of
+from mlcls_jax.planning.compile_report import Refusal, Report, compile_step
+from mlcls_jax.planning.costs import MFU, Counts, Layout, Prediction, count, predict, resolve
+from mlcls_jax.planning.search import largest
 
-MAX_COMPILED = 8  # devices; programs for more are slow to compile
-Row = tuple[str, str, str, str]  # what, value, unit, source
+MAX_COMPILED = 8  # virtual CPUs; programs for more are slow to compile
+TPU_IMAGES = 128  # a chip: with fewer, arrays are padded to the 128 lanes; see docs/scaling.md
+IMAGES = 32  # a chip of any other kind
+HOW_LONG = {"tpu": "1 to 10 minutes", "gpu": "half a minute to 5 minutes"}  # a compilation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """The arguments; those that are None are the configuration's if there is one."""
 
-    model: str = option(REQUIRED, "as in `mlcls models`")
+    model: str | None = option(None, "as in `mlcls models`")
     chips: int = option(REQUIRED, "how many", min=1)
     kind: str = option(REQUIRED, f"of chip: {', '.join(CHIPS)}")
-    batch: int | None = option(None, "images per step; None: 32 per chip", min=1)
-    size: int = option(448, "side of the images", min=1)
-    classes: int = option(80, "number of labels", min=1)
-    dtype: Literal["bfloat16", "float32"] = option("bfloat16", "compute type")
+    batch: int | None = option(
+        None, f"images per step; None: {TPU_IMAGES} per TPU chip, {IMAGES} per GPU", min=1
+    )
+    size: int | None = option(None, "side of the images; None: 448", min=1)
+    classes: int | None = option(None, "number of labels; None: 80", min=1)
+    dtype: Literal["bfloat16", "float32"] | None = option(None, "compute type; None: bfloat16")
     mfu: float = option(MFU, "share of the peak that is reached", min=0.001, max=1)
-    compile: bool = option(True, "check against the compiled program, which takes a minute or more")
+    compile: bool = option(
+        True,
+        "ask the chip's own compiler, where libtpu or JAX's CUDA plugin is installed, which takes"
+        " minutes; else check against a program for CPUs",
+    )
+    find_batch: bool = option(
+        False, "compile several times, to find the largest batch that fits by bisection"
+    )
+    must_fit: bool = option(False, "fail if the batch does not fit")
+    json: bool = option(False, "print the numbers as JSON")
+    program: str | None = option(None, "file for the compiled program (HLO)", path="local")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be planned."""
+
+    model: schema.Model
+    train: schema.Train
+    kind: str
+    layout: Layout
+    batch: int  # over all chips
+    counts: Counts
+    mfu: float
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.kind]
+
+    @property
+    def replicas(self) -> int:
+        """Devices that share the images of a batch."""
+        return self.layout.data * self.layout.fsdp
+
+    @property
+    def prediction(self) -> Prediction:
+        return predict(self.counts, self.chip, self.layout, self.batch, mfu=self.mfu)
 
 
 def run(argv: list[str]) -> str:
-    """Return the prediction for the arguments, as a table.
+    """Return the prediction for the arguments, as a table or as JSON.
 
     Raises:
-      ConfigError: no such model or chip, or the layout or batch does not fit the chips.
+      ConfigError: no such model or chip, or the layout or batch does not fit the chips; or
+        `--must_fit`, and it does not.
+      FlagError: the configuration that is to be planned does not parse.
       SystemExit: the arguments are wrong, or ask for help.
     """
     parser = usage.parser(
         "plan",
-        "Predict time and memory of a training step on chips that are not here.",
+        "Predict time and memory of a training step on chips that are not here."
+        " --config=FILE and --config.KEY=VALUE plan the run of a configuration.",
         "plan --model PP-LCNet_x1_0_ML --chips 8 --kind v5e",
     )
     add_arguments(parser, Arguments)
     add_arguments(parser, schema.Parallel)
-    parsed = parser.parse_args(argv)
+    flags, rest = _split(argv)
+    config = _configuration(flags) if flags else None
+    if config:
+        parser.set_defaults(**vars(config.parallel))
+    parsed = parser.parse_args(rest)
     args = from_arguments(Arguments, parsed)
-    chip = find_chip(args.kind)
-    layout = resolve(from_arguments(schema.Parallel, parsed), args.chips)
+    if args.model is None and config is None:
+        parser.error("--model or --config is needed")
+    jax.config.update("jax_platforms", "cpu")  # shapes need no accelerator
+    plan = _plan(args, from_arguments(schema.Parallel, parsed), config)
+    compiler = topologies.COMPILERS[plan.chip.platform]
+    is_real = args.compile and topologies.is_installed(compiler)
+    if args.find_batch:
+        if not is_real:
+            raise ConfigError(
+                f"--find_batch needs the compiler for {plan.kind}, and --compile",
+                install_hint(compiler.extra),
+            )
+        plan, report = _find_batch(plan, args.program)
+    else:
+        report = _compile(plan, args.program) if is_real else None
+    fits = _fits(plan, report)
+    if args.json:
+        text = json.dumps(_numbers(plan, report, fits), indent=2)
+    else:
+        parts = [_predicted(plan), [""]]
+        if report is not None:
+            parts.append(tables.compiled(plan.kind, plan.layout, report))
+        elif args.compile:
+            parts.append(_checked(plan))
+        text = "\n".join(line for part in parts for line in part).rstrip()
+    if args.must_fit and not fits:
+        raise ConfigError(f"{text}\n\n{plan.batch} images per step do not fit", "Try --batch.")
+    return text
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Return the flags of a run among the arguments, and the others."""
+    file, rest = command_line.take(argv, "config")
+    _, rest = command_line.take(rest, "workdir")
+    flags = [argument for argument in rest if argument.startswith(("--config.", "--noconfig."))]
+    others = [argument for argument in rest if argument not in flags]
+    return ([f"--config={file}"] if file else []) + flags, others
+
+
+def _configuration(flags: list[str]) -> schema.Config:
+    command_line.parse([sys.argv[0], *flags], workdir=False)
+    return schema.parse(command_line.CONFIG.value)
+
+
+def _plan(args: Arguments, parallel: schema.Parallel, config: schema.Config | None) -> Plan:
+    kind = name_of(args.kind)
+    layout = resolve(parallel, args.chips * CHIPS[kind].devices)
     replicas = layout.data * layout.fsdp
-    batch = args.batch or 32 * replicas
+    given: dict[str, Any] = {}
+    given |= {"name": args.model} if args.model else {}
+    given |= {"image_size": (args.size, args.size)} if args.size else {}
+    given |= {"dtype": args.dtype} if args.dtype else {}
+    if config is None:
+        default = schema.Model(image_size=(448, 448), dtype="bfloat16")
+    else:
+        default = config.model
+    classes = args.classes or default.num_classes or 80
+    images = TPU_IMAGES if CHIPS[kind].platform == "tpu" else IMAGES
+    batch = args.batch or (config.train.batch_size if config else images * replicas)
     if batch % replicas:
         raise ConfigError(
             f"--batch={batch}: must be a multiple of the {replicas} chips that share it",
             f"{max(1, round(batch / replicas)) * replicas} for instance.",
         )
-    model = schema.Model(
-        name=args.model,
-        num_classes=args.classes,
-        image_size=(args.size, args.size),
-        dtype=args.dtype,
+    model = replace(default, num_classes=classes, **given)
+    train = config.train if config else schema.Train()
+    return Plan(model, train, kind, layout, batch, count(model), args.mfu)
+
+
+def _compile(plan: Plan, program: str | None) -> Report | Refusal:
+    """Ask the chip's own compiler, and say on stderr that this takes its time."""
+    compiler = topologies.COMPILERS[plan.chip.platform]
+    began = time.monotonic()
+    _tell(
+        f"{topologies.release_of(compiler)} compiles {plan.batch} images for"
+        f" {math.prod(plan.layout)} devices of {plan.kind}:"
+        f" {HOW_LONG[plan.chip.platform]} on two idle cores "
     )
-    jax.config.update("jax_platforms", "cpu")  # shapes need no accelerator
-    counts = count(model)
-    prediction = predict(counts, chip, layout, batch, mfu=args.mfu)
-    sizes = " x ".join(f"{axis} {size}" for axis, size in layout._asdict().items())
+    try:
+        return compile_step(
+            plan.model,
+            plan.layout,
+            plan.batch,
+            train=plan.train,
+            kind=plan.kind,
+            tick=lambda: _tell("."),
+            program=program and Path(program),
+        )
+    finally:
+        _tell(f" {time.monotonic() - began:.0f} s\n")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _find_batch(plan: Plan, program: str | None) -> tuple[Plan, Report | Refusal]:
+    """Return the plan with the largest batch that fits, and its numbers."""
+    tried: dict[int, Report | Refusal] = {}
+    guess = plan.prediction.largest_batch // plan.replicas
+
+    def fits(images: int) -> bool:
+        tried[images] = _compile(replace(plan, batch=images * plan.replicas), program)
+        is_in = _fits(plan, tried[images])
+        _tell(f"{images} images a device {'fit' if is_in else 'do not fit'}\n")
+        return is_in
+
+    images = largest(fits, guess, grain=8 if guess >= 32 else 1)
+    return replace(plan, batch=max(images, 1) * plan.replicas), tried[images or min(tried)]
+
+
+def _fits(plan: Plan, report: Report | Refusal | None) -> bool:
+    """Return whether it fits, as the compiler says or else the prediction."""
+    if report is None:
+        return plan.prediction.fits
+    return tables.fits(plan.chip, report)
+
+
+def _predicted(plan: Plan) -> list[str]:
+    model, prediction = plan.model, plan.prediction
+    sizes = " x ".join(f"{axis} {size}" for axis, size in plan.layout._asdict().items())
+    chips = math.prod(plan.layout) // plan.chip.devices
     lines = [
-        f"{args.model}, {args.size} x {args.size}, {args.classes} labels, {args.dtype}: {batch}"
-        f" images per step on {args.chips} x {args.kind} ({sizes}).",
+        f"{model.name}, {model.image_size[0]} x {model.image_size[1]}, {model.num_classes} labels,"
+        f" {model.dtype}: {plan.batch} images per step on {chips} x {plan.kind} ({sizes}).",
         "A prediction: nothing was measured on such a chip; docs/scaling.md has the formulas.",
         "",
-        *_table(_rows(counts, prediction, chip, layout, args.mfu)),
+        *tables.table(
+            tables.predicted_rows(plan.counts, prediction, plan.chip, plan.layout, plan.mfu)
+        ),
     ]
     if not prediction.fits:
         lines += ["", f"DOES NOT FIT: at most {prediction.largest_batch} images per step do."]
-    if args.compile:
-        small = smaller(layout)
-        images = batch // replicas * small.data * small.fsdp
-        report = compile_step(model, small, images)
-        lines += [
-            "",
-            f"Checked against the program that jax {jax.__version__} compiles for"
-            f" {math.prod(small)} virtual CPU(s) ({platform.machine()}) as data {small.data} x fsdp"
-            f" {small.fsdp} x tensor {small.tensor}, with as many images per device:",
-            "",
-            *_table(_checks(counts, report, small, images)),
-        ]
-    return "\n".join(lines)
+    return lines
+
+
+def _checked(plan: Plan) -> list[str]:
+    """Return numbers of the program for CPUs beside the counted ones."""
+    compiler = topologies.COMPILERS[plan.chip.platform]
+    small = smaller(plan.layout)
+    images = plan.batch // plan.replicas * small.data * small.fsdp
+    report = compile_step(plan.model, small, images, train=plan.train)
+    assert isinstance(report, Report)  # memory of CPUs has no end
+    return [
+        f"The compiler for {plan.kind} is not installed. {install_hint(compiler.extra)}",
+        f"Checked instead against the program that jax {jax.__version__} compiles for"
+        f" {math.prod(small)} virtual CPU(s) ({platform.machine()}) as data {small.data} x fsdp"
+        f" {small.fsdp} x tensor {small.tensor}, with as many images per device:",
+        "",
+        *tables.table(tables.checked_rows(plan.counts, report, small, images)),
+    ]
+
+
+def _numbers(plan: Plan, report: Report | Refusal | None, fits: bool) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    compiled: dict[str, Any] | None = None
+    if isinstance(report, Refusal):
+        compiled = {"refused": report.words}
+    elif report:
+        compiled = {**report._asdict(), "exchanges": tables.by_kind(report)}
+        del compiled["collectives"]
+        compiled["seconds"] = tables.seconds(plan.chip, report)
+    return {
+        "model": plan.model.name,
+        "image_size": plan.model.image_size,
+        "kind": plan.kind,
+        "layout": plan.layout._asdict(),
+        "batch": plan.batch,
+        "usable_bytes": plan.chip.usable,
+        "fits": fits,
+        "predicted": plan.prediction._asdict(),
+        "compiled": compiled,
+    }
 
 
 def smaller(layout: Layout) -> Layout:
@@ -113,78 +284,3 @@ def smaller(layout: Layout) -> Layout:
     if math.prod(layout) <= MAX_COMPILED:
         return layout
     return Layout(*(min(2, size) for size in layout))
-
-
-def _rows(
-    counts: Counts, prediction: Prediction, chip: Chip, layout: Layout, mfu: float
-) -> list[Row]:
-    sent = exchange(counts, layout)
-    peak = f"{mfu:.0%} of the peak assumed"
-    return [
-        ("operations per image", number(counts.flops / 1e9), "GFLOP", "counted"),
-        ("training state, all of it", number(bytes_of(counts.state) / 1e6), "MB", "counted"),
-        ("  on each chip", number(prediction.state_bytes / 1e6), "MB", "counted"),
-        ("gradients and copies", number(prediction.gradient_bytes / 1e6), "MB per chip", "counted"),
-        ("activations", number(prediction.activation_bytes / 1e6), "MB per chip", "counted"),
-        ("memory in all", number(_needed(prediction) / 1e9), "GB per chip",
-         f"of {chip.memory / 1e9:.0f}, 90% usable assumed"),
-        ("largest batch", f"{prediction.largest_batch:,}", "images a step", "from the above"),
-        ("sent: gradients", number(sent.gradients / 1e6), "MB per chip", "counted, float32"),
-        ("sent: parameters", number(sent.parameters / 1e6), "MB per chip", "counted, float32"),
-        ("sent: activations", number(sent.activations / 1e6), "MB per image", "counted"),
-        ("time: operations", number(prediction.compute * 1e3), "ms", peak),
-        ("time: memory", number(prediction.memory * 1e3), "ms",
-         f"{PASSES} passes, {MEMORY_SHARE:.0%} of the rate assumed"),
-        ("time: exchange", number(prediction.exchange * 1e3), "ms",
-         f"may hide; {LINK_SHARE:.0%} of the rate assumed"),
-        ("time: waiting", number(prediction.waiting * 1e3), "ms",
-         f"{LATENCY * 1e6:.0f} us an exchange assumed"),
-        ("step", number(prediction.step * 1e3), "ms", "predicted"),
-        ("speed", number(prediction.images_per_s), "images/s", "predicted, all chips"),
-        ("exchange hides from", f"{max(1, math.ceil(prediction.hiding_batch)):,}",
-         "images per chip", "predicted"),
-    ]  # fmt: skip
-
-
-def _checks(counts: Counts, report: Report, layout: Layout, batch: int) -> list[Row]:
-    """Return counted and compiled numbers; where they differ, docs/scaling.md says why."""
-    images = batch / (layout.data * layout.fsdp)
-    sent = exchange(counts, layout)
-    counted = sent.gradients + sent.parameters + sent.activations * images
-    compiled = sum(collective.sent for collective in report.collectives)
-    flops = counts.flops - counts.shared_flops * (1 - 1 / layout.tensor)
-    inputs = images * (counts.image + counts.labels)
-    state = bytes_per_chip(counts.state, layout, counts) + inputs
-    return [
-        ("operations per image", number(report.flops / images / 1e9), "GFLOP a device",
-         f"counted {number(flops / 1e9)}"),
-        ("state and batch", number(report.argument_bytes / 1e6), "MB per device",
-         f"counted {number(state / 1e6)}"),
-        ("temporary memory", number(report.temporary_bytes / 1e6), "MB per device",
-         "a CPU's: bfloat16 is widened there"),
-        ("bytes accessed", number(report.bytes_accessed / images / 1e6), "MB per image",
-         "a CPU's: it fuses otherwise"),
-        ("exchanges", f"{len(report.collectives)}", "a step", _kinds(report)),
-        ("sent", number(compiled / 1e6), "MB per device", f"counted {number(counted / 1e6)}"),
-    ]  # fmt: skip
-
-
-def _kinds(report: Report) -> str:
-    kinds = [collective.kind for collective in report.collectives]
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-
-
-def _needed(prediction: Prediction) -> float:
-    return prediction.state_bytes + prediction.gradient_bytes + prediction.activation_bytes
-
-
-def _table(rows: list[Row]) -> list[str]:
-    what, value, unit = (max(len(row[i]) for row in rows) for i in range(3))
-    return [f"{a:{what}}  {b:>{value}}  {c:{unit}}  {d}".rstrip() for a, b, c, d in rows]
-
-
-def number(value: float) -> str:
-    """Format with three digits or, if there are more, all before the point."""
-    if value == 0 or value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"

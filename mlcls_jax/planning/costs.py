@@ -29,7 +29,6 @@ from mlcls_jax.trees import by_path
 MFU = 0.4  # share of the peak that convolutions and matrix products reach
 MEMORY_SHARE = 0.8  # of the peak rate of the memory
 LINK_SHARE = 0.5  # of the peak of the links: small slices of a torus have no way around
-USABLE = 0.9  # of the memory; the rest is the runtime's and lost between arrays
 PASSES = 7  # how often an input or output of a layer goes through memory in a step
 LATENCY = 15e-6  # seconds that a small exchange takes, whatever its size
 WAITS = 3  # a batch normalisation: mean, variance, and both sums of its gradient at once
@@ -216,7 +215,7 @@ def predict(
     copies = counts.itemsize * sum(leaf.size for leaf in counts.trained.values())
     fixed = state + gradients + copies
     image = activations + counts.image
-    largest = max(0, math.floor((USABLE * chip.memory - fixed) / image))
+    largest = max(0, math.floor((chip.usable - fixed) / image))
     needed = max(summing / BACKWARD, summing + gathering)  # seconds of work
     return Prediction(
         compute=compute * images,

@@ -20,7 +20,7 @@ from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.planning.chips import CHIPS, find_chip
-from mlcls_jax.planning.compile_report import compile_step, find_collectives
+from mlcls_jax.planning.compile_report import Report, compile_step
 from mlcls_jax.planning.costs import (
     Layout,
     bytes_of,
@@ -31,6 +31,7 @@ from mlcls_jax.planning.costs import (
     predict,
     resolve,
 )
+from mlcls_jax.planning.topologies import COMPILERS, is_installed
 from mlcls_jax.training.state import init_state
 
 ROOT = Path(__file__).parents[2]
@@ -92,33 +93,12 @@ def test_tensor_layout_exchanges_activations_of_each_pair_of_matrices():
     assert sent == 2 * (in_backbone + in_head) * 4 / 2
 
 
-HLO = """
-  %all-reduce.3 = f32[8,2]{1,0} all-reduce(%a), replica_groups={{0,1,2,3}}, to_apply=%sum
-  %all-gather.1 = (bf16[16]{0}, f32[4]{0}) all-gather(%a, %b), replica_groups=[2,4]<=[8]
-  %rs = f32[6]{0} reduce-scatter(%a), replica_groups=mesh['x'=2,'y'=3] {'y'}, to_apply=%sum
-  %all-to-all = f32[8]{0} all-to-all(%a), replica_groups=mesh['x'=2,'y'=4] {'x','y':(1)2}
-  %p = pred[5]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
-  %f = f32[9]{0} fusion(%all-reduce.3), kind=kLoop
-"""
-
-
-def test_exchanges_are_read_from_a_compiled_program():
-    found = find_collectives(HLO)
-    assert found == [
-        ("all-reduce", 2 * 64 * 3 / 4, 4),
-        ("all-gather", (32 + 16) * 3 / 4, 4),
-        ("reduce-scatter", 24 * 2, 3),
-        ("all-to-all", 32 * 3 / 4, 4),
-        ("collective-permute", 5, 2),
-    ]
-
-
 PROGRAM = """
 import json, sys
 import jax, jax.numpy as jnp
 from mlcls_jax import parallel
 from mlcls_jax.config import Parallel
-from mlcls_jax.planning.compile_report import find_collectives
+from mlcls_jax.planning.hlo import find_collectives
 mesh = parallel.make_mesh(Parallel(data=2, fsdp=2))
 shapes = {"params": {"a": jax.ShapeDtypeStruct((256, 512), jnp.float32),
                      "b": jax.ShapeDtypeStruct((512,), jnp.float32)}}
@@ -145,7 +125,7 @@ def test_what_is_sent_in_data_and_fsdp_is_what_a_compiled_program_sends():
         check=True,
     )
     sent = {"all-reduce": 0.0, "all-gather": 0.0}
-    for kind, size, _ in json.loads(done.stdout.splitlines()[-1]):
+    for kind, size, *_ in json.loads(done.stdout.splitlines()[-1]):
         sent[kind] += size
     leaves = {"a": (256, 512), "b": (512,)}
     trained = {p: jax.ShapeDtypeStruct(shape, np.float32) for p, shape in leaves.items()}
@@ -163,6 +143,7 @@ def test_counts_are_those_of_the_compiled_step():
         4,
     )
     report, counts = compile_step(model, layout, batch), counted(model)
+    assert isinstance(report, Report)
     inputs = batch / 2 * (counts.image + counts.labels)
     assert report.argument_bytes == pytest.approx(bytes_of(counts.state) + inputs, rel=1e-3)
     sums = [c for c in report.collectives if c.kind == "all-reduce" and c.devices == 2]
@@ -229,6 +210,25 @@ def test_the_command_prints_the_prediction():
     assert rows["operations per image"][:2] == ["9.22", "GFLOP"]
     assert "DOES NOT FIT" not in text
     assert "DOES NOT FIT" in run(f"{COMMAND} --chips 1 --batch 4096".split())
+
+
+def test_the_run_of_a_configuration_is_planned():
+    flags = "--config=configs/lcnet.py --workdir=runs/x --config.train.batch_size=256 --chips 4"
+    answer = json.loads(run(f"{flags} --kind H100 --json --no-compile --fsdp 2".split()))
+    assert answer["layout"] == {"data": 2, "fsdp": 2, "tensor": 1}
+    assert (answer["model"], answer["batch"]) == ("PP-LCNet_x0_5_ML", 256)
+    assert answer["fits"] and answer["compiled"] is None
+
+
+def test_a_batch_must_fit_where_that_is_asked_for():
+    with pytest.raises(ConfigError, match="4096 images per step do not fit"):
+        run(f"{COMMAND} --chips 1 --batch 4096 --must_fit".split())
+
+
+def test_an_unknown_compiler_is_not_asked():
+    if not is_installed(COMPILERS["gpu"]):
+        with pytest.raises(ConfigError, match="--find_batch needs the compiler for H100"):
+            run(["--model", "PP-LCNet_x1_0_ML", "--kind", "H100", "--chips", "1", "--find_batch"])
 
 
 def test_a_batch_that_does_not_divide_is_refused():
