@@ -160,7 +160,7 @@ def gather_params(mesh: Mesh, tensor_axes: Mapping[str, int]) -> Callable[[Any],
     """Return a function that gathers parameters among fsdp devices, for use in a pass.
 
     Left to itself, the compiler moves activations to where a part of the parameters lies, which
-    are much larger.
+    are much larger. The gradient lies where the parameters do, so that its sum is scattered.
     """
     if mesh.shape["fsdp"] == 1:
         return lambda params: params
@@ -169,9 +169,20 @@ def gather_params(mesh: Mesh, tensor_axes: Mapping[str, int]) -> Callable[[Any],
         kept = (axis if axis == "tensor" else None for axis in sharding.spec)
         return NamedSharding(mesh, PartitionSpec(*kept))
 
-    return lambda params: jax.lax.with_sharding_constraint(
-        params, jax.tree.map(place, shardings(params, mesh, tensor_axes))
-    )
+    @jax.custom_vjp  # with autodiff's gradient, every device would have to hold the whole sum
+    def gather(params: Any) -> Any:
+        places = shardings(params, mesh, tensor_axes)
+        return jax.lax.with_sharding_constraint(params, jax.tree.map(place, places))
+
+    def forward(params: Any) -> tuple[Any, None]:
+        return gather(params), None
+
+    def scatter(_: None, grads: Any) -> tuple[Any]:
+        places = shardings(grads, mesh, tensor_axes)
+        return (jax.lax.with_sharding_constraint(grads, places),)
+
+    gather.defvjp(forward, scatter)
+    return gather
 
 
 def describe(tree: Any, placed: Any, mesh: Mesh) -> str:

@@ -113,6 +113,37 @@ def test_matrices_are_shared_by_path_and_shape_and_the_rest_is_copied():
     ]
 
 
+GRADIENT = """
+import jax, jax.numpy as jnp, numpy as np
+from mlcls_jax import parallel
+from mlcls_jax.config import Parallel
+
+rng = np.random.default_rng(0)
+params = {"a/qkv/kernel": rng.normal(size=(256, 768)), "b/kernel": rng.normal(size=(768, 128))}
+params = {name: array.astype(np.float32) for name, array in params.items()}
+images = rng.normal(0, 0.1, size=(8, 256)).astype(np.float32)
+axes = {"a/qkv/kernel": 1}
+
+def loss(params, images):
+    return jnp.square(jnp.tanh(images @ params["a/qkv/kernel"]) @ params["b/kernel"]).mean()
+
+expected = jax.grad(loss)(params, images)
+for layout in ({"data": 1, "fsdp": 4}, {"data": 2, "fsdp": 2}, {"data": 1, "fsdp": 2, "tensor": 2}):
+    mesh = parallel.make_mesh(Parallel(**layout))
+    gather = parallel.gather_params(mesh, axes)
+    placed = parallel.shardings(params, mesh, axes)
+    (rows,) = parallel.put_ahead([images], mesh)
+    grads = jax.jit(jax.grad(lambda p, x: loss(gather(p), x)))(parallel.put(params, placed), rows)
+    for name, grad in grads.items():
+        np.testing.assert_allclose(grad, expected[name], rtol=1e-4, atol=1e-6)
+        assert grad.sharding.is_equivalent_to(placed[name], grad.ndim), (layout, name)
+"""
+
+
+def test_a_gradient_of_gathered_parameters_is_shared_out_like_them():
+    on_devices(4, GRADIENT)
+
+
 MEMORY = """
 import sys
 from functools import partial
