@@ -43,7 +43,7 @@ class Arguments:
     pipeline: str = option(PIPELINE, "name, or YAML file", path="any")
     model_dir: str | None = option(
         None,
-        "a bundle of your own, or a weight file, instead of the pipeline's model",
+        "a bundle, PaddleX's inference folder, or a weight file, instead of the pipeline's model",
         parse=_model_dir,
     )
     model_name: str | None = option(None, "a published model; or what --weights are of")

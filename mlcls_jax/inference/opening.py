@@ -12,11 +12,13 @@ from mlcls_jax.data.lists import raise_findings, read_labels
 from mlcls_jax.errors import InputError, WeightsError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.official import COCO_LABELS, official_bundle
+from mlcls_jax.inference.paddle_settings import Settings, read_settings
 from mlcls_jax.models import default_size
 from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import ML_SUFFIX
 from mlcls_jax.models.weights.fetch import HUB, local_file
 from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
+from mlcls_jax.models.weights.paddle_inference import is_inference_folder
 from mlcls_jax.paths import expand, local_path
 
 log = logging.getLogger(__name__)
@@ -34,8 +36,9 @@ def open_model(
 
     Args:
       name: of the model; needed unless there is a bundle, which then must be of this model.
-      model_dir: a bundle; a weight file here means the same as in `weights`.
-      weights: a file, URL or `hf://owner/name`, as `mlcls_jax.models.weights.load` takes.
+      model_dir: a bundle, or an inference folder of PaddleX, whose `inference.yml` is obeyed; a
+        weight file here means the same as in `weights`.
+      weights: a file, folder, URL or `hf://owner/name`, as `mlcls_jax.models.weights.load` takes.
       labels: of the weight file.
 
     Raises:
@@ -61,6 +64,8 @@ def open_model(
             model_dir, weights = None, model_dir
     if weights is not None:
         return bundle_of_weights(name, weights, labels)
+    if model_dir is not None and is_inference_folder(Path(model_dir)):
+        return _bundle_of_paddle(name, Path(model_dir), labels)
     if labels is not None:
         raise InputError("labels are given, but a bundle has its own", "Leave labels out.")
     folder = official_bundle(name) if model_dir is None else local_path("model_dir", model_dir)
@@ -73,6 +78,19 @@ def open_model(
     return bundle
 
 
+def _bundle_of_paddle(name: str | None, folder: Path, labels: Labels | None) -> Bundle:
+    """Make a bundle, in memory, of an inference folder and what its `inference.yml` says."""
+    settings = read_settings(folder)
+    if None not in (name, settings.model_name) and name != settings.model_name:
+        raise InputError(
+            f"{folder}: holds {settings.model_name}, not {name}",
+            "Leave out model_name, or correct it.",
+        )
+    return bundle_of_weights(
+        settings.model_name or name, folder, labels or settings.labels, settings
+    )
+
+
 def is_weight_file(place: str | Path) -> bool:
     """Return whether this names a weight file, rather than the folder of a bundle."""
     if re.match(rf"{HUB}|https?://", str(place)):
@@ -81,9 +99,14 @@ def is_weight_file(place: str | Path) -> bool:
 
 
 def bundle_of_weights(
-    name: str | None, weights: str | Path, labels: Labels | None = None
+    name: str | None,
+    weights: str | Path,
+    labels: Labels | None = None,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
 ) -> Bundle:
-    """Make a bundle, in memory, of a weight file: image size and threshold are the architecture's.
+    """Make a bundle, in memory, of a weight file.
+
+    Image size and threshold are the architecture's, unless `settings` say otherwise.
 
     A model without ML-Decoder is taken for one of one label per image, as the published ones are.
     Where `labels` are not given they are COCO's if there are 80, or else numbers.
@@ -97,9 +120,9 @@ def bundle_of_weights(
             "Give model_name, too; `mlcls models` lists them.",
         )
     names = None if labels is None else _labels(labels)
-    size = default_size(name)
+    side = default_size(name)
     task = "multilabel" if name.endswith(ML_SUFFIX) else "single"
-    values = {"name": name, "task": task, "image_size": (size, size)}
+    values = {"name": name, "task": task, "image_size": settings.image_size or (side, side)}
     network = Network.of(model_from_dict({**values, "num_classes": len(names or COCO_LABELS)}))
     arrays = read_weights(local_file(weights))
     count = count_classes(network, arrays)
@@ -120,7 +143,8 @@ def bundle_of_weights(
         )
     if labels is None and names is not COCO_LABELS:
         log.warning("%s: its %d labels are numbered; a label file would name them.", weights, count)
-    threshold = None if task == "single" else DEFAULT_THRESHOLD
+    threshold = DEFAULT_THRESHOLD if settings.threshold is None else settings.threshold
+    threshold = None if task == "single" else threshold
     return Bundle(model, names, threshold, {"weights": str(weights)})
 
 

@@ -97,7 +97,9 @@ class Family:
     # (sizes, *, pool, dtype) → the untrained module; `pool`: the plain classifier follows, which
     # sees the mean of the map alone.
     build: Callable[..., Backbone]
-    # (module, origin) → where each parameter and statistic is found in a file of that origin.
+    # (module, origin) → where each parameter and statistic is found in a file of that origin. Those
+    # of Paddle come in the order in which its constructor makes them: its inference folders number
+    # the layers of each kind, and name none.
     names: Callable[[Any, str], NameTable]
     heads: dict[str, str]  # origin of weight files → name of the plain classifier in them
     decoder: str = "fc"  # name of the ML-Decoder in weight files

@@ -145,8 +145,6 @@ class MLDecoder(nnx.Module):
         table: NameTable = {
             "input_proj/kernel": Foreign("input_proj.weight", "conv1x1"),
             "input_proj/bias": Foreign("input_proj.bias"),
-            "group_kernel": Foreign("group_conv.weight", "group"),
-            "group_bias": Foreign("group_conv.bias"),
         }
         if self.reads_text:  # not in Paddle; the projection's name is the PyTorch original's
             table["text_embed"] = Foreign("text_embed")
@@ -163,6 +161,8 @@ class MLDecoder(nnx.Module):
                 table |= affine_names(f"{ours}/{linear}", f"{theirs}.{key}", "same")
             for norm in ("norm1", "norm2", "norm3"):
                 table |= layer_norm_names(f"{ours}/{norm}", f"{theirs}.{norm}")
+        table["group_kernel"] = Foreign("group_conv.weight", "group")
+        table["group_bias"] = Foreign("group_conv.bias")
         return table
 
 

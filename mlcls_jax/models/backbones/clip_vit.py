@@ -166,16 +166,14 @@ def names(backbone: CLIPViT, origin: str) -> NameTable:
 
 def _timm_names(depth: int, linear: str, origin: str) -> NameTable:
     table: NameTable = {
-        "patch_kernel": Foreign("patch_embed.proj.weight", "conv"),
-        "cls_token": Foreign("cls_token"),
         "pos_embed": Foreign("pos_embed", "positions"),
+        "cls_token": Foreign("cls_token"),
+        "patch_kernel": Foreign("patch_embed.proj.weight", "conv"),
     }
     table |= layer_norm_names("ln_pre", "ln_pre" if origin == "paddle" else "norm_pre")
-    table |= layer_norm_names("norm", "norm")
     layers = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-    return table | _block_names(
-        depth, "blocks", {"norm1": "norm1", "norm2": "norm2"}, layers, linear
-    )
+    table |= _block_names(depth, "blocks", {"norm1": "norm1", "norm2": "norm2"}, layers, linear)
+    return table | layer_norm_names("norm", "norm")
 
 
 def _openai_names(depth: int, linear: str, origin: str) -> NameTable:

@@ -294,19 +294,18 @@ class LightUnit(nnx.Module):
 def names(backbone: PPHGNetV2, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
     config, is_paddle = backbone.config, origin == "paddle"
-    scale = float(np.float32(1.0 - config.dropout)) if is_paddle else 1.0
-    last_conv = "last_conv" if is_paddle else "head.last_conv.0"
-    table: NameTable = {
-        "last_conv/kernel": Foreign(f"{last_conv}.weight", "conv"),
-        "feature_scale": Foreign(None, "scale", scale),
-    }
-    if config.affine:
-        table |= _affine_names("lab", "lab" if is_paddle else "head.last_conv.2")
+    table: NameTable = {}
     for ours, theirs, is_activated in _units(config, is_paddle=is_paddle):
         table[f"{ours}/conv/kernel"] = Foreign(f"{theirs}.conv.weight", "conv")
         table |= norm_names(f"{ours}/norm", f"{theirs}.bn", origin=origin)
         if is_activated and config.affine:
             table |= _affine_names(f"{ours}/lab", f"{theirs}.lab")
+    last_conv = "last_conv" if is_paddle else "head.last_conv.0"
+    table["last_conv/kernel"] = Foreign(f"{last_conv}.weight", "conv")
+    if config.affine:
+        table |= _affine_names("lab", "lab" if is_paddle else "head.last_conv.2")
+    scale = float(np.float32(1.0 - config.dropout)) if is_paddle else 1.0
+    table["feature_scale"] = Foreign(None, "scale", scale)
     return table
 
 

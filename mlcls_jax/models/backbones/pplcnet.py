@@ -150,33 +150,40 @@ class SqueezeExcite(nnx.Module):
 def names(backbone: PPLCNet, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
     is_paddle = origin == "paddle"
-    last_conv = "last_conv" if is_paddle else "conv_head"
-    # timm's plain classifier has a bias there, and does not scale its features down.
-    scale = float(np.float32(1.0 - backbone.dropout)) if is_paddle else 1.0
-    table: NameTable = {
-        "last_conv/kernel": Foreign(f"{last_conv}.weight", "conv"),
-        "feature_scale": Foreign(None, "scale", scale),
-    }
-    if backbone.pool:
-        table["last_conv/bias"] = Foreign(None if is_paddle else f"{last_conv}.bias")
-    units = [("conv1", "conv1.conv", "conv1.bn") if is_paddle else ("conv1", "conv_stem", "bn1")]
+    table: NameTable = {}
+
+    def add_unit(ours: str, conv: str, norm: str) -> None:
+        table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
+        table.update(norm_names(f"{ours}/norm", norm, origin=origin))
+
+    add_unit("conv1", *(("conv1.conv", "conv1.bn") if is_paddle else ("conv_stem", "bn1")))
     for stage, blocks in STAGES.items():
         for index, (_, _, squeeze) in enumerate(blocks):
             ours = f"{stage}_{index}"
-            block = f"{stage}.{index}" if is_paddle else _timm_block(stage, index)
-            for number, unit in enumerate(("dw_conv", "pw_conv"), start=1):
-                theirs = (
-                    (f"{block}.{unit}.conv", f"{block}.{unit}.bn")
-                    if is_paddle
-                    else (f"{block}.conv_{unit[:2]}", f"{block}.bn{number}")
-                )
-                units.append((f"{ours}/{unit}", *theirs))
+            theirs = f"{stage}.{index}" if is_paddle else _timm_block(stage, index)
+            units = (
+                [
+                    (f"{theirs}.{unit}.conv", f"{theirs}.{unit}.bn")
+                    for unit in ("dw_conv", "pw_conv")
+                ]
+                if is_paddle
+                else [
+                    (f"{theirs}.conv_dw", f"{theirs}.bn1"),
+                    (f"{theirs}.conv_pw", f"{theirs}.bn2"),
+                ]
+            )
+            add_unit(f"{ours}/dw_conv", *units[0])
             convs = ("conv1", "conv2") if is_paddle else ("conv_reduce", "conv_expand")
-            for conv, theirs in zip(("conv1", "conv2"), convs, strict=True) if squeeze else ():
-                table |= affine_names(f"{ours}/se/{conv}", f"{block}.se.{theirs}", "conv")
-    for ours, conv, norm in units:
-        table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
-        table |= norm_names(f"{ours}/norm", norm, origin=origin)
+            for our_conv, conv in zip(("conv1", "conv2"), convs, strict=True) if squeeze else ():
+                table |= affine_names(f"{ours}/se/{our_conv}", f"{theirs}.se.{conv}", "conv")
+            add_unit(f"{ours}/pw_conv", *units[1])
+    last_conv = "last_conv" if is_paddle else "conv_head"
+    table["last_conv/kernel"] = Foreign(f"{last_conv}.weight", "conv")
+    # timm's plain classifier has a bias there, and does not scale its features down.
+    if backbone.pool:
+        table["last_conv/bias"] = Foreign(None if is_paddle else f"{last_conv}.bias")
+    scale = float(np.float32(1.0 - backbone.dropout)) if is_paddle else 1.0
+    table["feature_scale"] = Foreign(None, "scale", scale)
     return table
 
 

@@ -12,9 +12,16 @@ from mlcls_jax.models.network import Model, Network, flatten, unflatten
 from mlcls_jax.models.registry import find_family
 from mlcls_jax.models.weight_names import Foreign, NameTable, to_ours
 from mlcls_jax.models.weights.fetch import local_file
+from mlcls_jax.models.weights.onnx_file import read_onnx
+from mlcls_jax.models.weights.paddle_inference import (
+    by_structured_names,
+    has_static_names,
+    is_inference_folder,
+    read_inference_folder,
+)
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 
-SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors")
+SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors", ".onnx")
 MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it takes 15 times as much
 
 
@@ -53,8 +60,9 @@ def load(
     Args:
       model: the model to fill; it is left alone if anything is wrong.
       source: a file (`.pdparams` of Paddle, `.pth` or `.safetensors` in the names of timm, OpenAI's
-        or Hugging Face's CLIP, or our own), its URL or `hf://owner/name`, a folder with
-        `weights.safetensors`, or a mapping from such names to arrays.
+        or Hugging Face's CLIP, or our own; `.onnx` of Paddle or PyTorch), its URL or
+        `hf://owner/name`, a folder with `weights.safetensors` or Paddle's `inference.pdiparams`,
+        or a mapping from such names to arrays.
       strict: fail if any tensor outside the head is missing or of another shape.
 
     Raises:
@@ -70,6 +78,7 @@ def fill(
 ) -> LoadReport:
     """Like `load`, from arrays by their names; errors call them `where`."""
     network, current = model.network, flatten(model.variables)
+    arrays = _structured(network, arrays)
     origin, table = _matching_table(arrays, network.foreign_names)
     _check_types(arrays, table, where)
     loaded, initial, reshaped, resampled = {}, [], [], []
@@ -105,11 +114,20 @@ def count_classes(network: Network, arrays: Mapping[str, np.ndarray]) -> int | N
 
     `network` is the architecture, with any number of labels.
     """
+    arrays = _structured(network, arrays)
     _, table = _matching_table(arrays, network.foreign_names)
     for key in table[f"head/{network.outline.head.label_bias}"].keys:
         if key in arrays and np.ndim(arrays[key]) == 1:
             return len(arrays[key])
     return None
+
+
+def _structured(network: Network, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Return the arrays by the names that layers have, where only their numbers are known."""
+    if not has_static_names(arrays):
+        return arrays
+    shapes = {path: array.shape for path, array in flatten(network.abstract).items()}
+    return by_structured_names(arrays, network.foreign_names["paddle"], shapes)
 
 
 def _take(
@@ -134,6 +152,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
       WeightsError: missing, damaged, or of an unknown kind.
     """
     if path.is_dir():
+        if is_inference_folder(path):
+            return read_inference_folder(path)
         path = path / "weights.safetensors"
     if not path.exists():
         raise WeightsError(f"{path}: there is no such file", "Check model.weights.")
@@ -143,9 +163,12 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         return read_pth(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    if path.suffix == ".onnx":
+        return read_onnx(path)
     raise WeightsError(
         f"{path}: unknown kind of weight file {path.suffix!r}",
-        "Weights come as .pdparams, .pth, .safetensors, or a run's best_model folder.",
+        "Weights come as .pdparams, .pth, .safetensors, .onnx, a run's best_model folder or an"
+        " inference folder of Paddle.",
     )
 
 

@@ -1,0 +1,142 @@
+"""`inference.yml` beside an exported model of PaddleX: its name, image size, labels, threshold."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcls_jax.errors import WeightsError, raise_faults
+from mlcls_jax.imagenet import MEAN, STD
+from mlcls_jax.parsing import parse_yaml, shorten
+
+SETTINGS = "inference.yml"
+# What changes nothing here: images are decoded as RGB, and laid out as the network takes them.
+_LAYOUT = ("DecodeImage", "ToCHWImage", "KeepKeys")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the file says; None where it says nothing."""
+
+    model_name: str | None = None
+    image_size: tuple[int, int] | None = None  # height, width
+    labels: tuple[str, ...] | None = None
+    threshold: float | None = None
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return the settings of an inference folder; nothing if it has no such file.
+
+    Raises:
+      WeightsError: the file is malformed, or asks for what is not done here; names every such key.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        return Settings()
+    content = parse_yaml(path.read_bytes(), path, WeightsError)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: must be a mapping, not {shorten(repr(content))}")
+    size, faults = _preprocessing(_section(content, "PreProcess").get("transform_ops") or [])
+    labels, threshold, more = _postprocessing(_section(content, "PostProcess"))
+    name = _section(content, "Global").get("model_name")
+    raise_faults(
+        WeightsError,
+        [f"{path}: {fault}" for fault in (*faults, *more)],
+        "To do without these settings give the folder as weights, with model_name and labels:"
+        " images are then resized to the model's size, whole.",
+    )
+    return Settings(_our_name(name) if isinstance(name, str) else None, size, labels, threshold)
+
+
+def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
+    section = content.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _our_name(name: str) -> str:
+    """Return our name of a model that PaddleClas calls PPLCNet_x1_0 or PPHGNetV2_B4."""
+    name = re.sub(r"^PPLCNet_", "PP-LCNet_", name)
+    return re.sub(r"^PPHGNetV2_", "PP-HGNetV2-", name)
+
+
+def _preprocessing(operations: Any) -> tuple[tuple[int, int] | None, list[str]]:
+    size, faults = None, []
+    for name, options in _named(operations):
+        place = f"PreProcess.{name}"
+        if name == "ResizeImage":
+            size = _size(options.get("size"))
+            if size is None:
+                given = shorten(repr(options))
+                faults.append(f"{place}={given}: only a resize to one size is done here")
+            elif options.get("interpolation") not in (None, "bilinear", "LINEAR"):
+                faults.append(f"{place}.interpolation={options['interpolation']}: must be bilinear")
+        elif name == "NormalizeImage":
+            faults += (f"{place}.{fault}" for fault in _normalisation(options))
+        elif name not in _LAYOUT:
+            faults.append(f"{place}: is not done here")
+    return size, faults
+
+
+def _named(operations: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and options of each entry of a list of mappings with one key."""
+    for operation in operations if isinstance(operations, list) else [operations]:
+        entries = operation.items() if isinstance(operation, dict) else [(operation, None)]
+        for name, options in entries:
+            yield str(name), options if isinstance(options, dict) else {}
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """Return height and width of what Paddle gives as one side, or as width and height."""
+    sides = value if isinstance(value, list) else [value, value]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        return None
+    width, height = sides
+    return height, width
+
+
+def _normalisation(options: dict[str, Any]) -> Iterator[str]:
+    for key, ours in (("mean", MEAN), ("std", STD), ("scale", (1 / 255,))):
+        value = options.get(key)
+        given = value if isinstance(value, list) else [value]
+        try:
+            numbers = [_number(one) for one in given]
+            is_same = len(numbers) == len(ours) and all(
+                math.isclose(number, own, rel_tol=1e-6)
+                for number, own in zip(numbers, ours, strict=True)
+            )
+        except (TypeError, ValueError, ZeroDivisionError):
+            is_same = False
+        if value is not None and not is_same:
+            shown = ours if len(ours) > 1 else "1/255"
+            yield f"{key}={shorten(repr(value))}: the networks here are given pixels with {shown}"
+
+
+def _number(value: Any) -> float:
+    """Return a number that may be written as a fraction: `1./255.`, which Paddle evaluates."""
+    above, _, below = str(value).partition("/")
+    return float(above) / float(below or 1)
+
+
+def _postprocessing(
+    section: dict[str, Any],
+) -> tuple[tuple[str, ...] | None, float | None, list[str]]:
+    """Return labels, threshold and faults of the only operation with labels, if there is one."""
+    faults = []
+    for name, options in section.items():
+        labels = options.get("label_list") if isinstance(options, dict) else None
+        if labels is None:
+            continue
+        if not isinstance(labels, list):
+            faults.append(f"PostProcess.{name}.label_list={shorten(repr(labels))}: must be a list")
+            return None, None, faults
+        threshold = options.get("threshold")
+        if threshold is not None and not (
+            isinstance(threshold, int | float) and 0 <= threshold <= 1
+        ):
+            given = shorten(repr(threshold))
+            faults.append(f"PostProcess.{name}.threshold={given}: must be a number from 0 to 1")
+            threshold = None
+        return tuple(map(str, labels)), threshold, faults
+    return None, None, faults
