@@ -148,15 +148,12 @@ def _names_of_json(content: bytes) -> list[str]:
 
 def _names_of_pdmodel(content: bytes) -> list[str]:
     """Return the names of the persistable tensors of the first block of a ProgramDesc."""
-    block = next(bytes(value) for field, value in _fields(memoryview(content)) if field == 1)
     names = []
-    for field, variable in _fields(memoryview(block)):
-        if field != 3:
-            continue
-        facts = dict(_fields(variable))  # 1: name, 2: type, 3: is persistable
-        kind = next(value for number, value in _fields(facts[2]) if number == 1)
-        if facts.get(3) and kind == _DENSE:
-            names.append(bytes(facts[1]).decode())
+    for variable in _parts(_parts(memoryview(content), 1)[0], 3):
+        kind = next(value for field, value in _fields(_parts(variable, 2)[0]) if field == 1)
+        is_persistable = any(field == 3 and value for field, value in _fields(variable))
+        if is_persistable and kind == _DENSE:
+            names.append(bytes(_parts(variable, 1)[0]).decode())
     return names
 
 
@@ -212,6 +209,13 @@ def _fields(message: memoryview) -> Iterator[tuple[int, "int | memoryview"]]:
             raise ValueError("a field is longer than what holds it")
         yield field, message[at : at + size]
         at += size
+
+
+def _parts(message: memoryview, wanted: int) -> list[memoryview]:
+    """Return the texts or messages in a field, which may be there several times."""
+    return [
+        value for field, value in _fields(message) if field == wanted and not isinstance(value, int)
+    ]
 
 
 def _varints(packed: memoryview) -> Iterator[int]:
