@@ -7,6 +7,7 @@ command goes on; 130 interrupted from the keyboard, where training saves as well
 """
 
 import contextlib
+import faulthandler
 import logging
 import os
 import sys
@@ -30,10 +31,14 @@ def run(argv: list[str] | None = None) -> None:
         if argv is None:
             if command.is_long and not {"--help", "-h"} & {*arguments}:
                 restart_with_huge_pages()
+            if sys.stderr:
+                faulthandler.enable()  # a crash in a library shows where
             collect_rarely()  # before more is imported
         start_console()
         with _exit_codes(command.name):
-            print(command.run(arguments), flush=True)
+            function = command.load()
+            if text := function(arguments):
+                print(text, flush=True)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -4,6 +4,7 @@ A command is a file `commands/NAME.py` with `run(arguments)`, which returns the 
 line in `COMMANDS`. Nothing of it is imported before it runs, so that `mlcls --help` is quick.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,14 +24,14 @@ class Command:
     mode: str | None = None  # what it does with a configuration file
     is_long: bool = False  # long enough that huge pages are worth starting anew
 
-    def run(self, arguments: list[str]) -> str:
-        """Do it, and return the text to print.
+    def load(self) -> Callable[[list[str]], str]:
+        """Import and return the function (arguments) → text to print.
 
-        Raises:
+        It raises:
           UserError: an argument, a file or the data is wrong.
           SystemExit: argparse refuses the arguments, or has shown their help.
         """
-        return lazy.load(f"{__name__}.{self.function}")(arguments)
+        return lazy.load(f"{__name__}.{self.function}")
 
 
 _PADDLEX = "PaddleX's way:"
@@ -84,7 +85,7 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
     """Return the command that is meant, and the arguments that are left for it.
 
     Raises:
-      FlagError: there is no such command.
+      FlagError: there is no such command, or its mode is not that of the flags.
     """
     word, *rest = arguments or ["help"]
     if word == "help" and rest:
@@ -99,7 +100,7 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
     if flags & {"--helpconfig", "-helpconfig"}:
         return COMMANDS["helpconfig"], rest
     if command.mode and (command.group == "config" or take(rest, "config")[0] is not None):
-        return FLAGS, [word, *rest]
+        return FLAGS, _with_mode(command, rest)
     if "--serve" in flags and command.name in ("", "predict"):
         return COMMANDS["serve"], rest
     if not word and flags & _PIPELINE_FLAGS:
@@ -110,3 +111,13 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
         hint = f"Did you mean {close}?" if close else f"`{usage.program()} --help` names all."
         raise FlagError(f"{word}: there is no such command", hint)
     return command, rest
+
+
+def _with_mode(command: Command, flags: list[str]) -> list[str]:
+    mode, others = take(flags, "config.mode")
+    if mode not in (None, command.mode):
+        raise FlagError(
+            f"--config.mode={mode}: the command {command.name} means mode={command.mode}",
+            "Leave out one of the two.",
+        )
+    return [*others, f"--config.mode={command.mode}"]

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from safetensors.numpy import load_file
 from mlcls_jax import config as schema
 from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
-from mlcls_jax.losses import LOSSES, multilabel_loss
 from mlcls_jax.modes.train import train
 from mlcls_jax.start import start_jax
 from tests.helpers.photos import write_lines, write_photos
@@ -59,25 +57,38 @@ SPEED = {"images_per_s", "data_wait_ms"}
 DIVERGING = {"name": "momentum", "learning_rate": 1e6}
 
 
-def test_from_the_mode_to_the_loss_there_are_six_frames_in_four_files(tmp_path, monkeypatch):
-    frames = []
+FRAMES = """
+import sys, traceback
+from pathlib import Path
 
-    def seen(*arguments, **options):
-        stack = traceback.extract_stack()[:-1]
-        ours = [frame for frame in stack if Path(frame.filename).parts[-3:-2] == ("mlcls_jax",)]
-        frames[:] = [(Path(frame.filename).name, frame.name) for frame in ours]
-        return multilabel_loss(*arguments, **options)
+from mlcls_jax import losses, main
 
-    monkeypatch.setitem(LOSSES, "multilabel", seen)
-    with pytest.raises(PreemptedError):
-        run(small(train={"time_limit": 0.0}), tmp_path / "run")
+def seen(*arguments, **options):
+    for frame in traceback.extract_stack()[:-1]:
+        if "mlcls_jax" in (folders := Path(frame.filename).parts):
+            print(*folders[folders.index("mlcls_jax") + 1:], frame.name, sep="/", file=sys.stderr)
+    raise SystemExit
+
+losses.LOSSES["multilabel"] = seen
+main.run(sys.argv)
+"""
+
+
+def test_from_main_to_the_loss_there_are_seven_frames(tmp_path):
+    (tmp_path / "config.yaml").write_text(schema.to_yaml(small()))
+    flags = [f"--config={tmp_path}/config.yaml", f"--workdir={tmp_path}/run"]
+    done = subprocess.run(
+        [sys.executable, "-c", FRAMES, *flags], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    frames = [line for line in done.stderr.splitlines() if line.count("/") and ".py/" in line]
     assert frames == [
-        ("train.py", "train"),
-        ("fit.py", "fit"),
-        ("step.py", "__call__"),
-        ("step.py", "gradient"),
-        ("step.py", "_gradient"),
-    ]  # and the loss
+        "main.py/run",
+        "commands/mode.py/run",
+        "modes/train.py/train",
+        "training/fit.py/fit",
+        "training/step.py/__call__",
+        "training/step.py/gradient",
+    ], done.stderr  # and the loss
 
 
 def nonfinite(workdir: Path) -> list[dict]:
