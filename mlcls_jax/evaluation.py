@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from mlcls_jax import parallel
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import DataError, NonFiniteError
+from mlcls_jax.lookahead import delayed
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Network, Variables
 
@@ -48,11 +49,15 @@ def score(
     """
     logits: dict[str, list[np.ndarray]] = {name: [] for name in models}
     targets = []
-    for batch in parallel.put_ahead(batches, mesh):
-        known = parallel.fetch(batch["mask"])
-        targets.append(parallel.fetch(batch["target"])[known])
-        for name, variables in models.items():
-            logits[name].append(parallel.fetch(forward(variables, batch["image"]))[known])
+    begun = (
+        (batch["mask"], batch["target"], {n: forward(v, batch["image"]) for n, v in models.items()})
+        for batch in parallel.put_ahead(batches, mesh)
+    )
+    for mask, target, outputs in delayed(begun, 1):  # the devices have the next batch by then
+        known = parallel.fetch(mask)
+        targets.append(parallel.fetch(target)[known])
+        for name, output in outputs.items():
+            logits[name].append(parallel.fetch(output)[known])
     if not any(map(len, targets)):
         raise DataError("there is nothing to evaluate: none of the images could be read")
     whole = {name: np.concatenate(parts) for name, parts in logits.items()}

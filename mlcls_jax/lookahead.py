@@ -1,16 +1,28 @@
 """Work done ahead of its consumer, in order and within a bound.
 
-Two loops elsewhere are of another kind: `parallel.put_ahead` needs no threads, as copies to devices
-run by themselves, and the image stream expands documents in place and spares a slow source.
+The image stream has a loop of another kind: it expands documents in place and spares a slow source.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def delayed(items: Iterable[Item], by: int) -> Iterator[Item]:
+    """Yield each of the items once the next `by` have been taken.
+
+    For what goes on by itself once it is begun: copies to devices, and what these compute.
+    """
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > by:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def map_ahead(

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from mlcls_jax.config import Parallel
 from mlcls_jax.errors import ConfigError
+from mlcls_jax.lookahead import delayed
 from mlcls_jax.trees import map_by_path
 
 log = logging.getLogger(__name__)
@@ -229,12 +229,7 @@ def put_ahead(batches: Iterable[Any], mesh: Mesh, *, ahead: int = 2) -> Iterator
 
     Each process gives its `local_rows` of every batch.
     """
-    waiting: deque[Any] = deque()
-    for batch in batches:
-        waiting.append(_put_batch(batch, mesh))
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
+    return delayed((_put_batch(batch, mesh) for batch in batches), ahead)
 
 
 def _put_batch(batch: Any, mesh: Mesh) -> Any:

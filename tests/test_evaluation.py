@@ -29,6 +29,23 @@ def test_every_image_is_scored_once_by_every_model_in_order(count):
     np.testing.assert_array_equal(targets[:, 1], np.arange(count) % 2)
 
 
+def test_the_device_has_the_next_batch_while_the_host_copies_one():
+    begun, copied = [], []
+
+    class Logits:
+        def __init__(self, images):
+            self.images = images
+            begun.append(self)
+
+        def __array__(self, *_, **__):
+            copied.append(len(begun))
+            return np.asarray(self.images[:, 0, 0, :2], np.float32)
+
+    batches = eval_batches(Reader(Numbers(12), (4, 4), "skip"), Data(), batch_size=4)
+    score(lambda _, images: Logits(images), {"": None}, batches, parallel.make_mesh())
+    assert copied == [2, 3, 3]
+
+
 def test_unreadable_images_are_left_out():
     scores, targets = scored(Numbers(7, broken=(0, 4, 5, 6)))
     np.testing.assert_array_equal(scores["one"][:, 0], [1, 2, 3])

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from mlcls_jax.lookahead import map_ahead
+from mlcls_jax.lookahead import delayed, map_ahead
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 100])
@@ -18,6 +18,14 @@ def test_results_come_in_order_and_no_more_are_begun_than_asked_for(ahead):
             taken += 1
             assert len(begun) <= taken + ahead
     assert taken == 20 and sorted(begun) == list(range(20))
+
+
+@pytest.mark.parametrize("by", [0, 2, 9])
+def test_delayed_items_come_in_order_once_the_next_ones_are_taken(by):
+    taken = []
+    for item in delayed((taken.append(i) or i for i in range(5)), by):
+        assert taken == list(range(min(5, item + by + 1)))
+    assert item == 4
 
 
 def test_an_exception_comes_after_the_results_before_it():

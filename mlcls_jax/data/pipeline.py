@@ -90,10 +90,11 @@ def train_batches(
     end_step: int,
     rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source.
+    """Return batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source.
 
-    Of several processes each reads its own `rows` of every batch; None: all of them. What is in a
-    row does not depend on who reads it.
+    Threads begin to read at once, processes when the first batch is asked for. Of several hosts'
+    processes each reads its own `rows` of every batch; None: all of them. What is in a row does not
+    depend on who reads it.
 
     Raises:
       ConfigError: data.augment names what there is not.
@@ -118,9 +119,10 @@ def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) ->
 def eval_batches(
     reader: Reader, config: Data, *, batch_size: int, rows: Sequence[int] | None = None
 ) -> Iterator[Batch]:
-    """Yield every example once, in order; the last batch is padded with masked examples.
+    """Return every example once, in order; the last batch is padded with masked examples.
 
-    Of several processes each reads its own `rows` of every batch; None: all of them.
+    Threads begin to read at once. Of several processes each reads its own `rows` of every batch;
+    None: all of them.
     """
     steps = -(-len(reader.source) // batch_size)
     examples = grain.MapDataset.range(steps * batch_size).map(reader)
@@ -187,9 +189,16 @@ def _iterate(
         num_threads=config.threads, prefetch_buffer_size=ahead if config.threads else 0
     )
     batches = dataset.to_iter_dataset(options)
-    if not workers:
-        yield from batches
-        return
+    if workers:
+        return _from_processes(batches, reader, config, workers)
+    iterator = iter(batches)
+    iterator.start_prefetch()
+    return iterator
+
+
+def _from_processes(
+    batches: grain.IterDataset, reader: Reader, config: Data, workers: int
+) -> Iterator[Batch]:
     if not flags.FLAGS.is_parsed():  # Grain looks at its own; nobody has parsed any in a library
         flags.FLAGS.mark_as_parsed()
     processes = grain.MultiprocessingOptions(

@@ -8,9 +8,11 @@ import hashlib
 import json
 import logging
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
+import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -33,6 +35,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int, metric: str) -> None:
         self._folder, self._keep, self._metric = folder, keep, metric
+        self._thread = ThreadPoolExecutor(1)
+        self._begun: Future[None] | None = None  # our part of the save in flight
         self._open()
 
     def _open(self) -> None:
@@ -79,7 +83,8 @@ class Checkpoints:
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         try:
-            self._checkpointer.close()  # waits for the save in flight
+            with self._checkpointer, self._thread:
+                self._finish_save()
         except Exception as error:
             if failure is None:
                 raise self._unsaved(error) from error
@@ -199,14 +204,24 @@ class Checkpoints:
           CheckpointError: it could not be written; the ones before it are intact.
         """
         try:
-            self._checkpointer.wait()
+            self._finish_save()
         except Exception as error:
             raise self._unsaved(error) from error
+
+    def _finish_save(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.result()
+        self._checkpointer.wait()
 
     def save(
         self, state: TrainState, record: dict[str, Any], *, metrics: dict[str, float] | None
     ) -> None:
-        """Begin to write a checkpoint; waits only for the copy to the host and its checksums.
+        """Begin to write a checkpoint, once the one before is written.
+
+        Waits for a copy of the state on the host only, since the next step reuses its memory. Of
+        several processes, whose parts of the state make up one checkpoint together, it waits until
+        their checksums are added up and Orbax has copied them.
 
         Args:
           state: saved under its step.
@@ -216,20 +231,33 @@ class Checkpoints:
         Raises:
           CheckpointError: this one or the one before could not be written.
         """
+        self.wait()
         step = int(state.step)
         if step in self.steps:
             return
-        written = {"record": _checksum_of(record, metrics), "arrays": checksums(state)}
+        if jax.process_count() == 1:
+            for array in jax.tree.leaves(state):
+                array.copy_to_host_async()
+            state = jax.tree.map(np.array, state)
+            self._begun = self._thread.submit(self._write, step, state, record, metrics)
+            return
         try:
-            self._checkpointer.save_async(
-                step,
-                state,
-                force=True,
-                metrics=metrics,
-                custom_metadata=record | {CHECKSUMS: written},
-            )
+            self._write(step, state, record, metrics)
         except Exception as error:
             raise self._unsaved(error) from error
+
+    def _write(
+        self, step: int, state: Any, record: dict[str, Any], metrics: dict[str, Any] | None
+    ) -> None:
+        """Let Orbax begin to write a state of arrays on the host or on the devices."""
+        written = {"record": _checksum_of(record, metrics), "arrays": checksums(state)}
+        self._checkpointer.save_async(
+            step,
+            state,
+            force=True,
+            metrics=metrics,
+            custom_metadata=record | {CHECKSUMS: written},
+        )
 
 
 def _checksum_of(record: dict[str, Any], metrics: dict[str, float] | None) -> str:

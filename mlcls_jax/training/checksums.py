@@ -27,8 +27,10 @@ def checksums(state: Any) -> dict[str, str]:
     return {path: f"{total:016x}" for path, total in totals}
 
 
-def _of_process(array: jax.Array) -> int:
+def _of_process(array: jax.Array | np.ndarray) -> int:
     """Return the sum of the parts that this process has; of copies, one counts among all."""
+    if isinstance(array, np.ndarray):
+        return _of_part(array, (slice(None),) * array.ndim, array.shape)
     mine = (shard for shard in array.addressable_shards if shard.replica_id == 0)
     return sum(_of_part(np.asarray(s.data), s.index, array.shape) for s in mine) % 2**64
 

@@ -4,11 +4,13 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlcls_jax import files, parallel
+from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import NonFiniteError, WorkdirError
 from mlcls_jax.evaluation import score, to_scores
 from mlcls_jax.metrics import metrics_of
@@ -57,6 +59,9 @@ def fit(
             best, _ = evaluate_due(run, state, best, recorder, stop)
         batches = recorder.timed(parallel.put_ahead(run.train_batches(start), run.mesh))
         for step, batch in enumerate(batches, start=start + 1):
+            is_due = plan.evaluate_after(step)
+            # Begun here, they are read while this step is computed.
+            validation = run.validation_batches() if is_due else iter(())
             tracer.before(step)
             state, numbers = run.step(state, batch, run.teacher)
             stop.underway()
@@ -66,12 +71,12 @@ def fit(
             if plan.log_after(step):
                 write_numbers(run, in_flight, recorder, before=step - plan.log_steps)
 
-            is_over, is_due, metrics = stop.after(step), plan.evaluate_after(step), None
+            is_over, metrics = stop.after(step), None
             if is_due or plan.save_after(step) or is_over:
                 write_numbers(run, in_flight, recorder)
             if is_due:
                 try:
-                    best, metrics = evaluate(run, state, step, best, recorder, stop)
+                    best, metrics = evaluate(run, state, validation, best, recorder, stop)
                     is_due = False
                 except AskedToEndError:
                     is_over = True
@@ -115,17 +120,22 @@ def write_numbers(
 
 
 def evaluate(
-    run: Run, state: TrainState, step: int, best: Best | None, recorder: Recorder, stop: Stop
+    run: Run,
+    state: TrainState,
+    validation: Iterable[Batch],
+    best: Best | None,
+    recorder: Recorder,
+    stop: Stop,
 ) -> tuple[Best | None, dict[str, float] | None]:
-    """Return the best evaluation after that of this step, and what its checkpoint is ranked by.
+    """Return the best evaluation after that of this state, and what its checkpoint is ranked by.
 
     Raises:
       AskedToEndError: the evaluation is to be done again; nothing has been written.
     """
     recorder.pause("evaluating …")
+    step = int(state.step)
     models = {"raw": state.variables} | ({} if state.ema is None else {"ema": state.ema})
-    batches = stop.unless_asked(run.validation_batches())
-    logits, targets = score(run.forward, models, batches, run.mesh)
+    logits, targets = score(run.forward, models, stop.unless_asked(validation), run.mesh)
     results = {name: _metrics(run, values, targets) for name, values in logits.items()}
     if getattr(run.data.validation, "targets", None) is None:
         positives = (targets >= 1).sum(0)
@@ -144,11 +154,10 @@ def evaluate_due(
     Raises:
       PreemptedError: the run was asked to end again.
     """
-    step = int(state.step)
     try:
-        return evaluate(run, state, step, best, recorder, stop)
+        return evaluate(run, state, run.validation_batches(), best, recorder, stop)
     except AskedToEndError as error:
-        raise stop.error(step, run.plan.total_steps) from error
+        raise stop.error(int(state.step), run.plan.total_steps) from error
 
 
 def _metrics(run: Run, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:

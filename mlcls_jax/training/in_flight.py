@@ -30,6 +30,8 @@ class InFlight:
 
     def read(self, *, before: float = math.inf) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield the numbers of each step up to `before`, once; waits for those steps."""
+        due = []
         while self._unread and self._unread[0][0] <= before:
-            step, numbers = self._unread.popleft()
-            yield step, {name: float(value) for name, value in jax.device_get(numbers).items()}
+            due.append(self._unread.popleft())
+        for step, numbers in jax.device_get(due):  # begins all copies, then waits for them
+            yield step, {name: float(value) for name, value in numbers.items()}

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def reader(source, on_error: str = "raise") -> Reader:
 def evaluation(source, *, batch_size: int, threads: int = 4, on_error: str = "raise") -> list[dict]:
     config = Data(threads=threads)
     return list(eval_batches(reader(source, on_error), config, batch_size=batch_size))
+
+
+def test_reading_begins_before_the_first_batch_is_asked_for():
+    asked = threading.Event()
+
+    class Waiting(Numbers):
+        def __getitem__(self, index):
+            asked.set()
+            return super().__getitem__(index)
+
+    batches = eval_batches(reader(Waiting(6)), Data(threads=2), batch_size=4)
+    assert asked.wait(20)
+    assert [int(batch["index"][0]) for batch in batches] == [0, 4]
 
 
 def training(

@@ -18,29 +18,9 @@ from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.modes.train import train
 from mlcls_jax.start import start_jax
 from tests.helpers.photos import write_lines, write_photos
+from tests.helpers.small_run import MODEL, small
 
 REPOSITORY = Path(__file__).parents[2]
-MODEL = schema.Model(
-    name="PP-LCNet_x0_25",  # pooled: compiles in a moment
-    image_size=(32, 32),
-    backbone_dropout=0.0,
-)
-
-
-def small(*, epochs: int = 2, optimizer: dict | None = None, **sections) -> schema.Config:
-    """Two epochs of four steps of eight boards."""
-    train_options = {"epochs": epochs, "batch_size": 8, "log_steps": 1} | sections.pop("train", {})
-    rates = {"learning_rate": 1e-3, "schedule": "constant", "warmup_epochs": 0.0}
-    return schema.Config(
-        model=sections.pop("model", MODEL),
-        data=schema.Data(source="digits", epoch_size=32, val_size=16),
-        train=schema.Train(**train_options),
-        optimizer=schema.Optimizer(**(rates | (optimizer or {}))),
-        loss=sections.pop("loss", schema.Loss(name="multilabel")),
-        evaluate=schema.Evaluate(batch_size=16),
-        log=schema.Log(tensorboard=False, pictures=0),
-        **sections,
-    )
 
 
 def run(config: schema.Config, workdir: Path) -> dict:

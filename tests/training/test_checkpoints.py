@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from mlcls_jax import parallel
 from mlcls_jax.errors import CheckpointError
 from mlcls_jax.models.network import Variables
+from mlcls_jax.training import checkpoints as module
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.checksums import checksums
 from mlcls_jax.training.state import TrainState, init_state
@@ -81,6 +83,26 @@ def test_only_the_latest_and_the_best_are_kept(tmp_path):
             checkpoints.save(state_of(step, 3), RECORD, metrics=metrics)
             checkpoints.wait()
         assert checkpoints.steps == [4, 2]
+
+
+def test_a_save_waits_for_a_copy_alone_and_the_memory_may_be_used_again(tmp_path, monkeypatch):
+    goes_on, state = threading.Event(), state_of(5)
+    monkeypatch.setattr(module, "checksums", lambda s: goes_on.wait(9) and checksums(s))
+    with open_checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(state, RECORD | {"step": 5}, metrics=None)
+        assert not (tmp_path / "checkpoints/5").exists()
+        jax.tree.map(lambda array: array.delete(), state)
+        goes_on.set()
+    monkeypatch.undo()
+    assert_is(restore(tmp_path / "checkpoints"), 5)
+
+
+def test_a_save_that_fails_is_told_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "checksums", lambda _: 1 / 0)
+    with open_checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(state_of(5, 3), RECORD, metrics=None)
+        with pytest.raises(CheckpointError, match="could not be written: division by zero"):
+            checkpoints.save(state_of(6, 3), RECORD, metrics=None)
 
 
 def biggest(folder: Path) -> Path:
