@@ -12,14 +12,14 @@
   configs/clip_vit.py:single your own images with exactly one label each: ViT-B/16 at 224, by
                              PaddleX's recipe, from CLIP weights. One GPU. Not run here.
 
-python -m mlcls_jax.main --config=configs/clip_vit.py:mlcls --workdir=runs/clip --config.data.dir=FOLDER --config.model.weights=FILE
+python -m mlcls_jax.main --config=configs/clip_vit.py:mlcls --workdir=runs/clip --config.data.dir=FOLDER
 
 The head sees all patches; the original's sees the first alone: --config.model.memory=first_patch.
 The original's ML-Decoder weights choose that by themselves, as OpenAI's choose QuickGELU.
 
 Stage-wise rates:  --config.optimizer.lr_multipliers="('^backbone/block[0-5]/=0.1', '^backbone/=0.5')"
 Frozen stages:     --config.optimizer.lr_multipliers='^backbone/(patch|cls|pos|ln_pre|block[0-5]/)=0'
-Fine-tuning:       --config.model.weights=CLIP_vit_base_patch16_448_ml_decoder_448_pretrained.pdparams
+Initial weights:   --config.model.weights=backbone (CLIP), none (random), or a file
 """  # noqa: E501 (commands stay whole)
 
 from ml_collections import ConfigDict

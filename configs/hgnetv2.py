@@ -19,7 +19,7 @@ none, and no '/lab/' below. B1 to B3 go with mlcls, B5 with mlcls_b4, and --conf
 
 Stage-wise rates:  --config.optimizer.lr_multipliers="('/lab/=0.01', '^backbone/(stem|stage0)=0.1')"
 Frozen stages:     --config.optimizer.lr_multipliers="('^backbone/(stem|stage0)=0', '/lab/=0.01')"
-Fine-tuning:       --config.model.weights=PP-HGNetV2-B0_ml_decoder_448_pretrained.pdparams
+Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or a file
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo
 
 Stage-wise rates:  --config.optimizer.lr_multipliers="('^backbone/conv1=0.1', '^backbone/=0.5')"
 Frozen stages:     --config.optimizer.lr_multipliers='^backbone/(conv1|blocks[23])=0'
-Fine-tuning:       --config.model.weights=PP-LCNet_x1_0_ml_decoder_448_pretrained.pdparams
+Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or a file
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ python -m mlcls_jax.main --config=configs/resnet.py --workdir=runs/resnet
 
 Stage-wise rates:  --config.optimizer.lr_multipliers="('^backbone/stem=0.1', '^backbone/=0.5')"
 Frozen stages:     --config.optimizer.lr_multipliers='^backbone/(stem|block[0-2]/)=0'
-Fine-tuning:       --config.model.weights=ResNet50_ml_decoder_448_pretrained.pdparams
+Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or a file
 """
 
 from ml_collections import ConfigDict

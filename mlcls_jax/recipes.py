@@ -22,6 +22,7 @@ def ml_decoder_recipe(
     448 x 448, Cutout and RandAugmentV4, AdamW, asymmetric loss, EMA.
     """
     config.model.name = name
+    config.model.weights = "auto"
     config.model.image_size = (448, 448)
     config.data.source = "mlcls"
     config.data.augment = ("cutout", "randaugment_v4")
@@ -63,6 +64,7 @@ def coco_recipe(
         learning_rate=learning_rate,
         schedule=schedule,
     )
+    config.model.weights = "backbone"  # the official ones have been trained on COCO already
     config.model.num_classes = 80
     config.model.query_num = 80
     config.model.dtype = dtype
@@ -111,6 +113,7 @@ def single_label_recipe(
 def digits_demo(config: Any, *, name: str) -> Any:
     """Fill `config` with the demo: boards of digits, 64 x 64, a narrow head: minutes to train."""
     config.model.name = name
+    config.model.weights = "none"
     config.model.image_size = (64, 64)
     config.model.embed_dim = 128
     config.model.hidden_dim = 256

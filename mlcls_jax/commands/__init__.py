@@ -60,6 +60,7 @@ _TABLE = (
     Command("backends", "backends.run", "model",
             "what each runtime and precision costs and gains here"),
     Command("models", "models.run", "other", "the available models"),
+    Command("weights", "weights.run", "other", "published weights: list, fetch, keep"),
     Command("pack", "pack.run", "other", "a data set as shards"),
     Command("plan", "plan.run", "other", "memory and time of a training"),
     Command("help", "help.run", "hidden"),

@@ -25,7 +25,8 @@ class Model:
     )
     weights: str | None = option(
         None,
-        "initial weights: a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
+        "initial weights: auto, official, backbone (`mlcls weights` lists what is published), none;"
+        " a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
         path="any",
     )
     weights_strict: bool = option(True, "fail if the weights lack anything other than the head")

@@ -1,6 +1,5 @@
 """The models that PaddleX publishes for COCO, by name: fetched once, kept as bundles."""
 
-import os
 from pathlib import Path
 
 from mlcls_jax import files
@@ -9,17 +8,7 @@ from mlcls_jax.errors import InputError
 from mlcls_jax.inference.bundle import write_bundle
 from mlcls_jax.models import create
 from mlcls_jax.models.registry import list_models
-
-BASE_URL = "https://paddle-model-ecology.bj.bcebos.com/paddlex/official_pretrained_model"
-# By name, the SHA-256 of its file; none is published, so that the first download sets it.
-OFFICIAL: dict[str, str | None] = {
-    "PP-LCNet_x1_0_ML": None,
-    "PP-HGNetV2-B0_ML": None,
-    "PP-HGNetV2-B4_ML": None,
-    "PP-HGNetV2-B6_ML": None,
-    "ResNet50_ML": None,
-    "CLIP_vit_base_patch16_448_ML": None,
-}
+from mlcls_jax.models.weights.sources import address, official_models, sources
 
 # COCO's 80 categories in the order of their ids, which is that of the published models' outputs.
 COCO_LABELS = tuple(
@@ -45,26 +34,23 @@ def official_bundle(name: str) -> Path:
       InputError: no weights are published for a model of this name.
       WeightsError: they cannot be fetched or read.
     """
-    if name not in OFFICIAL:
+    if name not in (published := official_models()):
         known = "" if name in list_models() else "; there is no model of this name either"
         raise InputError(
             f"{name}: no weights are published for it{known}",
             "Give model_dir, a bundle of your own; or weights, a file; or one of"
-            f" {', '.join(OFFICIAL)}.",
+            f" {', '.join(published)}.",
         )
     folder = files.cache_folder("models") / name
     files.recover_folder(folder)
     if not (folder / "inference.json").exists():
-        base = os.environ.get("MLCLS_MODELS_URL", BASE_URL).rstrip("/")
-        url = f"{base}/{name}_pretrained.pdparams"
-        pin = f"#sha256={OFFICIAL[name]}" if OFFICIAL[name] else ""
-        model = create(name, num_classes=len(COCO_LABELS), weights=url + pin)
+        model = create(name, num_classes=len(COCO_LABELS), weights="official")
         write_bundle(
             folder,
             model.network.config,
             model.variables,
             labels=COCO_LABELS,
             threshold=DEFAULT_THRESHOLD,
-            facts={"weights": url},
+            facts={"weights": address(sources(name)[0])},
         )
     return folder

@@ -16,9 +16,10 @@ from mlcls_jax.inference.paddle_settings import Settings, read_settings
 from mlcls_jax.models import default_size
 from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import ML_SUFFIX
-from mlcls_jax.models.weights.fetch import HUB, local_file
+from mlcls_jax.models.weights.fetch import HUB
 from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
 from mlcls_jax.models.weights.paddle_inference import is_inference_folder
+from mlcls_jax.models.weights.sources import weight_file
 from mlcls_jax.paths import expand, local_path
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def bundle_of_weights(
     task = "multilabel" if name.endswith(ML_SUFFIX) else "single"
     values = {"name": name, "task": task, "image_size": settings.image_size or (side, side)}
     network = Network.of(model_from_dict({**values, "num_classes": len(names or COCO_LABELS)}))
-    arrays = read_weights(local_file(weights))
+    arrays = read_weights(weight_file(weights, name))
     count = count_classes(network, arrays)
     if count is None:
         raise WeightsError(

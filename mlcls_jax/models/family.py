@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Initial
+from mlcls_jax.models.published import Source
 from mlcls_jax.models.weight_names import NameTable
 
 
@@ -107,3 +108,7 @@ class Family:
     # (options, origin, *, has_decoder) → the options under which weights of that origin mean what
     # they meant there, where left open.
     adapt: Callable[..., Model] = _keep
+    # Variants that PaddleX publishes with an ML-Decoder, trained on COCO.
+    official: tuple[str, ...] = ()
+    # Name of a variant → pretrained backbones of it, the best start first.
+    sources: Callable[[str], tuple[Source, ...]] = lambda name: ()

@@ -29,6 +29,7 @@ from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
+from mlcls_jax.models.weights.sources import find, sources
 from mlcls_jax.training.advice import Advice
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.distill import Distillation, make_distillation
@@ -197,12 +198,19 @@ def initial_weights(
 
     Weights may bring options of the network along; see `weights.load`.
     """
-    network = Network.of(with_classes(config.model, labels))
-    if not config.model.weights:
+    network, given = Network.of(with_classes(config.model, labels)), config.model.weights
+    if given is None and sources(config.model.name):
+        log.warning(
+            "The network starts from random weights; model.weights=auto takes published ones."
+        )
+    if given in (None, "none"):
         return network, None
     model = Model(network, network.init(config.seed))
-    report = load(model, config.model.weights, strict=config.model.weights_strict)
-    log.info("Weights from %s: %s.", config.model.weights, report)
+    published = find(given, config.model.name)
+    report = load(model, given, strict=config.model.weights_strict)
+    log.info(
+        "Weights from %s: %s.", f"{given}, {published.address}" if published else given, report
+    )
     return model.network, model.variables
 
 

@@ -219,6 +219,7 @@ def write_dataset(folder, *, images=24, size=40):
 
 OWN = (
     "--config.model.name=PP-LCNet_x0_25_ML",
+    "--config.model.weights=none",
     "--config.model.embed_dim=16",
     "--config.model.hidden_dim=16",
     "--config.model.image_size=32",

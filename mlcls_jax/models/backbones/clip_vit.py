@@ -20,6 +20,7 @@ from mlcls_jax.models.initial import Normal, conv_normal, param
 from mlcls_jax.models.layers import Linear, attend, cast, gelu, quick_gelu
 from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.positions import resample_positions
+from mlcls_jax.models.published import PADDLE, Source, timm
 from mlcls_jax.models.weight_names import (
     Foreign,
     NameTable,
@@ -226,6 +227,24 @@ def _block_names(
     return table
 
 
+def sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of the vision tower, at 224 x 224."""
+    return (
+        Source(
+            "backbone",
+            f"{PADDLE}/foundation_models/CLIP_vit_base_patch16_224.pdparams",
+            "MIT",
+            "OpenAI's pairs of images and texts",
+            "CLIP",
+        ),
+        timm(
+            "vit_base_patch16_clip_224.openai",
+            trained_on="OpenAI's pairs of images and texts",
+            pixels="CLIP",
+        ),
+    )
+
+
 FAMILY = Family(
     variants=VARIANTS,
     build=CLIPViT,
@@ -238,4 +257,6 @@ FAMILY = Family(
     },
     decoder="head",
     adapt=adapt,
+    official=("CLIP_vit_base_patch16_448",),
+    sources=sources,
 )

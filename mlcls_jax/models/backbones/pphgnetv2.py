@@ -13,6 +13,7 @@ from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
 from mlcls_jax.models.layers import Conv, ConvNorm, MaxPool
+from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.
@@ -343,9 +344,25 @@ def _units(config: PPHGNetV2Config, *, is_paddle: bool) -> list[tuple[str, str, 
     return units
 
 
+def sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of a variant.
+
+    PaddleClas recommends those of the first stage of its distillation as a start for other tasks.
+    """
+    size = name.removeprefix("PP-HGNetV2-")
+    first, second = "ImageNet-22k and -1k by distillation", "the same, finished on ImageNet"
+    return (
+        paddle(f"PPHGNetV2_{size}_ssld_stage1_pretrained", trained_on=first),
+        paddle(f"PPHGNetV2_{size}_ssld_pretrained", word="ssld_stage2", trained_on=second),
+        timm(f"hgnetv2_{size.lower()}.ssld_stage1_in22k_in1k", trained_on=first),
+    )
+
+
 FAMILY = Family(
     variants=VARIANTS,
     build=PPHGNetV2,
     names=names,
     heads={"paddle": "fc", "timm": "head.fc"},
+    official=("PP-HGNetV2-B0", "PP-HGNetV2-B4", "PP-HGNetV2-B6"),
+    sources=sources,
 )

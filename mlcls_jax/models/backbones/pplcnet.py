@@ -12,6 +12,7 @@ from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
 from mlcls_jax.models.layers import Conv, ConvNorm, hardsigmoid, hardswish
+from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, norm_names
 
 # stage → blocks of (kernel size, base width, squeeze-excite); a stage's stride is its first block's
@@ -197,9 +198,19 @@ def _timm_block(stage: str, index: int) -> str:
     return f"blocks.5.{index}"
 
 
+def sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of a variant."""
+    size = name.removeprefix("PP-LCNet_")
+    twins = {"x0_5": "050", "x0_75": "075", "x1_0": "100"}
+    found = (paddle(f"PPLCNet_{size}_pretrained"),)
+    return (*found, timm(f"lcnet_{twins[size]}.ra2_in1k")) if size in twins else found
+
+
 FAMILY = Family(
     variants=VARIANTS,
     build=PPLCNet,
     names=names,
     heads={"paddle": "fc", "timm": "classifier"},
+    official=("PP-LCNet_x1_0",),
+    sources=sources,
 )

@@ -15,6 +15,7 @@ from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Uniform
 from mlcls_jax.models.layers import ConvNorm, MaxPool
+from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
 
 STEM_WIDTH = 64
@@ -142,10 +143,18 @@ def names(backbone: ResNet, origin: str) -> NameTable:
     return table
 
 
+def sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of a variant; Paddle's ResNet18 and 34 are other networks."""
+    ours = timm(f"{name.lower()}.a1_in1k")
+    return (paddle(f"{name}_pretrained"), ours) if VARIANTS[name].bottleneck else (ours,)
+
+
 FAMILY = Family(
     variants=VARIANTS,
     build=ResNet,
     names=names,
     heads={"paddle": "fc", "timm": "fc"},
     head_initial=lambda channels: Uniform(1 / math.sqrt(channels)),
+    official=("ResNet50",),
+    sources=sources,
 )

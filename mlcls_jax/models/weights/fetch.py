@@ -44,7 +44,7 @@ def local_file(source: str | Path) -> Path:
 
 def _download(url: str, digest: str) -> Path:
     name = Path(urlsplit(url).path).name or "weights"
-    path = _kept(url, name)
+    path = kept_file(url, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         if digest and files.sha256(path) != digest:
@@ -67,8 +67,8 @@ def _download(url: str, digest: str) -> Path:
     return path
 
 
-def _kept(address: str, name: str) -> Path:
-    """Return the cached file of a URL."""
+def kept_file(address: str, name: str) -> Path:
+    """Return the file in the cache of what has this address; it need not be there."""
     start = hashlib.sha256(address.encode()).hexdigest()[:12]
     return files.cache_folder("weights") / f"{start}-{name}"
 
@@ -114,7 +114,9 @@ def _from_hub(address: str) -> Path:
         except Exception as error:
             raise WeightsError(f"{address}: cannot be fetched: {error}") from error
         else:
-            kept = _kept(f"{HUB}{owner}/{name}@{revision or 'main'}", candidate.replace("/", "-"))
+            kept = kept_file(
+                f"{HUB}{owner}/{name}@{revision or 'main'}", candidate.replace("/", "-")
+            )
             kept.parent.mkdir(parents=True, exist_ok=True)
             _check(path, address, "", kept)
             return path

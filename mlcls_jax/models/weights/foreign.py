@@ -11,7 +11,6 @@ from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
 from mlcls_jax.models.registry import find_family
 from mlcls_jax.models.weight_names import Foreign, NameTable, to_ours
-from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.models.weights.onnx_file import read_onnx
 from mlcls_jax.models.weights.paddle_inference import (
     by_structured_names,
@@ -20,6 +19,7 @@ from mlcls_jax.models.weights.paddle_inference import (
     read_inference_folder,
 )
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
+from mlcls_jax.models.weights.sources import weight_file
 
 SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors", ".onnx")
 MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it takes 15 times as much
@@ -62,7 +62,8 @@ def load(
       source: a file (`.pdparams` of Paddle, `.pth` or `.safetensors` in the names of timm, OpenAI's
         or Hugging Face's CLIP, or our own; `.onnx` of Paddle or PyTorch), its URL or
         `hf://owner/name`, a folder with `weights.safetensors` or Paddle's `inference.pdiparams`,
-        or a mapping from such names to arrays.
+        a word such as `official` or `backbone` (`mlcls weights` lists them), or a mapping from such
+        names to arrays.
       strict: fail if any tensor outside the head is missing or of another shape.
 
     Raises:
@@ -70,7 +71,8 @@ def load(
     """
     if isinstance(source, Mapping):
         return fill(model, source, "the given mapping", strict=strict)
-    return fill(model, read_weights(local_file(source)), str(source), strict=strict)
+    path = weight_file(source, model.network.config.name)
+    return fill(model, read_weights(path), str(source), strict=strict)
 
 
 def fill(

@@ -1,0 +1,115 @@
+"""The words of `model.weights`: published weights by name, from the network or laid out by hand."""
+
+import os
+from pathlib import Path
+
+from mlcls_jax import files
+from mlcls_jax.errors import WeightsError
+from mlcls_jax.models import published
+from mlcls_jax.models.published import Source
+from mlcls_jax.models.registry import FAMILIES, ML_SUFFIX, find_family
+from mlcls_jax.models.weights.fetch import HUB, kept_file, local_file
+from mlcls_jax.paths import expand
+
+FOLDER = "MLCLS_WEIGHTS"  # a folder in which files are looked for before any network
+MIRROR = "MLCLS_MODELS_URL"  # an address that has the files of Paddle under their own names
+AUTO, NONE, TIMM = "auto", "none", "timm:"
+WORDS = ("official", "backbone", "ssld_stage2", "timm")
+
+
+def sources(name: str) -> tuple[Source, ...]:
+    """Return what is published for the model `name`, the best start first.
+
+    Raises:
+      ConfigError: no such model.
+    """
+    backbones = find_family(name).sources(name.removesuffix(ML_SUFFIX))
+    return (published.official(name), *backbones) if name in official_models() else backbones
+
+
+def official_models() -> tuple[str, ...]:
+    """Return the names of the models that are published whole, with ML-Decoder and 80 labels."""
+    return tuple(f"{name}{ML_SUFFIX}" for family in FAMILIES.values() for name in family.official)
+
+
+def find(word: str, name: str) -> Source | None:
+    """Return what a word of `model.weights` means for the model `name`; None: it is no such word.
+
+    Raises:
+      WeightsError: nothing of this kind is published for the model.
+    """
+    if word.startswith(TIMM):
+        return published.timm(word.removeprefix(TIMM), trained_on="see the hub")
+    if word not in (AUTO, *WORDS):
+        return None
+    known = sources(name)
+    found = next((source for source in known if word in (AUTO, source.word)), None)
+    if found is None:
+        words = ", ".join(source.word for source in known)
+        raise WeightsError(
+            f"model.weights={word}: no such weights are published for {name}",
+            f"There are {words}." if words else "Start from random weights: model.weights=none.",
+        )
+    return found
+
+
+def weight_file(source: str | Path, name: str) -> Path:
+    """Return the path of a weight file: of a word, an address or a path, for the model `name`.
+
+    Raises:
+      WeightsError: it is not published, cannot be fetched, or has another checksum.
+    """
+    known = find(str(source), name)
+    if known is None:
+        return local_file(source)
+    if laid := _laid_down(known):
+        return laid
+    try:
+        return local_file(address(known))
+    except WeightsError as error:
+        raise WeightsError(
+            f"model.weights={source}: {error.message}",
+            f"Without a network, fetch {known.address} elsewhere and keep it here by"
+            f" `mlcls weights add {known.file}`, or name its folder in the environment as"
+            f" {FOLDER}. In training, model.weights=none starts from random weights.",
+        ) from error
+
+
+def kept(source: Source) -> Path | None:
+    """Return the file if it is on this machine; None: it would have to be fetched."""
+    return _laid_down(source) or _existing(_cached(source))
+
+
+def add(file: Path, source: Source) -> Path:
+    """Copy a file that was fetched by hand to where it is looked for; return the new path."""
+    target = _cached(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(target, file.read_bytes())
+    return target
+
+
+def address(source: Source) -> str:
+    """Return where a file is fetched from: its publisher, or the mirror."""
+    mirror = os.environ.get(MIRROR)
+    if source.address.startswith(HUB) or not mirror:
+        url = source.address
+    else:
+        url = f"{mirror.rstrip('/')}/{source.file}"
+    return f"{url}#sha256={source.sha256}" if source.sha256 else url
+
+
+def _laid_down(source: Source) -> Path | None:
+    """Return the file in the user's folder; of the hub, also what was added to the cache."""
+    if (folder := os.environ.get(FOLDER)) and (
+        path := _existing(Path(expand(folder), source.file))
+    ):
+        return path
+    return _existing(_cached(source)) if source.address.startswith(HUB) else None
+
+
+def _cached(source: Source) -> Path:
+    return kept_file(address(source).partition("#")[0], source.file)
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
