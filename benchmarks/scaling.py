@@ -36,9 +36,8 @@ MODELS = (
     "ResNet101_ML",
     "CLIP_vit_base_patch16_448_ML",
 )
-KINDS = ("v5e", "v6e", "H100")
 LAYOUTS = {"data 8": Layout(8, 1, 1), "fsdp 8": Layout(1, 8, 1), "tensor 8": Layout(1, 1, 8)}
-IMAGES = 32  # per chip
+IMAGES = {"v5e": 128, "v6e": 128, "H100": 128}  # per chip
 BLOCK = re.compile(r"(<!-- tables:begin -->\n).*?(<!-- tables:end -->)", re.DOTALL)
 
 
@@ -78,9 +77,9 @@ def tables(names: Iterable[str]) -> str:
             ),
         ),
     ]  # fmt: skip
-    for kind in KINDS:
+    for kind, images in IMAGES.items():
         parts += [
-            f"\n### Predicted for 8 x {kind}, {IMAGES} images per chip\n",
+            f"\n### Predicted for 8 x {kind}, {images} images per chip\n",
             *_table(
                 ("model", "step ms: data", "step ms: fsdp", "images/s: data", "bound by",
                  "largest batch per chip", "exchange hides from: data", "exchange hides from: fsdp",
@@ -110,17 +109,22 @@ def _exchange_row(name: str, counts: Counts) -> tuple[str, ...]:
 
 
 def _prediction_row(name: str, counts: Counts, kind: str) -> tuple[str, ...]:
+    images = IMAGES[kind]
     data, fsdp = (
-        predict(counts, CHIPS[kind], LAYOUTS[layout], 8 * IMAGES) for layout in ("data 8", "fsdp 8")
+        predict(counts, CHIPS[kind], LAYOUTS[layout], 8 * images) for layout in ("data 8", "fsdp 8")
     )
-    an_image = (data.step - data.waiting) / IMAGES
+    an_image = (data.step - data.waiting) / images
+    hides = (
+        "never" if CHIPS[kind].platform == "tpu" else str(max(1, math.ceil(p.hiding_batch)))
+        for p in (data, fsdp)
+    )
     return (
         name,
         *(number(p.step * 1e3) if p.fits else "does not fit" for p in (data, fsdp)),
         number(data.images_per_s) if data.fits else "does not fit",
         "operations" if data.compute > data.memory else "memory",
         str(data.largest_batch // 8),
-        *(str(max(1, math.ceil(p.hiding_batch))) for p in (data, fsdp)),
+        *hides,
         str(max(1, math.ceil(9 * data.waiting / an_image))),
     )
 

@@ -18,7 +18,16 @@ from mlcls_jax.errors import ConfigError, install_hint
 from mlcls_jax.planning import tables, topologies
 from mlcls_jax.planning.chips import CHIPS, Chip, name_of
 from mlcls_jax.planning.compile_report import Refusal, Report, compile_step
-from mlcls_jax.planning.costs import MFU, Counts, Layout, Prediction, count, predict, resolve
+from mlcls_jax.planning.costs import (
+    MFU,
+    TPU_MFU,
+    Counts,
+    Layout,
+    Prediction,
+    count,
+    predict,
+    resolve,
+)
 from mlcls_jax.planning.search import largest
 
 MAX_COMPILED = 8  # virtual CPUs; programs for more are slow to compile
@@ -40,7 +49,12 @@ class Arguments:
     size: int | None = option(None, "side of the images; None: 448", min=1)
     classes: int | None = option(None, "number of labels; None: 80", min=1)
     dtype: Literal["bfloat16", "float32"] | None = option(None, "compute type; None: bfloat16")
-    mfu: float = option(MFU, "share of the peak that is reached", min=0.001, max=1)
+    mfu: float | None = option(
+        None,
+        f"share of the peak that is reached; None: {MFU}, or {TPU_MFU} with convolutions on TPUs",
+        min=0.001,
+        max=1,
+    )
     compile: bool = option(
         True,
         "ask the chip's own compiler, where libtpu or JAX's CUDA plugin is installed, which takes"
@@ -64,7 +78,7 @@ class Plan:
     layout: Layout
     batch: int  # over all chips
     counts: Counts
-    mfu: float
+    mfu: float | None
 
     @property
     def chip(self) -> Chip:

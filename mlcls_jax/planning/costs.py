@@ -5,51 +5,60 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Jaxpr
 from jax.sharding import AbstractMesh, NamedSharding
 
 from mlcls_jax import config as schema
-from mlcls_jax import jaxprs, parallel
+from mlcls_jax import parallel
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs, parameter_products
 from mlcls_jax.planning.chips import Chip
+from mlcls_jax.planning.maps import Map, layers_of
+from mlcls_jax.planning.search import largest
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.trees import by_path
 
-MFU = 0.4  # share of the peak that convolutions and matrix products reach
+MFU = 0.4  # share of the peak that convolutions and matrix products reach; but
+TPU_MFU = 0.2  # networks of convolutions on TPUs, by the compiler's estimate
 MEMORY_SHARE = 0.8  # of the peak rate of the memory
 LINK_SHARE = 0.5  # of the peak of the links: small slices of a torus have no way around
-PASSES = 7  # how often an input or output of a layer goes through memory in a step
+PASSES = 9  # how often an input or output of a layer goes through a GPU's memory in a step, and
+TPU_PASSES = 11  # a TPU's
+TPU_SLACK = 1.15  # what is kept / the outputs and joins of layers as a TPU lays them out
+RECOMPUTED = 0.92  # of the memory, which TPU programs take that compute layers again to fit
 LATENCY = 15e-6  # seconds that a small exchange takes, whatever its size
 WAITS = 3  # a batch normalisation: mean, variance, and both sums of its gradient at once
 BACKWARD = 2 / 3  # of the operations, behind which sums of gradients can hide
 
 
 class Counts(NamedTuple):
-    """Costs of a model; `activations` and all FLOPs are per image."""
+    """Costs of a model; `layers`, `activations` and all FLOPs are per image."""
 
     state: TrainState  # shapes and types
     trained: dict[str, Any]  # shapes and types of the parameters that get gradients, by path
     tensor_axes: dict[str, int]  # `Network.tensor_axes`
     flops: float  # of forward and backward pass
     shared_flops: float  # the part of them that tensor devices share out
-    activations: float  # bytes of inputs and outputs of layers, kept for the backward pass
-    shared_activations: float  # the part of them that tensor devices share out
+    layers: list[Map]  # inputs and outputs of layers
+    shared: float  # the share of them that tensor devices share out
     exchanged: float  # bytes that tensor devices sum over in forward and backward pass
     norms: int  # batch normalisations: each waits for all devices
     image: int  # bytes of an image as it arrives
     labels: int  # bytes of its targets, mask and number
     itemsize: int  # bytes of a number in the compute type
+
+    @property
+    def activations(self) -> int:
+        """Bytes of the inputs and outputs of layers."""
+        return sum(one.bytes for one in self.layers if one.role != "join")
 
 
 class Layout(NamedTuple):
@@ -102,7 +111,8 @@ def count(model: schema.Model) -> Counts:
     backbone = 6 * count_macs(_Features(network), size)
     # A backbone that shares out matrices is taken to share out everything between them.
     is_shared = any(path.startswith("backbone/") for path in network.tensor_axes)
-    activations, exchanged = _activations(network, size), _exchanged(network, size)
+    layers, exchanged = layers_of(network, size), _exchanged(network, size)
+    activations = sum(one.bytes for one in layers if one.role != "join")
     return Counts(
         state=state,
         trained={
@@ -113,8 +123,8 @@ def count(model: schema.Model) -> Counts:
         tensor_axes=network.tensor_axes,
         flops=flops,
         shared_flops=flops if is_shared else flops - backbone,
-        activations=activations,
-        shared_activations=max(0, activations - exchanged) if is_shared else 0,
+        layers=layers,
+        shared=max(0, 1 - exchanged / activations) if is_shared else 0,
         exchanged=exchanged,
         norms=len(jax.tree.leaves(network.abstract.batch_stats)) // 2,
         image=3 * size[0] * size[1],
@@ -162,7 +172,7 @@ def bytes_per_chip(tree: Any, layout: Layout, counts: Counts) -> int:
 
 
 def exchange(counts: Counts, layout: Layout) -> Exchange:
-    """Bytes sent by a chip in a step, all sums and gathers being rings; gradients in float32.
+    """Bytes sent by a chip in a step, all sums and gathers being rings, in the compute type.
 
     A ring of n chips sends (n - 1) / n of an array to gather it or to scatter its sum, and twice
     that to have the whole sum everywhere.
@@ -170,7 +180,7 @@ def exchange(counts: Counts, layout: Layout) -> Exchange:
     gradients = parameters = 0.0
     placed = parallel.shardings(counts.trained, layout.mesh, counts.tensor_axes)
     for path, leaf in counts.trained.items():
-        held = _bytes(leaf.shape, leaf) / _parts(placed[path], "tensor", layout)
+        held = leaf.size * counts.itemsize / _parts(placed[path], "tensor", layout)
         parts = _parts(placed[path], "fsdp", layout)
         if parts == 1:
             gradients += 2 * held * _others(layout.data * layout.fsdp)
@@ -181,12 +191,19 @@ def exchange(counts: Counts, layout: Layout) -> Exchange:
 
 
 def predict(
-    counts: Counts, chip: Chip, layout: Layout, batch: int, *, mfu: float = MFU
+    counts: Counts, chip: Chip, layout: Layout, batch: int, *, mfu: float | None = None
 ) -> Prediction:
     """Predict time and memory of a step of `batch` images over all chips.
 
     It is as long as the slower of computing and memory, what of the exchange does not hide behind
     that, and the waiting.
+
+    Args:
+      counts: of the model.
+      chip: of one kind.
+      layout: of so many devices.
+      batch: images over all of them.
+      mfu: share of the peak that is reached; None: `assumed_mfu`.
     """
     replicas = layout.data * layout.fsdp
     images = batch / replicas
@@ -194,14 +211,13 @@ def predict(
     peak = chip.flops if counts.itemsize == 2 else chip.flops / 2
     flops = counts.flops - counts.shared_flops * _others(layout.tensor)
     state = bytes_per_chip(counts.state, layout, counts)
-    gradients = bytes_per_chip(counts.trained, layout, counts)
+    gradients = bytes_per_chip(counts.trained, layout, counts) * counts.itemsize / 4
 
-    compute = flops / (peak * mfu)  # an image
+    compute = flops / (peak * (mfu or assumed_mfu(counts, chip)))  # an image
     # A quarter of the state is read for each of forward and backward pass; then all is read and
     # written, as the gradient is.
     moved = 2.5 * state + 2 * gradients
-    activations = counts.activations - counts.shared_activations * _others(layout.tensor)
-    memory = PASSES * activations / (chip.memory_rate * MEMORY_SHARE)
+    memory = moved_bytes(counts, chip, layout, images) / (chip.memory_rate * MEMORY_SHARE)
     update = moved / (chip.memory_rate * MEMORY_SHARE)
     work = max(compute * images, memory * images + update)
 
@@ -209,14 +225,23 @@ def predict(
     gathering = _send_seconds(chip, layout, sent.parameters)
     waiting = WAITS * counts.norms * LATENCY if replicas > 1 else 0.0
     waiting += sent.activations * images / (chip.links * LINK_SHARE)
-    exposed = max(0.0, summing - BACKWARD * work, summing + gathering - work)
+    if chip.platform == "tpu":  # sums begin after the last gradient
+        exposed, needed = summing + max(0.0, gathering - work), gathering
+    else:
+        exposed = max(0.0, summing - BACKWARD * work, summing + gathering - work)
+        needed = max(summing / BACKWARD, summing + gathering)  # seconds of work
     step = work + exposed + waiting
 
-    copies = counts.itemsize * sum(leaf.size for leaf in counts.trained.values())
-    fixed = state + gradients + copies
-    image = activations + counts.image
-    largest = max(0, math.floor((chip.usable - fixed) / image))
-    needed = max(summing / BACKWARD, summing + gathering)  # seconds of work
+    fixed = state + gradients + counts.itemsize * sum(leaf.size for leaf in counts.trained.values())
+    room = chip.usable - fixed
+
+    def fits(images: int) -> bool:
+        return images * least_kept(counts, chip, layout, images) <= room
+
+    most = largest(fits, max(1, math.ceil(images)))
+    kept = images * kept_bytes(counts, chip, layout, images)
+    if chip.platform == "tpu" and images <= most:  # the compiler sees to it
+        kept = min(kept, max(RECOMPUTED * chip.usable - fixed, images * counts.image))
     return Prediction(
         compute=compute * images,
         memory=memory * images + update,
@@ -225,12 +250,47 @@ def predict(
         step=step,
         images_per_s=batch / step,
         state_bytes=state,
-        gradient_bytes=gradients + copies,
-        activation_bytes=image * images,
-        fits=images <= largest,
-        largest_batch=largest * replicas,
+        gradient_bytes=fixed - state,
+        activation_bytes=kept,
+        fits=images <= most,
+        largest_batch=most * replicas,
         hiding_batch=min(needed / compute, max(0.0, needed - update) / memory),
     )
+
+
+def assumed_mfu(counts: Counts, chip: Chip) -> float:
+    """Return the share of the peak that a model is taken to reach."""
+    return TPU_MFU if chip.platform == "tpu" and counts.norms else MFU
+
+
+def moved_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
+    """Return what goes through a chip's memory for each of so many images."""
+    layers = [one for one in counts.layers if one.role != "join"]
+    if chip.platform == "tpu":
+        moved = TPU_PASSES * sum(one.on_tpu(images) for one in layers)
+    else:
+        moved = PASSES * sum(one.bytes for one in layers)
+    return moved * (1 - counts.shared * _others(layout.tensor))
+
+
+def kept_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
+    """Return what each of so many images needs between forward and backward pass.
+
+    On GPUs inputs and outputs of layers. On TPUs norms and activations are computed again from the
+    outputs and from what joins branches.
+    """
+    if chip.platform == "tpu":
+        roles = ("output", "join") if counts.norms else ("output",)  # else sums stand for outputs
+        kept = TPU_SLACK * sum(one.on_tpu(images) for one in counts.layers if one.role in roles)
+    else:
+        kept = sum(one.bytes for one in counts.layers if one.role != "join")
+    return kept * (1 - counts.shared * _others(layout.tensor)) + counts.image
+
+
+def least_kept(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
+    """Return the same where the compiler computes again what it can: joins, too, on TPUs."""
+    layers = [one for one in counts.layers if one.role != "join" or chip.platform != "tpu"]
+    return kept_bytes(counts._replace(layers=layers), chip, layout, images)
 
 
 def _send_seconds(chip: Chip, layout: Layout, sent: float) -> float:
@@ -252,30 +312,6 @@ class _Features(NamedTuple):
 
     def apply(self, variables: Any, images: jax.Array) -> jax.Array:
         return self.network.module(variables).backbone(images)
-
-
-def _activations(network: Network, size: tuple[int, int]) -> int:
-    """Bytes of the different inputs and outputs of convolutions and matrix products, one image.
-
-    What lies between two of them is cheap to compute again from these, and XLA does.
-    """
-    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
-    traced = jax.make_jaxpr(partial(network.apply, train=True))(network.abstract, image)
-    return sum(_kept(traced.jaxpr))
-
-
-def _kept(jaxpr: Jaxpr) -> Iterator[int]:
-    seen = set()
-    for equation in jaxpr.eqns:
-        kind = equation.primitive.name
-        if kind in ("conv_general_dilated", "dot_general"):
-            for variable in (equation.invars[0], *equation.outvars):
-                if id(variable) not in seen:
-                    seen.add(id(variable))
-                    yield variable.aval.size * variable.aval.dtype.itemsize
-            continue
-        for inner in jaxprs.inner(equation):
-            yield from _kept(inner)
 
 
 def _exchanged(network: Network, size: tuple[int, int]) -> int:

@@ -10,9 +10,11 @@ from mlcls_jax.planning.costs import (
     LINK_SHARE,
     MEMORY_SHARE,
     PASSES,
+    TPU_PASSES,
     Counts,
     Layout,
     Prediction,
+    assumed_mfu,
     bytes_of,
     bytes_per_chip,
     exchange,
@@ -23,10 +25,15 @@ Row = tuple[str, str, str, str]  # what, value, unit, source
 
 
 def predicted_rows(
-    counts: Counts, prediction: Prediction, chip: Chip, layout: Layout, mfu: float
+    counts: Counts, prediction: Prediction, chip: Chip, layout: Layout, mfu: float | None
 ) -> list[Row]:
     """Return what is counted and predicted, with its assumptions."""
     sent = exchange(counts, layout)
+    dtype = "bfloat16" if counts.itemsize == 2 else "float32"
+    is_tpu = chip.platform == "tpu"
+    passes = TPU_PASSES if is_tpu else PASSES
+    hiding = "gradients never" if is_tpu and sent.gradients else "predicted"
+    mfu = mfu or assumed_mfu(counts, chip)
     peak = f"{mfu:.0%} of the peak assumed"
     return [
         ("operations per image", number(counts.flops / 1e9), "GFLOP", "counted"),
@@ -37,12 +44,12 @@ def predicted_rows(
         ("memory in all", number(_needed(prediction) / GIB), "GiB per chip",
          f"of {number(chip.usable / GIB)} that a program gets"),
         ("largest batch", f"{prediction.largest_batch:,}", "images a step", "from the above"),
-        ("sent: gradients", number(sent.gradients / 1e6), "MB per chip", "counted, float32"),
-        ("sent: parameters", number(sent.parameters / 1e6), "MB per chip", "counted, float32"),
+        ("sent: gradients", number(sent.gradients / 1e6), "MB per chip", f"counted, {dtype}"),
+        ("sent: parameters", number(sent.parameters / 1e6), "MB per chip", f"counted, {dtype}"),
         ("sent: activations", number(sent.activations / 1e6), "MB per image", "counted"),
         ("time: operations", number(prediction.compute * 1e3), "ms", peak),
         ("time: memory", number(prediction.memory * 1e3), "ms",
-         f"{PASSES} passes, {MEMORY_SHARE:.0%} of the rate assumed"),
+         f"{passes} passes, {MEMORY_SHARE:.0%} of the rate assumed"),
         ("time: exchange", number(prediction.exchange * 1e3), "ms",
          f"may hide; {LINK_SHARE:.0%} of the rate assumed"),
         ("time: waiting", number(prediction.waiting * 1e3), "ms",
@@ -50,7 +57,7 @@ def predicted_rows(
         ("step", number(prediction.step * 1e3), "ms", "predicted"),
         ("speed", number(prediction.images_per_s), "images/s", "predicted, all chips"),
         ("exchange hides from", f"{max(1, math.ceil(prediction.hiding_batch)):,}",
-         "images per chip", "predicted"),
+         "images per chip", hiding),
     ]  # fmt: skip
 
 

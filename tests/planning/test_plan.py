@@ -27,10 +27,12 @@ from mlcls_jax.planning.costs import (
     bytes_per_chip,
     count,
     exchange,
+    kept_bytes,
     optimizer_and_state,
     predict,
     resolve,
 )
+from mlcls_jax.planning.maps import Map
 from mlcls_jax.planning.topologies import COMPILERS, is_installed
 from mlcls_jax.training.state import init_state
 
@@ -179,6 +181,23 @@ def test_more_chips_with_as_many_images_each_are_slower_by_their_exchange_only()
 def test_half_the_share_of_the_peak_is_twice_the_time():
     half, whole = (predict(counted(), CHIPS["v5e"], ONE, 8, mfu=mfu) for mfu in (0.25, 0.5))
     assert half.compute == 2 * whole.compute
+
+
+def test_a_tpu_keeps_outputs_and_pads_small_batches_to_its_lanes():
+    def held(kind, images):
+        return kept_bytes(counted(), CHIPS[kind], ONE, images)
+
+    gpu = counted().activations + counted().image
+    assert held("H100", 8) == held("H100", 128) == gpu
+    assert held("v5e", 128) < gpu < held("v5e", 8)
+    one = Map("output", (56, 56, 64), 2)
+    assert one.on_tpu(128) == one.bytes and one.on_tpu(32) == 2 * one.bytes
+
+
+def test_sums_of_gradients_do_not_hide_on_a_tpu():
+    layout = Layout(4, 1, 1)
+    tpu = predict(counted(), CHIPS["v5e"], layout, 4 * 1024)
+    assert tpu.step == max(tpu.compute, tpu.memory) + tpu.exchange + tpu.waiting
 
 
 def test_layouts_are_worked_out_and_checked():

@@ -1,0 +1,91 @@
+"""The arrays that a network hands from layer to layer, and what they take in memory."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Literal as Constant
+
+from mlcls_jax import jaxprs
+from mlcls_jax.models import Network
+
+LANES, ROWS = 128, 8  # of a tile in a TPU's memory
+
+
+class Map(NamedTuple):
+    """An array of one image between layers."""
+
+    role: Literal["input", "output", "join"]  # of convolutions and products; a sum of two branches
+    shape: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.itemsize
+
+    def on_tpu(self, images: float) -> float:
+        """Return its bytes an image as a TPU lays out so many, in tiles of 8 x 128.
+
+        The 128 lanes hold channels or images, whatever wastes less.
+        """
+        *sides, channels = self.shape
+        if not sides:
+            return self.bytes
+        rows = min(_rounded(sides[-1], ROWS) / sides[-1], _rounded(images, ROWS) / images)
+        by_channel = _rounded(channels, LANES) / channels * rows
+        by_image = _rounded(images, LANES) / images * _rounded(channels, ROWS) / channels
+        return self.bytes * min(by_channel, by_image)
+
+
+def layers_of(network: Network, size: tuple[int, int]) -> list[Map]:
+    """Return the different inputs and outputs of convolutions and matrix products, and joins.
+
+    What lies between two of them is cheap to compute again from these, and XLA does.
+    """
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
+    traced = jax.make_jaxpr(partial(network.apply, train=True))(network.abstract, image)
+    return list(_maps(traced.jaxpr))
+
+
+def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
+    seen, made_by = set(), {}
+    for equation in jaxpr.eqns:
+        kind = equation.primitive.name
+        made_by |= dict.fromkeys(equation.outvars, kind)
+        if kind in ("conv_general_dilated", "dot_general"):
+            roles = ["input"] + ["output"] * len(equation.outvars)
+            variables = (equation.invars[0], *equation.outvars)
+            for role, variable in zip(roles, variables, strict=True):
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    yield _map(role, variable.aval)
+        elif kind == "concatenate" or (kind in ("add", "add_any") and _is_sum(equation, made_by)):
+            joined = equation.outvars[0].aval
+            if joined.ndim > 2:
+                yield _map("join", joined)
+        else:
+            for inner in jaxprs.inner(equation):
+                yield from _maps(inner)
+
+
+def _is_sum(equation: JaxprEqn, made_by: dict[Any, str]) -> bool:
+    """Return whether two maps are added, rather than a bias to one."""
+    return all(
+        not isinstance(variable, Constant)
+        and variable.aval.shape == equation.outvars[0].aval.shape
+        and made_by.get(variable) != "broadcast_in_dim"
+        for variable in equation.invars
+    )
+
+
+def _map(role: Any, array: Any) -> Map:
+    shape = array.shape[1:] if array.ndim > 2 and array.shape[0] == 1 else array.shape
+    return Map(role, shape, array.dtype.itemsize)
+
+
+def _rounded(value: float, unit: int) -> int:
+    return math.ceil(value / unit) * unit
