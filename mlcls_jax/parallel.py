@@ -124,6 +124,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def batch_devices(mesh: Mesh) -> int:
+    """Return among how many devices, or groups of tensor devices, a batch is shared out."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def shardings(tree: Any, mesh: Mesh | AbstractMesh, tensor_axes: Mapping[str, int]) -> Any:
     """Place each array of a model or training state, by its path and shape.
 
@@ -208,7 +213,7 @@ def describe(tree: Any, placed: Any, mesh: Mesh) -> str:
 
 def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
     """Raises ConfigError unless `batch_size` (of option `key`) divides among devices and parts."""
-    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    devices = batch_devices(mesh)
     if batch_size % (devices * parts):
         nearest = max(1, round(batch_size / (devices * parts))) * devices * parts
         among = f"the {devices} devices that share it" + f" and {parts} parts" * (parts > 1)
@@ -236,7 +241,7 @@ def _put_batch(batch: Any, mesh: Mesh) -> Any:
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
-    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    devices = batch_devices(mesh)
     share = len(local_rows(mesh, devices))  # of so many devices' rows
 
     def put(array: np.ndarray) -> jax.Array:

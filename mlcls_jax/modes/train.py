@@ -14,7 +14,7 @@ from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.reports.page import count
 from mlcls_jax.reports.predictions import write_pictures
-from mlcls_jax.training.advice import about_data, about_decisions, about_plan
+from mlcls_jax.training.advice import about_data, about_decisions, about_lanes, about_plan
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.fit import Fitted, begin_or_resume, fit, go_back
 from mlcls_jax.training.nonfinite import Verdict
@@ -112,7 +112,9 @@ def announce(run: Run) -> None:
         count(config.train.batch_size, "image"), run.mesh.devices.size,
         run.mesh.devices.flat[0].device_kind,
     )  # fmt: skip
-    run.advice.tell(*about_plan(config, plan, data), *about_data(data))
+    platform, sharers = run.mesh.devices.flat[0].platform, parallel.batch_devices(run.mesh)
+    lanes = about_lanes(config.train, run.network, platform=platform, devices=sharers)
+    run.advice.tell(*about_plan(config, plan, data), lanes, *about_data(data))
     log.info("%s", parallel.describe(run.abstract, run.shardings, run.mesh))
 
 

@@ -1,18 +1,22 @@
 """What a run says of settings, data and outcomes that make it useless."""
 
 import logging
+import re
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from mlcls_jax import config as schema
 from mlcls_jax.config import Config
 from mlcls_jax.data.sources import DataSplits
 from mlcls_jax.metrics import multilabel_metrics
+from mlcls_jax.models import Network
 from mlcls_jax.training.advice import (
     Advice,
     about_data,
     about_decisions,
+    about_lanes,
     about_plan,
     about_positives,
 )
@@ -32,6 +36,10 @@ def plan_advice(images: int, **sections) -> list[str]:
     return about_plan(config, plan, DataSplits(range(images), range(1)))
 
 
+def network(name: str = "PP-LCNet_x0_25") -> Network:
+    return Network.of(schema.Model(name=name, num_classes=3))
+
+
 def test_a_batch_above_its_data_is_told():
     (told,) = plan_advice(90, train=schema.Train(batch_size=128))
     assert told.startswith("train.batch_size=128 is more than the 90 images of an epoch")
@@ -44,6 +52,28 @@ def test_a_warm_up_as_long_as_the_run_is_told():
     assert told.startswith("optimizer.warmup_epochs=5 is as long as the run, train.epochs=3")
     assert not plan_advice(90, train=train, optimizer=schema.Optimizer(schedule="onecycle"))
     assert not plan_advice(90, train=train, optimizer=schema.Optimizer(warmup_epochs=2.5))
+
+
+@pytest.mark.parametrize(
+    ("train", "devices", "told"),
+    [
+        ({"batch_size": 128}, 4, "=128 puts 32 images on .* take train.batch_size=512.$"),
+        ({"batch_size": 512, "accumulate": 4}, 1, None),
+        ({"batch_size": 512, "accumulate": 4}, 2, "puts 64 images .* take train.accumulate=2.$"),
+        ({"batch_size": 500, "accumulate": 2}, 1, "2 parts puts 250 .* train.batch_size=512.$"),
+        ({"batch_size": 1024}, 4, None),
+    ],
+)
+def test_lanes_of_tpus_that_stay_empty_are_told(train, devices, told):
+    said = about_lanes(schema.Train(**train), network(), platform="tpu", devices=devices)
+    assert re.search(told, said) if told else said is None
+
+
+def test_lanes_matter_to_convolutions_on_tpus_alone():
+    train = schema.Train(batch_size=32)
+    transformer = network("CLIP_vit_base_patch16_448_ML")
+    assert about_lanes(train, network(), platform="gpu", devices=1) is None
+    assert about_lanes(train, transformer, platform="tpu", devices=1) is None
 
 
 def test_labels_without_positives_are_named():
