@@ -4,10 +4,11 @@
     python launch/gke.py --name=demo --image=IMAGE --tpu=v5e --topology=4x4 \\
         --nfs=10.0.0.2:/share -- --config=configs/lcnet.py --workdir=/mnt/mlcls/demo
 
-Writes the manifest and hands it to `kubectl apply`; --dry-run prints it, and the same as a command
-of XPK. What follows `--` are flags of `python -m mlcls_jax.main`, or a whole command. Exit code 75
-(a checkpoint was saved) starts a host's pod again and does not count; 1, 2 and 70 end it all at
-once; anything else starts all pods again, at most --restarts times.
+Asks `mlcls plan` whether the run fits, writes the manifest and hands it to `kubectl apply`;
+--dry-run prints it, and the same as a command of XPK. What follows `--` are flags of
+`python -m mlcls_jax.main`, or a whole command. Exit code 75 (a checkpoint was saved) starts a
+host's pod again and does not count; 1, 2 and 70 end it all at once; anything else starts all pods
+again, at most --restarts times.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 # Chip → (GKE's name for it, XPK's name for it, what XPK counts a chip as, most chips of one host).
 TPUS = {
@@ -114,6 +116,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--spot", action="store_true", help="nodes that may be taken away")
     parser.add_argument("--nfs", metavar="SERVER:/PATH", help="share to mount at /mnt/mlcls")
     parser.add_argument("--restarts", type=int, default=3, metavar="N", help="at most; default 3")
+    parser.add_argument(
+        "--no-plan", action="store_true", help="do not ask `mlcls plan` first whether the run fits"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     options = parser.parse_args(own)
     if not given:
@@ -132,6 +137,12 @@ def main(argv: list[str]) -> int:
     command = ["python", "-m", "mlcls_jax.main", *given] if given[0].startswith("-") else given
 
     manifest = render(options, command, hosts=chips // chips_per_host)
+    if not options.no_plan and not options.dry_run and given[0].startswith("-"):
+        _, name, count, _ = TPUS[options.tpu]
+        planner = Path(__file__).with_name("plan.py")
+        planned = subprocess.run([sys.executable, planner, f"{name}-{chips * count}", "--", *given])
+        if planned.returncode:
+            return planned.returncode
     if options.dry_run:
         print(f"kubectl apply --filename=- <<'END'\n{manifest}END")
         print(f"# the same by XPK:\n# {xpk_command(options, command, chips)}")

@@ -18,6 +18,7 @@
 #   --type=TYPE     accelerator: v5litepod-8 (default), v5litepod-16, v6e-8, v5p-8, …
 #   --version=V     runtime version; default: the one for JAX on that type
 #   --spot          cheaper, and may be taken away at any time: then delete, up, and it goes on
+#   --no-plan       do not ask `mlcls plan` first whether the run fits (create, queue, up)
 #   --nfs=SERVER:/PATH  mount this share at /mnt/mlcls on every host (setup)
 #   --restarts=N    run again after exit code 75 or a killed process, at most N times; default 3
 #   --dry-run       print the commands, run nothing
@@ -44,7 +45,7 @@ quote() {
   done
 }
 
-type=v5litepod-8 version='' spot='' nfs='' restarts=3 dry_run='' words=() place=() zone=''
+type=v5litepod-8 version='' spot='' nfs='' restarts=3 dry_run='' no_plan='' words=() place=() zone=''
 while (($#)); do
   case $1 in
     --help | -h) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit ;;
@@ -53,6 +54,7 @@ while (($#)); do
     --type=*) type=${1#*=} ;;
     --version=*) version=${1#*=} ;;
     --spot) spot=--spot ;;
+    --no-plan) no_plan=1 ;;
     --nfs=*) nfs=${1#*=} ;;
     --restarts=*) restarts=${1#*=} ;;
     --dry-run) dry_run=1 ;;
@@ -103,13 +105,21 @@ warn() {
   echo "$name costs money until: launch/tpu_vm.sh delete$(quote "$name" "${place[@]}")" >&2
 }
 
+# Ends here if what follows `--` does not fit; a compilation takes minutes.
+plan() {
+  [[ $no_plan ]] || python3 "$project_folder/launch/plan.py" "$type" ${dry_run:+--dry-run} \
+    -- ${flags[@]+"${flags[@]}"}
+}
+
 create() {
+  plan
   warn
   run "${tpu[@]}" create "$name" "${place[@]}" "--accelerator-type=$type" "--version=$version" \
     ${spot:+"$spot"}
 }
 
 queue() {
+  plan
   warn
   run "${queue[@]}" create "$name" "--node-id=$name" "${place[@]}" "--accelerator-type=$type" \
     "--runtime-version=$version" ${spot:+"$spot"}

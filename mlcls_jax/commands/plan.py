@@ -246,7 +246,10 @@ def _predicted(plan: Plan) -> list[str]:
         "A prediction: nothing was measured on such a chip; docs/scaling.md has the formulas.",
         "",
         *tables.table(
-            tables.predicted_rows(plan.counts, prediction, plan.chip, plan.layout, plan.mfu)
+            [
+                *tables.predicted_rows(plan.counts, prediction, plan.chip, plan.layout, plan.mfu),
+                tables.cost(plan.kind, chips),
+            ]
         ),
     ]
     if not prediction.fits:

@@ -69,6 +69,10 @@ CHIPS = {
     "B200": _gpu(2250e12, 191.5e9, 7672e9, 900e9, 8, 50e9),  # as in DGX B200
 }
 
+# Dollars an hour for a chip on demand in us-central1 (Google Cloud), as SkyPilot's catalogue of
+# prices had them in November 2026. Other regions take up to half as much again; spot costs less.
+PRICES = {"v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
+
 
 def find_chip(kind: str) -> Chip:
     """The chip of that name, upper or lower case.

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 
-from mlcls_jax.planning.chips import CHIPS, GIB, Chip
+from mlcls_jax.planning.chips import CHIPS, GIB, PRICES, Chip
 from mlcls_jax.planning.compile_report import Refusal, Report
 from mlcls_jax.planning.costs import (
     LATENCY,
@@ -89,6 +89,14 @@ def fits(chip: Chip, report: Report | Refusal) -> bool:
     if isinstance(report, Refusal):
         return False
     return chip.platform == "tpu" or report.peak_bytes <= chip.usable
+
+
+def cost(kind: str, chips: int) -> Row:
+    """Return what an hour costs, where that was published."""
+    if kind not in PRICES:
+        return "cost", "not known", "", ""
+    told = "on demand in us-central1, November 2026; differs by region and day"
+    return "cost", number(PRICES[kind] * chips), "$ an hour", told
 
 
 def seconds(chip: Chip, report: Report) -> float | None:

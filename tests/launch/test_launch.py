@@ -144,7 +144,8 @@ def test_help_tells_the_options_and_needs_nothing_else(script):
     assert os.access(script, os.X_OK)
     told = launch(script.name, "--help")
     assert told.returncode == 0
-    assert "--dry-run" in told.stdout and "--restarts" in told.stdout
+    assert "--dry-run" in told.stdout
+    assert "--restarts" in told.stdout or script.name == "plan.py"  # which starts no run
     assert "set -euo" not in told.stdout
 
 
@@ -521,15 +522,55 @@ def test_tpu_dry_run_tells_all_steps_and_asks_for_nothing(place, machine):
         "--", "--config=c", "--workdir=/mnt/mlcls/demo",
     )  # fmt: skip
     assert not (place / "gcloud.txt").exists()
-    lines = [shlex.split(line) for line in re.split(r"\n(?=gcloud |tar |rm )", told.stdout)]
+    lines = [
+        shlex.split(line) for line in re.split(r"\n(?=gcloud |tar |rm |python3 )", told.stdout)
+    ]
     steps = [line[4] if line[0] == "gcloud" else line[0] for line in lines]
-    assert steps == ["create", "tar", "scp", "rm", "ssh", "ssh", "ssh"]
-    assert "mount -t nfs 10.0.0.2:/share /mnt/mlcls" in lines[5][-1]
-    assert "-- --config=c --workdir=/mnt/mlcls/demo" in lines[6][-1]
+    assert steps == ["python3", "create", "tar", "scp", "rm", "ssh", "ssh", "ssh"]
+    plan = [word for word in lines[0][3:] if word != "--no-compile"]
+    assert plan == ["plan", "--kind=v5e", "--chips=8", "--must_fit", "--config=c"]
+    assert "mount -t nfs 10.0.0.2:/share /mnt/mlcls" in lines[6][-1]
+    assert "-- --config=c --workdir=/mnt/mlcls/demo" in lines[7][-1]
     fetch = launch("tpu_vm.sh", "fetch", "demo", "runs/demo", "--zone=z", "--dry-run").stdout
     assert fetch == (
         "gcloud compute tpus tpu-vm scp --recurse demo:mlcls/runs/demo . --zone=z --worker=0\n"
     )
+
+
+def test_tpu_create_stops_before_it_costs_if_the_run_does_not_fit(place, machine):
+    """The real `mlcls plan`, by its formulas."""
+    fake(place, "python3", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    flags = ["--config=configs/lcnet.py", "--config.train.batch_size=8000000"]
+    wanted = ["tpu_vm.sh", "queue", "demo", "--zone=z", "--type=v5p-8"]
+    told = launch(*wanted, "--", *flags)
+    assert told.returncode == 1 and not (place / "gcloud.txt").exists()
+    assert "8000000 images per step do not fit" in told.stderr
+    assert "16.8  $ an hour" in told.stderr and "--no-plan goes on" in told.stderr
+    assert launch(*wanted, "--no-plan", "--", *flags).returncode == 0
+    assert asked(place)[0][3] == "create"
+
+
+# SkyPilot
+
+SKYPILOT_KEYS = {"name", "workdir", "num_nodes", "resources", "envs", "secrets", "file_mounts",
+                 "setup", "run", "config", "service"}  # fmt: skip
+SKYPILOT_RESOURCES = {
+    "infra", "accelerators", "accelerator_args", "cpus", "memory", "instance_type", "use_spot",
+    "disk_size", "disk_tier", "network_tier", "image_id", "ports", "labels", "autostop", "any_of",
+    "ordered", "job_recovery",
+}  # fmt: skip
+
+
+def test_the_skypilot_task_has_the_keys_that_are_documented():
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    assert {"resources", "setup", "run"} <= set(task) <= SKYPILOT_KEYS
+    assert set(task["resources"]) <= SKYPILOT_RESOURCES
+    (mount,) = task["file_mounts"].values()
+    assert set(mount) <= {"name", "source", "store", "persistent", "mode", "config"}
+    assert {"CONFIG", "WORKDIR"} <= set(task["envs"])
+    for script in (task["setup"], task["run"]):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert (LAUNCH.parent / task["envs"]["CONFIG"]).is_file()
 
 
 # gke.py
@@ -539,7 +580,7 @@ def manifest(place, *options):
     """What kubectl is asked to apply."""
     fake(place, "kubectl", f'#!/bin/sh\necho "$@" >{place}/kubectl.txt\ncat >{place}/job.yaml\n')
     told = launch(
-        "gke.py", "--name=demo", "--image=here/mlcls:1", *options,
+        "gke.py", "--name=demo", "--image=here/mlcls:1", *options, "--no-plan",
         "--", "--config=c", "--config.x=$(HOME) 'a': {b}",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
