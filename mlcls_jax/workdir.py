@@ -23,8 +23,9 @@ FREE = frozenset((
     "parallel.", "evaluate.model_dir", "evaluate.batch_size", "evaluate.report",
     "evaluate.thresholds",
     "data.threads", "data.workers", "data.prefetch", "data.on_error", "train.resume",
-    "train.save_epochs", "train.save_steps", "train.keep_checkpoints", "train.log_steps",
-    "train.nonfinite", "train.max_nonfinite", "train.time_limit", "train.compile_cache",
+    "train.patience", "train.save_epochs", "train.save_steps", "train.keep_checkpoints",
+    "train.log_steps", "train.nonfinite", "train.max_nonfinite", "train.time_limit",
+    "train.compile_cache",
 ))  # fmt: skip
 
 # Where the data lie may change as long as they stay the same; see `describe_data`.

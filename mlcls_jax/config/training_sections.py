@@ -131,6 +131,9 @@ class Train:
     ema_warmup: bool = option(True, "limit the decay at step t to (1 + t) / (10 + t)")
     resume: bool = option(True, "continue from the checkpoint in the workdir, if there is one")
     eval_epochs: int = option(1, "epochs between evaluations", min=1)
+    patience: int | None = option(
+        None, "end after so many evaluations without a better main metric; None: never", min=1
+    )
     save_epochs: int = option(1, "epochs between checkpoints", min=1)
     save_steps: int | None = option(
         None, "steps between additional checkpoints within an epoch; None: none", min=1

@@ -86,7 +86,11 @@ def finished_result(run: Run) -> TrainResult | None:
     if not path.exists() or not any((run.workdir / m).exists() for m in (BEST_MODEL, LAST_MODEL)):
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
-    if not result.get("done_flag") or result.get("steps") != run.plan.total_steps:
+    steps, best_epoch = result.get("steps"), result.get("best_epoch")
+    is_whole = steps == run.plan.total_steps or (
+        steps and run.plan.gives_up_after(steps, best_epoch)
+    )
+    if not result.get("done_flag") or not is_whole:
         return None
     log.info("This run is complete; nothing to do. A new one needs another --workdir.")
     return TrainResult.from_json(result, run.metric)
@@ -141,8 +145,8 @@ def finish(run: Run, fitted: Fitted) -> TrainResult | None:
         metric=best and best.score,
         best_epoch=best and best.epoch,
         best_weights=best and best.weights,
-        epochs=plan.epochs,
-        steps=plan.total_steps,
+        epochs=plan.epoch(int(fitted.state.step)),
+        steps=int(fitted.state.step),
         images_per_s=round(fitted.images_per_s, 1) or None,
         seconds=round(fitted.seconds, 1),
         nonfinite_steps=fitted.nonfinite_steps,

@@ -15,6 +15,7 @@ class Plan:
     save_epochs: int
     save_steps: int | None
     log_steps: int
+    patience: int | None = None
 
     @classmethod
     def of(cls, train: Train, *, epoch_size: int) -> "Plan":
@@ -26,6 +27,7 @@ class Plan:
             save_epochs=train.save_epochs,
             save_steps=train.save_steps,
             log_steps=train.log_steps,
+            patience=train.patience,
         )
 
     @property
@@ -48,6 +50,12 @@ class Plan:
 
     def log_after(self, step: int) -> bool:
         return step % self.log_steps == 0 or self.ends_epoch(step)
+
+    def gives_up_after(self, step: int, best_epoch: int | None) -> bool:
+        """Return whether to end early: `patience` evaluations after `best_epoch` were no better."""
+        if self.patience is None or best_epoch is None or step == self.total_steps:
+            return False
+        return step // self.steps_per_epoch - best_epoch >= self.patience * self.eval_epochs
 
     def _ends_nth_epoch(self, step: int, n: int) -> bool:
         if not self.ends_epoch(step):

@@ -44,7 +44,7 @@ class Fitted:
 def fit(
     run: Run, state: TrainState, progress: Progress, stop: Stop, checkpoints: Checkpoints
 ) -> Fitted:
-    """Take all steps after that of `state`; evaluate and save as the plan says.
+    """Take the steps after that of `state`; evaluate, save and end early as the plan says.
 
     Raises:
       PreemptedError: the run was asked to end, or its time is over; the last step is saved.
@@ -57,7 +57,9 @@ def fit(
                   quiet=not parallel.is_lead()) as recorder, tracer:  # fmt: skip
         if is_due:
             best, _ = evaluate_due(run, state, best, recorder, stop)
-        batches = recorder.timed(parallel.put_ahead(run.train_batches(start), run.mesh))
+        is_enough = plan.gives_up_after(start, best and best.epoch)
+        ahead = () if is_enough else run.train_batches(start)
+        batches = recorder.timed(parallel.put_ahead(ahead, run.mesh))
         for step, batch in enumerate(batches, start=start + 1):
             is_due = plan.evaluate_after(step)
             # Begun here, they are read while this step is computed.
@@ -77,14 +79,20 @@ def fit(
             if is_due:
                 try:
                     best, metrics = evaluate(run, state, validation, best, recorder, stop)
-                    is_due = False
+                    is_due, is_enough = False, plan.gives_up_after(step, best and best.epoch)
                 except AskedToEndError:
                     is_over = True
-            if plan.save_after(step) or is_over:
+            if plan.save_after(step) or is_over or is_enough:
                 recorder.pause()
                 progress = Progress(best, time.perf_counter() - began, is_due)
                 record = progress.to_json(run.metric) | {"data": run.facts}
                 checkpoints.save(state, record, metrics=metrics)
+            if is_enough:
+                log.info(
+                    "No better weights in %d evaluations: training ends after epoch %d.",
+                    plan.patience, plan.epoch(step),
+                )  # fmt: skip
+                break
             if is_over and (is_due or step < plan.total_steps):
                 checkpoints.wait()
                 raise stop.error(step, plan.total_steps)

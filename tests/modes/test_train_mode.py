@@ -274,3 +274,23 @@ def test_batches_that_do_not_divide_among_devices_and_parts_are_refused(tmp_path
     assert run(config, tmp_path / "eight")["steps"] == 8
     with pytest.raises(ConfigError, match=r"train.batch_size=8: .* 1 devices .* and 3 parts"):
         run(small(train={"accumulate": 3, "batch_size": 8}), tmp_path / "three")
+
+
+@pytest.mark.slow
+def test_a_run_without_progress_ends_early_and_goes_on_when_patience_is_withdrawn(tmp_path, caplog):
+    caplog.set_level("INFO")
+    still = {"learning_rate": 0.0, "weight_decay": 0.0}
+    frozen = {"ema_decay": 0.0, "patience": 2}
+    model = replace(MODEL, num_classes=None)
+    config = small(epochs=6, optimizer=still, train=frozen, model=model)
+    result = run(config, tmp_path / "run")
+    # Its statistics still follow the data: the best of the first epochs decides when it ends.
+    assert result["epochs"] == result["best_epoch"] + 2 < 6
+    assert result["steps"] == 4 * result["epochs"]
+    assert "training ends after epoch" in caplog.text
+    assert run(config, tmp_path / "run")["steps"] == result["steps"]  # from its checkpoint
+    told = tmp_path / "run/train_result.json"
+    told.write_text(json.dumps(result | {"done_flag": True}))
+    assert run(config, tmp_path / "run") == result  # complete
+    patient = replace(config, train=replace(config.train, patience=None))
+    assert run(patient, tmp_path / "run")["steps"] == 24
