@@ -114,10 +114,9 @@ def _prediction_row(name: str, counts: Counts, kind: str) -> tuple[str, ...]:
         predict(counts, CHIPS[kind], LAYOUTS[layout], 8 * images) for layout in ("data 8", "fsdp 8")
     )
     an_image = (data.step - data.waiting) / images
-    hides = (
-        "never" if CHIPS[kind].platform == "tpu" else str(max(1, math.ceil(p.hiding_batch)))
-        for p in (data, fsdp)
-    )
+    hides = [str(max(1, math.ceil(p.hiding_batch))) for p in (data, fsdp)]
+    if CHIPS[kind].platform == "tpu":
+        hides[0] = "never"
     return (
         name,
         *(number(p.step * 1e3) if p.fits else "does not fit" for p in (data, fsdp)),

@@ -76,9 +76,10 @@ class Layout(NamedTuple):
 class Exchange(NamedTuple):
     """Bytes that one chip sends in a step, by what they can hide behind."""
 
-    gradients: float  # sums over data and fsdp: behind the backward pass
+    gradients: float  # sums over data and fsdp: behind the backward pass, but see `summed`
     parameters: float  # gathered over fsdp: behind the work before they are needed
     activations: float  # an image; summed over tensor: in between, behind nothing
+    summed: float  # of `gradients`, what is not scattered: on TPUs, these begin after the last one
 
 
 class Prediction(NamedTuple):
@@ -177,17 +178,19 @@ def exchange(counts: Counts, layout: Layout) -> Exchange:
     A ring of n chips sends (n - 1) / n of an array to gather it or to scatter its sum, and twice
     that to have the whole sum everywhere.
     """
-    gradients = parameters = 0.0
+    gradients = parameters = summed = 0.0
     placed = parallel.shardings(counts.trained, layout.mesh, counts.tensor_axes)
     for path, leaf in counts.trained.items():
         held = leaf.size * counts.itemsize / _parts(placed[path], "tensor", layout)
         parts = _parts(placed[path], "fsdp", layout)
         if parts == 1:
-            gradients += 2 * held * _others(layout.data * layout.fsdp)
+            summed += 2 * held * _others(layout.data * layout.fsdp)
         else:
-            gradients += held * _others(parts) + 2 * held / parts * _others(layout.data)
+            gradients += held * _others(parts)
+            summed += 2 * held / parts * _others(layout.data)
             parameters += held * _others(parts)  # kept from the forward to the backward pass
-    return Exchange(gradients, parameters, 2 * counts.exchanged * _others(layout.tensor))
+    activations = 2 * counts.exchanged * _others(layout.tensor)
+    return Exchange(gradients + summed, parameters, activations, summed)
 
 
 def predict(
@@ -225,11 +228,11 @@ def predict(
     gathering = _send_seconds(chip, layout, sent.parameters)
     waiting = WAITS * counts.norms * LATENCY if replicas > 1 else 0.0
     waiting += sent.activations * images / (chip.links * LINK_SHARE)
-    if chip.platform == "tpu":  # sums begin after the last gradient
-        exposed, needed = summing + max(0.0, gathering - work), gathering
-    else:
-        exposed = max(0.0, summing - BACKWARD * work, summing + gathering - work)
-        needed = max(summing / BACKWARD, summing + gathering)  # seconds of work
+    if chip.platform == "tpu":
+        waiting += _send_seconds(chip, layout, sent.summed)
+        summing -= _send_seconds(chip, layout, sent.summed)
+    exposed = max(0.0, summing - BACKWARD * work, summing + gathering - work)
+    needed = max(summing / BACKWARD, summing + gathering)  # seconds of work
     step = work + exposed + waiting
 
     fixed = state + gradients + counts.itemsize * sum(leaf.size for leaf in counts.trained.values())

@@ -32,7 +32,7 @@ def predicted_rows(
     dtype = "bfloat16" if counts.itemsize == 2 else "float32"
     is_tpu = chip.platform == "tpu"
     passes = TPU_PASSES if is_tpu else PASSES
-    hiding = "gradients never" if is_tpu and sent.gradients else "predicted"
+    hiding = "sums never, scatters do" if is_tpu and sent.summed else "predicted"
     mfu = mfu or assumed_mfu(counts, chip)
     peak = f"{mfu:.0%} of the peak assumed"
     return [
@@ -53,7 +53,7 @@ def predicted_rows(
         ("time: exchange", number(prediction.exchange * 1e3), "ms",
          f"may hide; {LINK_SHARE:.0%} of the rate assumed"),
         ("time: waiting", number(prediction.waiting * 1e3), "ms",
-         f"{LATENCY * 1e6:.0f} us an exchange assumed"),
+         f"{LATENCY * 1e6:.0f} us an exchange assumed" + " and gradients' sums" * is_tpu),
         ("step", number(prediction.step * 1e3), "ms", "predicted"),
         ("speed", number(prediction.images_per_s), "images/s", "predicted, all chips"),
         ("exchange hides from", f"{max(1, math.ceil(prediction.hiding_batch)):,}",

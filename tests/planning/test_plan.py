@@ -84,7 +84,7 @@ def test_fsdp_divides_the_state_and_doubles_no_gradient():
 def test_data_layout_sends_each_gradient_twice_less_its_own_part():
     trained = sum(leaf.size for leaf in counted().trained.values())
     assert exchange(counted(), Layout(4, 1, 1)).gradients == 2 * 4 * trained * 3 / 4
-    assert exchange(counted(), ONE) == (0, 0, 0)
+    assert exchange(counted(), ONE) == (0, 0, 0, 0)
 
 
 def test_tensor_layout_exchanges_activations_of_each_pair_of_matrices():
@@ -195,9 +195,13 @@ def test_a_tpu_keeps_outputs_and_pads_small_batches_to_its_lanes():
 
 
 def test_sums_of_gradients_do_not_hide_on_a_tpu():
-    layout = Layout(4, 1, 1)
-    tpu = predict(counted(), CHIPS["v5e"], layout, 4 * 1024)
-    assert tpu.step == max(tpu.compute, tpu.memory) + tpu.exchange + tpu.waiting
+    sums, scatters, alone = (
+        predict(counted(), CHIPS["v5e"], layout, 512 * layout.data * layout.fsdp)
+        for layout in (Layout(4, 1, 1), Layout(1, 4, 1), ONE)
+    )
+    assert sums.exchange == alone.exchange == 0 < scatters.exchange
+    assert sums.waiting > scatters.waiting > alone.waiting == 0
+    assert scatters.step - scatters.waiting < max(scatters.compute, scatters.memory) * 1.001
 
 
 def test_layouts_are_worked_out_and_checked():
