@@ -22,9 +22,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from benchmarks import pillow_recipe
 from benchmarks.timing import print_table, take_turns
 from mlcls_jax.config import Data
-from mlcls_jax.data.augment import augmentations
 from mlcls_jax.data.image_files import list_images
 from mlcls_jax.data.pipeline import Reader, train_batches
 
@@ -58,21 +58,20 @@ class Files:
 
 
 class PillowFiles:
-    """The same for PyTorch: Pillow decodes and resizes."""
+    """The same for PyTorch: Pillow decodes, resizes and augments."""
 
-    def __init__(self, paths: Sequence[Path], augment: tuple[str, ...]) -> None:
-        self.paths, self.augment = paths, augment
+    def __init__(self, paths: Sequence[Path], *, is_augmented: bool) -> None:
+        self.paths, self.is_augmented = paths, is_augmented
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         with Image.open(self.paths[index]) as file:
-            resized = file.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        image, rng = np.array(resized), np.random.default_rng(index)
-        for function in augmentations(self.augment):
-            image = function(image, rng)
-        return image, np.ones(1, np.float32)
+            image = file.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        if self.is_augmented:
+            image = pillow_recipe.augment(image, np.random.default_rng(index))
+        return np.array(image), np.ones(1, np.float32)
 
 
 def main() -> None:
@@ -107,7 +106,7 @@ def measure(paths: Sequence[Path], cores: int, *, rounds: int) -> list[dict[str,
             candidates["limit: decode"] = bare(paths, cores, resize=False)
             candidates[LIMIT] = bare(paths, cores, resize=True)
         if has_torch():
-            candidates[PEER] = torch_loader(paths, augment, cores)
+            candidates[PEER] = torch_loader(paths, cores, is_augmented=bool(augment))
         times = take_turns(candidates, rounds=rounds)
         rates = {
             name: len(paths) / (statistics.median(values) / 1000) for name, values in times.items()
@@ -160,13 +159,13 @@ def bare(paths: Sequence[Path], threads: int, *, resize: bool) -> Callable[[], o
 
 
 def torch_loader(
-    paths: Sequence[Path], augment: tuple[str, ...], workers: int
+    paths: Sequence[Path], workers: int, *, is_augmented: bool
 ) -> Callable[[], object]:
     """One pass of PyTorch's DataLoader, its processes started beforehand."""
     from torch.utils.data import DataLoader
 
     loader = DataLoader(
-        PillowFiles(paths, augment),
+        PillowFiles(paths, is_augmented=is_augmented),
         batch_size=BATCH,
         shuffle=True,
         num_workers=workers,

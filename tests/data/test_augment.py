@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+from benchmarks import pillow_recipe
 from mlcls_jax.data.augment import (
     AUGMENTATIONS,
     CROPS,
@@ -61,6 +62,61 @@ def test_operations_equal_the_originals_bit_for_bit(source, name, index, sign):
     changed = operation.apply(source, strength, **chance)
     np.testing.assert_array_equal(changed[3::13, 5::17], GOLDENS[f"{golden}/grid"])
     assert zlib.crc32(changed.tobytes()) == GOLDENS[f"{golden}/crc32"]
+
+
+@st.composite
+def pictures(draw) -> np.ndarray:
+    """Noise, few values, flat patches, grey or one colour, of any form."""
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    noise = picture(height, width, draw(st.integers(0, 2**32)))
+    kinds = (
+        noise,
+        (noise // 128) * 255,
+        noise // 64 + 100,
+        noise[:1, :1].repeat(height, 0).repeat(width, 1),
+        np.repeat(noise[..., :1], 3, 2),
+        noise[::5, ::5].repeat(5, 0).repeat(5, 1)[:height, :width],
+    )
+    return np.ascontiguousarray(draw(st.sampled_from(kinds)))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@given(pictures(), st.integers(0, 9), st.floats(0.01, 0.99), st.sampled_from((-1, 1)))
+@settings(max_examples=60, deadline=None)
+def test_operations_equal_pillows_bit_for_bit(name, image, index, between, sign):
+    operation = OPERATIONS[name]
+    strengths = [operation.magnitudes[index]]
+    if index and operation.drawn != "centre":
+        low, high = operation.magnitudes[index - 1 : index + 1]
+        strengths.append(low + between * (high - low))
+    for strength in strengths:
+        chance = {}
+        if operation.drawn == "centre":
+            chance["centre"] = (int(between * image.shape[0]), int(between * image.shape[1]))
+        elif operation.drawn == "sign":
+            strength *= sign
+        changed = operation.apply(image, strength, **chance)
+        expected = pillow_recipe.OPERATIONS[name](Image.fromarray(image), strength, **chance)
+        np.testing.assert_array_equal(changed, expected)
+
+
+def test_shears_of_photographs_by_every_slope_equal_pillows(source):
+    # Parts of a pixel that make many values whole numbers, or nearly; and far out of the picture.
+    slopes = [*np.linspace(0, 0.3, 10), 0.15, 0.5, 1.0, 1 / 3, 3.7, 1e-9, 0.1 + 1e-12]
+    for slope, name in product((*slopes, *np.negative(slopes)), ("shearX", "shearY")):
+        changed = OPERATIONS[name].apply(source, slope)
+        expected = pillow_recipe.OPERATIONS[name](Image.fromarray(source), slope)
+        np.testing.assert_array_equal(changed, expected)
+
+
+@given(pictures(), st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_the_recipe_equals_pillows_from_the_same_seed(image, seed):
+    rng, changed = np.random.default_rng(seed), image
+    for function in augmentations(("cutout", "randaugment_v4")):
+        changed = function(changed, rng)
+    expected = pillow_recipe.augment(Image.fromarray(image), np.random.default_rng(seed))
+    np.testing.assert_array_equal(changed, expected)
 
 
 def test_goldens_cover_every_operation():

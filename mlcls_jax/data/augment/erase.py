@@ -106,7 +106,10 @@ def _paint(
     image: np.ndarray, colour: Sequence[int], *, start: tuple[int, int], stop: tuple[int, int]
 ) -> None:
     (top, left), (bottom, right) = start, stop
-    image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = colour
+    box = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    # By whole rows: much faster than three bytes at a time.
+    box[:1] = colour
+    box[1:] = box[:1]
 
 
 def _starts(first: float, distance: float, side: int) -> np.ndarray:

@@ -1,87 +1,104 @@
-"""The changes of form and colour that the policies draw from, by Pillow.
+"""The changes of form and colour that the policies draw from.
 
 Each takes uint8 [H, W, 3] and a strength, and returns an array of the same shape; the input is
-only read. Equal to PaddleClas' pixels (`ppcls/data/preprocess/ops/randaugment.py`) bit for bit.
+only read. Equal to PaddleClas' pixels (`ppcls/data/preprocess/ops/randaugment.py`), which are
+Pillow's, bit for bit.
 """
 
 import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
 
+from mlcls_jax.data.augment import enhance
 from mlcls_jax.data.augment.erase import with_box
-
-GREY = (128, 128, 128)
+from mlcls_jax.data.augment.shear import GREY, shear_rows
 
 
 def shear_x(image: np.ndarray, slope: float) -> np.ndarray:
     """Shift every row by `slope` times its number, to the left where positive; grey comes in."""
-    return _affine(image, (1, slope, 0, 0, 1, 0), resampling=Image.Resampling.BICUBIC)
+    return shear_rows(image, slope)
 
 
 def shear_y(image: np.ndarray, slope: float) -> np.ndarray:
     """Shift every column by `slope` times its number, upwards where positive; grey comes in."""
-    return _affine(image, (1, 0, 0, slope, 1, 0), resampling=Image.Resampling.BICUBIC)
+    return cv2.transpose(shear_rows(cv2.transpose(image), slope))
 
 
 def translate_x(image: np.ndarray, share: float) -> np.ndarray:
     """Shift by a share of the width, to the left where positive; grey comes in."""
-    offset = share * image.shape[1]
-    return _affine(image, (1, 0, offset, 0, 1, 0), resampling=Image.Resampling.NEAREST)
+    return _moved(image, _whole(share * image.shape[1], image.shape[1]), 0)
 
 
 def translate_y(image: np.ndarray, share: float) -> np.ndarray:
     """Shift by a share of the height, upwards where positive; grey comes in."""
-    offset = share * image.shape[0]
-    return _affine(image, (1, 0, 0, 0, 1, offset), resampling=Image.Resampling.NEAREST)
+    return _moved(image, 0, _whole(share * image.shape[0], image.shape[0]))
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     """Turn around the centre, counter-clockwise where positive; grey comes in."""
     turned = Image.fromarray(image).rotate(degrees, Image.Resampling.NEAREST, fillcolor=GREY)
-    return np.array(turned)
+    return np.asarray(turned)
 
 
 def color(image: np.ndarray, change: float) -> np.ndarray:
     """More saturated by `change`, or paler where negative; -1 is grey."""
-    return np.array(ImageEnhance.Color(Image.fromarray(image)).enhance(1 + change))
+    return enhance.saturation(image, 1 + change)
 
 
 def contrast(image: np.ndarray, change: float) -> np.ndarray:
     """More contrast by `change`, or less where negative; -1 is one grey."""
-    return np.array(ImageEnhance.Contrast(Image.fromarray(image)).enhance(1 + change))
+    return enhance.contrast(image, 1 + change)
 
 
 def sharpness(image: np.ndarray, change: float) -> np.ndarray:
     """Sharper by `change`, or smoother where negative."""
-    return np.array(ImageEnhance.Sharpness(Image.fromarray(image)).enhance(1 + change))
+    return enhance.sharpness(image, 1 + change)
 
 
 def brightness(image: np.ndarray, change: float) -> np.ndarray:
     """Brighter by `change`, or darker where negative; -1 is black."""
-    return np.array(ImageEnhance.Brightness(Image.fromarray(image)).enhance(1 + change))
+    return enhance.brightness(image, 1 + change)
 
 
 def posterize(image: np.ndarray, bits: float) -> np.ndarray:
     """Keep the highest bits, 1 to 8, of every value."""
-    return np.array(ImageOps.posterize(Image.fromarray(image), int(bits)))
+    return image & np.uint8(256 - 2 ** (8 - int(bits)))
 
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
     """Invert the values from `threshold` on; 0 inverts them all."""
-    return np.array(ImageOps.solarize(Image.fromarray(image), math.ceil(threshold)))
+    if threshold > 255:
+        return image.copy()
+    inverted = image >= np.uint8(math.ceil(threshold))
+    return image ^ -inverted.view(np.uint8)  # 255 where inverted
 
 
 def autocontrast(image: np.ndarray, _: float) -> np.ndarray:
     """Stretch every channel to 0..255."""
-    return np.array(ImageOps.autocontrast(Image.fromarray(image)))
+    rows = image.reshape(len(image), -1)  # much faster than the extremes of [H, W, 3]
+    lowest, highest = (rows.min(0).reshape(-1, 3).min(0), rows.max(0).reshape(-1, 3).max(0))
+    tables = []
+    for low, high in zip(lowest.tolist(), highest.tolist(), strict=True):
+        scale = 255 / (high - low) if high > low else 1.0
+        offset = -low * scale if high > low else 0.0
+        tables.append(np.clip(np.arange(256) * scale + offset, 0, 255).astype(np.uint8))
+    return _looked_up(image, tables)
 
 
 def equalize(image: np.ndarray, _: float) -> np.ndarray:
     """Make all values of a channel about equally frequent."""
-    return np.array(ImageOps.equalize(Image.fromarray(image)))
+    tables = []
+    for counts in np.reshape(Image.fromarray(image).histogram(), (3, 256)):
+        present = counts[counts > 0]
+        step = (present.sum() - present[-1]) // 255
+        before = np.concatenate([[0], np.cumsum(counts[:-1])])
+        equal = np.minimum((step // 2 + before) // step, 255) if step else np.arange(256)
+        tables.append(equal.astype(np.uint8))
+    return _looked_up(image, tables)
 
 
 def invert(image: np.ndarray, _: float) -> np.ndarray:
@@ -146,11 +163,21 @@ def apply_randomly(
     return operation.apply(image, strength)
 
 
-def _affine(
-    image: np.ndarray, matrix: tuple[float, ...], *, resampling: Image.Resampling
-) -> np.ndarray:
-    source = Image.fromarray(image)
-    moved = source.transform(
-        source.size, Image.Transform.AFFINE, matrix, resampling, fillcolor=GREY
-    )
-    return np.array(moved)
+def _whole(offset: float, side: int) -> int:
+    """Return by how many pixels Pillow moves a picture of this side."""
+    return max(-side, min(side, math.floor(offset + 0.5)))
+
+
+def _moved(image: np.ndarray, left: int, up: int) -> np.ndarray:
+    """Return a copy moved by whole pixels; grey comes in."""
+    part = image[max(up, 0) : len(image) + min(up, 0)]
+    part = part[:, max(left, 0) : image.shape[1] + min(left, 0)]
+    if not part.size:
+        return np.full_like(image, GREY[0])
+    edges = max(-up, 0), max(up, 0), max(-left, 0), max(left, 0)
+    return cv2.copyMakeBorder(part, *edges, cv2.BORDER_CONSTANT, value=GREY)
+
+
+def _looked_up(image: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+    """Return every value replaced by its channel's table."""
+    return cv2.LUT(image, np.stack(tables, -1)[:, None])
