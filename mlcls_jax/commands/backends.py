@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference.backends import BACKENDS, open_backend
+from mlcls_jax.inference.backends import BACKENDS, open_backend, platform_of
 from mlcls_jax.inference.backends.fastest import machine, measure
 from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.devices import device_list
 from mlcls_jax.inference.exports.verify import read_images
 
 
@@ -24,6 +24,7 @@ class Arguments:
         REQUIRED, "bundle, best_model for instance", path="local", positional=True
     )
     batch_size: int = option(16, "images computed together", min=1)
+    device: str | None = option(None, "cpu, gpu:0, tpu …; None: the first that JAX finds")
     images: str | None = option(
         None, "image or folder, of which up to 64; None: parts of two photographs", path="local"
     )
@@ -58,28 +59,33 @@ def run(argv: list[str]) -> str:
     args = from_arguments(Arguments, parser.parse_args(argv))
     bundle = read_bundle(Path(args.model_dir))
     images = read_images(args.images, bundle.image_size)
-    rows, missing = compare(bundle, images, batch_size=args.batch_size)
-    return _text(rows, missing, images=len(images), batch_size=args.batch_size)
+    rows, missing = compare(bundle, images, device=args.device, batch_size=args.batch_size)
+    processor = device_list(args.device)[0].device_kind
+    return _text(rows, missing, processor, images=len(images), batch_size=args.batch_size)
 
 
 def compare(
-    bundle: Bundle, images: np.ndarray, *, batch_size: int
+    bundle: Bundle, images: np.ndarray, *, device: str | None, batch_size: int
 ) -> tuple[list[Row], dict[str, UserError]]:
     """Return a row for each backend and precision, and the errors of the unusable ones.
-
-    JAX computes on its default device, the others on the CPU.
 
     Args:
       bundle: the model.
       images: uint8 [n, H, W, 3] of its size, on which scores are compared.
+      device: that all compute on; those that cannot are left out.
       batch_size: images computed together when time is measured.
     """
     opened, missing = {}, {}
+    platform = platform_of("jax", device)
     for name, kind in BACKENDS.items():
-        for precision in kind.precisions:
+        for precision in kind.precisions.get(platform, ()):
             try:
                 opened[name, precision] = open_backend(
-                    name, bundle, batch_size=batch_size, precision=precision
+                    name,
+                    bundle,
+                    device=device or platform,
+                    batch_size=batch_size,
+                    precision=precision,
                 )
             except UserError as error:
                 missing[f"{name} {precision}"] = error
@@ -105,11 +111,18 @@ def compare(
     return rows, missing
 
 
-def _text(rows: list[Row], missing: dict[str, UserError], *, images: int, batch_size: int) -> str:
+def _text(
+    rows: list[Row],
+    missing: dict[str, UserError],
+    processor: str,
+    *,
+    images: int,
+    batch_size: int,
+) -> str:
     facts = machine()
     head = ("ms/image", "speed", "largest change", "mean change", "decisions changed")
     lines = [
-        f"{facts['processor']}, {facts['threads']} threads; JAX on {jax.devices()[0].device_kind};"
+        f"{facts['processor']}, {facts['threads']} threads; device {processor};"
         f" time in batches of {batch_size}, scores on {images} images",
         f"{'':12} {'':9} {head[0]:>9} {head[1]:>7} {head[2]:>15} {head[3]:>12} {head[4]:>18}",
     ]

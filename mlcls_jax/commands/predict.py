@@ -64,7 +64,7 @@ class Arguments:
     )
     explain: bool = option(False, "where the model looked, by label")
     use_hpip: bool = option(False, "the fastest backend, by measuring")
-    backend: str | None = option(None, "jax, onnxruntime, openvino or auto")
+    backend: str | None = option(None, "jax, onnxruntime, tensorrt, openvino or auto")
     on_error: Literal["raise", "yield"] = option(
         "raise", "at an image that cannot be read: stop, or report it and go on"
     )

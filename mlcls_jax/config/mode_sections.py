@@ -5,8 +5,8 @@ from typing import Literal
 
 from mlcls_jax.config.field import option
 
-Backend = Literal["jax", "onnxruntime", "openvino", "auto"]
-Precision = Literal["float32", "bfloat16", "int8"]
+Backend = Literal["jax", "onnxruntime", "tensorrt", "openvino", "auto"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 # Each is the name of a module in mlcls_jax/inference/exports.
 EXPORT_FORMATS = ("stablehlo", "onnx", "openvino", "triton", "litert")
 DEFAULT_THRESHOLD = 0.5

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 from mlcls_jax.commands import backends as mode
-from mlcls_jax.errors import InputError
-from mlcls_jax.inference.backends import BACKENDS, open_backend
+from mlcls_jax.errors import InputError, UserError
+from mlcls_jax.inference.backends import BACKENDS, open_backend, settle_precision
 from mlcls_jax.inference.backends.fastest import measure
-from mlcls_jax.inference.backends.jitted import Jitted, batch_sizes, cover, device_list
+from mlcls_jax.inference.backends.jitted import Jitted, batch_sizes, cover
 from mlcls_jax.inference.backends.onnx_cache import onnx_file, thread_count
 from mlcls_jax.inference.bundle import read_bundle
+from mlcls_jax.inference.devices import device_list
 from mlcls_jax.inference.exports import reference_scores
 from mlcls_jax.inference.exports.verify import sample_images
-from mlcls_jax.inference.precision import in_dtype, quantize
+from mlcls_jax.inference.precision import in_dtype, quantize, settle
 from tests.helpers.bundles import write_small
 from tests.helpers.tiers import need, slow
 
@@ -186,7 +187,7 @@ def test_other_runtimes_give_the_scores_of_jax(name, bundle, images, wanted):
     with ThreadPoolExecutor(8) as pool:
         for index, scores in enumerate(pool.map(backend, (images[i : i + 1] for i in range(9)))):
             np.testing.assert_allclose(scores, wanted[index : index + 1], atol=1e-5)
-    for precision in set(BACKENDS[name].precisions) - {"float32"}:
+    for precision in set(BACKENDS[name].precisions["cpu"]) - {"float32"}:
         # Drawn weights tell nothing of accuracy: noise goes through them as images do.
         scores = open_backend(name, bundle, batch_size=BATCH, precision=precision)(images)
         assert np.isfinite(scores).all() and np.abs(scores - wanted).max() > 1e-5
@@ -207,12 +208,47 @@ def test_what_a_backend_cannot_do_is_told_with_those_that_can(bundle):
     with pytest.raises(InputError, match="onnxruntime does not compute in bfloat16") as caught:
         open_backend("onnxruntime", bundle, precision="bfloat16")
     assert caught.value.hint == "Can: jax, openvino."
-    with pytest.raises(InputError, match="must be one of float32, bfloat16, int8"):
+    with pytest.raises(InputError, match="must be one of float32, bfloat16, int8, auto"):
         open_backend("jax", bundle, precision="float16")
-    with pytest.raises(InputError, match="must be one of jax, onnxruntime, openvino, auto"):
-        open_backend("tensorrt", bundle)
-    with pytest.raises(InputError, match="openvino computes on the CPU"):
+    with pytest.raises(InputError, match="one of jax, onnxruntime, tensorrt, openvino, auto"):
+        open_backend("keras", bundle)
+    with pytest.raises(InputError, match="openvino computes on the CPU") as caught:
         open_backend("openvino", bundle, device="gpu:0")
+    assert caught.value.hint == "Can: jax, onnxruntime, tensorrt."
+    with pytest.raises(InputError, match="tensorrt computes on the GPU"):
+        open_backend("tensorrt", bundle, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "provider"),
+    [
+        ("onnxruntime", {"device": "gpu:0"}, "CUDAExecutionProvider"),
+        ("tensorrt", {}, "TensorrtExecutionProvider"),
+    ],
+)
+def test_a_wheel_without_the_provider_is_an_error_and_no_fall_back(name, options, provider, bundle):
+    with pytest.raises(UserError, match=f"has no {provider}") as caught:
+        open_backend(name, bundle, **options)
+    assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["npu", "npu:0", "xpu:0,1", "mlu", "gcu:1", "dcu:0"])
+def test_accelerators_that_jax_lacks_are_named_with_the_way_out(name):
+    with pytest.raises(InputError, match="JAX does not compute on") as caught:
+        device_list(name)
+    assert "computes on cpu, gpu and tpu; here there are: cpu:0." in caught.value.hint
+    assert "--format onnx" in caught.value.hint
+
+
+def test_on_accelerators_auto_is_bfloat16_where_the_backend_can():
+    for kind in BACKENDS.values():
+        for platform, able in kind.precisions.items():
+            best = "bfloat16" if platform != "cpu" and "bfloat16" in able else "float32"
+            assert settle("auto", platform, able) == best
+            assert settle("int8", platform, able) == "int8"
+    assert settle_precision("auto", "jax", "cpu") == "float32"
+    assert settle_precision("auto", "tensorrt", None) == "bfloat16"
+    assert settle_precision("auto", "onnxruntime", "gpu:1") == "float32"
 
 
 def test_the_fastest_backend_is_taken_and_remembered(bundle, images, wanted, cache, caplog):
@@ -266,7 +302,7 @@ def test_the_command_shows_what_each_precision_costs(folder):
     need("openvino")
     text = mode.run([str(folder), "--batch_size=1"])
     rows = [line.split() for line in text.splitlines()[2:]]
-    known = [[name, p] for name, kind in BACKENDS.items() for p in kind.precisions]
+    known = [[name, p] for name, kind in BACKENDS.items() for p in kind.precisions.get("cpu", ())]
     assert [row[:2] for row in rows] == known
     assert rows[0][3:] == ["1.00×", "0.0e+00", "0.0e+00", "0.00%"]
     assert all(float(row[2]) > 0 for row in rows)

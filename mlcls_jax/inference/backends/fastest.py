@@ -29,10 +29,11 @@ def choose_backend(
     candidates: Mapping[str, Callable[[], "Backend"]],
     bundle: Bundle,
     *,
+    device: str,
     batch_size: int,
     precision: str,
 ) -> "Backend":
-    """Open the fastest of `candidates` on this machine's CPU at full batches.
+    """Open the fastest of `candidates` on this machine at full batches.
 
     What is measured is kept in the user's cache folder, for this machine, model and these releases.
     Each backend's time is logged, and which one is taken. Those not installed are left out.
@@ -40,12 +41,14 @@ def choose_backend(
     Args:
       candidates: functions that open them, by name.
       bundle: the model.
+      device: what the device is, for the kept file; `candidates` know it.
       batch_size: images per call.
-      precision: for the kept file; `candidates` know it.
+      precision: for the kept file, too.
     """
     config = bundle.model.network.config
     facts = machine() | {
         "model": [config.name, *bundle.image_size, config.num_classes],
+        "device": device,
         "batch_size": batch_size,
         "precision": precision,
     }
@@ -96,7 +99,8 @@ def measure(calls: Mapping[Any, Callable[[], Any]], *, seconds: float = 2.0) -> 
 
 def machine() -> dict[str, Any]:
     """Return what speed depends on besides the model: processor, threads, releases."""
-    versions = {name: _version(name) for name in ("jax", "onnx", "onnxruntime", "openvino")}
+    runtimes = ("jax", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13")
+    versions = {name: _version(name) for name in runtimes}
     return {
         "processor": _processor(),
         "threads": thread_count(),

@@ -1,7 +1,6 @@
 """JAX: compiled for a few batch sizes, on one device or several."""
 
 import itertools
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -118,31 +117,3 @@ def cover(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         size = size or max(size for size in sizes if size <= rest)
         yield start, min(rest, size), size
         start += min(rest, size)
-
-
-def device_list(text: str | None) -> list[jax.Device]:
-    """Return the devices that `cpu`, `gpu:0,1` or `tpu:0` name; None: JAX's default device.
-
-    Raises:
-      InputError: the text is none of these, or there is no such device; lists those that are.
-    """
-    if text is None:
-        return [jax.local_devices()[0]]
-    match = re.fullmatch(r"(cpu|gpu|tpu)(?::(\d+(?:,\d+)*))?", text)
-    found = _devices_of(match[1]) if match else []
-    chosen = sorted({int(index) for index in (match[2] or "0").split(",")}) if match else []
-    if not match or chosen[-1] >= len(found):
-        there = [d for kind in ("cpu", "gpu", "tpu") for d in _devices_of(kind)]
-        names = ", ".join(f"{d.platform}:{d.local_hardware_id or 0}" for d in there)
-        raise InputError(
-            f"device={text!r}: there is no such device",
-            f"There are: {names}. One is named gpu or gpu:0, several gpu:0,1.",
-        )
-    return [found[index] for index in chosen]
-
-
-def _devices_of(kind: str) -> list[jax.Device]:
-    try:
-        return jax.local_devices(backend=kind)
-    except RuntimeError:  # JAX has no such platform here
-        return []

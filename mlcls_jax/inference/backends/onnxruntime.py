@@ -1,6 +1,8 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU and on GPUs, where it also runs TensorRT."""
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ from jaxtyping import Float, UInt8
 
 from mlcls_jax import lazy
 from mlcls_jax.inference.backends.onnx_cache import in_batches, onnx_file, thread_count
+from mlcls_jax.inference.backends.onnx_on_gpu import CUDA, TENSORRT, open_on_gpu
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.devices import Place
 
 
 class OnnxRuntime:
@@ -16,26 +20,47 @@ class OnnxRuntime:
 
     Args:
       bundle: the model.
+      place: the CPU, or GPUs: each holds a copy of the weights, and batches take turns.
       batch_size: images that are computed together, at most.
-      precision: float32, or int8: weights and activations.
+      precision: float32; on the CPU also int8, weights and activations; by TensorRT bfloat16.
+      tensorrt: compile for the GPU by TensorRT.
 
     Raises:
-      UserError: ONNX Runtime is not installed, or gives other scores than JAX.
+      UserError: ONNX Runtime is not installed, cannot use the GPU, or gives other scores than JAX.
     """
 
-    name = "onnxruntime"
-    replicas = 1
-
-    def __init__(self, bundle: Bundle, *, batch_size: int, precision: str = "float32") -> None:
-        self._run = load(onnx_file(bundle, precision))
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        place: Place,
+        batch_size: int,
+        precision: str = "float32",
+        tensorrt: bool = False,
+    ) -> None:
+        self.name = "tensorrt" if tensorrt else "onnxruntime"
+        if place.kind == "cpu":
+            self._runs = [load(onnx_file(bundle, precision))]
+        else:
+            provider = TENSORRT if tensorrt else CUDA
+            self._runs = [
+                open_on_gpu(bundle, index, provider, precision=precision, batch_size=batch_size)
+                for index in place.indices
+            ]
+        self.replicas = len(self._runs)
+        self._turn = itertools.count()  # next() is atomic
         self._batch_size = batch_size
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
         """Return scores in 0…1 of images of the model's size."""
-        return in_batches(self._run, images, self._batch_size)
+        run = self._runs[next(self._turn) % len(self._runs)]
+        return in_batches(run, images, self._batch_size)
 
     def warm_up(self) -> None:
         """Do nothing: the model is compiled when it is opened, for any number of images."""
+
+
+open_tensorrt = partial(OnnxRuntime, tensorrt=True)
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:

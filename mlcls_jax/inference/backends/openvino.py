@@ -13,6 +13,7 @@ from mlcls_jax import lazy
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends.onnx_cache import in_batches, onnx_file, thread_count
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.devices import Place
 
 
 class OpenVino:
@@ -20,6 +21,7 @@ class OpenVino:
 
     Args:
       bundle: the model.
+      place: the CPU.
       batch_size: images that are computed together, at most.
       precision: float32; bfloat16, where the processor has it; int8: weights and activations.
 
@@ -31,7 +33,10 @@ class OpenVino:
     name = "openvino"
     replicas = 1
 
-    def __init__(self, bundle: Bundle, *, batch_size: int, precision: str = "float32") -> None:
+    def __init__(
+        self, bundle: Bundle, *, place: Place, batch_size: int, precision: str = "float32"
+    ) -> None:
+        del place  # the CPU, which has no number
         path = onnx_file(bundle, "int8" if precision == "int8" else "float32")
         self._run = compile_model(path, precision)
         self._batch_size = batch_size
