@@ -17,6 +17,7 @@ from mlcls_jax.models.kernels.convolution import (
     conv2d_on_one_cpu,
     conv2d_portable,
 )
+from mlcls_jax.models.kernels.moments import moments, moments_in_one_pass
 from mlcls_jax.models.kernels.pooling import max_pool_on_cpus, xla_max_pool
 from mlcls_jax.models.kernels.product import matmul_on_cpus
 from mlcls_jax.models.kernels.tree_norm import joined_norm, tree_norm
@@ -36,16 +37,21 @@ class Kernels:
     matmul: Callable[[Array, Array], Float[Array, "... O"]]
     # (x [B, H, W, C], size, stride) → [B, h, w, C]
     max_pool: Callable[[Array, int, int], Float[Array, "B h w C"]]
+    # (x [..., C], near [C]: a guess of the mean) → mean [C], variance [C]
+    moments: Callable[[Array, Array], tuple[Float[Array, " C"], Float[Array, " C"]]]
     # (tree of arrays) → the L2 norm of all of them
     norm: Callable[[Any], Float[Array, ""]]
 
 
-# What XLA makes of each: for accelerators, for exports to other runtimes, and to count operations.
-PLAIN = Kernels(conv2d=conv2d, matmul=jnp.matmul, max_pool=xla_max_pool, norm=tree_norm)
+# What XLA makes of each: for exports to other runtimes, and to count operations.
+PLAIN = Kernels(
+    conv2d=conv2d, matmul=jnp.matmul, max_pool=xla_max_pool, moments=moments, norm=tree_norm
+)
 # For one program that is exported for several platforms: each takes its form where it runs.
 PORTABLE = replace(PLAIN, conv2d=conv2d_portable)
 CPUS = replace(PLAIN, conv2d=conv2d_on_cpus, matmul=matmul_on_cpus, max_pool=max_pool_on_cpus)
 ONE_CPU = replace(CPUS, conv2d=conv2d_on_one_cpu, norm=joined_norm)
+ACCELERATORS = replace(PLAIN, moments=moments_in_one_pass)
 
 
 def choose(devices: Iterable[jax.Device]) -> Kernels:
@@ -55,5 +61,5 @@ def choose(devices: Iterable[jax.Device]) -> Kernels:
     """
     devices = list(devices)
     if any(device.platform != "cpu" for device in devices):
-        return PLAIN
+        return ACCELERATORS
     return ONE_CPU if len(devices) == 1 else CPUS
