@@ -21,6 +21,13 @@ log = logging.getLogger(__name__)
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
+# Bytes of gradients that GPUs sum at once, most of them during the backward pass. By default
+# those of a small network all wait for the last one.
+GPU_OPTIONS = {
+    "xla_gpu_all_reduce_combine_threshold_bytes": 4_000_000,
+    "xla_gpu_reduce_scatter_combine_threshold_bytes": 4_000_000,
+}
+
 MIN_SHARDED = 2**14  # smaller arrays are copied: sharing them out would cost more than it saves
 
 
@@ -290,7 +297,17 @@ def jit_step(step: Callable[..., Any], mesh: Mesh, state: Any) -> Callable[..., 
 
     `state` holds the shardings that it has before and after.
     """
-    return jax.jit(step, out_shardings=(state, replicated(mesh)), donate_argnums=0)
+    return jax.jit(
+        step,
+        out_shardings=(state, replicated(mesh)),
+        donate_argnums=0,
+        compiler_options=compiler_options(mesh.devices.flat[0].platform, mesh.devices.size),
+    )
+
+
+def compiler_options(platform: str, devices: int) -> dict[str, int]:
+    """Return the options of XLA for a training step on so many devices."""
+    return GPU_OPTIONS if platform in ("gpu", "cuda", "rocm") and devices > 1 else {}
 
 
 def placed(abstract: Any, placement: Any) -> Any:

@@ -1,5 +1,6 @@
 """What lies where: on virtual devices, in a process of its own."""
 
+import jax
 import pytest
 
 from mlcls_jax import parallel
@@ -31,6 +32,15 @@ def test_a_layout_that_does_not_fit_is_refused(layout, told):
 def test_processes_that_are_not_fully_given_are_refused(given, told):
     with pytest.raises(ConfigError, match=rf"^{told}(\n|$)"):
         parallel.start_hosts(*given)
+
+
+def test_options_of_the_compiler_are_chosen_by_device_and_known_to_it():
+    for platform, count in (("cpu", 8), ("tpu", 8), ("gpu", 1)):
+        assert parallel.compiler_options(platform, count) == {}
+    options = parallel.compiler_options("gpu", 8)
+    assert options and jax.jit(lambda x: 2 * x, compiler_options=options)(1) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        jax.jit(lambda x: 2 * x, compiler_options={"xla_gpu_unheard_of": 1})(1)
 
 
 PLACEMENT = """
