@@ -21,12 +21,9 @@ log = logging.getLogger(__name__)
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-# Bytes of gradients that GPUs sum at once, most of them during the backward pass. By default
-# those of a small network all wait for the last one.
-GPU_OPTIONS = {
-    "xla_gpu_all_reduce_combine_threshold_bytes": 4_000_000,
-    "xla_gpu_reduce_scatter_combine_threshold_bytes": 4_000_000,
-}
+# Bytes of gradients that GPUs sum at once, most of them during the backward pass. By default those
+# of a small network all wait for the last one.
+GPU_OPTIONS = {"xla_gpu_all_reduce_combine_threshold_bytes": 4_000_000}
 
 MIN_SHARDED = 2**14  # smaller arrays are copied: sharing them out would cost more than it saves
 

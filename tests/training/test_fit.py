@@ -2,27 +2,33 @@
 
 import contextlib
 import itertools
+import signal
 import threading
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlcls_jax import config as schema
 from mlcls_jax import parallel
+from mlcls_jax.errors import ConfigError, PreemptedError
+from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training import run as run_module
 from mlcls_jax.training.checkpoints import Checkpoints
-from mlcls_jax.training.fit import fit
+from mlcls_jax.training.fit import _metrics, fit
 from mlcls_jax.training.progress import Progress
-from mlcls_jax.training.run import Run, prepare
+from mlcls_jax.training.run import Run, prepare, teacher_of
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import compile_step
 from mlcls_jax.training.stop import Stop
 from tests.helpers import tiny_step
-from tests.helpers.small_run import small
+from tests.helpers.bundles import LABELS, write_small
+from tests.helpers.small_run import MODEL, small
 
 STEPS, LOG_STEPS, NUMBERS = 12, 4, 4  # numbers of one step
 
@@ -134,3 +140,41 @@ def test_a_number_that_is_read_at_every_step_would_show(tmp_path, monkeypatch):
         tmp_path, monkeypatch, after=lambda n, numbers: ways[n % 4](numbers["loss"])
     )
     assert min(copies_after_each_step(told)) == 1
+
+
+def test_a_run_asked_to_end_in_an_evaluation_saves_the_step_and_evaluates_it_later(
+    tmp_path, monkeypatch
+):
+    (run, state), stopped = run_of_one_layer(tmp_path), Stop(None, lambda: None)
+
+    def validation(*_, **__):
+        stopped._ask(signal.SIGTERM)
+        yield {}
+
+    monkeypatch.setattr(run_module, "eval_batches", validation)
+    with Checkpoints(tmp_path / "checkpoints", keep=1, metric=run.metric) as checkpoints:
+        with stopped as stop, pytest.raises(PreemptedError, match="^Stopped after step 12 of 12;"):
+            fit(run, state, Progress(), stop, checkpoints)
+        places = parallel.shardings(state, run.mesh, {})
+        restored, record = checkpoints.restore(parallel.placed(state, places))
+    assert int(restored.step) == STEPS and record["is_evaluation_due"]
+
+
+def test_a_run_of_one_label_an_image_is_ranked_by_its_best_guess(tmp_path):
+    single = small(model=replace(MODEL, task="single"), loss=schema.Loss(name="cross_entropy"))
+    run = SimpleNamespace(config=single)
+    metrics = _metrics(run, np.float32([[0, 2, 1], [3, 1, 2]]), np.float32([[0, 1, 0], [0, 0, 1]]))
+    assert metrics[MAIN_METRIC["single"]] == 0.5
+
+
+def test_a_teacher_is_read_from_its_bundle_and_must_fit(tmp_path):
+    folder, mesh = write_small(tmp_path / "teacher", "PP-LCNet_x0_25"), parallel.make_mesh()
+    config = small(distill=schema.Distill(teacher=str(folder), weight=0.7))
+    distill, variables = teacher_of(config, LABELS, mesh)
+    assert distill is not None
+    assert variables is not None and variables.params["backbone"]
+    with pytest.raises(ConfigError, match="label 0"):
+        teacher_of(config, LABELS[::-1], mesh)
+    other = replace(config, model=replace(MODEL, task="single"))
+    with pytest.raises(ConfigError, match="was trained with model.task=multilabel, not single"):
+        teacher_of(other, LABELS, mesh)
