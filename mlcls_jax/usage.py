@@ -5,7 +5,9 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 DEMO = "--config=configs/lcnet.py --workdir=runs/demo"
 
@@ -35,7 +37,7 @@ def parser(
     word: str, description: str, example: str, usage: str | None = None
 ) -> argparse.ArgumentParser:
     """Return a parser for the arguments of a command; its help shows an example."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"mlcls {word}",
         usage=usage,
         description=description,
@@ -43,6 +45,22 @@ def parser(
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes `--batch-size` for `--batch_size`, as people type it."""
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._spelled(argument) for argument in given], namespace)
+
+    def _spelled(self, argument: str) -> str:
+        flag, equals, value = argument.partition("=")
+        ours = f"--{flag[2:].replace('-', '_')}"
+        is_ours = flag not in self._option_string_actions and ours in self._option_string_actions
+        return f"{ours}{equals}{value}" if flag.startswith("--") and is_ours else argument
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -1,0 +1,23 @@
+"""The parser of a command's arguments."""
+
+import argparse
+
+import pytest
+
+from mlcls_jax import usage
+
+
+def test_flags_may_be_typed_with_hyphens(capsys):
+    parser = usage.parser("plan", "Plans.", "plan")
+    parser.add_argument("--find_batch", action="store_true")
+    parser.add_argument("--batch_size", type=int)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction)
+    parser.add_argument("rest", nargs="*")
+    given = ["--find-batch", "--batch-size=8", "--no-compile", "a-b=c-d"]
+    found = parser.parse_args(given)
+    assert found == parser.parse_args([*given[2:], "--find_batch", "--batch_size", "8"])
+    assert (found.find_batch, found.batch_size, found.compile) == (True, 8, False)
+    assert found.rest == ["a-b=c-d"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--batch-sizes=8"])
+    assert "--batch-sizes=8" in capsys.readouterr().err
