@@ -119,7 +119,7 @@ def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
         (CONFIG, WORKDIR, "--model=x"): "did you mean --config.model.name?",
         (CONFIG, WORKDIR, "--num_workers=2"): "did you mean --config.data.workers?",
         (CONFIG, WORKDIR, "--batchsize=2"): "did you mean --config.train.batch_size?",
-        (CONFIG, WORKDIR, "--patience=2"): "--patience: there is no such flag\n",
+        (CONFIG, WORKDIR, "--zzyzx=2"): "--zzyzx: there is no such flag\n",
         # values
         (CONFIG, WORKDIR, "--config.train.batch_size=abc"): "train.batch_size=abc: must be int, at",
         (CONFIG, WORKDIR, "--config.train.resume=no-"): "train.resume=no-: must be bool",
