@@ -127,10 +127,10 @@ def test_the_host_prepares_what_comes_next_and_copies_numbers_once_a_log_interva
     told = events_of_a_run(tmp_path, monkeypatch)
     # After step 8 come the numbers of steps 1 to 4; the rest after the last one, which is later.
     assert copies_after_each_step(told) == [0] * 7 + [LOG_STEPS * NUMBERS] + [0] * 4
-    waits = {event[1]: i for i, event in enumerate(told) if event[0] == "wait"}
     for n in range(2, STEPS - 2):  # the first step is waited for: it is compiled
-        assert told.index(("step", n + 1)) < waits[n]
-        assert told[: waits[n]].count("put") >= n + 2
+        waited = told.index(("wait", n))
+        assert told.index(("step", n + 1)) < waited
+        assert told[:waited].count("put") >= n + 2
     assert told.index("validation") < told.index(("step", STEPS))
 
 
