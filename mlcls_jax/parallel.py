@@ -41,7 +41,7 @@ def start_hosts(coordinator: str | None, num_processes: int | None, process_id: 
     if coordinator == "auto":
         coordinator = None
     elif any(value is not None for value in given):
-        if None in given:
+        if coordinator is None or num_processes is None or process_id is None:
             raise ConfigError(
                 "--coordinator, --num_processes and --process_id go together",
                 "Every process gets the same HOST:PORT and N, and its own number from 0 to N - 1.",
@@ -229,7 +229,11 @@ def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     """The rows of every batch that this process is to read, ascending."""
     places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    rows = {row for (place,) in places.values() for row in range(*place.indices(batch_size))}
+    rows = {
+        row
+        for (place,) in filter(None, places.values())
+        for row in range(*place.indices(batch_size))
+    }
     return sorted(rows)
 
 
@@ -252,7 +256,7 @@ def _put_batch(batch: Any, mesh: Mesh) -> Any:
         size = len(array) * devices // share
         first_of = {row: i for i, row in enumerate(local_rows(mesh, size))}
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:  # a slice per axis
             start, stop, _ = index[0].indices(size)
             return array[first_of[start] : first_of[start] + stop - start]
 
@@ -281,6 +285,7 @@ def fetch(tree: Any, *, keep: bool = True) -> Any:
     def whole(array: Any) -> np.ndarray | None:
         if isinstance(array, jax.Array) and not array.is_fully_addressable:
             if not array.is_fully_replicated:
+                assert isinstance(array.sharding, NamedSharding)
                 everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
                 array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
             array = array.addressable_data(0)

@@ -159,7 +159,7 @@ def _highest_in_order(logits: np.ndarray, limit: float) -> float:
 
     def distinct(temperature: float) -> int:
         scores = np.sort(_sigmoid(sample / np.float32(temperature)), axis=0)
-        return np.count_nonzero(np.diff(scores, axis=0))
+        return int(np.count_nonzero(np.diff(scores, axis=0)))
 
     enough = distinct(1.0) - _MERGED * sample.size
     good, bad = 1.0, limit
@@ -276,7 +276,7 @@ def _pool(
     """Scores and positives of several classes as of one; low scores that cannot matter left out."""
     found = [scores[targets[:, k] >= 1, k] for k in classes]
     floor = min((f[f > 0].min() for f in found if f.any()), default=np.inf)
-    parts, positives = [np.float32([])], [np.zeros(0, bool)]
+    parts, positives = [np.zeros(0, np.float32)], [np.zeros(0, bool)]
     below = np.float32(0)
     for k in classes:
         known, is_kept = targets[:, k] >= 0, scores[:, k] >= floor
@@ -285,7 +285,7 @@ def _pool(
         parts.append(scores[kept, k])
         positives.append(targets[kept, k] >= 1)
         below = max(below, scores[known & ~is_kept, k].max(initial=0))
-    parts.append(np.float32([below]))  # where the lowest gap ends
+    parts.append(np.array([below], np.float32))  # where the lowest gap ends
     positives.append(np.zeros(1, bool))
     return np.concatenate(parts), np.concatenate(positives)
 

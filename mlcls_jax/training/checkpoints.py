@@ -50,8 +50,11 @@ class Checkpoints:
         try:
             self._set_aside_without_metrics()
             self._checkpointer = ocp.training.Checkpointer(
-                self._folder.absolute(),
-                preservation_policy=policies.AnyPreservationPolicy([latest, best]),
+                str(self._folder.absolute()),
+                # Orbax's own policies name a parameter otherwise than its protocol.
+                preservation_policy=policies.AnyPreservationPolicy(  # pyright: ignore[reportArgumentType]
+                    [latest, best]
+                ),
                 cleanup_tmp_directories=True,  # what a killed run was still writing
             )
         except Exception as error:
@@ -62,8 +65,7 @@ class Checkpoints:
 
     def _rank(self, metrics: dict[str, Any]) -> float:
         score = metrics.get(self._metric)
-        is_score = isinstance(score, (int, float)) and math.isfinite(score)
-        return score if is_score else -math.inf
+        return score if isinstance(score, int | float) and math.isfinite(score) else -math.inf
 
     def _set_aside_without_metrics(self) -> None:
         """Set damaged metrics aside: Orbax stops at a bad file as it opens the folder."""
@@ -140,7 +142,7 @@ class Checkpoints:
                 f" {'; '.join(sorted(faults)[:5])}{more}",
                 "Use another --workdir, or the configuration that the run began with.",
             )
-        record = self._checkpointer.metadata(step).custom_metadata
+        record: Any = self._checkpointer.metadata(step).custom_metadata
         if not isinstance(record, dict) or "best" not in record:
             raise ValueError("its record is missing")
         written = record.pop(CHECKSUMS, None)
@@ -215,7 +217,7 @@ class Checkpoints:
         self._checkpointer.wait()
 
     def save(
-        self, state: TrainState, record: dict[str, Any], *, metrics: dict[str, float] | None
+        self, state: TrainState, record: dict[str, Any], *, metrics: dict[str, Any] | None
     ) -> None:
         """Begin to write a checkpoint, once the one before is written.
 
@@ -260,7 +262,7 @@ class Checkpoints:
         )
 
 
-def _checksum_of(record: dict[str, Any], metrics: dict[str, float] | None) -> str:
+def _checksum_of(record: dict[str, Any], metrics: Any) -> str:
     return hashlib.sha256(json.dumps([record, metrics], sort_keys=True).encode()).hexdigest()
 
 

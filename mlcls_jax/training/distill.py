@@ -49,7 +49,7 @@ class Distillation:
     def objective(
         self,
         target_loss: Callable[[Array], Array],
-        variables: Variables | None,
+        variables: Variables,
         images: Shaped[Array, "B H W 3"],
         mask: Shaped[Array, " B"],
         count: int,
@@ -84,7 +84,7 @@ class Distillation:
         scale = 1 / self.temperature
         scores = self.score_loss(student.logits * scale, teacher.logits * scale, mask)
         total = (1 - self.weight) * target_loss + self.weight * self.temperature**2 * scores
-        if self.features:
+        if student.features is not None and teacher.features is not None:
             total += self.features * similarity_loss(student.features, teacher.features, mask)
         return total
 

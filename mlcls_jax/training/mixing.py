@@ -2,16 +2,25 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Int32, Key, UInt8
 
 from mlcls_jax import config as schema
-from mlcls_jax.data.types import Batch
 
-Mix = Callable[[Batch, Key[Array, ""]], Batch]
+
+class DeviceBatch(TypedDict):
+    """A batch (`data.types.Batch`) on the device."""
+
+    image: UInt8[Array, "B H W 3"]
+    target: Float[Array, "B K"]
+    mask: Bool[Array, " B"]
+    index: Int32[Array, " B"]
+
+
+Mix = Callable[[DeviceBatch, Key[Array, ""]], DeviceBatch]
 
 STREAM = 0x6D6978  # keeps our draws apart from dropout's, which come of the same key
 
@@ -37,13 +46,13 @@ def make_mix(config: schema.Data) -> Mix | None:
 
 
 def mix(
-    batch: Batch,
+    batch: DeviceBatch,
     key: Key[Array, ""],
     *,
     mixup_alpha: float,
     cutmix_alpha: float,
     probability: float,
-) -> Batch:
+) -> DeviceBatch:
     """Return a mixed batch with `probability`, else the batch as it is; see `draw`.
 
     Pictures stay uint8, so that mixing changes nothing of what follows: Mixup is rounded, by at

@@ -17,6 +17,8 @@ from mlcls_jax.models.network import Network
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.trees import by_path, map_by_path
 
+_Rate = Callable[[jax.Array], jax.Array]  # of the steps done, a float scalar
+
 
 def scaled_rate(config: Optimizer, batch_size: int) -> Optimizer:
     """Return the options with the peak `learning_rate` that `rate_scaling` gives this batch size.
@@ -37,7 +39,7 @@ def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
     """
     rate = SCHEDULES[config.schedule](config, plan)
     unit = plan.steps_per_epoch if config.by_epoch else 1
-    return lambda step: rate(jnp.asarray(step // unit * unit, jnp.result_type(float)))
+    return lambda step: rate(jnp.asarray(jnp.asarray(step) // unit * unit, jnp.result_type(float)))
 
 
 def make_optimizer(
@@ -75,19 +77,19 @@ def make_optimizer(
     )
 
 
-def _cosine(config: Optimizer, plan: Plan) -> optax.Schedule:
+def _cosine(config: Optimizer, plan: Plan) -> _Rate:
     return _after_warmup(config, plan, _fall(config, "cosine"))
 
 
-def _linear(config: Optimizer, plan: Plan) -> optax.Schedule:
+def _linear(config: Optimizer, plan: Plan) -> _Rate:
     return _after_warmup(config, plan, _fall(config, "linear"))
 
 
-def _constant(config: Optimizer, plan: Plan) -> optax.Schedule:
+def _constant(config: Optimizer, plan: Plan) -> _Rate:
     return _after_warmup(config, plan, lambda *_: config.learning_rate)
 
 
-def _step(config: Optimizer, plan: Plan) -> optax.Schedule:
+def _step(config: Optimizer, plan: Plan) -> _Rate:
     """`decay_epochs` count from the end of warm-up, as in the original."""
     ends = jnp.array([epoch * plan.steps_per_epoch for epoch in config.decay_epochs])
 
@@ -97,7 +99,7 @@ def _step(config: Optimizer, plan: Plan) -> optax.Schedule:
     return _after_warmup(config, plan, after)
 
 
-def _onecycle(config: Optimizer, plan: Plan) -> optax.Schedule:
+def _onecycle(config: Optimizer, plan: Plan) -> _Rate:
     first = config.learning_rate / config.divide_factor
     # Where phases end is not a whole number of steps, as in Paddle.
     ends = [config.peak_fraction * plan.total_steps - 1, plan.total_steps - 1]
@@ -128,7 +130,7 @@ SCHEDULES = {
 
 def _after_warmup(
     config: Optimizer, plan: Plan, rate: Callable[[jax.Array, int], jax.Array | float]
-) -> optax.Schedule:
+) -> _Rate:
     """Warm-up, then `rate(steps since, steps in all)`."""
     warmup = _warmup_steps(config, plan)
     length = max(1, plan.total_steps - warmup)

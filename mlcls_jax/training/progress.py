@@ -41,6 +41,6 @@ class Progress:
         """Return the progress from a checkpoint's record, of earlier versions too."""
         best = record["best"]
         if best is not None:
-            rest = {name: value for name, value in best.items() if name != metric}
-            best = Best(best[metric], **({"metrics": {}} | rest))
+            rest: dict[str, Any] = {"metrics": {}, **best}
+            best = Best(rest.pop(metric), **rest)
         return cls(best, record["seconds"], record.get("is_evaluation_due", False))

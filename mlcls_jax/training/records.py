@@ -227,7 +227,8 @@ class Stopwatch:
     """Sum up the time between start and stop."""
 
     def __init__(self) -> None:
-        self._sum, self._since = 0.0, None
+        self._sum = 0.0
+        self._since: float | None = None
 
     @property
     def running(self) -> bool:
@@ -235,7 +236,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        return self._sum + (time.perf_counter() - self._since if self.running else 0.0)
+        return self._sum + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def start(self) -> None:
         if not self.running:

@@ -14,13 +14,12 @@ from jaxtyping import Array, Float
 
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
-from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.losses import LOSSES
 from mlcls_jax.models.network import Network, Variables
 from mlcls_jax.training import parts
 from mlcls_jax.training.distill import Distillation
-from mlcls_jax.training.mixing import Mix
+from mlcls_jax.training.mixing import DeviceBatch, Mix
 from mlcls_jax.training.state import TrainState
 
 LossFunction = Callable[..., Float[Array, ""]]
@@ -102,12 +101,12 @@ class TrainStep:
     __name__ = "train_step"  # the name in profiles
 
     def __call__(
-        self, state: TrainState, batch: Batch, teacher: Variables | None = None
+        self, state: TrainState, batch: DeviceBatch, teacher: Variables | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
         return self.update(state, self.gradient(state, batch, teacher))
 
     def gradient(
-        self, state: TrainState, batch: Batch, teacher: Variables | None = None
+        self, state: TrainState, batch: DeviceBatch, teacher: Variables | None = None
     ) -> Gradient:
         """Return the gradient at the state's parameters."""
         key = jax.random.fold_in(jax.random.key(self.seed), state.step)
@@ -116,6 +115,7 @@ class TrainStep:
         images, mask, count = batch["image"], batch["mask"], self.options.accumulate
         objective = partial(self.loss, targets=batch["target"], mask=mask)
         if self.distill is not None:
+            assert teacher is not None
             objective = self.distill.objective(objective, teacher, images, mask, count)
         inputs = state.batch_stats, jnp.asarray(images), key if self.dropout else None
         if count == 1:
@@ -150,7 +150,7 @@ class TrainStep:
         if self.options.nonfinite == "rollback":
             rate = rate * state.rate_scale
             updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             decay = _decay(state.step, self.options.ema_decay, warmup=self.options.ema_warmup)
@@ -195,11 +195,11 @@ class TwoPrograms:
         self._compiled: tuple[jax.stages.Compiled, jax.stages.Compiled] | None = None
 
     def __call__(
-        self, state: TrainState, batch: Batch, teacher: Variables | None = None
+        self, state: TrainState, batch: DeviceBatch, teacher: Variables | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
         """Take one step; the first one compiles."""
         if self._compiled is None:
-            loss = jax.ShapeDtypeStruct((), jnp.float32)
+            loss: Any = jax.ShapeDtypeStruct((), jnp.float32)
             found = Gradient(loss, state.params, state.batch_stats)
             with ThreadPoolExecutor(max_workers=1) as beside:
                 update = beside.submit(self._update.lower(state, found).compile)
