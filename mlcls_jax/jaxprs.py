@@ -7,6 +7,7 @@ followed here.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 # Operations that do no more than call another traced program.
@@ -20,6 +21,11 @@ def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
             yield value.jaxpr
         elif isinstance(value, Jaxpr):
             yield value
+
+
+def form(atom: Any) -> ShapedArray:
+    """Return shape and type of an operand or a result of an operation."""
+    return atom.aval
 
 
 def evaluate(

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -17,6 +17,8 @@ from mlcls_jax.lookahead import delayed
 from mlcls_jax.trees import map_by_path
 
 log = logging.getLogger(__name__)
+
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm] (jaxlib has no stubs)
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")

@@ -22,6 +22,7 @@ from mlcls_jax.inference.description import FORMAT, parse, preprocess
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
+from mlcls_jax.parallel import Device
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Bundle:
     temperature: float = 1.0  # logits are divided by it
     weights_sha256: str = ""  # of weights.safetensors
 
-    def on(self, devices: Iterable[jax.Device]) -> "Bundle":
+    def on(self, devices: Iterable[Device]) -> "Bundle":
         """Return the same bundle, its network in the form for these devices; see `Network.on`."""
         return replace(self, model=Model(self.model.network.on(devices), self.model.variables))
 

@@ -118,11 +118,11 @@ def _macs_of_equation(equation: JaxprEqn) -> int:
     kind = equation.primitive.name
     if kind == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        shape = equation.invars[0].aval.shape
-        return equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+        shape = jaxprs.form(equation.invars[0]).shape
+        return jaxprs.form(equation.outvars[0]).size * math.prod(shape[axis] for axis in contracted)
     if kind == "conv_general_dilated":
-        kernel = equation.invars[1].aval
+        kernel = jaxprs.form(equation.invars[1])
         outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
-        return equation.outvars[0].aval.size * (kernel.size // outputs)
+        return jaxprs.form(equation.outvars[0]).size * (kernel.size // outputs)
     repeats = equation.params["length"] if kind == "scan" else 1
     return repeats * sum(_macs_of(jaxpr) for jaxpr in jaxprs.inner(equation))

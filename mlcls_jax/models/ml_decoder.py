@@ -69,7 +69,7 @@ class MLDecoder(nnx.Module):
         self.depth = config.depth
         self.input_proj = Linear(in_channels, dim, initial=conv_normal(1, in_channels), dtype=dtype)
         self.trains_queries = config.trainable_queries
-        if self.reads_text:
+        if config.text_dim is not None:
             text = FromFile(config.text_file) if config.text_file else ZEROS
             self.text_embed = param((num_classes, config.text_dim), text, FrozenParam)
             self.text_proj = Linear(config.text_dim, dim)

@@ -25,6 +25,7 @@ from mlcls_jax.models.family import Backbone
 from mlcls_jax.models.initial import FrozenParam, Initial, draw
 from mlcls_jax.models.kernels import PLAIN, Kernels, choose
 from mlcls_jax.models.weight_names import NameTable
+from mlcls_jax.parallel import Device
 from mlcls_jax.trees import by_path, map_by_path
 
 
@@ -70,7 +71,7 @@ class Network:
         module = nnx.eval_shape(lambda: registry.build(config))
         graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
         flat = [*nnx.to_flat_state(params), *nnx.to_flat_state(stats)]
-        declared = [("/".join(path), variable) for path, variable in flat]
+        declared = [("/".join(map(str, path)), variable) for path, variable in flat]
         start = "backbone/"
         parts = [path.removeprefix(start) for path, _ in declared if path.startswith(start)]
         depths = module.backbone.parts.depths(parts)
@@ -86,7 +87,7 @@ class Network:
             foreign_names=registry.foreign_names(config, module),
         )
 
-    def on(self, devices: Iterable[jax.Device]) -> "Network":
+    def on(self, devices: Iterable[Device]) -> "Network":
         """Return the same network in the form that these devices together compute fastest."""
         return replace(self, kernels=choose(devices))
 
@@ -138,7 +139,8 @@ class Network:
         self, variables: Variables, features: Float[Array, "B h w C"]
     ) -> Float[Array, "B Q h w"]:
         """Return where each query of the ML-Decoder attends; see `MLDecoder.evidence`."""
-        return self.module(variables).head.evidence(features)
+        head: Any = self.module(variables).head
+        return head.evidence(features)
 
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""

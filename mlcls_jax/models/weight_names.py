@@ -1,7 +1,7 @@
 """Name tables: which foreign tensor belongs to which of our parameters, and in which layout."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -31,7 +31,9 @@ def with_prefix(table: NameTable, ours: str, theirs: str = "") -> NameTable:
     """The table of a submodule, seen from its owner."""
     if not theirs:
         return {f"{ours}/{path}": foreign for path, foreign in table.items()}
-    return {f"{ours}/{path}": f._replace(key=theirs + f.key) for path, f in table.items()}
+    return {
+        f"{ours}/{path}": f._replace(key=theirs + cast(str, f.key)) for path, f in table.items()
+    }
 
 
 def norm_names(ours: str, theirs: str, *, origin: str) -> NameTable:
@@ -100,7 +102,7 @@ def _positions(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     stored, side = (math.isqrt(max(count - 1, 0)) for count in (tokens.shape[1], shape[1]))
     if stored < 1 or stored**2 + 1 != tokens.shape[1] or stored == side:
         return tokens
-    return resample_positions(tokens.astype(np.float32), stored, (side, side))
+    return np.asarray(resample_positions(tokens.astype(np.float32), stored, (side, side)))
 
 
 def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:

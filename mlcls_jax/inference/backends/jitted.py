@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.precision import Packed, in_dtype, pack, unpack
+from mlcls_jax.parallel import Device
 
 PRECISION = "float32"  # TPUs and new GPUs would round the factors of products to fewer bits
 
@@ -31,7 +32,7 @@ class Jitted:
         self,
         bundle: Bundle,
         *,
-        devices: Sequence[jax.Device],
+        devices: Sequence[Device],
         batch_size: int,
         precision: str = "float32",
     ) -> None:

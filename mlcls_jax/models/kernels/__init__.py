@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,6 +20,7 @@ from mlcls_jax.models.kernels.moments import moments, moments_in_one_pass
 from mlcls_jax.models.kernels.pooling import max_pool_on_cpus, xla_max_pool
 from mlcls_jax.models.kernels.product import matmul_on_cpus
 from mlcls_jax.models.kernels.tree_norm import joined_norm, tree_norm
+from mlcls_jax.parallel import Device
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ ONE_CPU = replace(CPUS, conv2d=conv2d_on_one_cpu, norm=joined_norm)
 ACCELERATORS = replace(PLAIN, moments=moments_in_one_pass)
 
 
-def choose(devices: Iterable[jax.Device]) -> Kernels:
+def choose(devices: Iterable[Device]) -> Kernels:
     """Return the kernels that are fastest on `devices`, all of which compute one program.
 
     They may be devices of a topology that this host does not have.

@@ -117,9 +117,9 @@ def _kernel_gradient(
         rows = jax.lax.dynamic_slice_in_dim(padded, row * stride, size, axis=1)  # [B, k, R, C]
         windows = [window(rows, i, j, 1, width, (1, stride)) for i, j in taps]
         windows = jnp.concatenate(windows, axis=-1)  # [B, 1, w, k * k * C]
-        sides = (side.reshape(-1, side.shape[-1]) for side in (windows, grads))
+        left, right = (side.reshape(-1, side.shape[-1]) for side in (windows, grads))
         summed = (((0,), (0,)), ((), ()))
-        return total + jax.lax.dot_general(*sides, summed, preferred_element_type=dtype)
+        return total + jax.lax.dot_general(left, right, summed, preferred_element_type=dtype)
 
     total = jnp.zeros((len(taps) * in_channels, out_channels), dtype)
     total = jax.lax.fori_loop(0, height, add_row, total)

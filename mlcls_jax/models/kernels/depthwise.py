@@ -5,6 +5,7 @@ of the sum of products below (its weight gradient writes every product to memory
 """
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def depthwise_shifted(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k C"], stride: int
 ) -> Float[Array, "B h w C"]:
     """Depthwise convolution padded as `conv2d` does, as the sum of k * k shifted products."""
-    height, width = output_shape(*x.shape[1:3], stride)
+    height, width = output_shape(x.shape[1], x.shape[2], stride)
     return _products(pad(x, kernel.shape[0]), kernel, height, width, stride)
 
 
@@ -52,13 +53,15 @@ def _products(
     taps = [(i, j) for i in range(size) for j in range(size)]
     if stride > 1 or size == 1 or size > FLAT_SIZE:
         shifted = (window(padded, i, j, height, width, (stride, stride)) for i, j in taps)
-        return sum(pixels * kernel[i, j] for pixels, (i, j) in zip(shifted, taps, strict=True))
+        products = (pixels * kernel[i, j] for pixels, (i, j) in zip(shifted, taps, strict=True))
+        return cast(Array, sum(products))
     rows = padded.reshape(*padded.shape[:2], -1)  # [B, P, R * C]
     weights = jnp.tile(kernel, (1, 1, width))  # [k, k, w * C]
-    flat = sum(
+    products = (
         rows[:, i : i + height, j * channels : (j + width) * channels] * weights[i, j]
         for i, j in taps[:-1]
     )
+    flat = cast(Array, sum(products))
     # The last sum is of pixels, since XLA computes what ends in a reshape anew for every use.
     last = window(padded, size - 1, size - 1, height, width, (1, 1)) * kernel[-1, -1]
     return flat.reshape(-1, height, width, channels) + last
@@ -71,7 +74,7 @@ def _input_gradient(
     if stride == 1:
         around = padding(size)[::-1]
         padded = jnp.pad(grad, ((0, 0), around, around, (0, 0)))
-        return _products(padded, kernel[::-1, ::-1], *shape[1:3], 1)
+        return _products(padded, kernel[::-1, ::-1], shape[1], shape[2], 1)
     return gather_back(shape, size, stride, [grad], lambda i, j, pixels: pixels * kernel[i, j])
 
 

@@ -14,7 +14,9 @@ from mlcls_jax.models.kernels.windows import gather_back, output_shape, pad, pad
 
 def xla_max_pool(x: Float[Array, "B H W C"], size: int, stride: int) -> Float[Array, "B h w C"]:
     """Return the maxima of windows padded with -inf by size - 1 in all, as `conv2d` pads."""
-    return nnx.max_pool(x, (size, size), strides=(stride, stride), padding=(padding(size),) * 2)
+    around = (padding(size),) * 2
+    # Flax takes pairs too, but has no annotation that says so.
+    return nnx.max_pool(x, (size, size), (stride, stride), around)  # pyright: ignore[reportArgumentType]
 
 
 # The gradient goes to the first maximum of a window, row by row, as in XLA and PyTorch.
@@ -28,7 +30,7 @@ def _forward(x: Array, size: int, stride: int) -> tuple[Array, tuple[Array, Arra
 
 def _backward(size: int, stride: int, saved: tuple[Array, Array], grad: Array) -> tuple[Array]:
     x, maxima = saved
-    height, width = output_shape(*x.shape[1:3], stride)
+    height, width = output_shape(x.shape[1], x.shape[2], stride)
     padded = pad(x, size, -jnp.inf)
     first = jnp.zeros(maxima.shape, jnp.uint8)  # [B, h, w, C], 1 + the tap of the first maximum
     for tap in reversed(range(size * size)):

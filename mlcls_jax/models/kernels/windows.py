@@ -60,7 +60,7 @@ def gather_back(
         there is none.
     """
     low = (size - 1) // 2
-    height, width = output_shape(*shape[1:3], stride)
+    height, width = output_shape(shape[1], shape[2], stride)
     around = ((0, 0), (size, size), (size, size), (0, 0))
     padded = [jnp.pad(values, around) for values in maps]
 

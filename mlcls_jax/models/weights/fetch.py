@@ -102,8 +102,12 @@ def _from_hub(address: str) -> Path:
         )
     hint = "pip install huggingface_hub"
     with lazy.optional(f"{address} needs a library", hint=hint, kind=WeightsError):
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        # An extra, which CI does not install.
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+        from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
+            EntryNotFoundError,
+            LocalEntryNotFoundError,
+        )
     owner, name, revision, file = parts.groups()
     for candidate in (file,) if file else HUB_FILES:
         try:

@@ -91,7 +91,7 @@ def fill(
         elif array.shape == value.shape:
             loaded[path] = jnp.asarray(array, value.dtype)
             if table[path].layout == "positions":
-                given = np.shape(arrays[table[path].key])
+                given = np.shape(arrays[table[path].keys[0]])
                 if given[-2] != value.shape[-2]:
                     resampled.append(f"{path} {given}, here {value.shape}")
         else:
@@ -215,7 +215,7 @@ def _matching_table(
         origin: sum(key in arrays for f in table.values() for key in f.keys)
         for origin, table in tables.items()
     }
-    origin = max(hits, key=hits.get)
+    origin = max(hits, key=hits.__getitem__)
     return origin, tables[origin]
 
 

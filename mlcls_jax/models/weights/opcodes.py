@@ -70,6 +70,7 @@ def read_pickle(
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if step == MAX_STEPS:
             raise ValueError(f"it has more than {MAX_STEPS:,} steps")

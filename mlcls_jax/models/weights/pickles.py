@@ -9,7 +9,7 @@ import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -128,7 +128,7 @@ class _Dtype(StandIn):
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code = code if type(code) is str and code in _DTYPES else None  # None: no numbers
-        self.order = "<"
+        self.order: Literal["<", ">", "|"] = "<"
 
     def set_state(self, state: Any) -> None:
         """Only the order of bytes is looked at; what has fields or items has no plain code."""
