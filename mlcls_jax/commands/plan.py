@@ -203,7 +203,7 @@ def _compile(plan: Plan, program: str | None) -> Report | Refusal:
             train=plan.train,
             kind=plan.kind,
             tick=lambda: _tell("."),
-            program=program and Path(program),
+            program=Path(program) if program else None,
         )
     finally:
         _tell(f" {time.monotonic() - began:.0f} s\n")

@@ -130,7 +130,7 @@ def _keep_others(folder: Path, new: Path) -> None:
         if path.name in BUNDLE_FILES or is_unfinished:
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, new / path.name, symlinks=True, copy_function=_link_or_copy)
+            shutil.copytree(path, new / path.name, symlinks=True, copy_function=_link_or_copy)  # pyright: ignore[reportArgumentType] (it is called with paths)
         else:
             _link_or_copy(path, new / path.name, follow_symlinks=False)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
@@ -69,8 +69,8 @@ def parse(content: bytes, path: Path) -> Description:
     if not _is_whole(written) or written != FORMAT:
         faults.append(f"format={_short(written)}: must be {FORMAT}")
     faults += _label_faults(told.get("labels"), config)
-    labels = told.get("labels") if isinstance(told.get("labels"), list) else []
-    threshold = told.get("threshold")
+    labels: list[Any] = told["labels"] if isinstance(told.get("labels"), list) else []
+    threshold: Any = told.get("threshold")
     faults += _threshold_faults(threshold, labels, config)
     temperature = _number(told.get("temperature", 1.0))
     low, high = TEMPERATURES
@@ -85,6 +85,7 @@ def parse(content: bytes, path: Path) -> Description:
     if config is not None:
         faults += _preprocess_faults(told.get("preprocess", {}), preprocess(config))
     raise_faults(WeightsError, [f"{path}: {fault}" for fault in faults], _HINT)
+    assert config is not None and temperature is not None  # or there were faults
     if isinstance(threshold, list):
         threshold = tuple(map(float, threshold))
     else:
@@ -170,7 +171,7 @@ def _is_score(value: Any) -> bool:
     return number is not None and 0 <= number <= 1
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

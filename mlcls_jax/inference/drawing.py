@@ -103,8 +103,8 @@ def layout_labels(entries: Sequence[str], width: int, *, font: Font) -> tuple[li
     An entry wider than the strip is wrapped within its box; none is left out. Returns one box per
     entry, in coordinates of the strip, and the strip's height.
     """
-    margin = font.size
-    column_gap, row_gap = font.size * 3 // 2, font.size * 2 // 3
+    margin = size = int(font.size)
+    column_gap, row_gap = size * 3 // 2, size * 2 // 3
     text_boxes = []
     left = top = bottom = margin
     for entry in entries:
@@ -162,7 +162,7 @@ def layout_grid(
     Each row is as high as its longest caption needs. Returns the cells, and the (width, height) of
     the sheet.
     """
-    gap = font.size
+    gap = int(font.size)
     cells = []
     top = gap
     for start in range(0, len(captions), columns):

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 from functools import lru_cache
+from typing import Any, cast
 
 from PIL import ImageDraw, ImageFont
 
@@ -130,7 +131,9 @@ def _font_with(character: str, font: Font) -> Font:
 
 @lru_cache(maxsize=256)
 def _load_font(file: str | None, size: int) -> Font:
-    return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
+    return (
+        cast(Font, ImageFont.load_default(size)) if file is None else ImageFont.truetype(file, size)
+    )
 
 
 @lru_cache(maxsize=64)
@@ -170,7 +173,7 @@ def _has_glyph(font: Font, character: str) -> bool:
     if not character.isprintable():  # joiners and the like, which show nothing
         return True
     # A font draws characters that it lacks all alike; U+10FFFF is one that every font lacks.
-    glyph, absent = font.getmask(character), font.getmask("\U0010ffff")
+    glyph, absent = (cast(Any, font.getmask(sign)) for sign in (character, "\U0010ffff"))
     return glyph.size != absent.size or bytes(glyph) != bytes(absent)
 
 

@@ -87,8 +87,9 @@ def _expand_text(source: str | os.PathLike) -> Iterator[Item]:
         except InputError as error:
             paths = []
             yield Item(source, source, error)
-    if paths is None:
-        yield Item(source, redacted(source), source)
+    if paths is None:  # a text that is a URL
+        url = os.fspath(source)
+        yield Item(url, redacted(url), url)
         return
     for path in paths:
         if os.path.isdir(path):  # unlike Path.is_dir, it bears any string

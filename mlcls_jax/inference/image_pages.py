@@ -9,10 +9,11 @@ from contextlib import closing, contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mlcls_jax import lazy
 from mlcls_jax.data.images import data_errors, to_pixels
@@ -29,7 +30,7 @@ _pdf_lock = threading.Lock()
 class Tiff:
     """An open TIFF, whose pages are read one at a time."""
 
-    def __init__(self, image: Image.Image) -> None:
+    def __init__(self, image: TiffImageFile) -> None:
         self._lock = threading.Lock()
         self._image = image
         self.frames = _page_frames(image)
@@ -51,10 +52,10 @@ def open_tiff(content: bytes | Path, label: str) -> Tiff:
     """
     stream = io.BytesIO(content) if isinstance(content, bytes) else content
     with data_errors(label):
-        return Tiff(Image.open(stream, formats=("TIFF",)))
+        return Tiff(cast(TiffImageFile, Image.open(stream, formats=("TIFF",))))
 
 
-def _page_frames(tiff: Image.Image) -> list[int]:
+def _page_frames(tiff: TiffImageFile) -> list[int]:
     """List the frames that are pages, not smaller copies of one nor masks, which TIFFs may hold.
 
     Those that cannot be read count too, so that their turn tells of it.

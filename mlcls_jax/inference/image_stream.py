@@ -1,6 +1,6 @@
 """A stream of pictures: what people hand in, decoded in order, in threads ahead of the consumer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ def read(
     max_pixels: int | None = None,
     bgr: bool = False,
     keep_image: bool = True,
-) -> Iterator[Picture]:
+) -> Generator[Picture, None, None]:
     """Yield the pictures of `source` in order, decoded in threads while the consumer is at work.
 
     A picture that cannot be read becomes one with `error`, and the rest goes on. Closing the

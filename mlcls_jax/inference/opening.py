@@ -69,7 +69,11 @@ def open_model(
         return _bundle_of_paddle(name, Path(model_dir), labels)
     if labels is not None:
         raise InputError("labels are given, but a bundle has its own", "Leave labels out.")
-    folder = official_bundle(name) if model_dir is None else local_path("model_dir", model_dir)
+    if model_dir is None:
+        assert name is not None  # or nothing at all would be given
+        folder = official_bundle(name)
+    else:
+        folder = local_path("model_dir", model_dir)
     bundle = read_bundle(folder)
     found = bundle.model.network.config.name
     if name not in (None, found):

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any
 Job = Callable[[], "Any | Iterator[Job]"]
 
 
-def run_in_order(jobs: Iterator[Job], threads: int, ahead: int) -> Iterator[Any]:
+def run_in_order(jobs: Iterator[Job], threads: int, ahead: int) -> Generator[Any, None, None]:
     """Yield the results of `jobs`, of which up to `ahead` are taken up before they are asked for.
 
     Closing the iterator ends the threads, each after the job in its hands.

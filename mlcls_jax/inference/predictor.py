@@ -1,11 +1,11 @@
 """A bundle that answers: inputs of any kind in, results out, in order, as a stream."""
 
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -66,12 +66,13 @@ class Predictor:
         self.threads = threads
         task = bundle.model.network.config.task
         self._top_k = TOP_K if task == "single" else None
-        self._threshold = bundle.threshold
+        own = bundle.threshold
+        self._threshold = np.array(own) if isinstance(own, tuple) else own
         if threshold is not None:
             self._threshold = self.threshold(threshold)
         self._options = {"device": device, "batch_size": batch_size, "precision": precision}
         self.backend = open_backend(backend, bundle, **self._options)
-        self._explainer = self.backend if backend == "jax" else None
+        self._explainer = self.backend if isinstance(self.backend, Jitted) else None
 
     def prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """Return the image in the model's size, as in evaluation."""
@@ -95,7 +96,7 @@ class Predictor:
 
     def _open_explainer(self) -> Jitted:
         if self._explainer is None:
-            self._explainer = open_backend("jax", self.bundle, **self._options)
+            self._explainer = cast(Jitted, open_backend("jax", self.bundle, **self._options))
         return self._explainer
 
     def scores(self, images: Sequence[np.ndarray]) -> Float[np.ndarray, "n K"]:
@@ -152,7 +153,7 @@ class Predictor:
 
     def _stream(
         self,
-        pictures: Iterator[Picture],
+        pictures: Generator[Picture, None, None],
         size: int,
         threshold: float | np.ndarray | None,
         explain: bool,
@@ -180,7 +181,7 @@ class Predictor:
     def _results(
         self,
         batch: list[Picture],
-        scores: np.ndarray | None,
+        scores: Any,  # [n, K] of those without an error
         maps: np.ndarray | None,
         threshold: float | np.ndarray | None,
         on_error: OnError,
@@ -206,7 +207,7 @@ class Predictor:
         self,
         scores: Float[np.ndarray, " K"],
         *,
-        image: UInt8[np.ndarray, "h w 3"],
+        image: UInt8[np.ndarray, "h w 3"] | None,
         threshold: float | np.ndarray | None,
         input_path: str | None = None,
         page_index: int | None = None,

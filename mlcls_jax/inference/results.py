@@ -47,7 +47,7 @@ class Result(dict[str, Any]):
         labels: Sequence[str],
         threshold: float | np.ndarray | None,
         input_path: str | Path | None,
-        image: np.ndarray,
+        image: np.ndarray | None,
         page_index: int | None = None,
         top_k: int | None = None,
         maps: np.ndarray | None = None,

@@ -103,7 +103,7 @@ def fit_thresholds(
         "after": to_scores(logits, "multilabel", temperature=temperature),
     }
     choice = choose_thresholds(scores["after"], targets, **wanted)
-    thresholds = {"before": np.float32(bundle.threshold), "after": choice.thresholds}
+    thresholds = {"before": np.asarray(bundle.threshold, np.float32), "after": choice.thresholds}
     measured = {
         when: precision_recall_f1(scores[when], targets, threshold=thresholds[when])
         for when in scores

@@ -151,7 +151,7 @@ def measure(outputs: Outputs, options: schema.Evaluate) -> Evaluation:
         task,
         scores,
         targets,
-        threshold=threshold,
+        threshold=np.asarray(0.5 if threshold is None else threshold),
         method=options.map_type,
         ranking=outputs.logits,
     )
@@ -192,7 +192,7 @@ def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
     values = by_label(labels, evaluation.by_class)
     if threshold is None:
         return {"recall": values}
-    if not isinstance(threshold, float):
+    if isinstance(threshold, tuple):
         threshold = dict(zip(labels, threshold, strict=True))
     return {"map_type": map_type, "threshold": threshold, "average_precision": values}
 

@@ -60,6 +60,7 @@ def predict(config: schema.Config, workdir: Path) -> PredictResult:
     options = config.predict
     output = options.output or str(workdir / "predictions")
     check_output(output)
+    assert options.input is not None  # the config was refused without it
     inputs, save = open_input(options.input)
     model_dir = Path(options.model_dir or workdir / "best_model")
     model_name = config.model.name if is_weight_file(model_dir) else None

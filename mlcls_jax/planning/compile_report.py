@@ -102,7 +102,7 @@ def compile_step(
     if isinstance(answer, str):
         return Refusal(answer)
     *numbers, collectives = answer
-    return Report(*numbers, [Collective(*one) for one in collectives])
+    return Report._make([*numbers, [Collective(*one) for one in collectives]])
 
 
 def _environment(kind: str | None, devices: int) -> dict[str, str]:

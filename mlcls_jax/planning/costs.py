@@ -6,7 +6,7 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -105,11 +105,12 @@ def count(model: schema.Model) -> Counts:
     Raises:
       ConfigError: no such model, or an option that it does not have.
     """
+    assert model.num_classes is not None
     network = Network.of(model)
     _, state = optimizer_and_state(network)
     size = model.image_size
     flops = 6 * count_macs(network, size)
-    backbone = 6 * count_macs(_Features(network), size)
+    backbone = 6 * count_macs(cast(Network, _Features(network)), size)
     # A backbone that shares out matrices is taken to share out everything between them.
     is_shared = any(path.startswith("backbone/") for path in network.tensor_axes)
     layers, exchanged = layers_of(network, size), _exchanged(network, size)
@@ -330,9 +331,9 @@ def _exchanged(network: Network, size: tuple[int, int]) -> int:
         contracted, batched = (axes[place] for axes in product.params["dimension_numbers"])
         axis = network.tensor_axes[path]
         if axis in contracted:
-            numbers += product.outvars[0].aval.size
+            numbers += jaxprs.form(product.outvars[0]).size
         elif axis not in batched:
-            numbers += product.invars[1 - place].aval.size
+            numbers += jaxprs.form(product.invars[1 - place]).size
     return numbers * jnp.dtype(network.config.dtype).itemsize
 
 

@@ -61,7 +61,9 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
     for i, label in enumerate(labels):
         middle = top + i * cell + cell // 2
         draw_name(draw, (left - 72, middle), label, font, TEXT)
-        draw.text((left - 8, middle), _short_count(totals[shown[i]]), FAINT, small, anchor="rm")
+        draw.text(
+            (left - 8, middle), _short_count(int(totals[shown[i]])), FAINT, small, anchor="rm"
+        )
         _draw_upwards(picture, (left + i * cell + cell // 2, top - 8), label, font)
         for j, share in enumerate(shares[i]):
             color = _DIAGONAL if i == j else _shade(share)
@@ -77,8 +79,9 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
 
 def _draw_upwards(picture: Image.Image, place: tuple[int, int], text: str, font: Font) -> None:
     """Draw text turned by a quarter, which ends at `place` = (middle, bottom)."""
-    strip = Image.new("L", (text_width(text, font=font), 2 * font.size))
-    draw_name(ImageDraw.Draw(strip), (strip.width, font.size), text, font, 255)
+    size = int(font.size)
+    strip = Image.new("L", (text_width(text, font=font), 2 * size))
+    draw_name(ImageDraw.Draw(strip), (strip.width, size), text, font, 255)
     mask = strip.transpose(Image.Transpose.ROTATE_90)
     corner = (place[0] - mask.width // 2, place[1] - mask.height)
     picture.paste(TEXT, corner, mask)
@@ -100,7 +103,8 @@ def _draw_scale(draw: ImageDraw.ImageDraw, place: tuple[int, int, int]) -> None:
 def _shade(share: float) -> Color:
     """Return white to dark blue; by the root, because most labels seldom meet."""
     depth = math.sqrt(share)
-    return tuple(round(255 + (end - 255) * depth) for end in (0, 60, 120))
+    red, green, blue = (round(255 + (end - 255) * depth) for end in (0, 60, 120))
+    return red, green, blue
 
 
 def _percent(share: float) -> str:

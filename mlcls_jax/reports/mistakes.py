@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -103,8 +103,8 @@ class Confusion(NamedTuple):
 def confusion(decisions: Decisions) -> Confusion:
     """Count for the labels with the most mistakes, at most `MAX_CONFUSED` on either side."""
     chunks = decisions.chunks()
-    misses = sum(decisions.missed(rows).sum(0) for rows in chunks)
-    falses = sum(decisions.false(rows).sum(0) for rows in chunks)
+    misses: Any = sum(decisions.missed(rows).sum(0) for rows in chunks)  # [K]
+    falses: Any = sum(decisions.false(rows).sum(0) for rows in chunks)
     missed, instead = (
         order[counts[order] > 0]
         for counts in (misses, falses)
@@ -145,14 +145,14 @@ class Illustrator:
                 images.append(error.message)
         maps = self._maps(images)
         return [
-            self._illustration(mistake, image, evidence)
+            self._illustration(mistake, image, evidence, int(self.indices[mistake.row]))
             for mistake, image, evidence in zip(mistakes, images, maps, strict=True)
         ]
 
     def _illustration(
-        self, mistake: Mistake, image: np.ndarray | str, maps: np.ndarray | None
+        self, mistake: Mistake, image: np.ndarray | str, maps: np.ndarray | None, index: int
     ) -> Illustration:
-        name = self.source.name(int(self.indices[mistake.row]))
+        name = self.source.name(index)
         if isinstance(image, str):
             return Illustration(name, None, None, image)
         picture = Image.fromarray(image)
@@ -173,7 +173,7 @@ class Illustrator:
         for row, image in zip(batch, images, strict=False):
             if not isinstance(image, str):
                 row[:] = resize(image, (height, width))
-        return np.asarray(self._evidence(self.bundle.model.variables, batch))[: len(images)]
+        return [*np.asarray(self._evidence(self.bundle.model.variables, batch))[: len(images)]]
 
     @cached_property
     def _evidence(self) -> jax.stages.Wrapped:

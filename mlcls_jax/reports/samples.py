@@ -75,7 +75,7 @@ def read_listed(root: Path, name: str, side: int) -> Image.Image:
 
 def sample_entries(labels: Sequence[str], target: np.ndarray) -> list[str]:
     """Return what is written below a sample with the target int8 [K]; never empty."""
-    present = [labels[k] for k in np.flatnonzero(target == 1)]
+    present = [labels[k] for k in np.flatnonzero(target == 1).tolist()]
     entries = present[:MAX_SAMPLE_LABELS] or ["(no label)"]
     if len(present) > MAX_SAMPLE_LABELS:
         entries.append(f"(and {len(present) - MAX_SAMPLE_LABELS} more)")

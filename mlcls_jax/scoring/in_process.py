@@ -1,7 +1,7 @@
 """The local engine: images are read, decoded, computed and written at once, range after range."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -119,7 +119,9 @@ def _load(numbered: tuple[int, Item]) -> _Loaded:
         return _Loaded(number, name, b"", error)
 
 
-def _decode(predictor: Predictor, loaded: Iterator[_Loaded], ahead: int) -> Iterator[_Decoded]:
+def _decode(
+    predictor: Predictor, loaded: Iterator[_Loaded], ahead: int
+) -> Generator[_Decoded, None, None]:
     taken: deque[_Loaded] = deque()
 
     def contents() -> Iterator[bytes]:
@@ -152,7 +154,7 @@ def _batches(decoded: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]
 
 
 def _compute(predictor: Predictor, batch: list[_Decoded]) -> _Computed:
-    images = [one.image for one in batch if one.error is None]
+    images = [one.image for one in batch if one.image is not None]
     scores = predictor.run(np.stack(images)) if images else ()
     return _Computed(batch[0].number, batch, scores)
 

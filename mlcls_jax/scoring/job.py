@@ -139,7 +139,7 @@ def _success_name(shard: int, shards: int) -> str:
 def read_survey(output: Path) -> Survey | None:
     """Return the input that the job in `output` began with, if there is one."""
     begun = _read(output)
-    return begun and Survey(**begun["input"])
+    return Survey(**begun["input"]) if begun else None
 
 
 def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
@@ -161,6 +161,7 @@ def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
     if begun is None:
         _write_first(output / _FILE, asked)
         begun = _read(output)  # of several processes that begin at once, the first one's
+        assert begun is not None
     differences = [
         f"{key}: {_short(then)} when the job began, now {_short(now)}"
         for section in ("format", "model", "options")
@@ -207,7 +208,7 @@ def _read(output: Path) -> dict[str, Any] | None:
     path = output / _FILE
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        value["format"], value["model"], value["options"], Survey(**value["input"])
+        _ = value["format"], value["model"], value["options"], Survey(**value["input"])
         return value
     except FileNotFoundError:
         return None

@@ -83,7 +83,8 @@ def is_whole(job: Job, number: int) -> bool:
     except FileNotFoundError:
         try:
             for path in there:
-                pq.read_table(path, partitioning=None)
+                # Its annotations are guessed from defaults.
+                pq.read_table(path, partitioning=None)  # pyright: ignore[reportArgumentType]
         except (OSError, pa.ArrowException):
             return False
         return True

@@ -84,7 +84,7 @@ def decode_base64(text: str) -> bytes:
     text = text.rstrip("= \t\r\n\f\v")
     data = text.encode("utf-8", "replace").translate(_TO_PLAIN, _SPACES)
     if data.translate(None, _ALPHABET):
-        at = re.search(r"[^A-Za-z0-9+/_ \t\r\n\f\v-]", text)
+        at = next(re.finditer(r"[^A-Za-z0-9+/_ \t\r\n\f\v-]", text))
         raise unprocessable(
             f"image is no valid base64: its character {at.start() + 1} is {at[0]!r}"
         )
@@ -112,7 +112,7 @@ def _parse_json(body: bytes, limit: int) -> ParsedRequest:
         raise unprocessable("body: too deeply nested") from error
     if not isinstance(value, dict):
         raise unprocessable('body: must be a JSON object, such as {"image": "…"}')
-    if long is not None:
+    if image is not None:
         if value.get("image") != _IMAGE:
             raise unprocessable(f"body: a text of {len(image)} bytes is not at image")
         value["image"] = long

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -56,7 +57,7 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
     app = make_app(service, lifespan)
     config = uvicorn.Config(
         app,
-        http=partial(Connection, options=options),
+        http=cast(Any, partial(Connection, options=options)),  # it only calls what it is given
         ws="none",
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,

@@ -26,6 +26,7 @@ class Backend(Protocol):
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
         """Return scores in 0…1 of images of the model's size, any number of them above 0."""
+        ...
 
     def warm_up(self) -> None:
         """Do now what the first calls would have to wait for."""

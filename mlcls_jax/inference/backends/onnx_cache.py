@@ -57,7 +57,7 @@ def fingerprint(bundle: Bundle) -> str:
     digest.update(repr(described).encode())
     for path, array in sorted(flatten(bundle.model.variables).items()):
         digest.update(path.encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 

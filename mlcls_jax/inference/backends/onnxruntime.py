@@ -76,4 +76,4 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (name,) = (entry.name for entry in session.get_inputs())
-    return lambda images: session.run(None, {name: images})[0]
+    return lambda images: np.asarray(session.run(None, {name: images})[0])

@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -83,7 +83,7 @@ def import_openvino() -> Any:
       UserError: it is not installed.
     """
     # Else it reports to its makers without asking, from a fork, which may hang JAX's threads.
-    sys.modules.setdefault("openvino_telemetry", None)
+    cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
     with lazy.optional("OpenVINO is not installed", extra="openvino"):
         import openvino
     return openvino

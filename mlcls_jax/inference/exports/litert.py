@@ -34,7 +34,7 @@ def write(bundle: Bundle, path: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec(images.shape, tf.uint8, name="images")])
     def call(images: Any) -> dict[str, Any]:
-        outputs = xla.call_module(
+        outputs: Any = xla.call_module(
             [images],
             version=exported.calling_convention_version,
             module=exported.mlir_module_serialized,
@@ -44,7 +44,7 @@ def write(bundle: Bundle, path: Path) -> None:
         )
         return {"scores": outputs[0]}
 
-    owner = tf.Module()  # with one, the file names its input and output
+    owner: Any = tf.Module()  # with one, the file names its input and output
     owner.call = call
     concrete = call.get_concrete_function()
     try:
