@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -130,7 +130,9 @@ def _keep_others(folder: Path, new: Path) -> None:
         if path.name in BUNDLE_FILES or is_unfinished:
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, new / path.name, symlinks=True, copy_function=_link_or_copy)  # pyright: ignore[reportArgumentType] (it is called with paths)
+            shutil.copytree(
+                path, new / path.name, symlinks=True, copy_function=cast(Any, _link_or_copy)
+            )
         else:
             _link_or_copy(path, new / path.name, follow_symlinks=False)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, NoReturn
 import jax
 
 from mlcls_jax.errors import InputError
+from mlcls_jax.parallel import Device
 
 KINDS = ("cpu", "gpu", "tpu")
 # What PaddleX computes on besides, and JAX does not.
@@ -44,7 +45,7 @@ def parse_device(text: str) -> Place:
     return Place(match[1], tuple(sorted({int(index) for index in (match[2] or "0").split(",")})))
 
 
-def device_list(text: str | None) -> list[jax.Device]:
+def device_list(text: str | None) -> list[Device]:
     """Return JAX's devices of this name; None: its default device.
 
     Raises:
@@ -73,7 +74,7 @@ def _present() -> str:
     return ", ".join(f"{kind}:{i}" for kind in KINDS for i in range(len(_devices_of(kind))))
 
 
-def _devices_of(kind: str) -> list[jax.Device]:
+def _devices_of(kind: str) -> list[Device]:
     try:
         return jax.local_devices(backend=kind)
     except RuntimeError:  # JAX has no such platform here

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import AbstractMesh, NamedSharding
 
 from mlcls_jax import config as schema
-from mlcls_jax import parallel
+from mlcls_jax import jaxprs, parallel
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs, parameter_products

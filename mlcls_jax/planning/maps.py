@@ -64,7 +64,7 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
                     seen.add(id(variable))
                     yield _map(role, variable.aval)
         elif kind == "concatenate" or (kind in ("add", "add_any") and _is_sum(equation, made_by)):
-            joined = equation.outvars[0].aval
+            joined = jaxprs.form(equation.outvars[0])
             if joined.ndim > 2:
                 yield _map("join", joined)
         else:
@@ -76,7 +76,7 @@ def _is_sum(equation: JaxprEqn, made_by: dict[Any, str]) -> bool:
     """Return whether two maps are added, rather than a bias to one."""
     return all(
         not isinstance(variable, Constant)
-        and variable.aval.shape == equation.outvars[0].aval.shape
+        and jaxprs.form(variable).shape == jaxprs.form(equation.outvars[0]).shape
         and made_by.get(variable) != "broadcast_in_dim"
         for variable in equation.invars
     )

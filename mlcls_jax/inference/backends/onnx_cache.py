@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -57,7 +58,7 @@ def fingerprint(bundle: Bundle) -> str:
     digest.update(repr(described).encode())
     for path, array in sorted(flatten(bundle.model.variables).items()):
         digest.update(path.encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(cast(Any, np.ascontiguousarray(array)))  # a buffer of any type
     return digest.hexdigest()[:16]
 
 

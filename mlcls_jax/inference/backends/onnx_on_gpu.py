@@ -67,7 +67,8 @@ def open_on_gpu(
             # It would round the factors of products to ten bits, and there is no option for it.
             os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         with contextlib.suppress(ImportError):
-            import tensorrt  # noqa: F401 - loads its libraries, which are on no path
+            # It loads its libraries, which are on no path.
+            import tensorrt  # noqa: F401  # pyright: ignore[reportMissingImports]
     onnxruntime.preload_dlls()  # CUDA's, of the packages that JAX uses, too
     path = onnx_file(bundle, "float32")
     providers: list[Any] = [(CUDA, {"device_id": index, "use_tf32": 0}), "CPUExecutionProvider"]
@@ -90,12 +91,12 @@ def open_on_gpu(
         )
 
     def run(images: np.ndarray) -> np.ndarray:
-        return session.run(None, {"images": images})[0]
+        return np.asarray(session.run(None, {"images": images})[0])
 
     if precision == "float32":
         images = sample_images(bundle.image_size)[:batch_size]
         on_cpu = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        wanted = on_cpu.run(None, {"images": images})[0]
+        wanted = np.asarray(on_cpu.run(None, {"images": images})[0])
         check_scores(wanted, run(images), what=f"{provider} on GPU {index}")
     return run
 
