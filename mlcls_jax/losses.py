@@ -15,16 +15,19 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 __all__ = ["LOSSES", "REDUCTIONS", "asymmetric_loss", "cross_entropy", "multilabel_loss"]
 
 REDUCTIONS = ("sum", "mean", "none")
 
+Given = Array | np.ndarray  # arrays of the device and of the host
+
 
 def asymmetric_loss(
-    logits: Float[Array, "B K"],
-    targets: Shaped[Array, "B K"],
+    logits: Float[Given, "B K"],
+    targets: Shaped[Given, "B K"],
     *,
     gamma_pos: float = 0.0,
     gamma_neg: float = 4.0,
@@ -32,7 +35,7 @@ def asymmetric_loss(
     stop_focal_gradient: bool = True,
     reduction: str = "sum",
     epsilon: float = 1e-8,
-    mask: Shaped[Array, " B"] | None = None,
+    mask: Shaped[Given, " B"] | None = None,
 ) -> Float[Array, ""] | Float[Array, "B K"]:
     """Return the asymmetric loss (Ridnik et al., 2021), which discounts easy negatives.
 
@@ -70,6 +73,7 @@ def asymmetric_loss(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
     _check_shapes(logits, targets, logits.shape)
     weights = _row_weights(logits, mask)
     logits = _drop_padding(_promote(logits), weights)
@@ -107,13 +111,13 @@ def _costs(
 
 
 def multilabel_loss(
-    logits: Float[Array, "B K"],
-    targets: Shaped[Array, "B K"],
+    logits: Float[Given, "B K"],
+    targets: Shaped[Given, "B K"],
     *,
     epsilon: float | None = None,
     size_sum: bool = False,
-    positive_ratio: Float[Array, " K"] | Float[Array, "B K"] | None = None,
-    mask: Shaped[Array, " B"] | None = None,
+    positive_ratio: Float[Given, " K"] | Float[Given, "B K"] | None = None,
+    mask: Shaped[Given, " B"] | None = None,
 ) -> Float[Array, ""]:
     """Return binary cross-entropy with optional label smoothing and weights for rare labels.
 
@@ -143,6 +147,7 @@ def multilabel_loss(
         >>> print(f"{multilabel_loss(jnp.array([[2.0, -1.0]]), jnp.array([[1, 0]])):.4f}")
         0.2201
     """
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
     _check_shapes(logits, targets, logits.shape)
     weights = _row_weights(logits, mask)
     logits = _drop_padding(_promote(logits), weights)
@@ -152,7 +157,7 @@ def multilabel_loss(
     loss = -targets * jax.nn.log_sigmoid(logits) - (1 - targets) * jax.nn.log_sigmoid(-logits)
     loss = jnp.where(known, loss, 0)
     if positive_ratio is not None:
-        loss = loss * _ratio_weights(targets, positive_ratio.astype(loss.dtype))
+        loss = loss * _ratio_weights(targets, jnp.asarray(positive_ratio, loss.dtype))
         known = jnp.ones_like(known)
     if size_sum:
         return _mean_over_rows(loss.sum(axis=-1), weights)
@@ -160,11 +165,11 @@ def multilabel_loss(
 
 
 def cross_entropy(
-    logits: Float[Array, "B K"],
-    targets: Shaped[Array, " B"] | Shaped[Array, "B K"],
+    logits: Float[Given, "B K"],
+    targets: Shaped[Given, " B"] | Shaped[Given, "B K"],
     *,
     epsilon: float | None = None,
-    mask: Shaped[Array, " B"] | None = None,
+    mask: Shaped[Given, " B"] | None = None,
 ) -> Float[Array, ""]:
     """Return softmax cross-entropy for single-label images, averaged over the rows.
 
@@ -189,6 +194,7 @@ def cross_entropy(
         >>> print(f"{cross_entropy(jnp.array([[2.0, -1.0]]), jnp.array([0])):.4f}")
         0.0486
     """
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
     is_hard = targets.ndim == logits.ndim - 1
     _check_shapes(logits, targets, logits.shape[:-1] if is_hard else logits.shape)
     weights = _row_weights(logits, mask)
@@ -221,14 +227,14 @@ def _promote(logits: Array) -> Array:
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def _row_weights(logits: Array, mask: Array | None) -> Float[Array, " B"]:
+def _row_weights(logits: Array, mask: Given | None) -> Float[Array, " B"]:
     """Return the weight of each row: 1, or the mask."""
     dtype = jnp.promote_types(logits.dtype, jnp.float32)
     if mask is None:
         return jnp.ones(logits.shape[0], dtype)
     if mask.shape != logits.shape[:1]:
         raise ValueError(f"mask {mask.shape} does not fit logits {logits.shape}: expected [batch]")
-    return mask.astype(dtype)
+    return jnp.asarray(mask, dtype)
 
 
 def _drop_padding(rows: Float[Array, "B ..."], weights: Array) -> Float[Array, "B ..."]:

@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -49,3 +51,11 @@ def new_logger():
     """
     logger = logging.getLogger("mlcls_jax")
     logger.propagate, logger.level, logger.handlers[:] = True, logging.NOTSET, []
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Let wrong arrays reach functions whose annotations are checked, as users' do."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

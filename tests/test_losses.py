@@ -375,14 +375,14 @@ def test_unknown_reduction_is_named() -> None:
 
 
 @pytest.mark.parametrize("loss", [asymmetric_loss, multilabel_loss, cross_entropy])
-def test_shapes_that_do_not_fit_are_named(loss: Callable[..., jax.Array]) -> None:
+def test_shapes_that_do_not_fit_are_named(loss: Callable[..., jax.Array], unchecked: None) -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 1\)"):
         loss(jnp.zeros((2, 3)), jnp.zeros((2, 1)))
     with pytest.raises(ValueError, match=r"\(3,\).*\(2, 3\)"):
         loss(jnp.zeros((2, 3)), jnp.zeros((2, 3)), mask=jnp.ones(3))
 
 
-def test_positive_ratio_of_wrong_shape_is_named() -> None:
+def test_positive_ratio_of_wrong_shape_is_named(unchecked: None) -> None:
     with pytest.raises(ValueError, match=r"\(2, 1\).*\(2, 3\)"):
         multilabel_loss(jnp.zeros((2, 3)), jnp.zeros((2, 3)), positive_ratio=jnp.ones((2, 1)))
 
