@@ -16,7 +16,7 @@ from mlcls_jax.inference.image_stream import read as read_pictures
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.lookahead import map_ahead
 from mlcls_jax.readable import readable
-from mlcls_jax.scoring.inputs import Columns, Item, Read, load, open_input
+from mlcls_jax.scoring.inputs import Item, Read, load, open_input
 from mlcls_jax.scoring.job import Engine, Job, Request
 from mlcls_jax.scoring.writer import Rows, write_range
 
@@ -36,12 +36,7 @@ def open_predictor(request: Request, bundle: Bundle) -> Predictor:
 
 def open_job_input(request: Request, job: Job) -> Read:
     """Return a function that reads the job's images."""
-    return open_input(request.input, job.input, job.output, columns_of(request))
-
-
-def columns_of(request: Request) -> Columns:
-    """Return the part of the input that is meant."""
-    return Columns(request.image_column, request.path_column, request.split)
+    return open_input(request.input, job.input, job.output, request.columns)
 
 
 def local_engine(predictor: Predictor) -> Engine:

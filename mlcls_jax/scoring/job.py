@@ -15,7 +15,7 @@ from mlcls_jax import __version__, files
 from mlcls_jax.config import REQUIRED, Backend, Precision, json_value, option
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.readable import readable
-from mlcls_jax.scoring.inputs.kind import Survey
+from mlcls_jax.scoring.inputs.kind import Columns, Survey
 
 FORMAT = 1  # of _job.json
 _FILE = "_job.json"
@@ -50,6 +50,11 @@ class Request:
     )
     path_column: str | None = option(None, "of Parquet: names for the output; None: detected")
     split: str | None = option(None, "of a packed data set; None: all")
+
+    @property
+    def columns(self) -> Columns:
+        """The part of the input that is meant."""
+        return Columns(self.image_column, self.path_column, self.split)
 
 
 # Must not change while a job is under way. Of the others, device and backend decide about the last

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.predictor import Predictor
-from mlcls_jax.scoring.in_process import columns_of, local_engine, open_predictor
+from mlcls_jax.scoring.in_process import local_engine, open_predictor
 from mlcls_jax.scoring.inputs import find, same_input, survey
 from mlcls_jax.scoring.job import Engine, Job, Request, check_output, open_job, read_survey
 from mlcls_jax.scoring.writer import count_rows, is_whole, remove_leftovers
@@ -57,7 +57,8 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
     output = check_output(request.output)
     bundle = read_bundle(Path(request.model_dir))
     # A cheap one where an engine computes elsewhere: it checks the threshold.
-    predictor = open_predictor(request if engine is None else _as_plain(request), bundle)
+    plain = replace(request, device="cpu", backend="jax", precision="float32")
+    predictor = open_predictor(request if engine is None else plain, bundle)
     job = _begin_or_go_on(request, output, _facts(bundle, predictor))
     started = time.perf_counter()
     missing = _missing_ranges(job)
@@ -84,7 +85,7 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
 
 
 def _begin_or_go_on(request: Request, output: Path, facts: dict[str, Any]) -> Job:
-    found = survey(request.input, output, columns_of(request))
+    found = survey(request.input, output, request.columns)
     begun = read_survey(output) or found
     if warning := same_input(begun, found, output):
         log.warning(warning)
@@ -142,10 +143,6 @@ def _damaged(job: Job, numbers: Iterable[int]) -> list[int]:
     for number in damaged:
         log.warning("%s: is damaged, and scored again.", job.part(number))
     return damaged
-
-
-def _as_plain(request: Request) -> Request:
-    return replace(request, device="cpu", backend="jax", precision="float32")
 
 
 def _facts(bundle: Bundle, predictor: Predictor) -> dict[str, Any]:

@@ -7,15 +7,11 @@ from mlcls_jax.data.image_files import IMAGE_SUFFIXES, OTHER_SUFFIX, SUFFIX_HINT
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError
 from mlcls_jax.scoring.inputs import stores
-from mlcls_jax.scoring.inputs.kind import Columns, Item, Kind, Read, Survey
-from mlcls_jax.scoring.inputs.name_index import open_index, write_index
+from mlcls_jax.scoring.inputs.kind import Columns, Item, Survey
+from mlcls_jax.scoring.inputs.name_index import indexed
 
 
-def _survey(source: str, output: Path, columns: Columns) -> tuple[int, str]:
-    return write_index(_names(source), output)
-
-
-def _names(source: str) -> Iterator[str]:
+def _names(source: str, columns: Columns) -> Iterator[str]:
     """Yield the images, relative to the folder, in the order of `list_images`."""
     if "://" in source:
         left_out = LeftOut()
@@ -29,16 +25,9 @@ def _names(source: str) -> Iterator[str]:
         yield found.relative_to(source).as_posix()
 
 
-def _open(source: str, begun: Survey, output: Path, columns: Columns) -> Read:
-    # Shown as `mlcls predict` does.
-    folder, shown = source.rstrip("/"), begun.path.rstrip("/")
-    names = open_index(begun, output)
-
-    def read(rows: range) -> Iterator[Item]:
-        for name in names(rows):
-            yield Item(f"{shown}/{name}", f"{folder}/{name}")
-
-    return read
+def _item(source: str, begun: Survey, name: str) -> Item:
+    folder, shown = source.rstrip("/"), begun.path.rstrip("/")  # as `mlcls predict` shows it
+    return Item(f"{shown}/{name}", f"{folder}/{name}")
 
 
-KIND = Kind(stores.is_folder, _survey, _open, has_index=True, may_change=True, hint=SUFFIX_HINT)
+KIND = indexed(stores.is_folder, _names, _item, may_change=True, hint=SUFFIX_HINT)

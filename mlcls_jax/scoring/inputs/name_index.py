@@ -8,12 +8,34 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mlcls_jax import files
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.scoring.inputs.kind import Survey
+from mlcls_jax.scoring.inputs.kind import Columns, Item, Kind, Read, Survey
 
 _STRIDE = 1024  # lines between two positions that are remembered
+
+
+def indexed(
+    recognises: Callable[[str], bool],
+    names: Callable[[str, Columns], Iterator[str]],
+    item: Callable[[str, Survey, str], Item],
+    **options: Any,
+) -> Kind:
+    """Return the kind of an input whose images are found by name: `item` of (source, survey, name).
+
+    `names` are those of a source, in their order; `options` are of the `Kind`.
+    """
+
+    def survey(source: str, output: Path, columns: Columns) -> tuple[int, str]:
+        return write_index(names(source, columns), output)
+
+    def open_names(source: str, begun: Survey, output: Path, columns: Columns) -> Read:
+        read = open_index(begun, output)
+        return lambda rows: (item(source, begun, name) for name in read(rows))
+
+    return Kind(recognises, survey, open_names, has_index=True, **options)
 
 
 def index_path(output: Path, digest: str) -> Path:

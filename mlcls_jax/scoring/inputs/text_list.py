@@ -13,23 +13,17 @@ from mlcls_jax.scoring.inputs.kind import (
     PATH_COLUMNS,
     Columns,
     Item,
-    Kind,
-    Read,
     Survey,
     joined,
     null,
 )
-from mlcls_jax.scoring.inputs.name_index import open_index, write_index
+from mlcls_jax.scoring.inputs.name_index import indexed
 
 _TABLES = (".csv", ".tsv")
 
 
 def _recognises(source: str) -> bool:
     return not stores.is_folder(source)  # any file that no other kind takes
-
-
-def _survey(source: str, output: Path, columns: Columns) -> tuple[int, str]:
-    return write_index(_names(source, columns), output)
 
 
 def _names(source: str, columns: Columns) -> Iterator[str]:
@@ -91,15 +85,9 @@ def _find_column(first: list[str], column: str | None, source: str) -> tuple[int
     return (names.index(known[0]), True) if known else (0, False)
 
 
-def _open(source: str, begun: Survey, output: Path, columns: Columns) -> Read:
+def _item(source: str, begun: Survey, name: str) -> Item:
     folder = source.rpartition("/")[0]  # which the names are relative to
-    names = open_index(begun, output)
-
-    def read(rows: range) -> Iterator[Item]:
-        for name in names(rows):
-            yield Item(name, joined(folder, name) if name else null("path"))
-
-    return read
+    return Item(name, joined(folder, name) if name else null("path"))
 
 
-KIND = Kind(_recognises, _survey, _open, has_index=True)
+KIND = indexed(_recognises, _names, _item)
