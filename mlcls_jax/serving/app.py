@@ -66,12 +66,13 @@ def _classification(service: Service) -> APIRouter:
 
     @router.post(
         ENDPOINT,
+        response_model=Answer,
         summary="The labels of an image",
         response_description="What was found; errorCode is 0",
         responses=ERRORS,
         openapi_extra=describe_classify(),
     )
-    async def classify(request: Request) -> Answer:
+    async def classify(request: Request) -> Response:
         started = time.monotonic()
         is_accepted = not service.is_draining  # a body on its way may still arrive
         body = Body(request, limit=limit, timeout_s=options.body_timeout_s, meter=meter)
@@ -87,7 +88,9 @@ def _classification(service: Service) -> APIRouter:
             body.close()
         service.monitor.latency.observe(time.monotonic() - started)
         log_id = request.state.log_id
-        return Answer(logId=log_id, errorCode=0, errorMsg="Success", result=result)
+        answer = Answer(logId=log_id, errorCode=0, errorMsg="Success", result=result)
+        # As JSON already: FastAPI would check the answer, and turn it into dicts, once more.
+        return Response(answer.model_dump_json(), media_type="application/json")
 
     return router
 
