@@ -32,7 +32,7 @@ from mlcls_jax.metrics import (
     top_k_accuracy,
 )
 
-GOLDENS = np.load(Path(__file__).parent / "data" / "paddle" / "metrics.npz")
+GOLDENS = np.load(Path(__file__).parents[1] / "data" / "paddle" / "metrics.npz")
 METHODS = ["integral", "11point"]
 KEYS = [
     *("MultiLabelMAP", "HammingDistance", "LabelAccuracy", "SampleAccuracy"),
