@@ -45,25 +45,18 @@ def ml_decoder_recipe(
 def coco_recipe(
     config: Any,
     *,
-    name: str,
     batch_size: int,
-    learning_rate: float = 1e-4,
-    schedule: Literal["cosine", "onecycle"] = "cosine",
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    **recipe: Any,
 ) -> Any:
     """Fill `config` with the recipe for COCO-2017; `batch_size` is per GPU.
 
     80 labels, one query per label. docs/models.md compares it with PaddleClas' value by value.
+    `recipe` is as in `ml_decoder_recipe`.
 
     bfloat16 stands for the originals' float16; it needs no loss scaling.
     """
-    ml_decoder_recipe(
-        config,
-        name=name,
-        batch_size=ORIGINAL_GPUS * batch_size,
-        learning_rate=learning_rate,
-        schedule=schedule,
-    )
+    ml_decoder_recipe(config, batch_size=ORIGINAL_GPUS * batch_size, **recipe)
     config.model.weights = "backbone"  # the official ones have been trained on COCO already
     config.data.train_resize = "exact"
     config.train.ema_warmup = False
