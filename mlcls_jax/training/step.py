@@ -117,19 +117,12 @@ class TrainStep:
         if self.distill is not None:
             assert teacher is not None
             objective = self.distill.objective(objective, teacher, images, mask, count)
-        inputs = state.batch_stats, jnp.asarray(images), key if self.dropout else None
-        if count == 1:
-            predictions, backward, stats = jax.vjp(
-                lambda params: self._forward(params, *inputs), state.params, has_aux=True
-            )
-            loss, cotangents = jax.value_and_grad(objective)(predictions)
-            (grads,) = backward(cotangents)
-            found = Gradient(loss, grads, stats)
-        else:
-            found = _accumulated_gradient(count, self._forward, objective, state.params, *inputs)
+        inputs = state.batch_stats, images, key if self.dropout else None
+        differentiate = _gradient if count == 1 else partial(_accumulated_gradient, count)
+        found = differentiate(self._forward, objective, state.params, *inputs)
         if self.sam_radius:
-            uphill = replace(state, params=_uphill(state.params, found.grads, self.sam_radius))
-            second = replace(self, sam_radius=0.0).gradient(uphill, batch, teacher)
+            params = _uphill(state.params, found.grads, self.sam_radius)
+            second = differentiate(self._forward, objective, params, *inputs)
             found = found._replace(grads=second.grads)
         return found
 
@@ -209,6 +202,23 @@ class TwoPrograms:
         return update(state, gradient(state, batch, teacher))
 
 
+def _gradient(
+    forward: Forward,
+    objective: Objective,
+    params: dict,
+    stats: dict,
+    images: Array,
+    key: Array | None,
+) -> Gradient:
+    """Return the gradient of the whole batch at once."""
+    predictions, backward, stats = jax.vjp(
+        lambda params: forward(params, stats, images, key), params, has_aux=True
+    )
+    loss, cotangents = jax.value_and_grad(objective)(predictions)
+    (grads,) = backward(cotangents)
+    return Gradient(loss, grads, stats)
+
+
 def _accumulated_gradient(
     count: int,
     forward: Forward,
@@ -218,7 +228,7 @@ def _accumulated_gradient(
     images: Array,
     key: Array | None,
 ) -> Gradient:
-    """Return the gradient from `count` parts one after the other, with the memory of one part.
+    """Return the same from `count` parts one after the other, with the memory of one part.
 
     Each part's gradient is that of the whole batch's loss with the other parts' predictions held
     constant: as no row's loss depends on another row's predictions, their sum is the undivided

@@ -54,7 +54,7 @@ main.run(sys.argv)
 """
 
 
-def test_from_main_to_the_loss_there_are_seven_frames(tmp_path):
+def test_from_main_to_the_loss_there_are_eight_frames(tmp_path):
     (tmp_path / "config.yaml").write_text(schema.to_yaml(small()))
     flags = [f"--config={tmp_path}/config.yaml", f"--workdir={tmp_path}/run"]
     done = subprocess.run(
@@ -68,6 +68,7 @@ def test_from_main_to_the_loss_there_are_seven_frames(tmp_path):
         "training/fit.py/fit",
         "training/step.py/__call__",
         "training/step.py/gradient",
+        "training/step.py/_gradient",
     ], done.stderr  # and the loss
 
 
