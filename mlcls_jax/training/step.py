@@ -117,7 +117,7 @@ class TrainStep:
         if self.distill is not None:
             assert teacher is not None
             objective = self.distill.objective(objective, teacher, images, mask, count)
-        inputs = state.batch_stats, images, key if self.dropout else None
+        inputs = state.batch_stats, jnp.asarray(images), key if self.dropout else None
         differentiate = _gradient if count == 1 else partial(_accumulated_gradient, count)
         found = differentiate(self._forward, objective, state.params, *inputs)
         if self.sam_radius:
