@@ -1,30 +1,32 @@
 """Brightness, contrast, saturation and sharpness: Pillow's `ImageEnhance`, bit for bit.
 
-Each blends a picture uint8 [H, W, 3] with a plainer one: factor 0 gives that, 1 the picture. Pillow
-blends grey pictures without the copies that it makes of colours, so the channels stand side by side
-as if they were columns.
+Each blends a picture uint8 [H, W, 3] with a plainer one: factor 0 gives that, 1 the picture. New
+arrays cost more than arithmetic here, so there are few of them.
 """
 
 import cv2
 import numpy as np
 from PIL import Image
 
+_RAMP = np.arange(256, dtype=np.uint8)[None]  # every value once
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from black."""
-    return _away_from(np.zeros_like(image), image, factor)
+    return cv2.LUT(image, _blend(np.zeros_like(_RAMP), _RAMP, factor))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from the mean grey."""
     grey = _grey(image)
     mean = int(cv2.sumElems(grey)[0] / grey.size + 0.5)
-    return _away_from(np.full_like(image, mean), image, factor)
+    return cv2.LUT(image, _blend(np.full_like(_RAMP, mean), _RAMP, factor))
 
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from the grey of every pixel."""
-    return _away_from(cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB), image, factor)
+    return _blend(cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB), image, factor)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -34,17 +36,15 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     """
     smooth = image.copy()
     if min(image.shape[:2]) > 2:
-        # In whole numbers: sums of nine, and four times the middle.
-        total = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False)
-        inner = cv2.addWeighted(total, 1 / 13, image, 4 / 13, 0, dtype=cv2.CV_8U)
-        smooth[1:-1, 1:-1] = inner[1:-1, 1:-1]
-    return _away_from(smooth, image, factor)
+        smooth[1:-1, 1:-1] = cv2.filter2D(image, -1, _SMOOTH)[1:-1, 1:-1]
+    return _blend(smooth, image, factor)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("L"))
 
 
-def _away_from(plain: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
+def _blend(plain: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
+    """Blend by Pillow, the channels side by side as if they were columns: it copies colours."""
     one, other = (Image.fromarray(array.reshape(len(array), -1)) for array in (plain, image))
     return np.asarray(Image.blend(one, other, factor)).reshape(image.shape)
