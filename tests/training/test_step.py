@@ -17,7 +17,7 @@ from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import clip_vit, resnet
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import make_loss
+from mlcls_jax.training.step import TrainStep, make_loss
 from tests.helpers.tiny_step import (
     LOSSES,
     MAKE,
@@ -115,6 +115,27 @@ def test_sam_takes_the_gradient_uphill_and_the_statistics_from_where_it_stands()
         np.testing.assert_allclose(numbers["loss"], expected["loss"], rtol=1e-5)
         if parts == 1:
             np.testing.assert_array_equal(new.batch_stats["mean"], plain.batch_stats["mean"])
+
+
+def test_sam_mixes_and_asks_the_teacher_once():
+    asked = []
+
+    class Teacher:
+        def objective(self, target_loss, *_):
+            asked.append("teacher")
+            return target_loss
+
+        def compared(self, outputs):
+            return outputs.logits
+
+    def mix(batch, key):
+        asked.append("mix")
+        return batch
+
+    options = MAKE.keywords | {"sam_radius": 0.5, "distill": Teacher(), "mix": mix}
+    step = TrainStep(Colours(), make_loss(LOSSES["multilabel"]), **options)
+    jax.eval_shape(step, begin(), some_batch(), Variables({}, {}))
+    assert asked == ["mix", "teacher"]
 
 
 def bad_batch() -> dict[str, np.ndarray]:
