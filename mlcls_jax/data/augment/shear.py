@@ -19,64 +19,69 @@ def shear_rows(image: np.ndarray, slope: float) -> np.ndarray:
     height, width, _ = image.shape
     shift = slope * (np.arange(height) + 0.5)  # [H], as Pillow rounds it
     whole = np.clip(np.floor(shift), -width - 1, width + 1).astype(int)  # farther, all is grey
-    # Column `left` of it is what a row shows where its four pixels are clipped to its first ones.
     left, right = max(0, -whole.min()), max(0, whole.max())
     framed = cv2.copyMakeBorder(image, 0, 0, left + 1, right, cv2.BORDER_CONSTANT, value=GREY)
-    source = cv2.copyMakeBorder(image, 0, 0, 1, 0, cv2.BORDER_REPLICATE)  # [H, W + 1, 3]
-    window = {"kernel": np.ones((1, 4), np.uint8), "anchor": (1, 0)}
-    varies = cv2.erode(source, **window) != cv2.dilate(source, **window)
-    is_doubtful = np.empty(source.shape, bool)
+    # What a row shows where all but the last of its four pixels are clipped to its first one.
+    framed[:, left] = image[:, 0]
+    used = slice(left, left + width + 1)
+    doubtful = []
     parts, group = np.unique(np.rint((shift - whole) * _PARTS), return_inverse=True)
     for number, part in enumerate(parts.tolist()):
         rows = np.flatnonzero(group == number)
-        low, high = (
-            cv2.filter2D(
-                source[rows],
-                -1,
-                _weights(part / _PARTS),
-                anchor=(1, 0),
-                delta=delta - 0.5,  # OpenCV rounds
-                borderType=cv2.BORDER_REPLICATE,
-            )
-            for delta in (-_DOUBT, _DOUBT)
-        )
-        framed[rows, left : left + width + 1] = high
-        is_doubtful[rows] = low != high
-        if 0 < part < _PARTS:  # else Pillow's four pixels may be the next ones
-            is_doubtful[rows] &= varies[rows]
+        framed[rows, used], places = _interpolate(framed[rows, used], part)
+        row, place = np.divmod(places, 3 * (width + 1))
+        doubtful.append((rows[row], place // 3 - 1 - whole[rows[row]], place % 3))
     rows_of_bytes = framed.reshape(height, -1)
     windows = np.lib.stride_tricks.sliding_window_view(rows_of_bytes, 3 * width, axis=1)
     sheared = windows[np.arange(height), 3 * (left + 1 + whole)].reshape(image.shape)
-    _settle(sheared, image, shift, whole, np.flatnonzero(is_doubtful))
+    _settle(sheared, image, shift, *(np.concatenate(axis) for axis in zip(*doubtful, strict=True)))
     _grey_ends(sheared, shift, whole)
     return sheared
 
 
-def _weights(part: float) -> np.ndarray:
-    """Return weights [1, 4] of the pixels around a place, `part` of a pixel after the second."""
-    powers = part ** np.arange(4)
+def _interpolate(rows: np.ndarray, part: float) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate between pixels and the next ones, `part` / _PARTS after each.
+
+    Returns:
+      The values, of the shape of `rows`, and the flat indices of those that are in doubt.
+    """
+    powers = (part / _PARTS) ** np.arange(4)
     matrix = np.array([[0, -1, 2, -1], [1, 0, -2, 1], [0, 1, 1, -1], [0, 0, -1, 1]])
-    return (matrix @ powers).astype(np.float32)[None]
+    weights = (matrix @ powers).astype(np.float32)[None]  # [1, 4]
+    low, high = (
+        cv2.filter2D(
+            rows,
+            -1,
+            weights,
+            anchor=(1, 0),
+            delta=delta - 0.5,  # OpenCV rounds
+            borderType=cv2.BORDER_REPLICATE,
+        )
+        for delta in (-_DOUBT, _DOUBT)
+    )
+    is_doubtful = low != high
+    if 0 < part < _PARTS:  # else Pillow's four pixels may be the next ones
+        window = np.ones((1, 4), np.uint8)
+        lowest = cv2.erode(rows, window, anchor=(1, 0))
+        is_doubtful &= lowest != cv2.dilate(rows, window, anchor=(1, 0))
+    return high, np.flatnonzero(is_doubtful)
 
 
 def _settle(
     sheared: np.ndarray,
     image: np.ndarray,
     shift: np.ndarray,
-    whole: np.ndarray,
-    doubtful: np.ndarray,
+    y: np.ndarray,
+    x: np.ndarray,
+    channel: np.ndarray,
 ) -> None:
-    """Compute values anew, in Pillow's order; `doubtful` counts in the array with the edge."""
+    """Compute the values at these places anew, in Pillow's order; they may lie outside."""
     width = image.shape[1]
-    y, x = np.divmod(doubtful // 3, width + 1)
-    x -= 1 + whole[y]
     place = (x + 0.5) + shift[y] - 0.5
     second = np.floor(place)
     # A pixel that is moved by whole pixels is right.
     chosen = (x >= 0) & (x < width) & (place != second)
-    y, x, place, second, channel = (
-        values[chosen] for values in (y, x, place, second, doubtful % 3)
-    )
+    y, x, channel, place, second = (values[chosen] for values in (y, x, channel, place, second))
     part, second = place - second, second.astype(int)
     row = 3 * width * y + channel
     a, b, c, d = (
