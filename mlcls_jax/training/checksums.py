@@ -30,7 +30,7 @@ def checksums(state: Any) -> dict[str, str]:
 def _of_process(array: jax.Array | np.ndarray) -> int:
     """Return the sum of the parts that this process has; of copies, one counts among all."""
     if isinstance(array, np.ndarray):
-        return _of_part(array, (slice(None),) * array.ndim, array.shape)
+        return _of_part(array, (slice(None),) * array.ndim, array.shape) % 2**64
     mine = (shard for shard in array.addressable_shards if shard.replica_id == 0)
     return sum(_of_part(np.asarray(s.data), s.index, array.shape) for s in mine) % 2**64
 

@@ -234,6 +234,12 @@ def test_arrays_of_any_type_and_shape_have_a_checksum(dtype, shape):
     assert found == next(iter(checksums([jnp.ones(shape, dtype)]).values()))
 
 
+def test_a_copy_on_the_host_has_the_checksum_of_the_array_on_the_device():
+    rng = np.random.default_rng(3)
+    arrays = [rng.normal(size=size).astype(np.float32) for size in ((), (3, 2), (1200, 900))]
+    assert checksums([*map(jnp.asarray, arrays)]) == checksums([*map(np.asarray, arrays)])
+
+
 def test_checksums_are_those_that_were_written_on_other_days():
     assert checksums({"a": jnp.arange(6, dtype=jnp.float32).reshape(2, 3)}) == {"a": WRITTEN}
 
