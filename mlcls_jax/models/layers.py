@@ -6,6 +6,7 @@ What platforms compute in different forms, layers take from their attribute `ker
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import jax
@@ -22,7 +23,7 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
-from mlcls_jax.models.kernels import PLAIN
+from mlcls_jax.models.kernels import PLAIN, Kernels
 from mlcls_jax.models.norms import BatchNorm
 
 # The Paddle kernel's float32 attribute, not 1/6: the difference is visible in parity tests.
@@ -163,21 +164,16 @@ def attend(
     v: Float[Array, "B N D"],
     *,
     num_heads: int,
+    kernels: Kernels = PLAIN,
     rate: float = 0.0,
     draws: Draws | None = None,
 ) -> Float[Array, "B Q D"]:
     """Multi-head attention of projected queries, keys and values; softmax in float32 or better."""
-    attention = attention_weights(q, k, num_heads=num_heads).astype(v.dtype)
-    v = v.reshape(*v.shape[:2], num_heads, -1)
-    out = jnp.einsum("bhqn,bnhd->bqhd", dropout(attention, rate, draws), v)
+    drop = None if draws is None or rate == 0.0 else partial(dropout, rate=rate, draws=draws)
+    out = kernels.attend(*(heads(x, num_heads) for x in (q, k, v)), drop)
     return out.reshape(*out.shape[:2], -1)
 
 
-def attention_weights(
-    q: Float[Array, "B Q D"], k: Float[Array, "B N D"], *, num_heads: int
-) -> Float[Array, "B heads Q N"]:
-    """Return the attention of each query over tokens, float32 or better; rows of N sum to 1."""
-    head_dim = k.shape[-1] // num_heads
-    q, k = (x.reshape(*x.shape[:2], num_heads, head_dim) for x in (q * head_dim**-0.5, k))
-    scores = jnp.einsum("bqhd,bnhd->bhqn", q, k)
-    return jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+def heads(x: Float[Array, "B N D"], count: int) -> Float[Array, "B N heads d"]:
+    """Return the last axis in `count` parts."""
+    return x.reshape(*x.shape[:2], count, -1)

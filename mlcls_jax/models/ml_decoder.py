@@ -22,7 +22,9 @@ from mlcls_jax.models.initial import (
     param,
     xavier_uniform,
 )
-from mlcls_jax.models.layers import Linear, attend, attention_weights, gelu
+from mlcls_jax.models.kernels import PLAIN
+from mlcls_jax.models.kernels.attention import attention_weights
+from mlcls_jax.models.layers import Linear, attend, gelu, heads
 from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, layer_norm_names
 
@@ -216,20 +218,23 @@ class Attention(nnx.Module):
         self.v_proj = Linear(dim, dim, shared="columns", dtype=dtype)
         self.out_proj = Linear(dim, dim, shared="rows", dtype=dtype)
         self.num_heads, self.dropout = num_heads, rate
+        self.kernels = PLAIN
 
     def __call__(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, draws: Draws | None
     ) -> Float[Array, "B Q D"]:
         q, k = self._queries_and_keys(x, memory)
         v = self.v_proj(memory)
-        out = attend(q, k, v, num_heads=self.num_heads, rate=self.dropout, draws=draws)
+        options = {"num_heads": self.num_heads, "kernels": self.kernels}
+        out = attend(q, k, v, **options, rate=self.dropout, draws=draws)
         return self.out_proj(out)
 
     def weights(
         self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"]
     ) -> Float[Array, "B heads Q N"]:
         """Return the attention of each query over tokens; rows sum to 1."""
-        return attention_weights(*self._queries_and_keys(x, memory), num_heads=self.num_heads)
+        q, k = (heads(x, self.num_heads) for x in self._queries_and_keys(x, memory))
+        return attention_weights(q, k)
 
     def _queries_and_keys(self, x: Array, memory: Array) -> tuple[Array, Array]:
         q = self.q_proj(x)

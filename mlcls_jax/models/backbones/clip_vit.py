@@ -17,6 +17,7 @@ from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Normal, conv_normal, param
+from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.layers import Linear, attend, cast, gelu, quick_gelu
 from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.positions import resample_positions
@@ -139,10 +140,11 @@ class Block(nnx.Module):
         self.fc2 = linear(4 * width, width, shared="rows")
         self.num_heads = config.num_heads
         self.activation = quick_gelu if config.quick_gelu else gelu
+        self.kernels = PLAIN
 
     def __call__(self, x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:
         q, k, v = jnp.split(self.qkv(self.norm1(x)), 3, axis=-1)
-        x = x + self.proj(attend(q, k, v, num_heads=self.num_heads))
+        x = x + self.proj(attend(q, k, v, num_heads=self.num_heads, kernels=self.kernels))
         return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.kernels.attention import attend, attend_by_cudnn
 from mlcls_jax.models.kernels.convolution import (
     conv2d,
     conv2d_on_cpus,
@@ -39,19 +40,27 @@ class Kernels:
     max_pool: Callable[[Array, int, int], Float[Array, "B h w C"]]
     # (x [..., C], near [C]: a guess of the mean) → mean [C], variance [C]
     moments: Callable[[Array, Array], tuple[Float[Array, " C"], Float[Array, " C"]]]
+    # (q [B, Q, heads, d], k, v [B, N, heads, d], drop: of weights, or None) → [B, Q, heads, d]
+    attend: Callable[..., Float[Array, "B Q heads d"]]
     # (tree of arrays) → the L2 norm of all of them
     norm: Callable[[Any], Float[Array, ""]]
 
 
 # What XLA makes of each: for exports to other runtimes, and to count operations.
 PLAIN = Kernels(
-    conv2d=conv2d, matmul=jnp.matmul, max_pool=xla_max_pool, moments=moments, norm=tree_norm
+    conv2d=conv2d,
+    matmul=jnp.matmul,
+    max_pool=xla_max_pool,
+    moments=moments,
+    attend=attend,
+    norm=tree_norm,
 )
 # For one program that is exported for several platforms: each takes its form where it runs.
 PORTABLE = replace(PLAIN, conv2d=conv2d_portable)
 CPUS = replace(PLAIN, conv2d=conv2d_on_cpus, matmul=matmul_on_cpus, max_pool=max_pool_on_cpus)
 ONE_CPU = replace(CPUS, conv2d=conv2d_on_one_cpu, norm=joined_norm)
 ACCELERATORS = replace(PLAIN, moments=moments_in_one_pass)
+NVIDIA = replace(ACCELERATORS, attend=attend_by_cudnn)
 
 
 def choose(devices: Iterable[Device]) -> Kernels:
@@ -61,5 +70,11 @@ def choose(devices: Iterable[Device]) -> Kernels:
     """
     devices = list(devices)
     if any(device.platform != "cpu" for device in devices):
-        return ACCELERATORS
+        return NVIDIA if all(map(_has_attention, devices)) else ACCELERATORS
     return ONE_CPU if len(devices) == 1 else CPUS
+
+
+def _has_attention(device: Device) -> bool:
+    """Return whether cuDNN has attention for it: from Ampere on, which is 8.0; AMD says gfx90a."""
+    major = str(getattr(device, "compute_capability", "")).partition(".")[0]
+    return device.platform == "gpu" and major.isdecimal() and int(major) >= 8

@@ -9,10 +9,18 @@ from flax import nnx
 
 from mlcls_jax.config import Model
 from mlcls_jax.models import Network
-from mlcls_jax.models.kernels import ACCELERATORS, CPUS, ONE_CPU, PLAIN, PORTABLE, choose
+from mlcls_jax.models.kernels import (
+    ACCELERATORS,
+    CPUS,
+    NVIDIA,
+    ONE_CPU,
+    PLAIN,
+    PORTABLE,
+    choose,
+)
 from mlcls_jax.models.layers import Conv
 
-ALL = (PLAIN, PORTABLE, CPUS, ONE_CPU, ACCELERATORS)
+ALL = (PLAIN, PORTABLE, CPUS, ONE_CPU, ACCELERATORS, NVIDIA)
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8)
 
 
@@ -26,6 +34,23 @@ def test_accelerators_get_their_own_though_the_host_is_a_cpu(platform, count):
     assert jax.devices()[0].platform == "cpu"
     assert choose(devices(platform, count)) == ACCELERATORS
     assert choose(iter(devices(platform, count))) == ACCELERATORS
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernels"),
+    [
+        ("9.0", NVIDIA),
+        ("8.0", NVIDIA),
+        ("12.0", NVIDIA),
+        ("7.5", ACCELERATORS),
+        ("gfx90a", ACCELERATORS),
+    ],
+)
+def test_cudnns_attention_is_for_gpus_that_have_it(capability, kernels):
+    gpu = SimpleNamespace(platform="gpu", compute_capability=capability)
+    old = SimpleNamespace(platform="gpu", compute_capability="7.0")
+    assert choose([gpu] * 4) == kernels
+    assert choose([gpu, old]) == ACCELERATORS
 
 
 def test_one_cpu_sums_what_several_would_have_to_exchange():
