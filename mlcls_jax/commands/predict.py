@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlcls_jax import files, usage
-from mlcls_jax.config import add_arguments, from_arguments, json_value, option
+from mlcls_jax.config import Precision, add_arguments, from_arguments, json_value, option
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
 from mlcls_jax.inference.opening import is_weight_file
@@ -65,6 +65,11 @@ class Arguments:
     explain: bool = option(False, "where the model looked, by label")
     use_hpip: bool = option(False, "the fastest backend, by measuring")
     backend: str | None = option(None, "jax, onnxruntime, tensorrt, openvino or auto")
+    precision: Precision | None = option(
+        None,
+        "of the weights and, with bfloat16, the arithmetic; auto: bfloat16 on GPUs and TPUs; None:"
+        " auto for a server, else float32",
+    )
     on_error: Literal["raise", "yield"] = option(
         "raise", "at an image that cannot be read: stop, or report it and go on"
     )
@@ -105,6 +110,8 @@ def _open(options: Arguments, batch_size: int | None) -> Pipeline:
         labels=options.labels,
         backend=options.backend,
         batch_size=batch_size,
+        # A server is for speed; what is printed or saved is held against the reference's numbers.
+        precision=options.precision or ("auto" if options.serve else "float32"),
     )
 
 

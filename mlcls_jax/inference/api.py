@@ -49,9 +49,11 @@ def create_model(
         `hf://owner/name`.
       labels: labels of `weights`: a file of lines `<index> <name>`, or the names. None: COCO's if
         there are 80, otherwise numbers.
-      backend: `jax` (the default), `onnxruntime`, `openvino`, or `auto`, the same as `use_hpip`.
+      backend: `jax` (the default), `onnxruntime`, `tensorrt`, `openvino`, or `auto`, the same as
+        `use_hpip`.
       batch_size: largest batch computed at once, and the default of `predict`.
       precision: `float32`, `bfloat16` or `int8`; `mlcls backends` shows how each changes scores.
+        `auto`: bfloat16 on GPUs and TPUs, float32 elsewhere.
 
     Raises:
       InputError: an option has no such value, or the folder holds another model than the named one.
@@ -102,6 +104,7 @@ def create_pipeline(
     labels: "Labels | None" = None,
     backend: str | None = None,
     batch_size: int | None = None,
+    precision: str = "float32",
 ) -> Pipeline:
     """Open the pipeline of a name or of a YAML file in PaddleX's form; see `pipeline_config`.
 
@@ -115,6 +118,7 @@ def create_pipeline(
       labels: as for `create_model`.
       backend: as for `create_model`.
       batch_size: overrides that of the file.
+      precision: as for `create_model`.
 
     Raises:
       InputError: no such pipeline or file, or a key in it is wrong.
@@ -139,6 +143,7 @@ def create_pipeline(
         labels=labels,
         backend=backend,
         batch_size=batch_size or settings["batch_size"],
+        precision=precision,
     )
     return Pipeline(model)
 

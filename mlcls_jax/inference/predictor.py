@@ -51,9 +51,9 @@ class Predictor:
           bundle: the model with its labels.
           device: `cpu`, `gpu:0`, `gpu:0,1` (one copy of the weights per device), `tpu`; None: the
             first that JAX finds.
-          backend: `jax`, `onnxruntime`, `openvino`, or `auto`, the fastest of them here.
+          backend: `jax`, `onnxruntime`, `tensorrt`, `openvino`, or `auto`, the fastest here.
           batch_size: the greatest batch that is computed at once.
-          precision: `float32`, `bfloat16` or `int8`.
+          precision: `float32`, `bfloat16`, `int8`, or `auto`, bfloat16 on GPUs and TPUs.
           threads: that decode and resize images.
           threshold: of this predictor, instead of the bundle's; see `predict`.
 

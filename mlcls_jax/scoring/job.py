@@ -43,7 +43,9 @@ class Request:
     rows_per_file: int = option(10_000, "images in a file", min=1)
     device: str | None = option(None, "cpu, gpu:0, tpu …; None: the first that JAX finds")
     backend: Backend = option("jax", "what computes")
-    precision: Precision = option("float32", "of the weights")
+    precision: Precision = option(
+        "auto", "of the weights and, with bfloat16, the arithmetic; auto: bfloat16 on GPUs and TPUs"
+    )
     threads: int = option(8, "that read images", min=1)
     image_column: str | None = option(
         None, "paths, URLs or, of Parquet, encoded images; None: detected"
@@ -145,6 +147,12 @@ def read_survey(output: Path) -> Survey | None:
     """Return the input that the job in `output` began with, if there is one."""
     begun = _read(output)
     return Survey(**begun["input"]) if begun else None
+
+
+def read_precision(output: Path) -> str | None:
+    """Return the precision of the job in `output`, if there is one."""
+    begun = _read(output)
+    return begun and begun["options"].get("precision")
 
 
 def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:

@@ -21,11 +21,17 @@ from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring.in_process import open_job_input, open_predictor, score_here
 from mlcls_jax.scoring.inputs.kind import Read
-from mlcls_jax.scoring.job import Engine, Job, Request, read_survey
+from mlcls_jax.scoring.job import Job, Request, read_survey
+
+# What an actor needs of Ray, by the kind of accelerator that it has for itself.
+ACCELERATORS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("GPU", {"num_gpus": 1, "num_cpus": 1}),
+    ("TPU", {"resources": {"TPU": 1}, "num_cpus": 1}),
+)
 
 
-def ray_engine(address: str | None, cpus_per_actor: int | None) -> Engine:
-    """Return the engine for `score`.
+class Cluster:
+    """A Ray cluster, which is connected to at the first use.
 
     Args:
       address: of the cluster, `auto` for the one of this node; None: one that lasts as long as the
@@ -33,28 +39,41 @@ def ray_engine(address: str | None, cpus_per_actor: int | None) -> Engine:
       cpus_per_actor: where the cluster has no accelerators; None: those of the smallest node.
 
     Raises:
-      InputError: Ray is not installed, or there is no such cluster.
+      InputError: Ray is not installed; at the first use, there is no such cluster.
     """
-    with lazy.optional("Ray is not installed", extra="ray", kind=InputError):
-        import ray
 
-    def run(request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
-        if not ranges:
-            return
-        is_ours = not ray.is_initialized()
-        if is_ours:
-            try:
-                ray.init(address, logging_level=logging.WARNING)
-            except ConnectionError as error:
-                hint = "Start it: launch/ray_score.sh, or `ray start --head`."
-                raise InputError(f"--address={address}: no Ray cluster: {error}", hint) from error
+    def __init__(self, address: str | None, cpus_per_actor: int | None) -> None:
+        with lazy.optional("Ray is not installed", extra="ray", kind=InputError):
+            import ray
+        self._ray, self._address, self._cpus = ray, address, cpus_per_actor
+        self._is_ours = False
+
+    def engine(self, request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
+        """Score ranges, as the engine of `score`, and disconnect."""
         try:
-            yield from _run(ray, request, job, ranges, cpus_per_actor)
+            if ranges:
+                self._connect()
+                yield from _run(self._ray, request, job, ranges, self._cpus)
         finally:
-            if is_ours:
-                ray.shutdown()
+            if self._is_ours:
+                self._ray.shutdown()
+                self._is_ours = False
 
-    return run
+    def platform(self) -> str:
+        """Return where the actors compute: cpu, gpu or tpu."""
+        self._connect()
+        kinds = (kind for kind, _ in ACCELERATORS if _count(self._ray, kind))
+        return next(kinds, "cpu").lower()
+
+    def _connect(self) -> None:
+        if self._ray.is_initialized():
+            return
+        try:
+            self._ray.init(self._address, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            hint = "Start it: launch/ray_score.sh, or `ray start --head`."
+            raise InputError(f"--address={self._address}: no Ray cluster: {error}", hint) from error
+        self._is_ours = True
 
 
 class ScoreRanges:
@@ -122,13 +141,10 @@ def _run(
 
 def _actors(ray: Any, cpus: int | None, ranges: int) -> tuple[dict[str, Any], int]:
     """Return what an actor needs, and how many there are at most: one per device."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, needs in (
-        ("GPU", {"num_gpus": 1, "num_cpus": 1}),
-        ("TPU", {"resources": {"TPU": 1}, "num_cpus": 1}),
-    ):
-        if devices := int(sum(node.get(kind, 0) for node in nodes)):
+    for kind, needs in ACCELERATORS:
+        if devices := _count(ray, kind):
             return needs, min(devices, ranges)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     counts = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     cpus = cpus or min(counts, default=1)
     actors = sum(count // cpus for count in counts)
@@ -136,3 +152,7 @@ def _actors(ray: Any, cpus: int | None, ranges: int) -> tuple[dict[str, Any], in
         told = f"--cpus_per_actor={cpus}: no node of the cluster has so many"
         raise InputError(told, f"They have: {', '.join(map(str, counts))}.")
     return {"num_cpus": cpus}, min(actors, ranges)
+
+
+def _count(ray: Any, kind: str) -> int:
+    return int(sum(node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]))

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,22 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from mlcls_jax.errors import DataError, InputError, UserError
+from mlcls_jax.inference.backends import BACKENDS, settle_precision
 from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.devices import parse_device
+from mlcls_jax.inference.precision import settle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring.in_process import local_engine, open_predictor
 from mlcls_jax.scoring.inputs import find, same_input, survey
-from mlcls_jax.scoring.job import Engine, Job, Request, check_output, open_job, read_survey
+from mlcls_jax.scoring.job import (
+    Engine,
+    Job,
+    Request,
+    check_output,
+    open_job,
+    read_precision,
+    read_survey,
+)
 from mlcls_jax.scoring.writer import count_rows, is_whole, remove_leftovers
 
 log = logging.getLogger(__name__)
@@ -34,7 +45,12 @@ class Summary(NamedTuple):
     seconds: float  # of this run
 
 
-def score(request: Request, engine: Engine | None = None) -> Summary:
+def score(
+    request: Request,
+    engine: Engine | None = None,
+    *,
+    platform: Callable[[], str] | None = None,
+) -> Summary:
     """Score the input into Parquet files, or what is left to do of that; see docs/scoring.md.
 
     A job that is not divided into shards and in which nothing at all can be read is not done.
@@ -42,6 +58,8 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
     Args:
       request: what is asked for.
       engine: does the ranges; None: this process.
+      platform: tells whether the engine computes on cpu, gpu or tpu; asked when a job begins whose
+        precision is auto.
 
     Raises:
       UserError: the bundle, the input, the output or an option cannot be used, or the output folder
@@ -56,6 +74,7 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
     request = replace(request, input=find(request.input))
     output = check_output(request.output)
     bundle = read_bundle(Path(request.model_dir))
+    request = replace(request, precision=_precision(request, output, platform))
     # A cheap one where an engine computes elsewhere: it checks the threshold.
     plain = replace(request, device="cpu", backend="jax", precision="float32")
     predictor = open_predictor(request if engine is None else plain, bundle)
@@ -82,6 +101,21 @@ def score(request: Request, engine: Engine | None = None) -> Summary:
         rate = {"images_per_s": round(scored / seconds, 1), "scored_in_last_run": scored}
         job.finish(counts | rate)
     return Summary(job, scored=scored, seconds=seconds, **counts)
+
+
+def _precision(request: Request, output: Path, platform: Callable[[], str] | None) -> str:
+    """Return the request's precision; instead of auto, one for all machines of the job.
+
+    That is the one that it began with, or else the best where the engine computes.
+    """
+    begun = read_precision(output)
+    if request.precision != "auto" or begun:
+        return begun if request.precision == "auto" else request.precision
+    if platform is None:
+        return settle_precision("auto", request.backend, request.device)
+    name = "jax" if request.backend == "auto" else request.backend
+    where = parse_device(request.device).kind if request.device else platform()
+    return settle("auto", where, BACKENDS[name].precisions.get(where, ()))
 
 
 def _begin_or_go_on(request: Request, output: Path, facts: dict[str, Any]) -> Job:

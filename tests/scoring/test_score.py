@@ -27,7 +27,7 @@ from mlcls_jax.errors import DataError, InputError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring import run_job
-from mlcls_jax.scoring.in_process import open_job_input, open_predictor, score_here
+from mlcls_jax.scoring.in_process import local_engine, open_job_input, open_predictor, score_here
 from mlcls_jax.scoring.job import Request
 from mlcls_jax.scoring.run_job import score
 from tests.helpers.bundles import LABELS, write_small
@@ -670,6 +670,33 @@ def test_what_is_damaged_is_scored_again(bundle, photos, tmp_path, caplog, kind,
     assert "is damaged, and scored again" in caplog.text and 0 < done.scored <= 8
     assert contents(tmp_path) == whole
     assert score(request(bundle, photos, tmp_path)).scored == 0
+
+
+def test_a_job_goes_on_in_the_precision_that_it_began_with(bundle, photos, tmp_path):
+    score(request(bundle, photos, tmp_path, precision="float32"))
+    done = score(request(bundle, photos, tmp_path), local_engine, platform=lambda: "gpu")
+    assert done.scored == 0 and begun_precision(tmp_path) == "float32"
+
+
+@pytest.mark.slow
+def test_a_job_begun_on_accelerators_is_of_bfloat16_on_every_machine(bundle, photos, tmp_path):
+    def engine(request, job, ranges):
+        predictor = open_predictor(request, read_bundle(Path(request.model_dir)))
+        yield from score_here(predictor, job, open_job_input(request, job), ranges)
+
+    score(request(bundle, photos, tmp_path / "a", shards=2), engine, platform=lambda: "gpu")
+    score(request(bundle, photos, tmp_path / "a", shards=2, shard=1))
+    assert begun_precision(tmp_path / "a") == "bfloat16"
+    for shard in range(2):
+        options = {"shards": 2, "shard": shard, "precision": "bfloat16"}
+        score(request(bundle, photos, tmp_path / "b", **options))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    score(request(bundle, photos, tmp_path / "c"))
+    assert begun_precision(tmp_path / "c") == "float32"
+
+
+def begun_precision(output):
+    return json.loads((output / "_job.json").read_text())["options"]["precision"]
 
 
 def test_a_part_that_is_damaged_while_the_job_runs_is_scored_again(bundle, photos, tmp_path):
