@@ -186,7 +186,7 @@ class Model:
         self._predict = jax.jit(partial(_logits_and_stats, network), static_argnames="train")
 
     def __call__(
-        self, images: Array, train: bool = False, *, key: Array | None = None
+        self, images: Array | np.ndarray, train: bool = False, *, key: Array | None = None
     ) -> Float[Array, "B K"]:
         """Logits of `images` [B, H, W, 3], uint8, or float that is already normalised.
 
@@ -216,11 +216,11 @@ def _logits_and_stats(
     return outputs.logits, outputs.batch_stats
 
 
-def flatten(variables: Variables) -> dict[str, Array]:
-    """Return every array by its path; parameters and statistics never share one."""
+def flatten(variables: Variables) -> dict[str, Any]:
+    """Return every array, or its shape, by its path; parameters and statistics share none."""
     return by_path(variables.params) | by_path(variables.batch_stats)
 
 
-def unflatten(arrays: dict[str, Array], like: Variables) -> Variables:
+def unflatten(arrays: dict[str, Any], like: Variables) -> Variables:
     """Return the inverse of `flatten`, for a model shaped as `like`."""
     return Variables(*(map_by_path(lambda path, _: arrays[path], tree) for tree in like))

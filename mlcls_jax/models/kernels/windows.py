@@ -21,13 +21,13 @@ def pad(x: Float[Array, "B H W C"], size: int, value: float = 0.0) -> Float[Arra
 
 
 def window(
-    x: Float[Array, "B H W C"],
+    x: Shaped[Array, "B H W C"],
     top: int,
     left: int,
     height: int,
     width: int,
     strides: tuple[int, int],
-) -> Float[Array, "B h w C"]:
+) -> Shaped[Array, "B h w C"]:
     """`height` x `width` pixels of `x` from (top, left), `strides` apart."""
     bottom = top + (height - 1) * strides[0] + 1
     right = left + (width - 1) * strides[1] + 1
