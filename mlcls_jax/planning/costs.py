@@ -32,10 +32,11 @@ MEMORY_SHARE = 0.8  # of the peak rate of the memory
 LINK_SHARE = 0.5  # of the peak of the links: small slices of a torus have no way around
 PASSES = 9  # how often an input or output of a layer goes through a GPU's memory in a step, and
 TPU_PASSES = 11  # a TPU's
-TPU_SLACK = 1.15  # what is kept / the outputs and joins of layers as a TPU lays them out
-RECOMPUTED = 0.92  # of the memory, which TPU programs take that compute layers again to fit
+# Of a chip's memory, what programs take that compute layers again to fit.
+RECOMPUTED = {"tpu": 0.9, "gpu": 0.75}
+LAYER = ("input", "output")
 LATENCY = 15e-6  # seconds that a small exchange takes, whatever its size
-WAITS = 3  # a batch normalisation: mean, variance, and both sums of its gradient at once
+WAITS = 2  # a batch normalisation: its sums, and those of its gradient; in float32 it has one more
 BACKWARD = 2 / 3  # of the operations, behind which sums of gradients can hide
 
 
@@ -58,7 +59,7 @@ class Counts(NamedTuple):
     @property
     def activations(self) -> int:
         """Bytes of the inputs and outputs of layers."""
-        return sum(one.bytes for one in self.layers if one.role != "join")
+        return sum(one.bytes for one in self.layers if one.role in LAYER)
 
 
 class Layout(NamedTuple):
@@ -114,7 +115,7 @@ def count(model: schema.Model) -> Counts:
     # A backbone that shares out matrices is taken to share out everything between them.
     is_shared = any(path.startswith("backbone/") for path in network.tensor_axes)
     layers, exchanged = layers_of(network, size), _exchanged(network, size)
-    activations = sum(one.bytes for one in layers if one.role != "join")
+    activations = sum(one.bytes for one in layers if one.role in LAYER)
     return Counts(
         state=state,
         trained={
@@ -227,7 +228,8 @@ def predict(
 
     summing = _send_seconds(chip, layout, sent.gradients)
     gathering = _send_seconds(chip, layout, sent.parameters)
-    waiting = WAITS * counts.norms * LATENCY if replicas > 1 else 0.0
+    waits = (WAITS if counts.itemsize == 2 else WAITS + 1) * counts.norms
+    waiting = waits * LATENCY if replicas > 1 else 0.0
     waiting += sent.activations * images / (chip.links * LINK_SHARE)
     if chip.platform == "tpu":
         waiting += _send_seconds(chip, layout, sent.summed)
@@ -244,8 +246,9 @@ def predict(
 
     most = largest(fits, max(1, math.ceil(images)))
     kept = images * kept_bytes(counts, chip, layout, images)
-    if chip.platform == "tpu" and images <= most:  # the compiler sees to it
-        kept = min(kept, max(RECOMPUTED * chip.usable - fixed, images * counts.image))
+    if images <= most:  # the compiler sees to it
+        room = RECOMPUTED[chip.platform] * chip.memory - fixed
+        kept = min(kept, max(room, images * least_kept(counts, chip, layout, images)))
     return Prediction(
         compute=compute * images,
         memory=memory * images + update,
@@ -269,31 +272,33 @@ def assumed_mfu(counts: Counts, chip: Chip) -> float:
 
 def moved_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
     """Return what goes through a chip's memory for each of so many images."""
-    layers = [one for one in counts.layers if one.role != "join"]
     if chip.platform == "tpu":
+        layers = [one for one in counts.layers if one.role in LAYER]
         moved = TPU_PASSES * sum(one.on_tpu(images) for one in layers)
     else:
-        moved = PASSES * sum(one.bytes for one in layers)
+        moved = PASSES * sum(one.bytes for one in counts.layers if one.role != "join")
     return moved * (1 - counts.shared * _others(layout.tensor))
 
 
 def kept_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
     """Return what each of so many images needs between forward and backward pass.
 
-    On GPUs inputs and outputs of layers. On TPUs norms and activations are computed again from the
-    outputs and from what joins branches.
+    On GPUs inputs and outputs of layers, and both inputs of products of maps. On TPUs norms and
+    activations are computed again from the outputs and from what joins branches.
     """
     if chip.platform == "tpu":
-        roles = ("output", "join") if counts.norms else ("output",)  # else sums stand for outputs
-        kept = TPU_SLACK * sum(one.on_tpu(images) for one in counts.layers if one.role in roles)
+        # Without norms, sums stand for outputs.
+        slack, roles = (1.15, ("output", "join")) if counts.norms else (1.1, ("output",))
+        kept = slack * sum(one.on_tpu(images) for one in counts.layers if one.role in roles)
     else:
-        kept = sum(one.bytes for one in counts.layers if one.role != "join")
+        slack = 1.05 if counts.norms else 1.0
+        kept = slack * sum(one.bytes for one in counts.layers if one.role != "join")
     return kept * (1 - counts.shared * _others(layout.tensor)) + counts.image
 
 
 def least_kept(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
-    """Return the same where the compiler computes again what it can: joins, too, on TPUs."""
-    layers = [one for one in counts.layers if one.role != "join" or chip.platform != "tpu"]
+    """Return the same where the compiler computes again what it can to fit."""
+    layers = [one for one in counts.layers if one.role in LAYER]
     return kept_bytes(counts._replace(layers=layers), chip, layout, images)
 
 

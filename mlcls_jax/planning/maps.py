@@ -19,7 +19,9 @@ LANES, ROWS = 128, 8  # of a tile in a TPU's memory
 class Map(NamedTuple):
     """An array of one image between layers."""
 
-    role: Literal["input", "output", "join"]  # of convolutions and products; a sum of two branches
+    # Of convolutions and products; the other input of a product of two maps, as in attention; a sum
+    # or concatenation of branches.
+    role: Literal["input", "output", "other", "join"]
     shape: tuple[int, ...]
     itemsize: int
 
@@ -63,6 +65,11 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
                 if id(variable) not in seen:
                     seen.add(id(variable))
                     yield _map(role, variable.aval)
+            other = equation.invars[1]
+            is_of_maps = kind == "dot_general" and equation.params["dimension_numbers"][1][0]
+            if is_of_maps and id(other) not in seen:
+                seen.add(id(other))
+                yield _map("other", other.aval)
         elif kind == "concatenate" or (kind in ("add", "add_any") and _is_sum(equation, made_by)):
             joined = jaxprs.form(equation.outvars[0])
             if joined.ndim > 2:

@@ -187,11 +187,17 @@ def test_a_tpu_keeps_outputs_and_pads_small_batches_to_its_lanes():
     def held(kind, images):
         return kept_bytes(counted(), CHIPS[kind], ONE, images)
 
-    gpu = counted().activations + counted().image
-    assert held("H100", 8) == held("H100", 128) == gpu
+    gpu = held("H100", 8)
+    assert gpu == held("H100", 128) > counted().activations + counted().image  # the head attends
     assert held("v5e", 128) < gpu < held("v5e", 8)
     one = Map("output", (56, 56, 64), 2)
     assert one.on_tpu(128) == one.bytes and one.on_tpu(32) == 2 * one.bytes
+
+
+def test_a_gpu_keeps_both_maps_that_attention_multiplies():
+    (tokens, heads, blocks, itemsize), layers = (17, 12, 12, 4), counted(VIT).layers
+    maps = [one for one in layers if one.role == "other" and one.shape == (heads, tokens, tokens)]
+    assert [one.bytes for one in maps] == [heads * tokens**2 * itemsize] * blocks
 
 
 def test_sums_of_gradients_do_not_hide_on_a_tpu():
