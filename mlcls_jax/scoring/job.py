@@ -152,7 +152,7 @@ def read_survey(output: Path) -> Survey | None:
 def read_precision(output: Path) -> str | None:
     """Return the precision of the job in `output`, if there is one."""
     begun = _read(output)
-    return begun and begun["options"].get("precision")
+    return begun["options"].get("precision") if begun else None
 
 
 def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:

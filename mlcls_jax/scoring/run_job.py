@@ -108,9 +108,10 @@ def _precision(request: Request, output: Path, platform: Callable[[], str] | Non
 
     That is the one that it began with, or else the best where the engine computes.
     """
-    begun = read_precision(output)
-    if request.precision != "auto" or begun:
-        return begun if request.precision == "auto" else request.precision
+    if request.precision != "auto":
+        return request.precision
+    if begun := read_precision(output):
+        return begun
     if platform is None:
         return settle_precision("auto", request.backend, request.device)
     name = "jax" if request.backend == "auto" else request.backend
