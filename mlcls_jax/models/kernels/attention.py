@@ -1,6 +1,7 @@
 """Attention of several heads: by plain products, and by cuDNN, which keeps no weights in memory."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,14 +49,14 @@ def attend_padded(
     k: Float[Array, "B N heads d"],
     v: Float[Array, "B N heads d"],
     *,
-    implementation: str,
+    implementation: Literal["xla", "cudnn"],
 ) -> Float[Array, "B Q heads d"]:
     """Return the same by JAX's function, for which lengths are padded to multiples of 8.
 
     cuDNN's gradient refuses odd lengths; a class token makes CLIP's odd.
     """
     batch, queries = q.shape[:2]
-    lengths = {}
+    lengths: dict[str, Any] = {}
     if queries % 8 or k.shape[1] % 8:
         lengths = {
             "query_seq_lengths": jnp.full(batch, queries, jnp.int32),
