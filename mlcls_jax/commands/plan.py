@@ -33,6 +33,7 @@ from mlcls_jax.planning.search import largest
 MAX_COMPILED = 8  # virtual CPUs; programs for more are slow to compile
 TPU_IMAGES = 128  # a chip: with fewer, arrays are padded to the 128 lanes; see docs/scaling.md
 IMAGES = 32  # a chip of any other kind
+FAR = 8  # times the largest batch of the formulas, beyond which nothing is compiled
 HOW_LONG = {"tpu": "1 to 10 minutes", "gpu": "half a minute to 5 minutes"}  # a compilation
 
 
@@ -122,7 +123,9 @@ def run(argv: list[str]) -> str:
     jax.config.update("jax_platforms", "cpu")  # shapes need no accelerator
     plan = _plan(args, from_arguments(schema.Parallel, parsed), config)
     compiler = topologies.COMPILERS[plan.chip.platform]
-    is_real = args.compile and topologies.is_installed(compiler)
+    # What is far too large is no matter of the compiler's, and may be more than it can count.
+    compiles = args.compile and plan.batch <= FAR * max(plan.prediction.largest_batch, 1)
+    is_real = compiles and topologies.is_installed(compiler)
     if args.find_batch:
         if not is_real:
             raise ConfigError(
@@ -139,7 +142,7 @@ def run(argv: list[str]) -> str:
         parts = [_predicted(plan), [""]]
         if report is not None:
             parts.append(tables.compiled(plan.kind, plan.layout, report))
-        elif args.compile:
+        elif compiles:
             parts.append(_checked(plan))
         text = "\n".join(line for part in parts for line in part).rstrip()
     if args.must_fit and not fits:

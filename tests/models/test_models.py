@@ -94,6 +94,7 @@ def test_logits_and_features_equal_the_original(name):
     np.testing.assert_allclose(model(batch), expected["logits"][:count], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -122,6 +123,7 @@ def test_clip_equals_the_original(name):
     np.testing.assert_allclose(model(batch), expected["logits"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_clip_shows_a_new_head_all_patches():
     model = models.create("CLIP_vit_base_patch32_224_ML", num_classes=3)
     backbone = model.network.module(model.variables).backbone

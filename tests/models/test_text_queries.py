@@ -71,11 +71,13 @@ def trained(embeddings, tmp_path_factory):
     return models.Model(network, state.variables), losses, batch["image"]
 
 
+@pytest.mark.slow
 def test_the_head_learns(trained):
     _, losses, _ = trained
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 def test_labels_never_seen_get_finite_logits_and_the_seen_keep_theirs(trained, embeddings):
     model, _, images = trained
     wider = models.with_labels(model, embeddings)
@@ -86,12 +88,14 @@ def test_labels_never_seen_get_finite_logits_and_the_seen_keep_theirs(trained, e
     assert np.abs(all_logits[:, SEEN] - all_logits[:, SEEN + 1]).max() > 0  # each by its own text
 
 
+@pytest.mark.slow
 def test_the_order_of_labels_is_that_of_their_embeddings(trained, embeddings):
     model, _, images = trained
     turned = models.with_labels(model, embeddings[:SEEN][::-1])
     np.testing.assert_allclose(turned(images)[:, ::-1], model(images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_embeddings_travel_in_the_bundle(trained, tmp_path):
     model, _, images = trained
     labels = tuple(map(str, range(SEEN)))
@@ -141,6 +145,7 @@ def test_files_that_hold_no_embeddings_are_named(embeddings, tmp_path, write, sa
         Network.of(config)
 
 
+@pytest.mark.slow
 def test_other_models_take_no_other_labels(trained, embeddings):
     plain = models.create("PP-LCNet_x0_25_ML", num_classes=3)
     with pytest.raises(ValueError, match="not made from text"):

@@ -483,6 +483,7 @@ def huggingface_names(timm):
     return result | {pos: result[pos][0]}
 
 
+@pytest.mark.slow
 def test_openai_and_hugging_face_towers_give_the_same_features_as_timms():
     name = "CLIP_vit_base_patch32_224_ML"
     source = models.create(name, num_classes=5, quick_gelu=True, seed=1)

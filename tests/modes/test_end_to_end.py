@@ -264,6 +264,7 @@ def test_own_images_train_on_two_devices_and_broken_ones_are_named_or_left_out(t
     assert "label 0 is 'red', but in the data it is 'light green'" in err
 
 
+@pytest.mark.slow
 def test_a_diverging_run_stops_and_says_where(tmp_path):
     _, err = run(tmp_path / "w", *SMALL, "--config.optimizer.learning_rate=1e30", code=1)
     assert "the loss is" in err and "Lower optimizer.learning_rate" in err

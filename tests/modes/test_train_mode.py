@@ -115,6 +115,7 @@ def test_going_back_halves_the_rate_until_training_goes_on(tmp_path, caplog):
     assert all(np.isfinite(values).all() for values in weights.values())
 
 
+@pytest.mark.slow
 def test_going_back_ends_after_its_limit(tmp_path):
     config = small(optimizer=DIVERGING, train={"nonfinite": "rollback", "max_nonfinite": 2})
     with pytest.raises(NonFiniteError):
@@ -225,6 +226,7 @@ def test_a_run_goes_on_with_data_that_were_moved_but_not_with_others(tmp_path):
     assert run(photos(data), workdir)["steps"] == 4
 
 
+@pytest.mark.slow
 def test_without_positives_to_validate_no_weights_are_the_best_and_the_last_are_kept(
     tmp_path, caplog
 ):

@@ -171,6 +171,7 @@ def test_the_page_is_accessible(tmp_path):
     assert len(labelled) == 3 and all(a["aria-label"] for a in labelled)
 
 
+@pytest.mark.slow
 def test_many_labels_make_a_page_of_a_few_megabytes(tmp_path):
     scores, targets = outputs(20, 9000)
     labels = tuple(f"a label with a rather long name {k}" for k in range(9000))

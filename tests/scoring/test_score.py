@@ -180,6 +180,7 @@ def test_shards_of_a_job_are_the_whole(bundle, photos, tmp_path):
     assert numbers == {path.name[11:] for path in (tmp_path / "whole").glob("part-*")}
 
 
+@pytest.mark.slow
 def test_shards_may_begin_at_the_same_moment(bundle, photos, tmp_path):
     score(request(bundle, photos, tmp_path / "whole", rows_per_file=3))
     options = {"rows_per_file": 3, "shards": 4}

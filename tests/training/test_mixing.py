@@ -188,6 +188,7 @@ def test_padding_gets_into_no_other_row(kind):
             np.testing.assert_array_equal(result[name][~alone], undisturbed[name][~alone])
 
 
+@pytest.mark.slow
 def test_one_picture_alone_is_mixed_with_itself():
     batch = some_batch(1)
     for kind in ALPHAS:
@@ -259,6 +260,7 @@ class Means(NamedTuple):
         return Outputs(colour @ variables.params["kernel"], variables.batch_stats, colour)
 
 
+@pytest.mark.slow
 def test_the_training_step_trains_on_the_mixture():
     function, batch = make_mix(Data(mixup=0.8)), some_batch()
     kernel = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)

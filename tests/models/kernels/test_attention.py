@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax.models.kernels.attention import attend, attend_by_cudnn, attend_padded
+from tests.helpers.tiers import slow
 
 
 def arrays(queries, tokens, dtype=jnp.float32, dim=16):
@@ -16,7 +17,7 @@ def arrays(queries, tokens, dtype=jnp.float32, dim=16):
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize(("queries", "tokens"), [(17, 17), (8, 21), (5, 16), (8, 16)])
+@pytest.mark.parametrize(("queries", "tokens"), [slow(17, 17), slow(8, 21), (5, 16), slow(8, 16)])
 def test_padded_attention_and_its_gradients_equal_the_plain_ones(queries, tokens):
     *at, cotangent = arrays(queries, tokens)
     expected, pull_back = jax.vjp(attend, *at)
