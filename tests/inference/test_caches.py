@@ -100,7 +100,7 @@ print(sorted(p.name for p in folder.iterdir()), (folder / "a.txt").read_text(), 
 @pytest.mark.parametrize(
     ("more", "options"),
     [
-        ("--use_hpip", {"unset": ("HOME", "XDG_CACHE_HOME"), "program": ("-c", AS_NOBODY)}),
+        slow("--use_hpip", {"unset": ("HOME", "XDG_CACHE_HOME"), "program": ("-c", AS_NOBODY)}),
         slow("--threshold=0", {"XDG_CACHE_HOME": "/dev/null/cache"}),
     ],
     ids=["no HOME", "no cache"],

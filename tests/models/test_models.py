@@ -133,6 +133,7 @@ def test_clip_shows_a_new_head_all_patches():
     assert backbone(images(1, 64, 96)).shape == (1, 1, 1, 768)
 
 
+@pytest.mark.slow
 def test_an_explicit_memory_survives_the_import():
     expected = golden("CLIP_vit_base_patch16_448_ML__224x224_c80_q80_b2")
     model = models.create("CLIP_vit_base_patch16_448_ML", num_classes=80, memory="patches")
@@ -189,6 +190,7 @@ def test_uint8_images_are_normalised_inside(small_model):
     np.testing.assert_allclose(small_model(pixels), small_model(normalised), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_mode_uses_and_updates_batch_statistics(small_model):
     model = Model(small_model.network, small_model.variables)
     batch = images(4, 64, 64)
@@ -200,6 +202,7 @@ def test_training_mode_uses_and_updates_batch_statistics(small_model):
     assert model.variables.params is before.params
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_follows_it(small_model):
     batch = images(2, 64, 64)
     forward = jax.jit(small_model.network.apply, static_argnames="train")
@@ -217,6 +220,7 @@ def test_dropout_needs_a_key_and_follows_it(small_model):
     assert np.abs(one - logits(None)).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_backbone_dropout_zeroes_the_right_share_and_keeps_the_originals_scale():
     # The original multiplies by a 0/1 mask in training and by 0.8 in evaluation.
     config = ModelConfig(name="PP-LCNet_x0_25_ML", num_classes=3, embed_dim=8, hidden_dim=8)
@@ -235,7 +239,7 @@ def test_backbone_dropout_zeroes_the_right_share_and_keeps_the_originals_scale()
     [
         slow("PP-LCNet_x0_25_ML"),
         slow("PP-HGNetV2-B0_ML"),
-        "ResNet18_ML",
+        slow("ResNet18_ML"),
         slow("CLIP_vit_base_patch32_224_ML"),
     ],
 )
@@ -285,7 +289,7 @@ def test_every_affine_of_hgnet_is_matched_by_its_multiplier():
     assert matched and set(matched) == set(scalars)
 
 
-@pytest.mark.parametrize("classes, queries", [(1, 80), (7, 0), (33, 20), (200, 80)])
+@pytest.mark.parametrize("classes, queries", [slow(1, 80), slow(7, 0), (33, 20), slow(200, 80)])
 def test_any_number_of_classes_and_queries(classes, queries):
     model = models.create("PP-LCNet_x0_25_ML", num_classes=classes, query_num=queries)
     assert model(images(2, 32, 32)).shape == (2, classes)

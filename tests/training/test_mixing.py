@@ -20,6 +20,7 @@ from mlcls_jax.models.network import Outputs, Variables
 from mlcls_jax.training.mixing import STREAM, draw, make_mix, mix
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep
+from tests.helpers.tiers import slow
 
 ALPHAS = {"mixup": (0.8, 0.0), "cutmix": (0.0, 1.0), "both": (0.8, 1.0)}
 SIZE = (12, 16)
@@ -68,7 +69,7 @@ def draws(kind: str, count: int, size: tuple[int, int] = SIZE, probability: floa
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("kind", ALPHAS)
+@pytest.mark.parametrize("kind", [k if k == "both" else slow(k) for k in ALPHAS])
 def test_pictures_and_targets_are_mixed_by_the_same_share(kind, seed):
     batch, key = some_batch(), jax.random.key(seed)
     partner, own, share = drawn(key, kind)
@@ -135,7 +136,7 @@ def test_partners_are_any_permutation():
     np.testing.assert_allclose(often, 1 / 6, atol=5 * np.sqrt(5 / 36 / 3000))
 
 
-@pytest.mark.parametrize("probability", [0.25, 1.0])
+@pytest.mark.parametrize("probability", [0.25, slow(1.0)])
 def test_kinds_and_probability(probability):
     _, own, shares = draws("both", 4000, probability=probability)
     is_box = np.isin(own, (0, 1)).all((1, 2)) & (shares < 1)

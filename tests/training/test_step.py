@@ -220,6 +220,7 @@ def test_recomputed_stages_leave_little_for_the_gradient(tiny):
     assert 0 < kept(True) < 0.4 * kept(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiny", ["conv"], indirect=True)
 def test_recomputed_stages_give_the_same_numbers(tiny):
     def gradient(remat):
