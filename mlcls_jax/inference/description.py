@@ -149,17 +149,18 @@ def _preprocess_faults(given: Any, ours: dict[str, Any]) -> Iterator[str]:
     for key, value in given.items():
         if key not in ours:
             yield f"preprocess.{key}={_short(value)}: is not known to this version"
-        elif not _is_same(value, ours[key]):
+        elif not is_same(value, ours[key]):
             yield (
                 f"preprocess.{key}={_short(value)}: this version does nothing but"
                 f" {json.dumps(ours[key])}"
             )
 
 
-def _is_same(value: Any, ours: Any) -> bool:
+def is_same(value: Any, ours: Any) -> bool:
+    """Return whether a value from a file is ours: a text, a number, or a list for a tuple."""
     if isinstance(ours, tuple):
         is_list = isinstance(value, list) and len(value) == len(ours)
-        return is_list and all(map(_is_same, value, ours))
+        return is_list and all(map(is_same, value, ours))
     if isinstance(ours, str):
         return value == ours
     number = _number(value)

@@ -1,6 +1,5 @@
 """`inference.yml` beside an exported model of PaddleX: its name, image size, labels, threshold."""
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from mlcls_jax.errors import WeightsError, raise_faults
 from mlcls_jax.imagenet import MEAN, STD
+from mlcls_jax.inference.description import is_same
 from mlcls_jax.parsing import parse_yaml, shorten
 
 SETTINGS = "inference.yml"
@@ -102,13 +102,9 @@ def _normalisation(options: dict[str, Any]) -> Iterator[str]:
         given = value if isinstance(value, list) else [value]
         try:
             numbers = [_number(one) for one in given]
-            is_same = len(numbers) == len(ours) and all(
-                math.isclose(number, own, rel_tol=1e-6)
-                for number, own in zip(numbers, ours, strict=True)
-            )
-        except (TypeError, ValueError, ZeroDivisionError):
-            is_same = False
-        if value is not None and not is_same:
+        except (ValueError, ZeroDivisionError):
+            numbers = []
+        if value is not None and not is_same(numbers, ours):
             shown = ours if len(ours) > 1 else "1/255"
             yield f"{key}={shorten(repr(value))}: the networks here are given pixels with {shown}"
 

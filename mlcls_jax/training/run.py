@@ -29,7 +29,7 @@ from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weights import load
-from mlcls_jax.models.weights.sources import find, sources
+from mlcls_jax.models.weights.sources import NONE, find, sources
 from mlcls_jax.training.advice import Advice
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.distill import Distillation, make_distillation
@@ -203,7 +203,7 @@ def initial_weights(
         log.warning(
             "The network starts from random weights; model.weights=auto takes published ones."
         )
-    if given in (None, "none"):
+    if given in (None, NONE):
         return network, None
     model = Model(network, network.init(config.seed))
     published = find(given, config.model.name)

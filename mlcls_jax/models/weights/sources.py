@@ -1,6 +1,7 @@
 """The words of `model.weights`: published weights by name, from the network or laid out by hand."""
 
 import os
+import shutil
 from pathlib import Path
 
 from mlcls_jax import files
@@ -62,8 +63,9 @@ def weight_file(source: str | Path, name: str) -> Path:
     known = find(str(source), name)
     if known is None:
         return local_file(source)
-    if laid := _laid_down(known):
-        return laid
+    # What was kept of a URL is read by `local_file`, which compares its checksum.
+    if here := kept(known) if known.address.startswith(HUB) else _laid_down(known):
+        return here
     try:
         return local_file(address(known))
     except WeightsError as error:
@@ -84,7 +86,8 @@ def add(file: Path, source: Source) -> Path:
     """Copy a file that was fetched by hand to where it is looked for; return the new path."""
     target = _cached(source)
     target.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(target, file.read_bytes())
+    with files.replacing(target) as temporary:
+        shutil.copyfile(file, temporary)
     return target
 
 
@@ -99,12 +102,9 @@ def address(source: Source) -> str:
 
 
 def _laid_down(source: Source) -> Path | None:
-    """Return the file in the user's folder; of the hub, also what was added to the cache."""
-    if (folder := os.environ.get(FOLDER)) and (
-        path := _existing(Path(expand(folder), source.file))
-    ):
-        return path
-    return _existing(_cached(source)) if source.address.startswith(HUB) else None
+    """Return the file in the user's folder, if there is one."""
+    folder = os.environ.get(FOLDER)
+    return _existing(Path(expand(folder), source.file)) if folder else None
 
 
 def _cached(source: Source) -> Path:
