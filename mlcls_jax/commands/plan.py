@@ -192,6 +192,8 @@ def _plan(args: Arguments, parallel: schema.Parallel, config: schema.Config | No
 def _compile(plan: Plan, program: str | None) -> Report | Refusal:
     """Ask the chip's own compiler, and say on stderr that this takes its time."""
     compiler = topologies.COMPILERS[plan.chip.platform]
+    if plan.chip.platform == "tpu":  # refused here, since the other process has a traceback to show
+        topologies.tpu_shape(plan.kind, math.prod(plan.layout) // plan.chip.devices)
     began = time.monotonic()
     _tell(
         f"{topologies.release_of(compiler)} compiles {plan.batch} images for"

@@ -270,3 +270,11 @@ def test_the_page_holds_what_the_script_prints():
     rows = tables(["PP-LCNet_x1_0_ML"]).splitlines()
     assert sum("PP-LCNet" in row for row in rows) == 6
     assert [row for row in rows if row and row not in page] == []
+
+
+def test_a_slice_that_does_not_exist_is_refused_before_anything_is_compiled(monkeypatch):
+    monkeypatch.setattr("mlcls_jax.planning.topologies.is_installed", lambda compiler: True)
+    monkeypatch.setattr("mlcls_jax.commands.plan.compile_step", None)  # would be called
+    flags = ["--model", "PP-LCNet_x0_25_ML", "--kind", "v5e", "--chips", "3", "--batch", "24"]
+    with pytest.raises(ConfigError, match="--chips=3: there is no such slice of v5e"):
+        run(flags)
