@@ -35,9 +35,9 @@ def hardswish(x: Array) -> Array:
     return x * jnp.clip(x + 3.0, 0.0, 6.0) / 6.0
 
 
-def hardsigmoid(x: Array) -> Array:
-    """Paddle's hard sigmoid: clip(slope * x + 0.5, 0, 1) with its float32 slope."""
-    return jnp.clip(HARDSIGMOID_SLOPE * x + 0.5, 0.0, 1.0)
+def hardsigmoid(x: Array, slope: float = HARDSIGMOID_SLOPE) -> Array:
+    """clip(slope * x + 0.5, 0, 1)."""
+    return jnp.clip(slope * x + 0.5, 0.0, 1.0)
 
 
 def gelu(x: Array) -> Array:
@@ -48,6 +48,13 @@ def gelu(x: Array) -> Array:
 def quick_gelu(x: Array) -> Array:
     """OpenAI's approximation in CLIP: x * sigmoid(1.702 x)."""
     return x * jax.nn.sigmoid(1.702 * x)
+
+
+def scaled(width: int, scale: float) -> int:
+    """Return `width * scale` rounded to a multiple of 8, never by more than a tenth down."""
+    value = width * scale
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
 
 
 def cast(x: Array, dtype: jnp.dtype | None) -> Array:
@@ -115,6 +122,26 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
         x = self.norm(self.conv(x), train=train)
         return x if self.activation is None else self.activation(x)
+
+
+class SqueezeExcite(nnx.Module):
+    """Channel attention from the mean over the map (Hu et al., 2018)."""
+
+    def __init__(
+        self,
+        channels: int,
+        reduced: int,
+        *,
+        slope: float = HARDSIGMOID_SLOPE,
+        dtype: jnp.dtype | None,
+    ) -> None:
+        self.conv1 = Conv(channels, reduced, 1, bias=True, dtype=dtype)
+        self.conv2 = Conv(reduced, channels, 1, bias=True, dtype=dtype)
+        self.slope = slope
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        pooled = x.mean((1, 2), keepdims=True)
+        return x * hardsigmoid(self.conv2(nnx.relu(self.conv1(pooled))), self.slope)
 
 
 class MaxPool(nnx.Module):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
-from mlcls_jax.models.layers import Conv, ConvNorm, hardsigmoid, hardswish
+from mlcls_jax.models.layers import Conv, ConvNorm, SqueezeExcite, hardswish, scaled
 from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, norm_names
 
@@ -37,13 +37,6 @@ class PPLCNetConfig:
 
 
 VARIANTS = {f"PP-LCNet_x{scale}".replace(".", "_"): PPLCNetConfig(scale=scale) for scale in SCALES}
-
-
-def scaled(width: int, scale: float) -> int:
-    """`width * scale` rounded to a multiple of 8, never by more than a tenth down."""
-    value = width * scale
-    rounded = max(8, int(value + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * value else rounded
 
 
 class PPLCNet(nnx.Module):
@@ -126,7 +119,7 @@ class SeparableBlock(nnx.Module):
             activation=hardswish,
             dtype=dtype,
         )
-        self.se = SqueezeExcite(in_channels, dtype=dtype) if squeeze else None
+        self.se = SqueezeExcite(in_channels, in_channels // 4, dtype=dtype) if squeeze else None
         self.pw_conv = ConvNorm(in_channels, out_channels, 1, activation=hardswish, dtype=dtype)
 
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
@@ -134,18 +127,6 @@ class SeparableBlock(nnx.Module):
         if self.se is not None:
             x = self.se(x)
         return self.pw_conv(x, train=train)
-
-
-class SqueezeExcite(nnx.Module):
-    """Channel attention from the mean over the map, reduced to a quarter of the channels."""
-
-    def __init__(self, channels: int, *, dtype: jnp.dtype | None) -> None:
-        self.conv1 = Conv(channels, channels // 4, 1, bias=True, dtype=dtype)
-        self.conv2 = Conv(channels // 4, channels, 1, bias=True, dtype=dtype)
-
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        pooled = x.mean((1, 2), keepdims=True)
-        return x * hardsigmoid(self.conv2(nnx.relu(self.conv1(pooled))))
 
 
 def names(backbone: PPLCNet, origin: str) -> NameTable:
