@@ -106,6 +106,27 @@ def single_label_recipe(
     return config
 
 
+# What becomes of the backbone on few images, by keys of the configuration.
+BACKBONES: dict[str, dict[str, Any]] = {
+    "frozen": {
+        "train.frozen_backbone": True,
+        "data.feature_views": 4,
+        "optimizer.learning_rate": 1e-3,
+    },
+    "decayed": {
+        "train.frozen_backbone": False,
+        "data.feature_views": 0,
+        "optimizer.learning_rate": 3e-4,
+        "optimizer.layer_decay": 0.8,
+    },
+    "whole": {
+        "train.frozen_backbone": False,
+        "data.feature_views": 0,
+        "optimizer.learning_rate": 1e-3,
+    },
+}
+
+
 def digits_demo(config: Any, *, name: str) -> Any:
     """Fill `config` with the demo: boards of digits, 64 x 64, a narrow head: minutes to train."""
     config.model.name = name
