@@ -12,11 +12,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from mlcls_jax import config as schema
-from mlcls_jax import paths, recorded
+from mlcls_jax import paths, recipes, recorded
 from mlcls_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configuration: FILE.py, FILE.py:RECIPE, or config.yaml of a run"
+    "config", None, "configuration: FILE.py, FILE.py:RECIPE, lcnet:RECIPE, or config.yaml of a run"
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for all that the run writes")
 COORDINATOR = flags.DEFINE_string(
@@ -28,6 +28,7 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many they are",
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0", lower_bound=0)
 
 RECORD = "config.yaml"  # what a run writes into its workdir
+RECIPES = {path.stem: str(path) for path in sorted(Path(recipes.__path__[0]).glob("[!_]*.py"))}
 # What other programs call an option.
 ALIASES = {
     "lr": "optimizer.learning_rate",
@@ -126,6 +127,8 @@ def _find(given: str) -> str:
     if paths.is_url(paths.expand(given)):
         raise FlagError(f"--config={given}: {paths.why_not_local(given)}")
     file, colon, recipe = paths.expand(given).partition(":")
+    if not os.path.isfile(file):  # `lcnet`, or `configs/lcnet.py` beside an installed wheel
+        file = RECIPES.get(re.sub(r"^configs/(\w+)\.py$", r"\1", file), file)
     if not os.path.isfile(file):
         raise FlagError(_no_such_config(Path(file)))
     if not file.endswith((".yaml", ".yml")):
@@ -151,8 +154,8 @@ def _no_such_config(file: Path) -> str:
         close = [RECORD.partition(".")[0]]
     if close:
         return f"{file}: {what}; did you mean {' or '.join(found[stem] for stem in close)}?"
-    there = ", ".join(path for path in found.values() if path.startswith("configs"))
-    return f"{file}: {what}" + (f"; there are {there}" if there else "")
+    there = [path for path in found.values() if path.startswith("configs")] or RECIPES
+    return f"{file}: {what}; there are {', '.join(there)}"
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
@@ -160,7 +163,9 @@ def _explain(error: Exception, argv: list[str]) -> str:
     cause: BaseException | None = error
     while cause is not None:
         for frame, line in reversed(list(traceback.walk_tb(cause.__traceback__))):
-            if frame.f_globals.get("__name__") == "config_config":  # ml_collections' name for it
+            name = frame.f_globals.get("__name__", "")
+            # ml_collections' name for it, or the file that it hands on
+            if name == "config_config" or name.startswith(f"{recipes.__name__}."):
                 return f"{frame.f_code.co_filename}:{line}: {_text(cause)}"
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError):

@@ -16,10 +16,12 @@ LONGEST_FUNCTION = 60  # lines without its docstring, but with the functions ins
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 SAME_NAMES = {
+    "clip_vit": "a backbone, and its recipes",
     "export": "the verb's arguments, the mode, and weights under the names of others",
     "openvino": "the runtime, and the export to it",
     "pack": "the verb's arguments, and the work",
     "predict": "the verb's arguments, and the mode",
+    "resnet": "a backbone, and its recipes",
     "thresholds": "the mode, and the arithmetic",
 }
 

@@ -127,7 +127,7 @@ def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
         # configuration files
         ("--config=configs/lcnt.py", WORKDIR): "configs/lcnt.py: there is no such configuration"
         " file; did you mean configs/lcnet.py?",
-        ("--config=lcnet", WORKDIR): "did you mean configs/lcnet.py?",
+        ("--config=lcnt", WORKDIR): "did you mean configs/lcnet.py?",
         ("--config=configs", WORKDIR): "configs: is a folder; there are configs/clip_vit.py",
         ("--config=gs://b/x.py", WORKDIR): "--config=gs://b/x.py: must be a path on this machine",
         ("--helpconfig=trian",): "trian: there is no such key",
@@ -163,13 +163,15 @@ def test_no_command_takes_a_url_for_a_folder_of_this_machine(mlcls, tmp_path):
 
 
 def test_helpconfig_shows_the_values_of_a_file_and_a_part(mlcls):
-    everything, part, file, flag, text = mlcls(
+    everything, part, file, packaged, flag, text = mlcls(
         ["--helpconfig"],
         ["--helpconfig=train"],
         ["--helpconfig", "model", CONFIG],
+        ["--helpconfig", "model", "--config=lcnet"],
         ["train", CONFIG, "--helpconfig=train.epochs", "--config.train.epochs=7"],
         ["--helpconfig=learning"],
     )
+    assert packaged.out == file.out  # the recipes of the package need no configs/
     assert all(each.code == 0 for each in (everything, part, file, flag, text))
     keys = [key for key in schema.options() if f"--config.{key}=" in part.out]
     assert keys == [key for key in schema.options() if key.startswith("train.")]

@@ -20,7 +20,8 @@ from mlcls_jax.config import Config, default, parse
 from mlcls_jax.errors import ConfigError
 
 OPTIONS = schema.options()
-CONFIG_FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+REPOSITORY = Path(__file__).parents[2]
+CONFIG_FILES = sorted((REPOSITORY / "mlcls_jax" / "recipes").glob("[!_]*.py"))
 GOLDENS = Path(__file__).parents[1] / "data" / "configs"
 RENEW = "MLCLS_RENEW_GOLDENS"
 
@@ -394,6 +395,14 @@ def test_a_config_file_names_its_recipes_and_refuses_others(path):
         load_file(path).get_config("nonsense")
     assert all(name in str(caught.value) for name in recipes(path))
     assert path.name in load_file(path).__doc__  # the header gives the command
+
+
+def test_configs_hands_on_the_recipes_of_the_package():
+    names = [path.name for path in sorted((REPOSITORY / "configs").glob("*.py"))]
+    assert names == [path.name for path in CONFIG_FILES]
+    for path in CONFIG_FILES:
+        found = load_file(REPOSITORY / "configs" / path.name).get_config
+        assert inspect.getsourcefile(found) == str(path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Parts shared by the recipes in `configs/`.
+"""Recipes, a file per family, and here the parts that they share.
+
+`configs/lcnet.py:mlcls` is `get_config("mlcls")` of `recipes/lcnet.py`: the files in `configs/`
+hand it on, and `lcnet:mlcls` means the same where there are none, as beside an installed wheel.
 
 `config` is a `ConfigDict` of `mlcls_jax.config.default()`, whose keys no type checker knows.
 """
