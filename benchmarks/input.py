@@ -25,6 +25,7 @@ from PIL import Image
 from benchmarks import pillow_recipe
 from benchmarks.timing import print_table, take_turns
 from mlcls_jax.config import Data
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.image_files import list_images
 from mlcls_jax.data.pipeline import Reader, train_batches
 
@@ -129,7 +130,7 @@ def measure(paths: Sequence[Path], cores: int, *, rounds: int) -> list[dict[str,
 
 def ours(paths: Sequence[Path], augment: tuple[str, ...], threads: int) -> Callable[[], object]:
     """One pass of the pipeline that training uses."""
-    reader = Reader(Files(paths), (SIZE, SIZE), "raise")
+    reader = Reader(Files(paths), Frame((SIZE, SIZE)), "raise")
     config = Data(threads=threads, augment=augment)
 
     def read() -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from mlcls_jax import parallel
 from mlcls_jax.config import Data
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.errors import ConfigError, DataError, NonFiniteError
 from mlcls_jax.evaluation import score
@@ -16,7 +17,7 @@ from tests.helpers.photos import Numbers
 
 def scored(source: Numbers, batch_size: int = 4):
     """Scores by two models that multiply the grey value by 1 and by 10."""
-    batches = eval_batches(Reader(source, (4, 4), "skip"), Data(), batch_size=batch_size)
+    batches = eval_batches(Reader(source, Frame((4, 4)), "skip"), Data(), batch_size=batch_size)
     models = {"one": np.float32(1), "ten": np.float32(10)}
     return score(lambda v, images: images[:, 0, 0, :2] * v, models, batches, parallel.make_mesh())
 
@@ -41,7 +42,7 @@ def test_the_device_has_the_next_batch_while_the_host_copies_one():
             copied.append(len(begun))
             return np.asarray(self.images[:, 0, 0, :2], np.float32)
 
-    batches = eval_batches(Reader(Numbers(12), (4, 4), "skip"), Data(), batch_size=4)
+    batches = eval_batches(Reader(Numbers(12), Frame((4, 4)), "skip"), Data(), batch_size=4)
     score(lambda _, images: Logits(images), {"": None}, batches, parallel.make_mesh())
     assert copied == [2, 3, 3]
 
@@ -58,7 +59,7 @@ def test_a_data_set_without_any_readable_image_cannot_be_evaluated():
 
 
 def test_scores_that_are_not_numbers_end_the_evaluation():
-    batches = eval_batches(Reader(Numbers(3), (4, 4), "raise"), Data(), batch_size=4)
+    batches = eval_batches(Reader(Numbers(3), Frame((4, 4)), "raise"), Data(), batch_size=4)
     with pytest.raises(NonFiniteError, match="the raw weights give scores that are not numbers"):
         score(
             lambda v, images: images[:, 0, 0, :2] * v,

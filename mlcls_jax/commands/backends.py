@@ -58,7 +58,7 @@ def run(argv: list[str]) -> str:
     add_arguments(parser, Arguments)
     args = from_arguments(Arguments, parser.parse_args(argv))
     bundle = read_bundle(Path(args.model_dir))
-    images = read_images(args.images, bundle.image_size)
+    images = read_images(args.images, bundle.frame)
     rows, missing = compare(bundle, images, device=args.device, batch_size=args.batch_size)
     processor = device_list(args.device)[0].device_kind
     return _text(rows, missing, processor, images=len(images), batch_size=args.batch_size)

@@ -60,6 +60,12 @@ def _in_data(config: Config) -> Iterator[str]:
             f"data.dir={data.dir!r}: {paths.why_not_local(data.dir)}."
             " Only data.source=packed is read from there."
         )
+    short, least = data.resize_short, min(config.model.image_size)
+    if data.fit == "crop" and short is not None and short < least:
+        yield (
+            f"data.resize_short={short}: must be at least the shorter side of"
+            f" model.image_size={config.model.image_size}"
+        )
     if data.source == "tfds" and data.tfds is None and needs_data:
         yield "data.tfds=None: data.source=tfds needs a builder, coco/2017 for instance"
 

@@ -91,6 +91,17 @@ class Data:
     on_error: Literal["raise", "skip"] = option(
         "raise", "unreadable images: stop the run, or leave them out and count them"
     )
+    fit: Literal["squeeze", "pad", "crop"] = option(
+        "squeeze",
+        "pictures of other aspect ratios than model.image_size: squeezed into it; whole with"
+        " margins; or their middle cut out, after a resize to resize_short",
+    )
+    resize_short: int | None = option(
+        None,
+        "crop: short side before the cut; None: 8/7 of the images' short side, 256 for 224",
+        min=8,
+        max=16384,
+    )
     train_resize: Literal["fast", "exact"] = option(
         "fast", "resize of training images: OpenCV's bilinear, or Pillow's as in evaluation"
     )

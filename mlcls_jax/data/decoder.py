@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 import time
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from mlcls_jax.data.images import decode_image, resize
+from mlcls_jax.data.frame import Frame
+from mlcls_jax.data.images import decode_image
 from mlcls_jax.errors import DataError
 
 HAS_LIMITS = hasattr(os, "fork")  # Windows has none of what they need
@@ -74,11 +75,14 @@ def _write(answers: BinaryIO, answer: dict, *arrays: np.ndarray) -> None:
 
 
 def _decode(
-    data: bytes, *, size: tuple[int, int], max_pixels: int, drawn_side: int | None
+    data: bytes, *, frame: dict[str, Any], max_pixels: int, drawn_side: int | None
 ) -> list[np.ndarray]:
-    """Return the picture in `size`, as in evaluation; with `drawn_side`, also one that long."""
+    """Return the picture as in evaluation; with `drawn_side`, also one that long.
+
+    `frame` has the fields of `Frame`.
+    """
     pixels = decode_image(data, name="image", max_pixels=max_pixels)
-    arrays = [resize(pixels, size)]
+    arrays = [Frame(**frame)(pixels)]
     if drawn_side:
         small = Image.fromarray(pixels)
         small.thumbnail((drawn_side, drawn_side))

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import errno
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -23,7 +22,8 @@ import numpy as np
 from absl import flags
 
 from mlcls_jax.config import Data
-from mlcls_jax.data.augment import Augmentation, Box, Crop, augmentations, crop_of
+from mlcls_jax.data.augment import Augmentation, Crop, augmentations, crop_of
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.images import resize, resize_fast
 from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Batch, Example, Source
@@ -43,13 +43,13 @@ class Reader:
     """Reads examples of one size; keeps account of images that could not be read."""
 
     source: Source
-    size: tuple[int, int]  # height, width
+    frame: Frame
     on_error: str  # "raise", or "skip": masked, counted and named in `broken`
     broken: dict[int, str] = dataclasses.field(default_factory=dict)  # index → message
 
     def __call__(self, index: int) -> Example:
         """Example `index` as evaluation sees it; past the end of the source: padding."""
-        return self.example(index, lambda: _for_evaluation(self.source, index, self.size))
+        return self.example(index, lambda: _for_evaluation(self.source, index, self.frame))
 
     def example(self, index: int, read: Callable[[], ImageAndTarget]) -> Example:
         """Return what `read` gives, as an example; masked if it raises an allowed DataError."""
@@ -73,7 +73,7 @@ class Reader:
 
     def _masked(self, index: int) -> Example:
         return {
-            "image": np.full((*self.size, 3), GREY, np.uint8),
+            "image": np.full((*self.frame.size, 3), GREY, np.uint8),
             "target": np.zeros(len(self.source.labels), np.float32),
             "mask": np.array(False),
             "index": np.array(index, np.int32),
@@ -152,9 +152,9 @@ def _pick(
     return cast(Example, examples[step * batch_size + rows[row]])
 
 
-def _for_evaluation(source: Source, index: int, size: tuple[int, int]) -> ImageAndTarget:
+def _for_evaluation(source: Source, index: int, frame: Frame) -> ImageAndTarget:
     image, target = load(source, index)
-    return resize(image, size), target
+    return frame(image), target
 
 
 def _for_training(
@@ -166,13 +166,14 @@ def _for_training(
     crop: Crop | None,
     functions: list[Augmentation],
 ) -> Example:
-    is_exact, size = config.train_resize == "exact", reader.size
+    is_exact, frame = config.train_resize == "exact", reader.frame
+    resized = resize if is_exact else resize_fast
 
     def read() -> ImageAndTarget:
-        box = crop(rng) if crop else Box(0, 0, 1, 1)
-        needed = math.ceil(size[0] / box.height), math.ceil(size[1] / box.width)
+        box = crop(rng) if crop else None
+        needed = box.needed(frame) if box else frame.at_least
         image, target = load(reader.source, index, at_least=None if is_exact else needed)
-        image = (resize if is_exact else resize_fast)(box.of(image), size)
+        image = box.fitted(image, frame, resized) if box else frame(image, resized)
         for function in functions:
             image = function(image, rng)
         return image, target

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from mlcls_jax import __version__, files
 from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
 from mlcls_jax.inference.description import FORMAT, parse, preprocess
 from mlcls_jax.models.classifier import probabilities
@@ -41,6 +42,8 @@ class Bundle:
     facts: dict[str, Any]  # where it came from: epoch, step, which weights, metrics
     temperature: float = 1.0  # logits are divided by it
     weights_sha256: str = ""  # of weights.safetensors
+    fit: str = "squeeze"  # as `resize_short`: of `Frame`
+    resize_short: int | None = None
 
     def on(self, devices: Iterable[Device]) -> "Bundle":
         """Return the same bundle, its network in the form for these devices; see `Network.on`."""
@@ -66,6 +69,11 @@ class Bundle:
         """Height and width to which images are resized."""
         return self.model.network.config.image_size
 
+    @property
+    def frame(self) -> Frame:
+        """The size of images, and how pictures of other shapes are fitted into it."""
+        return Frame(self.image_size, self.fit, self.resize_short)
+
 
 def write_bundle(
     folder: Path,
@@ -75,10 +83,12 @@ def write_bundle(
     labels: tuple[str, ...],
     threshold: float,
     facts: dict[str, Any],
+    frame: Frame | None = None,
 ) -> None:
     """Write a bundle in place of the one in `folder`, whole or not at all; other files stay there.
 
-    `threshold` is that of several labels per image; where there is one, none is written.
+    `threshold` is that of several labels per image; where there is one, none is written. `frame`
+    is of the config's image size; None: pictures are squeezed into it.
 
     Raises:
       WeightsError: such a bundle could not be read, for two equal labels for instance.
@@ -89,7 +99,7 @@ def write_bundle(
         "format": FORMAT,
         "model": {**asdict(config), "weights": None, "text_embeddings": None},
         "labels": labels,
-        "preprocess": preprocess(config),
+        "preprocess": preprocess(frame or Frame(config.image_size)),
         "threshold": None if config.task == "single" else threshold,
         "temperature": 1.0,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -186,6 +196,8 @@ def read_bundle(folder: Path) -> Bundle:
         described.facts,
         described.temperature,
         digest,
+        described.frame.fit,
+        described.frame.short,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
+from mlcls_jax.data.frame import FITS, Frame
 from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
 from mlcls_jax.imagenet import MEAN, STD
 
@@ -32,12 +33,14 @@ class Description:
     temperature: float
     weights_sha256: str | None  # None: written by a version before there were checksums
     facts: dict[str, Any]
+    frame: Frame
 
 
-def preprocess(config: ModelConfig) -> dict[str, Any]:
-    """Preprocessing of images; there is only this one."""
+def preprocess(frame: Frame) -> dict[str, Any]:
+    """Preprocessing of images, whose fit is all that may differ."""
     return {
-        "resize": config.image_size,  # height, width; aspect ratio not kept
+        "resize": frame.size,  # height, width; aspect ratio not kept but for another "fit"
+        **frame.describe(),
         "interpolation": "pillow bilinear, antialiased",
         "color": "RGB",
         "scale": 1 / 255,
@@ -82,8 +85,10 @@ def parse(content: bytes, path: Path) -> Description:
         isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
     ):
         faults.append(f"weights_sha256={_short(digest)}: must be 64 hexadecimal digits")
+    frame = Frame(config.image_size if config else (1, 1))
     if config is not None:
-        faults += _preprocess_faults(told.get("preprocess", {}), preprocess(config))
+        frame, more = _frame(told.get("preprocess", {}), config.image_size)
+        faults += more
     raise_faults(WeightsError, [f"{path}: {fault}" for fault in faults], _HINT)
     assert config is not None and temperature is not None  # or there were faults
     if isinstance(threshold, list):
@@ -92,7 +97,7 @@ def parse(content: bytes, path: Path) -> Description:
         threshold = None if config.task == "single" else float(threshold)
     known = ("weights", "epoch", "step", "metrics", "calibration")
     facts = {key: told[key] for key in known if key in told}
-    return Description(config, tuple(labels), threshold, temperature, digest, facts)
+    return Description(config, tuple(labels), threshold, temperature, digest, facts, frame)
 
 
 def _model(values: Any) -> tuple[ModelConfig | None, list[str]]:
@@ -142,10 +147,22 @@ def _threshold_faults(value: Any, labels: list[Any], config: ModelConfig | None)
         yield f"threshold={_short(value)}: must be a number from 0 to 1, or one per label"
 
 
-def _preprocess_faults(given: Any, ours: dict[str, Any]) -> Iterator[str]:
+def _frame(given: Any, size: tuple[int, int]) -> tuple[Frame, list[str]]:
+    """Return how pictures are fitted, and faults of the section "preprocess"."""
+    frame = Frame(size)
     if not isinstance(given, dict):
-        yield f"preprocess={_short(given)}: must be an object"
-        return
+        return frame, [f"preprocess={_short(given)}: must be an object"]
+    fit, short = given.get("fit", frame.fit), given.get("resize_short")
+    if not isinstance(fit, str) or fit not in FITS:
+        return frame, [f"preprocess.fit={_short(fit)}: must be one of {', '.join(FITS)}"]
+    if fit == "crop" and not (_is_whole(short) and min(size) <= short <= MAX_SIZE):
+        told = f"must be a whole number, at least the image's short side {min(size)}"
+        return frame, [f"preprocess.resize_short={_short(short)}: {told}"]
+    frame = Frame(size, fit, short if fit == "crop" else None)
+    return frame, [*_preprocess_faults(given, {"fit": fit, **preprocess(frame)})]
+
+
+def _preprocess_faults(given: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
     for key, value in given.items():
         if key not in ours:
             yield f"preprocess.{key}={_short(value)}: is not known to this version"
@@ -158,7 +175,7 @@ def _preprocess_faults(given: Any, ours: dict[str, Any]) -> Iterator[str]:
 
 def is_same(value: Any, ours: Any) -> bool:
     """Return whether a value from a file is ours: a text, a number, or a list for a tuple."""
-    if isinstance(ours, tuple):
+    if isinstance(ours, tuple | list):
         is_list = isinstance(value, list) and len(value) == len(ours)
         return is_list and all(map(is_same, value, ours))
     if isinstance(ours, str):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.inference.fonts import Color, Font, draw_line, find_font, text_width, wrap_text
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are outside
@@ -68,22 +69,42 @@ def draw_labels(image: np.ndarray, entries: Sequence[str]) -> Image.Image:
     return canvas
 
 
-def draw_evidence(image: np.ndarray, evidence: np.ndarray) -> Image.Image:
+def draw_evidence(
+    image: np.ndarray, evidence: np.ndarray, frame: Frame | None = None
+) -> Image.Image:
     """Draw a map of attention over the image uint8 [H, W, 3]; return the RGB picture.
 
     `evidence` [h, w] holds numbers of any scale: the lowest leaves the picture grey, the highest is
-    red. The map is enlarged bilinearly, so that its cells do not look sharper than they are.
+    red. The map is enlarged bilinearly, so that its cells do not look sharper than they are. It
+    lies over the part of the image that `frame` shows the network; None: over the whole image.
     """
     low, high = float(evidence.min()), float(evidence.max())
     strength = (evidence - low) / (high - low) if high > low else np.zeros_like(evidence)
     height, width = image.shape[:2]
     heat = Image.fromarray(strength.astype(np.float32))
-    heat = np.asarray(heat.resize((width, height), Image.Resampling.BILINEAR))[..., None]
+    heat = _spread(heat, (width, height), frame)[..., None]
     # From yellow to red, and ever less transparent.
     color = np.concatenate([np.full_like(heat, 255), 225 * (1 - heat), 40 * (1 - heat)], axis=-1)
     grey = image.mean(axis=-1, keepdims=True) * 0.35 + image * 0.65
     cover = 0.7 * heat**0.8
     return Image.fromarray(np.rint(grey * (1 - cover) + color * cover).astype(np.uint8))
+
+
+def _spread(heat: Image.Image, size: tuple[int, int], frame: Frame | None) -> np.ndarray:
+    """Return a map, enlarged, where it lies on a picture of `size` (width, height); 0 elsewhere."""
+    width, height = size
+    left, top, right, bottom = frame.seen(height, width) if frame else (0, 0, width, height)
+    x, y = heat.width / (right - left), heat.height / (bottom - top)
+    inside = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    box = (
+        *((inside[0] - left) * x, (inside[1] - top) * y),
+        *((inside[2] - left) * x, (inside[3] - top) * y),
+    )
+    shape = inside[2] - inside[0], inside[3] - inside[1]
+    spread = np.zeros((height, width), np.float32)
+    enlarged = np.asarray(heat.resize(shape, Image.Resampling.BILINEAR, box=box))
+    spread[inside[1] : inside[3], inside[0] : inside[2]] = enlarged
+    return spread
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mlcls_jax.config import DEFAULT_THRESHOLD
-from mlcls_jax.data.images import resize
 from mlcls_jax.errors import InputError, nearest
 from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.backends.jitted import Jitted
@@ -76,7 +75,7 @@ class Predictor:
 
     def prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """Return the image in the model's size, as in evaluation."""
-        return resize(image, self.bundle.image_size)
+        return self.bundle.frame(image)
 
     def run(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
         """Return the scores of prepared images."""
@@ -223,6 +222,7 @@ class Predictor:
             page_index=page_index,
             image=image,
             maps=maps,
+            frame=self.bundle.frame,
         )
 
     def threshold(self, value: Threshold | None) -> float | np.ndarray | None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax import files
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.image_files import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
@@ -38,6 +39,7 @@ class Result(dict[str, Any]):
 
     image: np.ndarray | None
     all_scores: np.ndarray | None
+    frame: Frame | None = None  # which part of the image the network saw; None: all of it
 
     @classmethod
     def from_scores(
@@ -51,6 +53,7 @@ class Result(dict[str, Any]):
         page_index: int | None = None,
         top_k: int | None = None,
         maps: np.ndarray | None = None,
+        frame: Frame | None = None,
     ) -> Self:
         """Report the classes whose score is above, not at, the threshold.
 
@@ -84,6 +87,7 @@ class Result(dict[str, Any]):
             result["evidence"] = [np.round(seen_by, _DIGITS).tolist() for seen_by in seen]
         result.image = image
         result.all_scores = scores
+        result.frame = frame
         return result
 
     @classmethod
@@ -120,7 +124,8 @@ class Result(dict[str, Any]):
         picture = draw_labels(self.image, entries or ["(no label above the threshold)"])
         if not self.get("evidence"):
             return {"res": picture}
-        seen = [np.asarray(draw_evidence(self.image, np.array(e))) for e in self["evidence"]]
+        maps = [np.array(rows) for rows in self["evidence"]]
+        seen = [np.asarray(draw_evidence(self.image, map, self.frame)) for map in maps]
         columns = 2 if len(seen) > 1 else 1
         sheet = draw_grid(seen, entries, columns=columns, cell=max(picture.width // columns, 128))
         return {"res": stack([picture, sheet])}

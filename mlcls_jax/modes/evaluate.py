@@ -223,7 +223,7 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
     if network.config.task == "single":
         source = single_label(source, on_error=config.data.on_error)
 
-    reader = Reader(source, bundle.image_size, config.data.on_error)
+    reader = Reader(source, bundle.frame, config.data.on_error)
     size = config.evaluate.batch_size
     rows = parallel.local_rows(mesh, size)
     batches = eval_batches(reader, config.data, batch_size=size, rows=rows)

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from PIL import Image
 
-from mlcls_jax.data.images import resize
 from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
@@ -161,7 +160,9 @@ class Illustrator:
         if maps is None:
             return Illustration(name, picture, None, None)
         group = -(-len(self.bundle.labels) // len(maps))  # labels of one query
-        evidence = draw_evidence(np.asarray(picture), maps[mistake.label // group])
+        evidence = draw_evidence(
+            np.asarray(picture), maps[mistake.label // group], self.bundle.frame
+        )
         return Illustration(name, picture, evidence, None)
 
     def _maps(self, images: Sequence[np.ndarray | str]) -> Sequence[np.ndarray | None]:
@@ -172,7 +173,7 @@ class Illustrator:
         batch = np.zeros((MAX_MISTAKES, height, width, 3), np.uint8)
         for row, image in zip(batch, images, strict=False):
             if not isinstance(image, str):
-                row[:] = resize(image, (height, width))
+                row[:] = self.bundle.frame(image)
         return [*np.asarray(self._evidence(self.bundle.model.variables, batch))[: len(images)]]
 
     @cached_property

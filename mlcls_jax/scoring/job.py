@@ -73,7 +73,7 @@ class Job:
 
     output: Path
     input: Survey
-    model: dict[str, Any]  # name, labels, threshold, temperature, image_size, weights_sha256
+    model: dict[str, Any]  # name, labels, threshold, temperature, image_size, fit, weights_sha256
     rows_per_file: int
     all_scores: bool
     shard: int

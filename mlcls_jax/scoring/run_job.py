@@ -189,5 +189,6 @@ def _facts(bundle: Bundle, predictor: Predictor) -> dict[str, Any]:
         "threshold": threshold if threshold is None else np.asarray(threshold).tolist(),
         "temperature": bundle.temperature,
         "image_size": list(bundle.image_size),
+        **bundle.frame.describe(),
         "weights_sha256": bundle.weights_sha256,
     }

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.limits import BYTES_PER_PIXEL
 from mlcls_jax.errors import DataError
 from mlcls_jax.serving.monitor import Monitor
@@ -52,14 +54,14 @@ class Decoders:
         self._groups[0].start()
 
     async def decode(
-        self, data: bytes, *, size: tuple[int, int], drawn_side: int | None
+        self, data: bytes, *, frame: Frame, drawn_side: int | None
     ) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """Return the picture in `size`, as in evaluation, and any that is to be drawn.
+        """Return the picture as in evaluation, and any that is to be drawn.
 
         Raises:
           DataError: it is no picture, too large, damaged, or broke its decoder.
         """
-        job = {"size": size, "max_pixels": self._max_pixels, "drawn_side": drawn_side}
+        job = {"frame": asdict(frame), "max_pixels": self._max_pixels, "drawn_side": drawn_side}
         for group in self._groups:
             answer, arrays = await group.ask(job, data)
             if not answer.get("is_late"):

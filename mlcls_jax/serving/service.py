@@ -122,7 +122,7 @@ class Service:
                 data = await _in(self._threads, decode_base64, data)
             image, *pictures = await self._decoders.decode(
                 data,
-                size=self.predictor.bundle.image_size,
+                frame=self.predictor.bundle.frame,
                 drawn_side=MAX_DRAWN_SIDE if options.visualize else None,
             )
         except UserError as error:

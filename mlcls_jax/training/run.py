@@ -17,6 +17,7 @@ from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.data.augment import augmentations
 from mlcls_jax.data.fingerprint import describe_data
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import DataSplits, open_data
 from mlcls_jax.data.sources.single import single_label
@@ -113,6 +114,7 @@ class Run:
                 labels=self.data.train.labels,
                 threshold=self.config.evaluate.training_threshold,
                 facts=facts,
+                frame=self.readers[1].frame,
             )
 
 
@@ -140,14 +142,14 @@ def prepare(config: schema.Config, workdir: Path) -> Run:
     begin = partial(init_state, optimizer=optimizer, ema=config.train.ema_decay > 0)
     abstract = jax.eval_shape(begin, network.abstract)
     shardings = parallel.shardings(abstract, mesh, network.tensor_axes)
-    size, on_error = config.model.image_size, config.data.on_error
+    frame, on_error = frame_of(config), config.data.on_error
     return Run(
         config=config,
         workdir=workdir,
         began=began,
         mesh=mesh,
         data=data,
-        readers=(Reader(data.train, size, on_error), Reader(data.validation, size, on_error)),
+        readers=(Reader(data.train, frame, on_error), Reader(data.validation, frame, on_error)),
         facts=facts,
         plan=plan,
         policy=Policy(config.train),
@@ -163,10 +165,17 @@ def prepare(config: schema.Config, workdir: Path) -> Run:
     )
 
 
+def frame_of(config: schema.Config) -> Frame:
+    """Return how pictures become images of the network's size."""
+    return Frame(config.model.image_size, config.data.fit, config.data.resize_short)
+
+
 def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
     """Return what a resumed run must find again: the data, and what makes the network's input."""
     preprocessing = {
         "image_size": list(config.model.image_size),
+        "fit": config.data.fit,
+        "resize_short": config.data.resize_short,
         "mean": list(MEAN),
         "std": list(STD),
         "train_resize": config.data.train_resize,

@@ -419,3 +419,10 @@ def test_a_shipped_recipe_changes_only_on_purpose(path, recipe):
         f"{path.name}:{recipe} or a default has changed. If that was meant, renew the golden and "
         f"commit it: {RENEW}=1 python -m pytest tests/config/test_config.py"
     )
+
+
+def test_a_cut_is_no_larger_than_what_it_is_cut_from():
+    crop = {"data.fit": "crop", "model.image_size": [64, 224], "data.resize_short": 63}
+    (fault,) = faults(crop)
+    assert fault.startswith("data.resize_short=63: must be at least the shorter side of model.")
+    assert parse(plain(crop | {"data.resize_short": 64})).data.resize_short == 64

@@ -19,6 +19,7 @@ from PIL import Image
 from mlcls_jax import files
 from mlcls_jax.commands.pack import open_sources, run
 from mlcls_jax.config import Data
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.images import decode_image
 from mlcls_jax.data.pack import pack, verify
 from mlcls_jax.data.pipeline import Reader, train_batches
@@ -116,7 +117,7 @@ def test_training_sees_the_same_batches(root, output):
     pack_root(root, output)
     streams = []
     for data in (open_data(Data(dir=str(root))), open_packed(output)):
-        reader = Reader(data.train, (8, 8), "raise")
+        reader = Reader(data.train, Frame((8, 8)), "raise")
         config = Data(threads=4, augment=("flip",))
         steps = {"batch_size": 4, "seed": 3, "start_step": 1, "end_step": 9}
         streams.append(list(train_batches(reader, config, **steps)))
@@ -287,7 +288,7 @@ def test_damage_inside_a_shard_is_told_where_it_is_read(root, output):
     assert error.message.startswith(f"{shard}: record 1: cannot be read: ")
     assert source.name(1) == f"{shard}: record 1"
     assert source.name(0) == "images/train_0.png"
-    reader = Reader(source, (4, 4), "skip")
+    reader = Reader(source, Frame((4, 4)), "skip")
     assert not reader(1)["mask"] and reader(2)["mask"]
 
 

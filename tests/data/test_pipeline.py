@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import GREY, Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import open_data
 from mlcls_jax.errors import ConfigError, DataError
@@ -22,7 +23,7 @@ AUGMENTED = {"augment": ("cutout", "randaugment_v4")}
 
 
 def reader(source, on_error: str = "raise") -> Reader:
-    return Reader(source, SIZE, on_error)
+    return Reader(source, Frame(SIZE), on_error)
 
 
 def evaluation(source, *, batch_size: int, threads: int = 4, on_error: str = "raise") -> list[dict]:
@@ -349,13 +350,14 @@ def test_full_shared_memory_is_named_and_not_the_disk(tmp_path):
 
 FULL_SHARED_MEMORY = """
 from mlcls_jax.config import Data
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import Reader, train_batches
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.errors import DataError
 
 if __name__ == "__main__":
     data = Data(source="digits", workers=1)
-    reader = Reader(open_split(data, "train"), (64, 64), "raise")
+    reader = Reader(open_split(data, "train"), Frame((64, 64)), "raise")
     try:
         list(train_batches(reader, data, batch_size=8, seed=0, start_step=0, end_step=4))
     except DataError as error:

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mlcls_jax.config import Data
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches
 from mlcls_jax.data.sources import load, open_data
 from mlcls_jax.errors import DataError
@@ -245,7 +246,7 @@ def test_a_pickled_source_reads_the_same(coco):
 
 
 def test_batches_are_the_same_with_any_number_of_threads(coco):
-    reader = Reader(open_tiny(coco).train, (4, 4), "raise")
+    reader = Reader(open_tiny(coco).train, Frame((4, 4)), "raise")
     one, many = (
         list(
             train_batches(

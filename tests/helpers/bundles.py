@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mlcls_jax.config import model_from_dict
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.inference.bundle import write_bundle
 from mlcls_jax.models.network import Network
 
@@ -20,6 +21,7 @@ def write_small(
     labels: tuple[str, ...] = LABELS,
     size: tuple[int, int] = (32, 48),
     threshold: float | tuple[float, ...] = 0.5,
+    frame: Frame | None = None,
     **options: Any,
 ) -> Path:
     """A bundle of weights that make scores differ by image and label; returns its folder."""
@@ -28,7 +30,13 @@ def write_small(
     network = Network.of(model_from_dict(values))
     variables = network.init(0, put=_spread)
     write_bundle(
-        folder, network.config, variables, labels=labels, threshold=threshold, facts={"epoch": 1}
+        folder,
+        network.config,
+        variables,
+        labels=labels,
+        threshold=threshold,
+        facts={"epoch": 1},
+        frame=frame,
     )
     return folder
 

@@ -244,3 +244,24 @@ def test_a_file_in_place_of_a_bundle_is_told_with_the_way_out(tmp_path):
     (tmp_path / "m.pdparams").touch()
     with pytest.raises(WeightsError, match=r"m\.pdparams: is a file, .*\n.*--weights FILE"):
         read_bundle(tmp_path / "m.pdparams")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"fit": "stretch"}, "preprocess.fit='stretch': must be one of squeeze, pad, crop"),
+        ({"fit": ["pad"]}, "preprocess.fit=.* must be one of"),
+        ({"fit": "crop"}, "preprocess.resize_short=None: must be a whole number, at least"),
+        ({"fit": "crop", "resize_short": 31}, "preprocess.resize_short=31: must be"),
+        ({"fit": "pad", "fill": [0, 0, 0]}, "preprocess.fill=.*: this version does nothing but"),
+        ({"resize_short": 40}, "preprocess.resize_short=40: is not known"),
+    ],
+)
+def test_a_fit_that_is_not_done_here_is_refused(change, told, tmp_path):
+    path = write_small(tmp_path / "bundle") / "inference.json"
+    described = json.loads(path.read_text(encoding="utf-8"))
+    assert "fit" not in described["preprocess"]  # versions before there was any read it
+    described["preprocess"] |= change
+    path.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(WeightsError, match=told):
+        read_bundle(tmp_path / "bundle")

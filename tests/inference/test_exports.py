@@ -20,6 +20,7 @@ from google.protobuf import (
 
 from mlcls_jax.commands import export as command
 from mlcls_jax.config import Config, Export
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.errors import InputError, NonFiniteError, UserError
 from mlcls_jax.inference import exports
 from mlcls_jax.inference.bundle import BUNDLE_FILES, read_bundle, update_bundle
@@ -281,13 +282,13 @@ def test_the_sample_images_differ():
 
 def test_images_of_a_folder_are_spread_over_it(tmp_path):
     paths = write_images(tmp_path, 3)
-    assert read_images(tmp_path, (8, 9)).shape == (3, 8, 9, 3)
-    assert read_images(paths[0], (8, 9)).shape == (1, 8, 9, 3)
+    assert read_images(tmp_path, Frame((8, 9))).shape == (3, 8, 9, 3)
+    assert read_images(paths[0], Frame((8, 9))).shape == (1, 8, 9, 3)
     for index in range(130):
         (tmp_path / f"more{index}.png").write_bytes(paths[0].read_bytes())
-    assert len(read_images(tmp_path, (8, 9))) == 45  # every third of 133
+    assert len(read_images(tmp_path, Frame((8, 9)))) == 45  # every third of 133
     with pytest.raises(InputError, match="there is no such file or folder"):
-        read_images(tmp_path / "none", (8, 9))
+        read_images(tmp_path / "none", Frame((8, 9)))
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(folder, tmp_path):

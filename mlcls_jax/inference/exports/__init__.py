@@ -55,7 +55,7 @@ def export(
         known = ", ".join(EXPORT_FORMATS)
         raise InputError(f"{', '.join(unknown)}: there is no such format", f"There are: {known}.")
     bundle = read_bundle(bundle_folder)
-    shown = read_images(images, bundle.image_size)  # uint8 [n, H, W, 3]
+    shown = read_images(images, bundle.frame)  # uint8 [n, H, W, 3]
     wanted = reference_scores(bundle, shown)
     copy_bundle(bundle, bundle_folder, output / "bundle")
     exported = {}

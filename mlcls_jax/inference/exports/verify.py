@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.image_files import list_images
 from mlcls_jax.data.images import read_image, resize
 from mlcls_jax.errors import ExportError, NonFiniteError
@@ -80,7 +81,7 @@ def sample_images(size: tuple[int, int]) -> UInt8[np.ndarray, "8 H W 3"]:
     )
 
 
-def read_images(path: str | Path | None, size: tuple[int, int]) -> UInt8[np.ndarray, "n H W 3"]:
+def read_images(path: str | Path | None, frame: Frame) -> UInt8[np.ndarray, "n H W 3"]:
     """Read an image, or up to 64 of a folder, spread over it; None: `sample_images`.
 
     Raises:
@@ -88,7 +89,7 @@ def read_images(path: str | Path | None, size: tuple[int, int]) -> UInt8[np.ndar
       DataError: one cannot be read.
     """
     if path is None:
-        return sample_images(size)
+        return sample_images(frame.size)
     paths = list_images(path)
     chosen = paths[:: -(-len(paths) // MOST_IMAGES)]
-    return np.stack([resize(read_image(path), size) for path in chosen])
+    return np.stack([frame(read_image(path)) for path in chosen])

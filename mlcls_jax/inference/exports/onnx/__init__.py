@@ -65,6 +65,7 @@ def facts(bundle: Bundle) -> dict[str, str]:
         "threshold": bundle.threshold,
         "temperature": bundle.temperature,
         "image_size": bundle.image_size,
+        **bundle.frame.describe(),
         "mlcls_jax": __version__,
     }
     return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
