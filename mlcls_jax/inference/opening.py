@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlcls_jax.config import DEFAULT_THRESHOLD, model_from_dict
 from mlcls_jax.data.findings import is_error
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.lists import raise_findings, read_labels
 from mlcls_jax.errors import InputError, WeightsError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
@@ -127,7 +128,8 @@ def bundle_of_weights(
     names = None if labels is None else _labels(labels)
     side = default_size(name)
     task = "multilabel" if name.endswith(ML_SUFFIX) else "single"
-    values = {"name": name, "task": task, "image_size": settings.image_size or (side, side)}
+    frame = settings.frame or Frame((side, side))
+    values = {"name": name, "task": task, "image_size": frame.size}
     network = Network.of(model_from_dict({**values, "num_classes": len(names or COCO_LABELS)}))
     arrays = read_weights(weight_file(weights, name))
     count = count_classes(network, arrays)
@@ -150,7 +152,8 @@ def bundle_of_weights(
         log.warning("%s: its %d labels are numbered; a label file would name them.", weights, count)
     threshold = DEFAULT_THRESHOLD if settings.threshold is None else settings.threshold
     threshold = None if task == "single" else threshold
-    return Bundle(model, names, threshold, {"weights": str(weights)})
+    facts = {"weights": str(weights)}
+    return Bundle(model, names, threshold, facts, fit=frame.fit, resize_short=frame.short)
 
 
 def _labels(labels: Labels) -> tuple[str, ...]:

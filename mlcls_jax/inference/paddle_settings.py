@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.errors import WeightsError, raise_faults
 from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.inference.description import is_same
@@ -21,7 +22,7 @@ class Settings:
     """What the file says; None where it says nothing."""
 
     model_name: str | None = None
-    image_size: tuple[int, int] | None = None  # height, width
+    frame: Frame | None = None
     labels: tuple[str, ...] | None = None
     threshold: float | None = None
 
@@ -38,16 +39,16 @@ def read_settings(folder: Path) -> Settings:
     content = parse_yaml(path.read_bytes(), path, WeightsError)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: must be a mapping, not {shorten(repr(content))}")
-    size, faults = _preprocessing(_section(content, "PreProcess").get("transform_ops") or [])
+    frame, faults = _preprocessing(_section(content, "PreProcess").get("transform_ops") or [])
     labels, threshold, more = _postprocessing(_section(content, "PostProcess"))
     name = _section(content, "Global").get("model_name")
     raise_faults(
         WeightsError,
         [f"{path}: {fault}" for fault in (*faults, *more)],
         "To do without these settings give the folder as weights, with model_name and labels:"
-        " images are then resized to the model's size, whole.",
+        " images are then squeezed to the model's size, whole.",
     )
-    return Settings(_our_name(name) if isinstance(name, str) else None, size, labels, threshold)
+    return Settings(_our_name(name) if isinstance(name, str) else None, frame, labels, threshold)
 
 
 def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
@@ -61,22 +62,31 @@ def _our_name(name: str) -> str:
     return re.sub(r"^PPHGNetV2_", "PP-HGNetV2-", name)
 
 
-def _preprocessing(operations: Any) -> tuple[tuple[int, int] | None, list[str]]:
+def _preprocessing(operations: Any) -> tuple[Frame | None, list[str]]:
     size, faults = None, []
+    short = cut = None  # of a resize of the shorter side and a crop of the middle
     for name, options in _named(operations):
-        place = f"PreProcess.{name}"
+        place, given = f"PreProcess.{name}", shorten(repr(options))
         if name == "ResizeImage":
-            size = _size(options.get("size"))
-            if size is None:
-                given = shorten(repr(options))
-                faults.append(f"{place}={given}: only a resize to one size is done here")
+            short, size = options.get("resize_short"), _size(options.get("size"))
+            if not (_is_side(short) or (short is None and size)):
+                faults.append(f"{place}={given}: must have a size or resize_short, in pixels")
             elif options.get("interpolation") not in (None, "bilinear", "LINEAR"):
                 faults.append(f"{place}.interpolation={options['interpolation']}: must be bilinear")
+        elif name == "CropImage":
+            cut = _size(options.get("size"))
+            if cut is None or not _is_side(short) or short < min(cut):
+                told = "must have a size, and follow a ResizeImage with resize_short of as much"
+                faults.append(f"{place}={given}: {told}")
         elif name == "NormalizeImage":
             faults += (f"{place}.{fault}" for fault in _normalisation(options))
         elif name not in _LAYOUT:
             faults.append(f"{place}: is not done here")
-    return size, faults
+    if short is not None and cut is None and not faults:
+        faults.append("PreProcess.ResizeImage: after resize_short there must be a CropImage")
+    if faults or cut:
+        return (None if faults or not cut else Frame(cut, "crop", short)), faults
+    return (Frame(size) if size else None), faults
 
 
 def _named(operations: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -90,10 +100,14 @@ def _named(operations: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def _size(value: Any) -> tuple[int, int] | None:
     """Return height and width of what Paddle gives as one side, or as width and height."""
     sides = value if isinstance(value, list) else [value, value]
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+    if len(sides) != 2 or not all(map(_is_side, sides)):
         return None
     width, height = sides
     return height, width
+
+
+def _is_side(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value > 0
 
 
 def _normalisation(options: dict[str, Any]) -> Iterator[str]:

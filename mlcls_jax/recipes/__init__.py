@@ -83,13 +83,14 @@ def single_label_recipe(
 
     224 x 224, crops and flips, SGD with momentum, smoothed cross-entropy. `learning_rate` is meant
     for the original's `batch_size` on each of four GPUs, and follows train.batch_size. Crops keep
-    half the area or more, the original's 8 %; evaluation squeezes whole images, where the original
-    cuts out their middle.
+    half the area or more, the original's 8 %. Evaluation scales the short side to 256 and cuts out
+    the middle, as the original, but averages when it shrinks.
     """
     config.model.name = name
     config.model.task = "single"
     config.model.image_size = (224, 224)
     config.data.source = "mlcls"
+    config.data.fit, config.data.resize_short = "crop", 256
     config.data.augment = ("random_resized_crop", "flip")
     config.train.epochs = epochs
     config.train.batch_size = 256

@@ -105,6 +105,7 @@ def single() -> ConfigDict:
         learning_rate=0.5,
         weight_decay=2e-5,
     )
+    config.data.resize_short = 232  # the original's; its filter is bicubic
     config.data.augment = (*config.data.augment, "randaugment", "random_erasing")
     config.optimizer.lr_multipliers = AFFINES
     return config

@@ -12,6 +12,7 @@ import pytest
 
 from mlcls_jax import models
 from mlcls_jax.config import model_from_dict
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.inference.opening import open_model
 from mlcls_jax.models.network import Network, flatten
@@ -131,8 +132,10 @@ def write_settings(folder, plain, **changes):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("size: [64, 64]", "resize_short: 256", "only a resize to one size"),
-        ("- ToCHWImage: null", "- CropImage: {size: 224}", "PreProcess.CropImage: is not done"),
+        ("size: [64, 64]", "size: large", "ResizeImage=.*: must have a size or resize_short"),
+        ("size: [64, 64]", "resize_short: 256", "after resize_short there must be a CropImage"),
+        ("- ToCHWImage: null", "- CropImage: {size: 64}", "CropImage=.*: must have a size, and"),
+        ("- ToCHWImage: null", "- Flip: null", "PreProcess.Flip: is not done here"),
         ("mean: [0.485,", "mean: [0.5,", "PreProcess.NormalizeImage.mean="),
         ("scale: 0.00392156862745098", "scale: 1", "PreProcess.NormalizeImage.scale=1"),
         ("interpolation: bilinear", "interpolation: bicubic", "interpolation=bicubic"),
@@ -143,6 +146,15 @@ def test_preprocessing_that_is_not_done_here_is_refused(tmp_path, plain, old, ne
     folder = write_settings(tmp_path, plain, change=(old, new))
     with pytest.raises(WeightsError, match=told.replace("[", r"\[")):
         open_model(None, folder)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [("64", (64, 64)), ("[96, 64]", (64, 96))])
+def test_a_resize_of_the_short_side_and_a_crop_are_obeyed(tmp_path, plain, size, wanted):
+    crop = "- ToCHWImage: null", f"- CropImage: {{size: {size}}}"
+    short = "size: [64, 64]", "resize_short: 80"
+    folder = write_settings(tmp_path, plain, short=short, crop=crop)
+    bundle = open_model(None, folder)
+    assert bundle.frame == Frame(wanted, "crop", 80)
 
 
 def test_a_scale_may_be_written_as_a_fraction(tmp_path, plain):
