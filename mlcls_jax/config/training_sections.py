@@ -139,6 +139,10 @@ class Train:
     ema_decay: float = option(
         0.9997, "decay of the moving average of the weights; 0: no average", min=0.0, max=0.999999
     )
+    frozen_backbone: bool = option(
+        False,
+        "train the head alone; the backbone keeps weights and statistics, and has no dropout",
+    )
     ema_warmup: bool = option(True, "limit the decay at step t to (1 + t) / (10 + t)")
     resume: bool = option(True, "continue from the checkpoint in the workdir, if there is one")
     eval_epochs: int = option(1, "epochs between evaluations", min=1)

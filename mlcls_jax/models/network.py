@@ -58,6 +58,8 @@ class Network:
     tensor_axes: dict[str, int]  # by path: the axis that tensor devices share out, if one
     foreign_names: dict[str, NameTable]  # by origin: paddle, timm
     remat: bool = False  # compute blocks once more for the gradient rather than keep them
+    frozen_backbone: bool = False  # the head alone is trained
+    reads_features: bool = False  # feature maps stand in the place of images
     kernels: Kernels = PLAIN  # the form of what platforms compute otherwise
 
     @classmethod
@@ -108,6 +110,10 @@ class Network:
         }
         return unflatten(arrays, self.abstract)
 
+    def trained(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Return the part of parameters, or of batch statistics, that training changes."""
+        return {k: v for k, v in tree.items() if k != "backbone" or not self.frozen_backbone}
+
     def apply(
         self,
         variables: Variables,
@@ -118,15 +124,24 @@ class Network:
     ) -> Outputs:
         """Run a forward pass.
 
+        A frozen backbone is the same in training as in use: it has no dropout, and normalises by
+        its running statistics, which stay.
+
         Args:
           variables: the model's numbers.
-          images: [B, H, W, 3], uint8, or float that is already normalised.
+          images: [B, H, W, 3], uint8, or float that is already normalised; with `reads_features`
+            [B, h, w, C], what the backbone would give.
           train: normalise by the batch and update the running statistics.
           key: randomness of dropout; None turns dropout off.
         """
         module, draws = self.module(variables), None if key is None else Draws(key)
         with _recomputed(module.backbone) if self.remat else contextlib.nullcontext():
-            features = module.feature_map(images, train=train, draws=draws)
+            if self.reads_features:
+                features = images
+            elif self.frozen_backbone:
+                features = module.feature_map(images)
+            else:
+                features = module.feature_map(images, train=train, draws=draws)
         logits = module.head(features, draws=draws)
         return Outputs(logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)), features)
 

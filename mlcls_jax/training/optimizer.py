@@ -45,7 +45,7 @@ def make_schedule(config: Optimizer, plan: Plan) -> optax.Schedule:
 def make_optimizer(
     config: Optimizer, schedule: optax.Schedule, network: Network
 ) -> optax.GradientTransformation:
-    """Return the optimizer `config.name` for the trained parameters of the network.
+    """Return the optimizer `config.name` for `network.trained` of the parameters.
 
     Vectors and numbers are not decayed. Rates are scaled by `lr_multipliers` and, once per block
     between a parameter and the head, by `layer_decay` (Bao et al., 2021); where both apply, by the
@@ -72,7 +72,7 @@ def make_optimizer(
         {"trained": trained, "frozen": optax.set_to_zero()},
         map_by_path(
             lambda path, _: "frozen" if path in network.frozen else "trained",
-            network.abstract.params,
+            network.trained(network.abstract.params),
         ),
     )
 

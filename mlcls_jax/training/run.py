@@ -1,10 +1,9 @@
 """A run and its parts: everything that stays the same from the first step to the last."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,10 +135,12 @@ def prepare(config: schema.Config, workdir: Path) -> Run:
     facts = describe(config, data)
     check_owner(workdir, config, facts)
     network, weights = initial_weights(config, data.train.labels)
+    network = replace(network, frozen_backbone=config.train.frozen_backbone)
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
     distill, teacher = teacher_of(config, data.train.labels, mesh)
     optimizer, step = optimizer_and_step(config, network, plan, distill, mesh)
-    begin = partial(init_state, optimizer=optimizer, ema=config.train.ema_decay > 0)
+    has_ema = config.train.ema_decay > 0
+    begin = partial(init_state, optimizer=optimizer, ema=has_ema, trained=network.trained)
     abstract = jax.eval_shape(begin, network.abstract)
     shardings = parallel.shardings(abstract, mesh, network.tensor_axes)
     frame, on_error = frame_of(config), config.data.on_error
@@ -197,7 +198,7 @@ def with_classes(model: schema.Model, labels: tuple[str, ...]) -> schema.Model:
             f"model.num_classes={model.num_classes}: the data has {len(labels)} labels",
             "Leave model.num_classes out: it follows the data.",
         )
-    return dataclasses.replace(model, num_classes=len(labels))
+    return replace(model, num_classes=len(labels))
 
 
 def initial_weights(

@@ -1,5 +1,6 @@
 """Everything that training changes, as one pytree of plain dicts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,16 +35,23 @@ class TrainState:
 
 
 def init_state(
-    variables: Variables, *, optimizer: optax.GradientTransformation, ema: bool
+    variables: Variables,
+    *,
+    optimizer: optax.GradientTransformation,
+    ema: bool,
+    trained: Callable[[dict], dict] = lambda params: params,
 ) -> TrainState:
-    """Return the state before the first step; to be jitted."""
+    """Return the state before the first step; to be jitted.
+
+    `trained` picks the parameters that the optimizer is for; see `Network.trained`.
+    """
     # Copies, since the step donates its state: no two fields may share a buffer.
     copy = partial(jax.tree.map, jnp.copy)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=copy(variables.params),
         batch_stats=copy(variables.batch_stats),
-        opt_state=optimizer.init(variables.params),
+        opt_state=optimizer.init(trained(variables.params)),
         ema=copy(variables) if ema else None,
         rate_scale=jnp.ones((), jnp.float32),
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from mlcls_jax.training.state import TrainState
 
 LossFunction = Callable[..., Float[Array, ""]]
 
-# (parameters, batch statistics, images, key) → predictions, batch statistics afterwards.
+# (trained parameters, batch statistics, images, key) → predictions, batch statistics afterwards.
 # Predictions are the logits [B, K]; with a teacher, what it is compared by.
 Forward = Callable[[dict, dict, Array, Array | None], tuple[Any, dict]]
 Objective = Callable[[Any], Float[Array, ""]]  # of the predictions for the whole batch
@@ -56,7 +56,7 @@ class Gradient(NamedTuple):
     """The gradient of a batch, and the by-products of its forward pass."""
 
     loss: Float[Array, ""]
-    grads: dict[str, Any]  # as the parameters
+    grads: dict[str, Any]  # as the trained parameters
     stats: dict[str, Any]  # batch statistics afterwards
 
 
@@ -119,18 +119,19 @@ class TrainStep:
             objective = self.distill.objective(objective, teacher, images, mask, count)
         inputs = state.batch_stats, jnp.asarray(images), key if self.dropout else None
         differentiate = _gradient if count == 1 else partial(_accumulated_gradient, count)
-        found = differentiate(self._forward, objective, state.params, *inputs)
+        forward, params = partial(self._forward, state.params), self.network.trained(state.params)
+        found = differentiate(forward, objective, params, *inputs)
         if self.sam_radius:
-            params = _uphill(state.params, found.grads, self.sam_radius)
-            second = differentiate(self._forward, objective, params, *inputs)
+            params = _uphill(params, found.grads, self.sam_radius)
+            second = differentiate(forward, objective, params, *inputs)
             found = found._replace(grads=second.grads)
         return found
 
     def _forward(
-        self, params: dict, stats: dict, images: Array, key: Array | None
+        self, all_params: dict, params: dict, stats: dict, images: Array, key: Array | None
     ) -> tuple[Any, dict]:
         network = replace(self.network, remat=True) if self.options.remat else self.network
-        variables = Variables(self.gather(params), stats)
+        variables = Variables(self.gather(all_params | params), stats)
         outputs = network.apply(variables, images, train=True, key=key)
         predictions = outputs.logits if self.distill is None else self.distill.compared(outputs)
         return predictions, outputs.batch_stats
@@ -138,16 +139,17 @@ class TrainStep:
     def update(self, state: TrainState, found: Gradient) -> tuple[TrainState, dict[str, Array]]:
         """Return the state after the step, and its numbers."""
         loss, grads, stats = found
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        trained = self.network.trained(state.params)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
         rate = self.schedule(state.step)
         if self.options.nonfinite == "rollback":
             rate = rate * state.rate_scale
             updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
-        params: Any = optax.apply_updates(state.params, updates)
+        params: Any = state.params | cast(dict, optax.apply_updates(trained, updates))
         ema = state.ema
         if ema is not None:
             decay = _decay(state.step, self.options.ema_decay, warmup=self.options.ema_warmup)
-            ema = _average(ema, Variables(params, stats), decay)
+            ema = self._average(ema, Variables(params, stats), decay)
         norm = self.network.kernels.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         new = TrainState(state.step + 1, params, stats, opt_state, ema, state.rate_scale)
@@ -156,6 +158,16 @@ class TrainStep:
             new = replace(kept, step=new.step)
         numbers = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "finite": finite}
         return new, numbers
+
+    def _average(self, ema: Variables, new: Variables, decay: Array | float) -> Variables:
+        rest = 1 - decay  # not once per array: each operation takes time to trace
+
+        def average(old: dict, new: dict) -> dict:
+            # What is not trained would drift by rounding.
+            pair = self.network.trained(old), self.network.trained(new)
+            return old | jax.tree.map(lambda e, n: decay * e + rest * n, *pair)
+
+        return Variables(*map(average, ema, new))
 
 
 # (state, batch, teacher=None) → (state, numbers)
@@ -183,6 +195,7 @@ class TwoPrograms:
 
     def __init__(self, step: TrainStep, mesh: Mesh, shardings: TrainState) -> None:
         outputs = shardings, parallel.replicated(mesh)
+        self._trained = step.network.trained
         self._gradient = jax.jit(step.gradient)
         self._update = jax.jit(step.update, out_shardings=outputs, donate_argnums=0)
         self._compiled: tuple[jax.stages.Compiled, jax.stages.Compiled] | None = None
@@ -193,7 +206,7 @@ class TwoPrograms:
         """Take one step; the first one compiles."""
         if self._compiled is None:
             loss: Any = jax.ShapeDtypeStruct((), jnp.float32)
-            found = Gradient(loss, state.params, state.batch_stats)
+            found = Gradient(loss, self._trained(state.params), state.batch_stats)
             with ThreadPoolExecutor(max_workers=1) as beside:
                 update = beside.submit(self._update.lower(state, found).compile)
                 gradient = self._gradient.lower(state, batch, teacher).compile()
@@ -262,8 +275,3 @@ def _uphill(params: dict, grads: dict, radius: float) -> dict:
 def _decay(step: Array, decay: float, *, warmup: bool) -> Array | float:
     """With warm-up, short runs are not left with an average that is mostly the initial weights."""
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step)) if warmup else decay
-
-
-def _average(ema: Variables, new: Variables, decay: Array | float) -> Variables:
-    rest = 1 - decay  # not once per array: each operation takes time to trace
-    return jax.tree.map(lambda e, n: decay * e + rest * n, ema, new)

@@ -23,6 +23,9 @@ class Teacher(NamedTuple):
     config: Model
     kernels = PLAIN
 
+    def trained(self, tree):
+        return tree
+
     def apply(self, variables, images, *, train=False, key=None):
         assert images.shape[1:3] == self.config.image_size
         halves = jnp.stack(jnp.split(images / 255, 2, axis=2)).mean((2, 3))  # [2, B, 3]

@@ -87,7 +87,12 @@ def test_the_shortest_runs_have_finite_rates(schedule, epochs, steps):
 
 def network_of(params, frozen=()):
     """As much of a network as an optimizer asks for."""
-    return SimpleNamespace(abstract=Variables(params, {}), frozen=frozenset(frozen), depths={})
+    return SimpleNamespace(
+        abstract=Variables(params, {}),
+        frozen=frozenset(frozen),
+        depths={},
+        trained=lambda tree: tree,
+    )
 
 
 def one_step(options, *, frozen=frozenset()):

@@ -22,6 +22,9 @@ class HalfColours(NamedTuple):
 
     kernels = PLAIN
 
+    def trained(self, tree):
+        return tree
+
     def apply(self, variables, images, *, train, key):
         outputs = Colours().apply(variables, images, train=train, key=key)
         return outputs._replace(logits=outputs.logits.astype(jnp.bfloat16))
