@@ -1,11 +1,12 @@
 """Logits and scores of a model over a whole data set, every image exactly once."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from mlcls_jax import parallel
 from mlcls_jax.data.types import Batch
@@ -14,15 +15,21 @@ from mlcls_jax.lookahead import delayed
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Network, Variables
 
-Forward = Callable[[Variables, Array], Float[Array, "B K"]]
+Forward = Callable[[Variables, Array], Array]
 
 
-def make_forward(network: Network, mesh: Mesh) -> Forward:
-    """Return a jitted function (variables, images) → logits float32."""
+def make_forward(
+    network: Network, mesh: Mesh, *, of: Literal["logits", "features"] = "logits"
+) -> Forward:
+    """Return a jitted function (variables, images) → logits float32 [B, K].
+
+    Or → features [B, h, w, C], the map that the head sees, in its own type.
+    """
     network = network.on(mesh.devices.flat)
 
-    def forward(variables: Variables, images: Array) -> Float[Array, "B K"]:
-        return network.apply(variables, images).logits.astype(np.float32)
+    def forward(variables: Variables, images: Array) -> Array:
+        outputs = network.apply(variables, images)
+        return outputs.features if of == "features" else outputs.logits.astype(np.float32)
 
     return jax.jit(forward, out_shardings=parallel.replicated(mesh))
 

@@ -15,6 +15,7 @@ CONFIG_FILE = "config.yaml"
 DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
 BEST_MODEL = "best_model"
+FEATURES = "features"  # of data.feature_views
 LAST_MODEL = "last_model"  # where no evaluation could tell which is the best
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.

@@ -26,6 +26,8 @@ def _in_training(config: Config) -> Iterator[str]:
         yield (
             f"train.accumulate={train.accumulate}: must divide train.batch_size={train.batch_size}"
         )
+    if config.data.feature_views:
+        yield from _against_features(config)
     layout = dataclasses.asdict(config.parallel)
     if list(layout.values()).count(-1) > 1 or 0 in layout.values():
         yield f"parallel: {layout}: one of them may be -1, and none 0"
@@ -39,6 +41,18 @@ def _in_training(config: Config) -> Iterator[str]:
                 f"optimizer.lr_multipliers has {text!r}: must be regex=factor,"
                 " backbone/conv1=0.1 for instance"
             )
+
+
+def _against_features(config: Config) -> Iterator[str]:
+    given = f"data.feature_views={config.data.feature_views}"
+    if not config.train.frozen_backbone:
+        yield f"{given}: only a backbone that stays gives the same features in every step;" + (
+            " it needs train.frozen_backbone=True"
+        )
+    if (config.data.mixup or config.data.cutmix) and config.data.mix_probability:
+        yield f"{given}: data.mixup and data.cutmix mix images, which are read but once"
+    if config.distill.teacher is not None:
+        yield f"{given}: distill.teacher sees images, which are read but once"
 
 
 def _is_multiplier(text: str) -> bool:

@@ -110,6 +110,13 @@ class Data:
         "training augmentations, in order: flip, cutout, randaugment_v4, ..., all listed in"
         " docs/augmentation.md; random_resized_crop must be first; (): none",
     )
+    feature_views: int = option(
+        0,
+        "train.frozen_backbone: views of each training image, the plain one and augmented ones,"
+        " whose feature maps are computed once and kept in the workdir; 0: computed in every step",
+        min=0,
+        max=100,
+    )
     mixup: float = option(0.0, "alpha of Mixup on the device; 0: none", min=0.0, max=100.0)
     cutmix: float = option(0.0, "alpha of CutMix on the device; 0: none", min=0.0, max=100.0)
     mix_probability: float = option(

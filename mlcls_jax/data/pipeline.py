@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import cv2
 import grain
@@ -51,6 +51,15 @@ class Reader:
         """Example `index` as evaluation sees it; past the end of the source: padding."""
         return self.example(index, lambda: _for_evaluation(self.source, index, self.frame))
 
+    def for_training(self, config: Data) -> Callable[[int, np.random.Generator], Example]:
+        """Return what reads example `index`, augmented by the generator's draws.
+
+        Raises:
+          ConfigError: data.augment names what there is not.
+        """
+        crop, functions = crop_of(config.augment), augmentations(config.augment)
+        return partial(_for_training, reader=self, config=config, crop=crop, functions=functions)
+
     def example(self, index: int, read: Callable[[], ImageAndTarget]) -> Example:
         """Return what `read` gives, as an example; masked if it raises an allowed DataError."""
         if index >= len(self.source):
@@ -80,8 +89,29 @@ class Reader:
         }
 
 
+class EvalReader(Protocol):
+    """Reads one example of each index, always the same."""
+
+    @property
+    def source(self) -> Source: ...
+
+    def __call__(self, index: int) -> Example: ...
+
+
+class AnyReader(EvalReader, Protocol):
+    """Of images (`Reader`), or of what was computed from them."""
+
+    @property
+    def frame(self) -> Frame: ...
+
+    @property
+    def broken(self) -> dict[int, str]: ...
+
+    def for_training(self, config: Data) -> Callable[[int, np.random.Generator], Example]: ...
+
+
 def train_batches(
-    reader: Reader,
+    reader: AnyReader,
     config: Data,
     *,
     batch_size: int,
@@ -100,14 +130,16 @@ def train_batches(
       ConfigError: data.augment names what there is not.
     """
     _start_reading()
-    crop, functions = crop_of(config.augment), augmentations(config.augment)
-    # Processes only mask what they cannot read: `_iterate` has the account, and raises or goes on.
-    reading = dataclasses.replace(reader, on_error="skip", broken={}) if config.workers else reader
-    read = partial(_for_training, reader=reading, config=config, crop=crop, functions=functions)
+    reading, account = reader, None
+    if isinstance(reader, Reader) and config.workers:
+        # Processes only mask what they cannot read: `_from_processes` has the account, and raises
+        # or goes on. What is computed already is read by threads.
+        reading, account = dataclasses.replace(reader, on_error="skip", broken={}), reader
     # The generators are made from the seed and the place in the whole stream.
-    stream = _order(len(reader.source), seed, end_step * batch_size).random_map(read)
+    stream = _order(len(reader.source), seed, end_step * batch_size)
+    stream = stream.random_map(reading.for_training(config))
     dataset = _rows_of(stream, rows or range(batch_size), batch_size, end_step)
-    return _iterate(dataset[start_step:end_step], reader, config, workers=config.workers)
+    return _iterate(dataset[start_step:end_step], config, account)
 
 
 def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) -> list[int]:
@@ -117,7 +149,7 @@ def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) ->
 
 
 def eval_batches(
-    reader: Reader, config: Data, *, batch_size: int, rows: Sequence[int] | None = None
+    reader: EvalReader, config: Data, *, batch_size: int, rows: Sequence[int] | None = None
 ) -> Iterator[Batch]:
     """Return every example once, in order; the last batch is padded with masked examples.
 
@@ -127,7 +159,7 @@ def eval_batches(
     steps = -(-len(reader.source) // batch_size)
     examples = grain.MapDataset.range(steps * batch_size).map(reader)
     dataset = _rows_of(examples, rows or range(batch_size), batch_size, steps)
-    return _iterate(dataset, reader, config, workers=0)  # processes take longer to start
+    return _iterate(dataset, config, None)  # processes take longer to start
 
 
 def _order(source_size: int, seed: int, length: int) -> grain.MapDataset:
@@ -182,7 +214,7 @@ def _for_training(
 
 
 def _iterate(
-    dataset: grain.MapDataset, reader: Reader, config: Data, *, workers: int
+    dataset: grain.MapDataset, config: Data, processes_for: Reader | None
 ) -> Iterator[Batch]:
     # Grain's own default would buffer 500 batches; fewer than threads would leave some idle.
     ahead = max(config.prefetch, config.threads)
@@ -190,8 +222,8 @@ def _iterate(
         num_threads=config.threads, prefetch_buffer_size=ahead if config.threads else 0
     )
     batches = dataset.to_iter_dataset(options)
-    if workers:
-        return _from_processes(batches, reader, config, workers)
+    if processes_for is not None:
+        return _from_processes(batches, processes_for, config, config.workers)
     iterator = iter(batches)
     iterator.start_prefetch()
     return iterator

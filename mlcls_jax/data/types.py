@@ -11,7 +11,7 @@ Split = Literal["train", "validation"]
 class Example(TypedDict):
     """One image, ready to be batched."""
 
-    image: UInt8[np.ndarray, "H W 3"]
+    image: UInt8[np.ndarray, "H W 3"] | Float[np.ndarray, "h w C"]  # or its feature map
     target: Float[np.ndarray, " K"]  # 1 present, 0 absent, -1 not annotated
     mask: Bool[np.ndarray, ""]  # False: padding or an unreadable image; counts nowhere
     index: Int32[np.ndarray, ""]  # position in the source: joins predictions to files
@@ -20,7 +20,7 @@ class Example(TypedDict):
 class Batch(TypedDict):
     """Examples side by side."""
 
-    image: UInt8[np.ndarray, "B H W 3"]
+    image: UInt8[np.ndarray, "B H W 3"] | Float[np.ndarray, "B h w C"]
     target: Float[np.ndarray, "B K"]
     mask: Bool[np.ndarray, " B"]
     index: Int32[np.ndarray, " B"]

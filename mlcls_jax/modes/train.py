@@ -16,6 +16,7 @@ from mlcls_jax.reports.page import count
 from mlcls_jax.reports.predictions import write_pictures
 from mlcls_jax.training.advice import about_data, about_decisions, about_lanes, about_plan
 from mlcls_jax.training.checkpoints import Checkpoints
+from mlcls_jax.training.feature_cache import with_features
 from mlcls_jax.training.fit import Fitted, begin_or_resume, fit, go_back
 from mlcls_jax.training.nonfinite import Verdict
 from mlcls_jax.training.run import Run, prepare
@@ -60,6 +61,7 @@ def train(config: schema.Config, workdir: Path) -> TrainResult | None:
     if finished := finished_result(run):
         return finished
     announce(run)
+    run = with_features(run)
 
     keep, saved = config.train.keep_checkpoints, partial(saved_step, workdir)
     with (

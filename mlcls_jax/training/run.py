@@ -17,7 +17,7 @@ from mlcls_jax import parallel
 from mlcls_jax.data.augment import augmentations
 from mlcls_jax.data.fingerprint import describe_data
 from mlcls_jax.data.frame import Frame
-from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches, train_indices
+from mlcls_jax.data.pipeline import AnyReader, Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import DataSplits, open_data
 from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Batch
@@ -52,7 +52,7 @@ class Run:
     began: float  # by `time.perf_counter`
     mesh: Mesh
     data: DataSplits
-    readers: tuple[Reader, Reader]  # of the images to train on and to validate
+    readers: tuple[AnyReader, AnyReader]  # of the images to train on and to validate
     facts: dict[str, Any]  # what a run that is resumed must find again; see `describe`
     plan: Plan
     policy: Policy
@@ -135,7 +135,11 @@ def prepare(config: schema.Config, workdir: Path) -> Run:
     facts = describe(config, data)
     check_owner(workdir, config, facts)
     network, weights = initial_weights(config, data.train.labels)
-    network = replace(network, frozen_backbone=config.train.frozen_backbone)
+    network = replace(
+        network,
+        frozen_backbone=config.train.frozen_backbone,
+        reads_features=config.data.feature_views > 0,
+    )
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
     distill, teacher = teacher_of(config, data.train.labels, mesh)
     optimizer, step = optimizer_and_step(config, network, plan, distill, mesh)

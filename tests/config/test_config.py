@@ -77,6 +77,7 @@ LEGAL = {
     "model.embed_dim": [16, 768],
     "model.num_heads": [1, 768],
     "model.image_size": [[8, 8], [8192, 8]],
+    "data.feature_views": [0],
     "data.augment": [[], ["cutout", "randaugment_v4"]],
     "optimizer.lr_multipliers": [[], ["backbone/.*=0.1", "a=b=0"]],
 }
