@@ -156,6 +156,11 @@ class Train:
     patience: int | None = option(
         None, "end after so many evaluations without a better main metric; None: never", min=1
     )
+    fit_thresholds: Literal["auto", "always", "never"] = option(
+        "auto",
+        "choose thresholds for the best model at the end, as mode=thresholds does; auto: where it"
+        " would report every label on every image, or none on any, and evaluate.threshold is None",
+    )
     save_epochs: int = option(1, "epochs between checkpoints", min=1)
     save_steps: int | None = option(
         None, "steps between additional checkpoints within an epoch; None: none", min=1

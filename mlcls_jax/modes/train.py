@@ -14,10 +14,11 @@ from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.reports.page import count
 from mlcls_jax.reports.predictions import write_pictures
-from mlcls_jax.training.advice import about_data, about_decisions, about_lanes, about_plan
+from mlcls_jax.training.advice import about_data, about_lanes, about_plan
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.feature_cache import with_features
 from mlcls_jax.training.fit import Fitted, begin_or_resume, fit, go_back
+from mlcls_jax.training.last_thresholds import fit_at_end
 from mlcls_jax.training.nonfinite import Verdict
 from mlcls_jax.training.run import Run, prepare
 from mlcls_jax.training.stop import Stop
@@ -125,7 +126,7 @@ def announce(run: Run) -> None:
 
 
 def finish(run: Run, fitted: Fitted) -> TrainResult | None:
-    """Keep the last weights if none are the best, draw predictions, and return the outcome."""
+    """Keep the last weights if none are the best, choose thresholds, and return the outcome."""
     best, plan, workdir = fitted.best, run.plan, run.workdir
     model = BEST_MODEL if best else LAST_MODEL
     if best is None:
@@ -133,11 +134,9 @@ def finish(run: Run, fitted: Fitted) -> TrainResult | None:
         facts = {"weights": "raw" if ema is None else "ema"}
         facts |= {"epoch": plan.epochs, "step": plan.total_steps}
         run.save(LAST_MODEL, variables if ema is None else ema, facts)
+    thresholds = fit_at_end(run, best)
     if not parallel.is_lead():
         return None
-    if best and run.config.model.task != "single":
-        threshold = run.config.evaluate.training_threshold
-        run.advice.tell(about_decisions(best.metrics, threshold))
     pictures = write_pictures(
         run.config.log.pictures, run.data.validation, workdir / model, workdir
     )
@@ -154,5 +153,6 @@ def finish(run: Run, fitted: Fitted) -> TrainResult | None:
         nonfinite_steps=fitted.nonfinite_steps,
         skipped_images=sorted(text for r in run.readers for text in r.broken.values()),
         warnings=run.advice.told,
+        thresholds=thresholds,
         paths=paths | pictures,
     )

@@ -30,6 +30,8 @@ class TrainResult:
     nonfinite_steps: list[int]
     skipped_images: list[str]  # messages of unreadable images
     warnings: list[str]
+    # What choosing them at the end changed: metrics before, after and cross-validated.
+    thresholds: dict[str, dict[str, float]] | None = None
     paths: dict[str, str]  # what was written, by kind
 
     def to_json(self) -> dict[str, Any]:
@@ -56,6 +58,8 @@ class TrainResult:
             f"after {self.seconds:.0f} s{speed}.",
             f"  model        {model}",
         ]
+        if self.thresholds:
+            lines += [f"  thresholds   {_told(self.thresholds)}"]
         if "predictions" in self.paths:
             lines += [f"  predictions  {self.paths['predictions']}"]
         install = "" if find_spec("tensorboard") else "  (pip install tensorboard)"
@@ -82,3 +86,12 @@ class TrainResult:
             f"  mlcls evaluate {shlex.quote(f'--workdir={workdir}')}",
             f"  mlcls predict {shlex.join(predict)}",
         ]
+
+
+def _told(metrics: dict[str, dict[str, float]]) -> str:
+    """Return what chosen thresholds changed, in a line."""
+    before, after = metrics["before"]["OF1"], metrics["after"]["OF1"]
+    told = f"chosen for each label: OF1 {after:.4f}, at a common one {before:.4f}"
+    if other := metrics.get("cross_validated"):
+        told += f", on images not chosen by {other['OF1']:.4f}"
+    return told

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 5  # labels
 LOW_PRECISION = 0.5
+NEARLY_ALL = 0.9  # of all decisions
 LANES = 128  # of a TPU's vector unit; XLA puts the batch there where channels are few
 
 
@@ -121,13 +122,18 @@ def about_data(data: DataSplits) -> list[str | None]:
 
 
 def about_decisions(metrics: dict[str, float], threshold: float) -> str | None:
-    """Warn if every label is reported on every image, which is of no use."""
-    if metrics.get("OR") != 1 or metrics["OP"] >= LOW_PRECISION:
+    """Warn if nearly every label is reported on every image, or none that is right: of no use."""
+    way_out = " `mlcls thresholds` chooses better ones; or train longer."
+    if metrics.get("OR") == 0:
+        return f"At the threshold of {threshold:g} no label is reported that is right." + way_out
+    if "OR" not in metrics or metrics["OP"] >= LOW_PRECISION:
         return None
-    # Nothing is missed, so all that is wrong was reported: were all reported, their shares agree.
-    if abs(metrics["HammingDistance"] - (1 - metrics["OP"])) > 1e-9:
+    # Of all decisions; wrong ones are those reported in vain, and those missed.
+    precision, recall = metrics["OP"], metrics["OR"]
+    reported = metrics["HammingDistance"] / (1 + precision / recall - 2 * precision)
+    if reported < NEARLY_ALL:
         return None
     return (
-        f"At the threshold of {threshold:g} every label is reported on every image, of which"
-        f" {metrics['OP']:.0%} are right. `mlcls thresholds` chooses better ones; or train longer."
+        f"At the threshold of {threshold:g} {'' if reported > 1 - 1e-9 else 'nearly '}every label"
+        f" is reported on every image, of which {precision:.0%} are right." + way_out
     )

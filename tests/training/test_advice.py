@@ -96,8 +96,14 @@ def test_a_model_that_reports_everything_is_told():
         everything, 0.5
     )
     assert about_decisions(multilabel_metrics(targets, targets), 0.5) is None
-    nearly = np.where(np.tri(4, k=2) > 0, 0.9, 0.1)  # misses nothing, reports less than everything
-    assert about_decisions(multilabel_metrics(nearly, targets), 0.5) is None
+    nearly = np.where(np.tri(4, k=2) > 0, 0.9, 0.1)  # 15 of 16
+    told = about_decisions(multilabel_metrics(nearly, targets), 0.5)
+    assert told and "nearly every label is reported on every image, of which 27% are" in told
+    fewer = np.where(np.tri(4, k=1) > 0, 0.9, 0.1)  # 13 of 16, and misses none
+    assert about_decisions(multilabel_metrics(fewer, targets), 0.5) is None
+    assert "no label is reported that is right" in (
+        about_decisions(multilabel_metrics(np.zeros((4, 4)), targets), 0.5) or ""
+    )
     assert about_decisions({}, 0.5) is None  # the record of an older run
 
 
