@@ -11,6 +11,8 @@
                              here.
   configs/clip_vit.py:single your own images with exactly one label each: ViT-B/16 at 224, by
                              PaddleX's recipe, from CLIP weights. One GPU. Not run here.
+  configs/clip_vit.py:small  hundreds of your own images: the head alone is trained, at 224 x 224, on
+                             features that are computed once. Not run here.
 
 python -m mlcls_jax.main --config=configs/clip_vit.py:mlcls --workdir=runs/clip --config.data.dir=FOLDER
 
@@ -30,12 +32,13 @@ from mlcls_jax.recipes import (
     digits_demo,
     ml_decoder_recipe,
     single_label_recipe,
+    small_recipe,
 )
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    recipes = {"demo": demo, "mlcls": mlcls, "coco": coco, "single": single}
+    recipes = {"demo": demo, "mlcls": mlcls, "coco": coco, "single": single, "small": small}
     if recipe not in recipes:
         raise ValueError(f"configs/clip_vit.py:{recipe}: there are {', '.join(recipes)}")
     return recipes[recipe]()
@@ -77,3 +80,8 @@ def single() -> ConfigDict:
     config.optimizer.warmup_start = 1e-6
     config.optimizer.end_learning_rate = 1e-6
     return config
+
+
+def small() -> ConfigDict:
+    """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
+    return small_recipe(default(), name="CLIP_vit_base_patch16_448_ML")

@@ -11,6 +11,8 @@
                              of 80 GB or more, or several. Not run here.
   configs/hgnetv2.py:single  your own images with exactly one label each: B0 under mean pooling, by
                              the original's ImageNet recipe. One GPU. Not run here.
+  configs/hgnetv2.py:small   hundreds of your own images: the head alone is trained, at 224 x 224,
+                             on features that are computed once. Two CPU cores. Not run here.
 
 python -m mlcls_jax.main --config=configs/hgnetv2.py --workdir=runs/hgnetv2
 
@@ -30,6 +32,7 @@ from mlcls_jax.recipes import (
     digits_demo,
     ml_decoder_recipe,
     single_label_recipe,
+    small_recipe,
 )
 
 AFFINES = (r"/lab/=0.01",)  # the rate of the learnable affines, relative to the others
@@ -46,6 +49,7 @@ def get_config(recipe: str = "demo") -> ConfigDict:
         "coco_b4": coco_b4,
         "coco_b6": coco_b6,
         "single": single,
+        "small": small,
     }
     if recipe not in recipes:
         raise ValueError(f"configs/hgnetv2.py:{recipe}: there are {', '.join(recipes)}")
@@ -107,5 +111,12 @@ def single() -> ConfigDict:
     )
     config.data.resize_short = 232  # the original's; its filter is bicubic
     config.data.augment = (*config.data.augment, "randaugment", "random_erasing")
+    config.optimizer.lr_multipliers = AFFINES
+    return config
+
+
+def small() -> ConfigDict:
+    """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
+    config = small_recipe(default(), name="PP-HGNetV2-B0_ML")
     config.optimizer.lr_multipliers = AFFINES
     return config

@@ -10,6 +10,8 @@
                            several. Not run here.
   configs/lcnet.py:single  your own images with exactly one label each, under mean pooling, by the
                            original's ImageNet recipe. One GPU. Not run here.
+  configs/lcnet.py:small   hundreds of your own images: the head alone is trained, at 224 x 224, on
+                           features that are computed once. Two CPU cores.
 
 python -m mlcls_jax.main --config=configs/lcnet.py --workdir=runs/demo
 
@@ -26,12 +28,13 @@ from mlcls_jax.recipes import (
     digits_demo,
     ml_decoder_recipe,
     single_label_recipe,
+    small_recipe,
 )
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    recipes = {"demo": demo, "mlcls": mlcls, "coco": coco, "single": single}
+    recipes = {"demo": demo, "mlcls": mlcls, "coco": coco, "single": single, "small": small}
     if recipe not in recipes:
         raise ValueError(f"configs/lcnet.py:{recipe}: there are {', '.join(recipes)}")
     return recipes[recipe]()
@@ -64,3 +67,8 @@ def single() -> ConfigDict:
         learning_rate=0.8,
         weight_decay=3e-5,
     )
+
+
+def small() -> ConfigDict:
+    """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
+    return small_recipe(default(), name="PP-LCNet_x1_0_ML")

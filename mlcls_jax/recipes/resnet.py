@@ -12,6 +12,8 @@
                             several. Not run here.
   configs/resnet.py:single  your own images with exactly one label each: ResNet50 under mean
                             pooling, by the original's ImageNet recipe. One GPU. Not run here.
+  configs/resnet.py:small   hundreds of your own images: the head alone is trained, at 224 x 224, on
+                            features that are computed once. Two CPU cores. Not run here.
 
 python -m mlcls_jax.main --config=configs/resnet.py --workdir=runs/resnet
 
@@ -28,6 +30,7 @@ from mlcls_jax.recipes import (
     digits_demo,
     ml_decoder_recipe,
     single_label_recipe,
+    small_recipe,
 )
 
 
@@ -42,6 +45,7 @@ def get_config(recipe: str = "demo") -> ConfigDict:
         "coco_101": coco_101,
         "coco_152": coco_152,
         "single": single,
+        "small": small,
     }
     if recipe not in recipes:
         raise ValueError(f"configs/resnet.py:{recipe}: there are {', '.join(recipes)}")
@@ -103,3 +107,8 @@ def single() -> ConfigDict:
     config.optimizer.warmup_epochs = 0.0
     config.loss.label_smoothing = None
     return config
+
+
+def small() -> ConfigDict:
+    """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
+    return small_recipe(default(), name="ResNet50_ML")
