@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcls_jax.config import Model
 from mlcls_jax.errors import ConfigError, unknown
-from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
+from mlcls_jax.models.backbones import clip_vit, mobilenetv3, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.family import Family
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
@@ -18,6 +18,8 @@ from mlcls_jax.models.weight_names import NameTable, with_prefix
 FAMILIES: dict[str, Family] = {
     "PP-LCNet": pplcnet.FAMILY,
     "PP-HGNetV2": pphgnetv2.FAMILY,
+    "MobileNetV3": mobilenetv3.FAMILY,
+    "mobilenetv3": mobilenetv3.TIMM_FAMILY,
     "ResNet": resnet.FAMILY,
     "CLIP": clip_vit.FAMILY,
 }

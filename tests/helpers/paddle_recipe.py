@@ -19,6 +19,7 @@ GAINS = {
     r"blocks\.\d+\.short\.bn\.weight": 0.7,
     r"stages\.\d+\.blocks\.\d+\.layers\.\d+\.conv1\.bn\.weight": 0.65,
     r"stages\.\d+\.blocks\.\d+\.aggregation_excitation_conv\.bn\.weight": 0.5,
+    r"blocks\.\d+\.linear_conv\.bn\.weight": 0.3,
     r"(conv1|blocks\d+\.\d+\.(dw_conv|pw_conv))\.bn\.weight": 1.1,
 }
 

@@ -33,7 +33,14 @@ from tests.helpers.bundles import write_small
 from tests.helpers.tiers import slow
 
 NAMES = (*models.list_models(), "Toy_ML", "Toy")
-SMALL = {"PP-LCNet_x0_25", "PP-HGNetV2-B0", "ResNet18", "CLIP_vit_base_patch32_224", "Toy"}
+SMALL = {
+    "PP-LCNet_x0_25",
+    "PP-HGNetV2-B0",
+    "MobileNetV3_small_x0_35",
+    "ResNet18",
+    "CLIP_vit_base_patch32_224",
+    "Toy",
+}
 DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a division
 
 
@@ -176,8 +183,8 @@ def test_counted_operations_are_those_of_the_compiler(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["PP-LCNet_x0_25", "PP-LCNet_x0_25_ML", "PP-HGNetV2-B0", "ResNet18", "CLIP_tiny",
-     "CLIP_tiny_ML", "Toy", "Toy_ML"],
+    ["PP-LCNet_x0_25", "PP-LCNet_x0_25_ML", "PP-HGNetV2-B0", "MobileNetV3_small_x0_35",
+     "mobilenetv3_small_050", "ResNet18", "CLIP_tiny", "CLIP_tiny_ML", "Toy", "Toy_ML"],
 )  # fmt: skip
 def test_import_export_import_is_bit_identical(tmp_path, name):
     model = models.create(name, num_classes=5, seed=3)
@@ -205,8 +212,8 @@ def test_import_export_import_is_bit_identical(tmp_path, name):
 # Attention is a dozen nodes; everywhere else a layer is a convolution, an activation and a sum.
 @pytest.mark.parametrize(
     ("name", "bound"),
-    [("PP-LCNet_x0_25_ML", 3), ("PP-HGNetV2-B0", 3), ("ResNet18", 3), ("CLIP_tiny_ML", 6),
-     ("Toy", 3)],
+    [("PP-LCNet_x0_25_ML", 3), ("PP-HGNetV2-B0", 3), ("MobileNetV3_small_x0_35", 3),
+     ("ResNet18", 3), ("CLIP_tiny_ML", 6), ("Toy", 3)],
 )  # fmt: skip
 def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
     bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))

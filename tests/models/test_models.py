@@ -16,7 +16,7 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models import Network
-from mlcls_jax.models.backbones import clip_vit, pphgnetv2, pplcnet, resnet
+from mlcls_jax.models.backbones import clip_vit, mobilenetv3, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.network import Model, Variables, flatten
 from mlcls_jax.models.weight_names import to_theirs
@@ -35,6 +35,8 @@ GOLDENS = (
     "PP-HGNetV2-B1_ML",
     "PP-HGNetV2-B1_ML__193x257_c80_q80_b2",
     "ResNet50_ML__193x257_c80_q80_b2",
+    "MobileNetV3_large_x1_0_ML__193x257_c80_b2",
+    "MobileNetV3_small_x0_35_ML__128x128_c80_b2",
 )
 # Of these the first image alone, to save time.
 LARGE_GOLDENS = (
@@ -45,7 +47,7 @@ LARGE_GOLDENS = (
     "ResNet152_ML",
 )
 SMALL = GOLDENS[2]
-QUICK = (GOLDENS[0], GOLDENS[5], GOLDENS[8])
+QUICK = (GOLDENS[0], GOLDENS[5], GOLDENS[8], GOLDENS[10])
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,9 @@ def taps(name):
     if name.startswith("PP-LCNet"):
         stages = pplcnet.STAGES.items()
         return {"conv1": "conv1"} | {stage: f"{stage}_{len(b) - 1}" for stage, b in stages}
+    if name.startswith("MobileNetV3"):
+        blocks = mobilenetv3.BLOCKS["large" if "large" in name else "small"]
+        return {path: path for path in ("conv", *(f"block{i}" for i in range(len(blocks))))}
     if name.startswith("ResNet"):
         blocks = resnet.VARIANTS[name.partition("_")[0]].blocks
         last = itertools.accumulate(blocks, initial=-1)
