@@ -5,6 +5,7 @@
   configs/mobilenetv3.py:mlcls   your own images in MLClsDataset form, by the originals' recipe for
                                  ML-Decoders, which they have not for this backbone; give
                                  --config.data.dir=FOLDER. One GPU. Not run here.
+  configs/mobilenetv3.py:small   the same for hundreds of images: see `recipes/lcnet.py`.
   configs/mobilenetv3.py:single  your own images with exactly one label each: the large network
                                  under mean pooling, by the original's ImageNet recipe. One GPU. Not
                                  run here.
@@ -18,12 +19,12 @@ Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or
 from ml_collections import ConfigDict
 
 from mlcls_jax.config import default
-from mlcls_jax.recipes import digits_demo, ml_decoder_recipe, single_label_recipe
+from mlcls_jax.recipes import digits_demo, ml_decoder_recipe, single_label_recipe, small_recipe
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    recipes = {"demo": demo, "mlcls": mlcls, "single": single}
+    recipes = {"demo": demo, "mlcls": mlcls, "single": single, "small": small}
     if recipe not in recipes:
         raise ValueError(f"configs/mobilenetv3.py:{recipe}: there are {', '.join(recipes)}")
     return recipes[recipe]()
@@ -51,3 +52,8 @@ def single() -> ConfigDict:
         learning_rate=1.3,
         weight_decay=2e-5,
     )
+
+
+def small() -> ConfigDict:
+    """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
+    return small_recipe(default(), name="MobileNetV3_large_x1_0_ML")
