@@ -6,7 +6,7 @@ from typing import Any, Literal
 from mlcls_jax.recipes import BACKBONES
 
 FEW = 1_000  # images, below which the backbone stays as it was published
-SOME = 5_000  # images, below which its layers learn more slowly than the head
+SOME = 5_000  # images, below which its layers learn more slowly than the head; on CPUs it stays
 HEAD_STEPS, STEPS = 1_500, 4_000  # of a head alone; of a whole network
 MIN_EPOCHS, MAX_EPOCHS = 10, 100
 
@@ -52,9 +52,11 @@ def choose(
         reasons.append(f"{images:,} images are enough to train the whole network.")
     else:
         recipe = "small"
-        kind = "whole" if not has_weights else "frozen" if images < FEW else "decayed"
+        is_frozen = images < FEW or platform == "cpu"
+        kind = "whole" if not has_weights else "frozen" if is_frozen else "decayed"
         settings |= BACKBONES[kind]
-        reasons.append(_WHY[kind].format(images=f"{images:,} images"))
+        why = "slow" if kind == "frozen" and images >= FEW else kind
+        reasons.append(_WHY[why].format(images=f"{images:,} images"))
     if is_single and recipe == "small":
         settings |= {"model.task": "single", "loss.name": "cross_entropy"}
     batch = _batch(images, platform)
@@ -79,6 +81,8 @@ def choose(
 _WHY = {
     "frozen": "{images} are too few to change a trained backbone: the head alone is trained,"
     " on feature maps that are computed once.",
+    "slow": "A CPU takes hours to change a backbone on {images}: the head alone is trained, on"
+    " feature maps that are computed once.",
     "decayed": "{images} may change a trained backbone a little: its first blocks learn slowest.",
     "whole": "Without published weights all is learnt from {images}: expect a much lower mAP.",
 }

@@ -6,17 +6,18 @@ from mlcls_jax.recipe_choice import choose
 
 
 @pytest.mark.parametrize(
-    ("images", "has_weights", "recipe", "frozen"),
+    ("images", "platform", "has_weights", "recipe", "frozen"),
     [
-        (120, True, "small", True),
-        (3_000, True, "small", False),
-        (50_000, True, "mlcls", None),
-        (120, False, "small", False),
-        (50_000, False, "small", False),
+        (120, "gpu", True, "small", True),
+        (3_000, "gpu", True, "small", False),
+        (3_000, "cpu", True, "small", True),
+        (50_000, "cpu", True, "mlcls", None),
+        (120, "gpu", False, "small", False),
+        (50_000, "tpu", False, "small", False),
     ],
 )
-def test_the_backbone_stays_as_it_was_where_images_are_few(images, has_weights, recipe, frozen):
-    choice = choose(images=images, labels=10, has_weights=has_weights)
+def test_the_backbone_stays_where_images_are_few(images, platform, has_weights, recipe, frozen):
+    choice = choose(images=images, labels=10, has_weights=has_weights, platform=platform)
     assert choice.recipe == recipe
     assert choice.settings.get("train.frozen_backbone") is frozen
     assert choice.settings["model.weights"] == ("auto" if has_weights else "none")

@@ -41,6 +41,8 @@ _TABLE = (
     Command("train", "mode.run", "config",
             "train a model; the same command goes on after an interruption",
             mode="train", is_long=True),
+    Command("find_lr", "mode.run", "config", "a learning rate for a training, by a short test",
+            mode="find_lr", is_long=True),
     Command("evaluate", "mode.run", "config",
             "mAP and more on the validation images, with a report",
             mode="evaluate", is_long=True),

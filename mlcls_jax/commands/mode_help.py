@@ -27,6 +27,13 @@ MODES = {
             *("loss.name", "parallel.fsdp"),
         ),
     ),
+    "find_lr": Help(
+        "Find a learning rate: a hundred steps of the run, with a rate that rises until the loss"
+        " explodes.",
+        (MINE,),
+        ("data.dir", "model.weights", "train.batch_size", "train.frozen_backbone",
+         "optimizer.name", "optimizer.rate_scaling"),
+    ),
     "evaluate": Help(
         "Measure a model on the validation images, and write a report.",
         (DEMO, "--workdir=runs/demo  # with the configuration that is there"),

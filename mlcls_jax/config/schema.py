@@ -28,9 +28,9 @@ from mlcls_jax.config.training_sections import (
 class Config:
     """A whole run."""
 
-    mode: Literal["train", "evaluate", "thresholds", "predict", "export", "check_dataset"] = option(
-        "train", "what to do"
-    )
+    mode: Literal[
+        "train", "find_lr", "evaluate", "thresholds", "predict", "export", "check_dataset"
+    ] = option("train", "what to do")
     seed: int = option(
         0, "fixes initial weights, dropout and the order of the data", min=0, max=2**31 - 1
     )

@@ -117,8 +117,10 @@ class Run:
             )
 
 
-def prepare(config: schema.Config, workdir: Path) -> Run:
+def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | None = None) -> Run:
     """Return the run that `config` describes; nothing is written and no weight is drawn yet.
+
+    `schedule` replaces that of the configuration.
 
     Raises:
       UserError: the configuration or the data is wrong, or the workdir belongs to another run.
@@ -142,7 +144,7 @@ def prepare(config: schema.Config, workdir: Path) -> Run:
     )
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
     distill, teacher = teacher_of(config, data.train.labels, mesh)
-    optimizer, step = optimizer_and_step(config, network, plan, distill, mesh)
+    optimizer, step = optimizer_and_step(config, network, plan, distill, mesh, schedule)
     has_ema = config.train.ema_decay > 0
     begin = partial(init_state, optimizer=optimizer, ema=has_ema, trained=network.trained)
     abstract = jax.eval_shape(begin, network.abstract)
@@ -272,10 +274,11 @@ def optimizer_and_step(
     plan: Plan,
     distill: Distillation | None,
     mesh: Mesh,
+    schedule: optax.Schedule | None = None,
 ) -> tuple[optax.GradientTransformation, TrainStep]:
     """Return the optimizer of `config`, and the step with it, not compiled yet."""
     rates = scaled_rate(config.optimizer, config.train.batch_size)
-    schedule = make_schedule(rates, plan)
+    schedule = schedule or make_schedule(rates, plan)
     optimizer = make_optimizer(rates, schedule, network)
     step = TrainStep(
         network.on(mesh.devices.flat),
