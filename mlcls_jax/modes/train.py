@@ -14,7 +14,13 @@ from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.reports.page import count
 from mlcls_jax.reports.predictions import write_pictures
-from mlcls_jax.training.advice import about_data, about_lanes, about_plan
+from mlcls_jax.training.advice import (
+    about_data,
+    about_lanes,
+    about_map,
+    about_plan,
+    about_start,
+)
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.feature_cache import with_features
 from mlcls_jax.training.fit import Fitted, begin_or_resume, fit, go_back
@@ -121,7 +127,9 @@ def announce(run: Run) -> None:
     )  # fmt: skip
     platform, sharers = run.mesh.devices.flat[0].platform, parallel.batch_devices(run.mesh)
     lanes = about_lanes(config.train, run.network, platform=platform, devices=sharers)
-    run.advice.tell(*about_plan(config, plan, data), lanes, *about_data(data))
+    start = about_start(config, data, has_weights=run.weights is not None)
+    run.advice.tell(*about_plan(config, plan, data), lanes, start, about_map(run.network))
+    run.advice.tell(*about_data(data))
     log.info("%s", parallel.describe(run.abstract, run.shardings, run.mesh))
 
 

@@ -1,8 +1,11 @@
 """Warnings about a run that continues: each is logged once, and again at the end."""
 
 import logging
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
+import jax
 import numpy as np
 
 from mlcls_jax.config import Config, Train
@@ -16,6 +19,10 @@ log = logging.getLogger(__name__)
 SHOWN = 5  # labels
 LOW_PRECISION = 0.5
 NEARLY_ALL = 0.9  # of all decisions
+ENOUGH = 10  # training images of a label
+FEW = 2_000  # training images, for random weights
+KEPT = 0.05  # of the initial weights, in the average at the end
+LARGE = 65  # pixels: any network has several cells then
 LANES = 128  # of a TPU's vector unit; XLA puts the batch there where channels are few
 
 
@@ -50,7 +57,48 @@ def about_plan(config: Config, plan: Plan, data: DataSplits) -> list[str]:
             f"optimizer.warmup_epochs={warmup:g} is as long as the run, train.epochs={plan.epochs}"
             f" or longer: the learning rate hardly gets to {config.optimizer.learning_rate:g}."
         )
+    train, steps = config.train, plan.total_steps
+    if train.ema_decay and not train.ema_warmup and (kept := train.ema_decay**steps) > KEPT:
+        fitting = max(0.0, 1 - 10 / steps)
+        told.append(
+            f"train.ema_decay={train.ema_decay:g} keeps {kept:.0%} of the initial weights in the"
+            f" average after all {steps:,} steps: take {fitting:.4g}, or train.ema_warmup=True."
+        )
     return told
+
+
+def about_start(config: Config, data: DataSplits, *, has_weights: bool) -> str | None:
+    """Warn of random weights where they cannot become good ones."""
+    if has_weights:
+        return None
+    way_out = "model.weights=auto takes published ones"
+    if config.train.frozen_backbone:
+        return (
+            "train.frozen_backbone=True keeps a backbone of random weights, whose features say"
+            f" little: {way_out}."
+        )
+    if len(data.train) < FEW:
+        return (
+            f"{len(data.train):,} images are few to train a network from random weights: {way_out},"
+            " and a bundle that was trained on similar images is as good."
+        )
+    return None
+
+
+def about_map(network: Network) -> str | None:
+    """Warn of an image that leaves an ML-Decoder one place to look at."""
+    height, width = network.config.image_size
+    if not network.has_evidence or min(height, width) >= LARGE:
+        return None
+    images = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
+    whole = replace(network, reads_features=False)
+    cells = jax.eval_shape(lambda v, x: whole.apply(v, x).features, network.abstract, images)
+    if math.prod(cells.shape[1:3]) > 1:
+        return None
+    return (
+        f"model.image_size={height, width} leaves a feature map of a single cell, in which the"
+        f" ML-Decoder finds nothing to choose from: take {4 * max(height, width)} or more."
+    )
 
 
 def has_convolutions(network: Network) -> bool:
@@ -111,14 +159,28 @@ def about_positives(split: str, labels: Sequence[str], positives: np.ndarray) ->
     )
 
 
+def about_rare(labels: Sequence[str], positives: np.ndarray) -> str | None:
+    """Warn of labels that hardly any training image has; `positives` [K] counts images."""
+    rare = [f"{label} ({n})" for label, n in zip(labels, positives, strict=True) if 0 < n < ENOUGH]
+    if not rare:
+        return None
+    names = ", ".join(rare[:SHOWN]) + ", …" * (len(rare) > SHOWN)
+    return (
+        f"{len(rare)} of {len(labels)} labels have fewer than {ENOUGH} training images, too few to"
+        f" be learnt well: {names}. Collect more of them, or join or leave out these labels."
+    )
+
+
 def about_data(data: DataSplits) -> list[str | None]:
     """Warn of such labels in both splits, as far as their targets are in memory."""
-    splits = {"training": data.train, "validation": data.validation}
-    return [
-        about_positives(split, source.labels, (targets >= 1).sum(0))
-        for split, source in splits.items()
-        if (targets := getattr(source, "targets", None)) is not None
-    ]
+    told, labels = [], data.train.labels
+    for split, source in {"training": data.train, "validation": data.validation}.items():
+        if (targets := getattr(source, "targets", None)) is not None:
+            positives = (targets >= 1).sum(0)
+            told.append(about_positives(split, labels, positives))
+            if split == "training":
+                told.append(about_rare(labels, positives))
+    return told
 
 
 def about_decisions(metrics: dict[str, float], threshold: float) -> str | None:
