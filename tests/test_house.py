@@ -18,6 +18,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 SAME_NAMES = {
     "clip_vit": "a backbone, and its recipes",
     "export": "the verb's arguments, the mode, and weights under the names of others",
+    "mobilenetv3": "a backbone, and its recipes",
     "openvino": "the runtime, and the export to it",
     "pack": "the verb's arguments, and the work",
     "predict": "the verb's arguments, and the mode",
