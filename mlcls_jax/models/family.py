@@ -5,7 +5,7 @@ weight files) asks what is stated here. Names of attributes mean nothing to it.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
@@ -110,5 +110,7 @@ class Family:
     adapt: Callable[..., Model] = _keep
     # Variants that PaddleX publishes with an ML-Decoder, trained on COCO.
     official: tuple[str, ...] = ()
+    # timm's name of the same network, by which it can be asked for as well → name of the variant
+    timm_names: dict[str, str] = field(default_factory=dict)
     # Name of a variant → pretrained backbones of it, the best start first.
     sources: Callable[[str], tuple[Source, ...]] = lambda name: ()

@@ -185,6 +185,35 @@ class Linear(nnx.Module):
         return self.kernels.matmul(cast(x, self.dtype), kernel) + cast(self.bias[...], self.dtype)
 
 
+class Patches(nnx.Module):
+    """Convolution whose stride is its kernel: squares of cells, one matrix product, a bias.
+
+    Rows and columns that fill no square are left out, as by PyTorch.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,
+        *,
+        initial: Initial,
+        dtype: jnp.dtype | None = None,
+    ) -> None:
+        self.kernel = param((size, size, in_channels, out_channels), initial)
+        self.bias = param((out_channels,), ZEROS)
+        self.size, self.dtype = size, dtype
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        batch, height, width, channels = x.shape
+        size, rows, columns = self.size, height // self.size, width // self.size
+        x = cast(x[:, : rows * size, : columns * size], self.dtype)
+        x = x.reshape(batch, rows, size, columns, size, channels).transpose(0, 1, 3, 2, 4, 5)
+        kernel = cast(self.kernel[...], self.dtype)
+        x = x.reshape(batch, rows, columns, -1) @ kernel.reshape(-1, kernel.shape[-1])
+        return x + cast(self.bias[...], self.dtype)
+
+
 def attend(
     q: Float[Array, "B Q D"],
     k: Float[Array, "B N D"],

@@ -31,11 +31,23 @@ def official(name: str) -> Source:
     )
 
 
-def paddle(file: str, *, word: str = "backbone", trained_on: str = "ImageNet") -> Source:
+def paddle(
+    file: str,
+    *,
+    word: str = "backbone",
+    trained_on: str = "ImageNet",
+    folder: str = "legendary_models/",
+) -> Source:
     """Return a backbone of PaddleClas, by its file."""
-    return Source(word, f"{PADDLE}/legendary_models/{file}.pdparams", "Apache-2.0", trained_on)
+    return Source(word, f"{PADDLE}/{folder}{file}.pdparams", "Apache-2.0", trained_on)
 
 
-def timm(name: str, *, trained_on: str = "ImageNet", pixels: str = "ImageNet") -> Source:
+def timm(
+    name: str,
+    *,
+    trained_on: str = "ImageNet",
+    pixels: str = "ImageNet",
+    licence: str = "Apache-2.0",
+) -> Source:
     """Return a backbone of timm, by its name with the tag of its weights."""
-    return Source("timm", f"hf://timm/{name}", "Apache-2.0", trained_on, pixels)
+    return Source("timm", f"hf://timm/{name}", licence, trained_on, pixels)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcls_jax.config import Model
 from mlcls_jax.errors import ConfigError, unknown
-from mlcls_jax.models.backbones import clip_vit, mobilenetv3, pphgnetv2, pplcnet, resnet
+from mlcls_jax.models.backbones import clip_vit, convnext, mobilenetv3, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.family import Family
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
@@ -22,6 +22,8 @@ FAMILIES: dict[str, Family] = {
     "mobilenetv3": mobilenetv3.TIMM_FAMILY,
     "ResNet": resnet.FAMILY,
     "CLIP": clip_vit.FAMILY,
+    "ConvNeXt": convnext.FAMILY,
+    "ConvNeXtV2": convnext.V2_FAMILY,
 }
 
 ML_SUFFIX = "_ML"
@@ -43,15 +45,19 @@ def default_size(name: str) -> int:
     return 448 if name.endswith(ML_SUFFIX) else 224
 
 
-def find_family(name: str) -> Family:
-    """Return the family of the model `name`.
+def find_variant(name: str) -> tuple[Family, str]:
+    """Return the family of the model `name`, and the name of its backbone there.
+
+    timm's name of a backbone means the same, with the suffix of the head or without.
 
     Raises:
       ConfigError: no such model; proposes the nearest name.
     """
+    backbone = name.removesuffix(ML_SUFFIX)
     for family in FAMILIES.values():
-        if name.removesuffix(ML_SUFFIX) in family.variants:
-            return family
+        variant = family.timm_names.get(backbone, backbone)
+        if variant in family.variants:
+            return family, variant
     raise ConfigError(unknown(f"model.name={name}", "model", name, list_models()))
 
 
@@ -65,9 +71,9 @@ def build(model: Model) -> Classifier:
     """
     if model.num_classes is None:
         raise ConfigError("model.num_classes=None: the number of labels is not known")
-    family = find_family(model.name)
+    family, variant = find_variant(model.name)
     has_decoder = model.name.endswith(ML_SUFFIX)
-    config = _with_options(family.variants[model.name.removesuffix(ML_SUFFIX)], model)
+    config = _with_options(family.variants[variant], model)
     dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
     backbone = family.build(config, pool=not has_decoder, dtype=dtype)
     if not has_decoder and model.text_embeddings:
@@ -136,7 +142,7 @@ def _with_options(config: Any, model: Model) -> Any:
 
 def foreign_names(model: Model, module: Classifier) -> dict[str, NameTable]:
     """Return, by origin, where each parameter and statistic of `module` is found in such a file."""
-    family = find_family(model.name)
+    family, _ = find_variant(model.name)
     tables = {}
     for origin, classifier in family.heads.items():
         head = family.decoder if model.name.endswith(ML_SUFFIX) else classifier

@@ -22,6 +22,8 @@ CASES = {
     "timm_hgnetv2_b4_r224": ("PP-HGNetV2-B4", "stage3"),
     "timm_hgnetv2_b6_r224": ("PP-HGNetV2-B6", "stage3"),
     "timm_resnet50_r224": ("ResNet50", "block15"),
+    "timm_convnext_tiny_r224": ("convnext_tiny", "stage3_2"),
+    "timm_convnextv2_tiny_r224": ("convnextv2_tiny", "stage3_2"),
     "timm_mobilenetv3_large_100_r224": ("mobilenetv3_large_100", "last_second_conv"),
     "timm_mobilenetv3_small_100_r224": ("mobilenetv3_small_100", "last_second_conv"),
 }
@@ -38,6 +40,8 @@ def draw(key, shape, kind, *, seed, gain):
         return np.float32(np.sqrt(1 / shape[-1])) * z
     if kind in ("bias", "mean"):
         return np.float32(0.1) * z
+    if kind == "gamma":
+        return np.float32(0.3) * (1 + np.float32(0.1) * np.tanh(z))
     if kind == "embedding":
         return np.float32(0.02) * z
     return 1 + np.float32({"scale": 0.1, "variance": 0.5}[kind]) * np.tanh(z)

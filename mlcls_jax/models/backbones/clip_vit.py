@@ -261,4 +261,9 @@ FAMILY = Family(
     adapt=adapt,
     official=("CLIP_vit_base_patch16_448",),
     sources=sources,
+    timm_names={
+        name.removeprefix("CLIP_").replace("_224", "_clip_224"): name
+        for name in VARIANTS
+        if name.endswith("_224")
+    },
 )

@@ -365,4 +365,5 @@ FAMILY = Family(
     heads={"paddle": "fc", "timm": "head.fc"},
     official=("PP-HGNetV2-B0", "PP-HGNetV2-B4", "PP-HGNetV2-B6"),
     sources=sources,
+    timm_names={f"hgnetv2_{name[-2:].lower()}": name for name in VARIANTS},
 )

@@ -179,12 +179,19 @@ def _timm_block(stage: str, index: int) -> str:
     return f"blocks.5.{index}"
 
 
+TIMM_NAMES = {
+    "lcnet_050": "PP-LCNet_x0_5",
+    "lcnet_075": "PP-LCNet_x0_75",
+    "lcnet_100": "PP-LCNet_x1_0",
+}
+
+
 def sources(name: str) -> tuple[Source, ...]:
     """Return the published weights of a variant."""
     size = name.removeprefix("PP-LCNet_")
-    twins = {"x0_5": "050", "x0_75": "075", "x1_0": "100"}
     found = (paddle(f"PPLCNet_{size}_pretrained"),)
-    return (*found, timm(f"lcnet_{twins[size]}.ra2_in1k")) if size in twins else found
+    twins = [timm(f"{twin}.ra2_in1k") for twin, variant in TIMM_NAMES.items() if variant == name]
+    return (*found, *twins)
 
 
 FAMILY = Family(
@@ -194,4 +201,5 @@ FAMILY = Family(
     heads={"paddle": "fc", "timm": "classifier"},
     official=("PP-LCNet_x1_0",),
     sources=sources,
+    timm_names=TIMM_NAMES,
 )

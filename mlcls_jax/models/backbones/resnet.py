@@ -157,4 +157,5 @@ FAMILY = Family(
     head_initial=lambda channels: Uniform(1 / math.sqrt(channels)),
     official=("ResNet50",),
     sources=sources,
+    timm_names={name.lower(): name for name in VARIANTS},
 )

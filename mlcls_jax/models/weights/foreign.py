@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
-from mlcls_jax.models.registry import find_family
+from mlcls_jax.models.registry import find_variant
 from mlcls_jax.models.weight_names import Foreign, NameTable, to_ours
 from mlcls_jax.models.weights.onnx_file import read_onnx
 from mlcls_jax.models.weights.paddle_inference import (
@@ -103,7 +103,7 @@ def fill(
     report = LoadReport(origin, *map(tuple, (loaded, initial, reshaped, ignored, resampled)))
     _check(report, arrays, table, where, strict=strict)
     has_decoder = network.has_evidence and any(path.startswith("head/") for path in loaded)
-    adapt = find_family(network.config.name).adapt
+    adapt = find_variant(network.config.name)[0].adapt
     config = adapt(network.config, origin, has_decoder=has_decoder)
     if config != network.config:
         network = Network.of(config)

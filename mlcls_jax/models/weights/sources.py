@@ -8,7 +8,7 @@ from mlcls_jax import files
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models import published
 from mlcls_jax.models.published import Source
-from mlcls_jax.models.registry import FAMILIES, ML_SUFFIX, find_family
+from mlcls_jax.models.registry import FAMILIES, ML_SUFFIX, find_variant
 from mlcls_jax.models.weights.fetch import HUB, kept_file, local_file
 from mlcls_jax.paths import expand
 
@@ -24,8 +24,11 @@ def sources(name: str) -> tuple[Source, ...]:
     Raises:
       ConfigError: no such model.
     """
-    backbones = find_family(name).sources(name.removesuffix(ML_SUFFIX))
-    return (published.official(name), *backbones) if name in official_models() else backbones
+    family, variant = find_variant(name)
+    backbones = family.sources(variant)
+    if variant not in family.official or not name.endswith(ML_SUFFIX):
+        return backbones
+    return (published.official(f"{variant}{ML_SUFFIX}"), *backbones)
 
 
 def official_models() -> tuple[str, ...]:

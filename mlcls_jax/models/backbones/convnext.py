@@ -1,0 +1,236 @@
+"""ConvNeXt (Liu et al., 2022) and V2 (Woo et al., 2023) as in timm and PaddleClas."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.family import Family, Parts
+from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
+from mlcls_jax.models.layers import Conv, Linear, Patches, gelu
+from mlcls_jax.models.norms import LayerNorm
+from mlcls_jax.models.published import Source, paddle, timm
+from mlcls_jax.models.weight_names import (
+    Foreign,
+    NameTable,
+    affine_names,
+    layer_norm_names,
+    linear_layout,
+)
+
+EPSILON = 1e-6
+INITIAL = Normal(0.02)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNeXtConfig:
+    """Blocks and widths of the four stages; V2 has response normalisation, V1 a layer scale."""
+
+    blocks: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int]
+    is_v2: bool = False
+    # timm's smaller networks have 1 x 1 convolutions for linear layers: another shape in its files.
+    has_convs: bool = False
+
+
+def _sizes(
+    blocks: tuple[int, int, int, int], width: int, *, is_v2: bool, has_convs: bool
+) -> ConvNeXtConfig:
+    widths = (width, 2 * width, 4 * width, 8 * width)
+    return ConvNeXtConfig(blocks=blocks, widths=widths, is_v2=is_v2, has_convs=has_convs)
+
+
+def _variants(*, is_v2: bool) -> dict[str, ConvNeXtConfig]:
+    prefix = "ConvNeXtV2" if is_v2 else "ConvNeXt"
+    narrow = {
+        "atto": ((2, 2, 6, 2), 40),
+        "femto": ((2, 2, 6, 2), 48),
+        "pico": ((2, 2, 6, 2), 64),
+        "nano": ((2, 2, 8, 2), 80),
+    }
+    wide = {
+        "tiny": ((3, 3, 9, 3), 96),
+        "small": ((3, 3, 27, 3), 96),
+        "base": ((3, 3, 27, 3), 128),
+        "large": ((3, 3, 27, 3), 192),
+        "xlarge": ((3, 3, 27, 3), 256),
+        "huge": ((3, 3, 27, 3), 352),
+    }
+    for absent in ("small", "xlarge") if is_v2 else ("huge",):
+        del wide[absent]
+    return {
+        f"{prefix}_{size}": _sizes(blocks, width, is_v2=is_v2, has_convs=size in narrow)
+        for size, (blocks, width) in (narrow | wide).items()
+    }
+
+
+class ConvNeXt(nnx.Module):
+    """images [B, H, W, 3] → features [B, H / 32, W / 32, widths[3]], normalised at each cell.
+
+    With `pool`, as before the plain classifier, the mean over the map is normalised.
+    """
+
+    def __init__(
+        self, config: ConvNeXtConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
+    ) -> None:
+        self.stem = Patches(3, config.widths[0], 4, initial=INITIAL, dtype=dtype)
+        self.stem_norm = LayerNorm(config.widths[0], epsilon=EPSILON)
+        groups: list[tuple[str, ...]] = []
+        before = config.widths[0]
+        for stage, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
+            for index in range(count):
+                path = f"stage{stage}_{index}"
+                setattr(self, path, Block(width, is_v2=config.is_v2, dtype=dtype))
+                groups.append((path,))
+            if stage > 0:
+                down = f"downsample{stage}"
+                setattr(self, down, Downsample(before, width, dtype=dtype))
+                groups[-count] = (down, *groups[-count])
+            before = width
+        self.norm = LayerNorm(before, epsilon=EPSILON)
+        self.channels, self.pool, self.config = before, pool, config
+        self.parts = Parts(stem=("stem", "stem_norm"), stages=tuple(groups), outputs=("norm",))
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
+    ) -> Float[Array, "B h w C"]:
+        x = self.stem_norm(self.stem(images))
+        for group in self.parts.stages:
+            for path in group:
+                x = getattr(self, path)(x)
+        if self.pool:
+            x = x.mean((1, 2), keepdims=True)
+        return self.norm(x)
+
+
+class Downsample(nnx.Module):
+    """Layer norm, then a convolution of 2 x 2 cells into one."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype | None) -> None:
+        self.norm = LayerNorm(in_channels, epsilon=EPSILON)
+        self.conv = Patches(in_channels, out_channels, 2, initial=INITIAL, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        return self.conv(self.norm(x))
+
+
+class Block(nnx.Module):
+    """Depthwise 7 x 7, layer norm, two linear layers on each cell; added to what went in."""
+
+    def __init__(self, width: int, *, is_v2: bool, dtype: jnp.dtype | None) -> None:
+        self.depthwise = Conv(
+            width, width, 7, groups=width, bias=True, initial=INITIAL, dtype=dtype
+        )
+        self.norm = LayerNorm(width, epsilon=EPSILON)
+        self.widen = Linear(width, 4 * width, initial=INITIAL, shared="columns", dtype=dtype)
+        self.response = ResponseNorm(4 * width) if is_v2 else None
+        self.narrow = Linear(4 * width, width, initial=INITIAL, shared="rows", dtype=dtype)
+        self.layer_scale = None if is_v2 else param((width,), Constant(1e-6))
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        y = gelu(self.widen(self.norm(self.depthwise(x))))
+        y = self.narrow(y if self.response is None else self.response(y))
+        if self.layer_scale is not None:
+            y = y * self.layer_scale[...].astype(y.dtype)
+        return x + y
+
+
+class ResponseNorm(nnx.Module):
+    """Weigh channels by the norm of their map, relative to the mean of those norms (V2)."""
+
+    def __init__(self, channels: int) -> None:
+        self.scale, self.bias = param((channels,), ZEROS), param((channels,), ZEROS)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        norms = jnp.sqrt(jnp.square(wide).sum((1, 2), keepdims=True))
+        weighed = wide * (norms / (norms.mean(-1, keepdims=True) + EPSILON))
+        return (wide + self.bias[...] + self.scale[...] * weighed).astype(x.dtype)
+
+
+def names(backbone: ConvNeXt, origin: str) -> NameTable:
+    """Map each parameter to its place in a file of `origin`: paddle or timm."""
+    is_paddle, config = origin == "paddle", backbone.config
+    linear = "conv1x1" if config.has_convs and not is_paddle else linear_layout(origin)
+    stem = "downsample_layers.0" if is_paddle else "stem"
+    table = affine_names("stem", f"{stem}.0", "conv") | layer_norm_names("stem_norm", f"{stem}.1")
+    for stage, count in enumerate(config.blocks):
+        if stage > 0:
+            theirs = f"downsample_layers.{stage}" if is_paddle else f"stages.{stage}.downsample"
+            table |= layer_norm_names(f"downsample{stage}/norm", f"{theirs}.0")
+            table |= affine_names(f"downsample{stage}/conv", f"{theirs}.1", "conv")
+        for index in range(count):
+            ours = f"stage{stage}_{index}"
+            theirs = f"stages.{stage}.{'' if is_paddle else 'blocks.'}{index}"
+            depthwise, widen, narrow = (
+                ("dwconv", "pwconv1", "pwconv2") if is_paddle else ("conv_dw", "mlp.fc1", "mlp.fc2")
+            )
+            table |= affine_names(f"{ours}/depthwise", f"{theirs}.{depthwise}", "conv")
+            table |= layer_norm_names(f"{ours}/norm", f"{theirs}.norm")
+            table |= affine_names(f"{ours}/widen", f"{theirs}.{widen}", linear)
+            if config.is_v2:
+                table |= layer_norm_names(f"{ours}/response", f"{theirs}.mlp.grn")
+            table |= affine_names(f"{ours}/narrow", f"{theirs}.{narrow}", linear)
+            if not config.is_v2:
+                table[f"{ours}/layer_scale"] = Foreign(f"{theirs}.gamma")
+    return table | layer_norm_names("norm", "norm" if is_paddle else "head.norm")
+
+
+# Names of PaddleClas' files.
+PADDLE = {
+    "ConvNeXt_tiny": "ConvNeXt_tiny",
+    "ConvNeXt_small": "ConvNeXt_small",
+    "ConvNeXt_base": "ConvNeXt_base_224",
+    "ConvNeXt_large": "ConvNeXt_large_224",
+}
+TIMM_TAGS = {
+    "convnext_atto": "d2_in1k",
+    "convnext_femto": "d1_in1k",
+    "convnext_pico": "d1_in1k",
+    "convnext_nano": "in12k_ft_in1k",
+    "convnext_tiny": "in12k_ft_in1k",
+    "convnext_small": "in12k_ft_in1k",
+    "convnext_base": "fb_in22k_ft_in1k",
+    "convnext_large": "fb_in22k_ft_in1k",
+    "convnext_xlarge": "fb_in22k_ft_in1k",
+    "convnextv2_atto": "fcmae_ft_in1k",
+    "convnextv2_femto": "fcmae_ft_in1k",
+    "convnextv2_pico": "fcmae_ft_in1k",
+    "convnextv2_nano": "fcmae_ft_in22k_in1k",
+    "convnextv2_tiny": "fcmae_ft_in22k_in1k",
+    "convnextv2_base": "fcmae_ft_in22k_in1k",
+    "convnextv2_large": "fcmae_ft_in22k_in1k",
+    "convnextv2_huge": "fcmae_ft_in22k_in1k_384",
+}
+
+
+def sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of a variant."""
+    twin = name.lower()
+    licence = "CC-BY-NC-4.0" if "v2" in twin else "Apache-2.0"
+    found = (timm(f"{twin}.{TIMM_TAGS[twin]}", licence=licence),)
+    if name not in PADDLE:
+        return found
+    return (paddle(f"{PADDLE[name]}_pretrained", folder=""), *found)
+
+
+FAMILY = Family(
+    variants=_variants(is_v2=False),
+    build=ConvNeXt,
+    names=names,
+    heads={"paddle": "head", "timm": "head.fc"},
+    head_initial=lambda channels: INITIAL,
+    sources=sources,
+    timm_names={name.lower(): name for name in _variants(is_v2=False)},
+)
+V2_FAMILY = Family(
+    variants=_variants(is_v2=True),
+    build=ConvNeXt,
+    names=names,
+    heads={"timm": "head.fc"},
+    head_initial=lambda channels: INITIAL,
+    sources=sources,
+    timm_names={name.lower(): name for name in _variants(is_v2=True)},
+)
