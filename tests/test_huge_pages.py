@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mlcls_jax import main
+
 REPOSITORY = Path(__file__).parent.parent
 PROGRAM = """
 import os, sys
@@ -70,16 +72,18 @@ def test_what_the_user_has_set_stays(tmp_path):
         ("models --help", False),
     ],
 )
-def test_the_command_begins_anew_for_what_takes_long(arguments, restarts):
-    program = (
-        "from mlcls_jax import main\n"
-        "main.restart_with_huge_pages = lambda: print('restarts')\n"
-        "main.run()"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", program, *arguments.split()],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
-    assert process.stdout.startswith("restarts\n") == restarts, process.stderr
+def test_the_command_begins_anew_for_what_takes_long(arguments, restarts, monkeypatch):
+    class FoundError(Exception):
+        pass
+
+    def stop() -> None:
+        raise FoundError
+
+    restarted = []
+    monkeypatch.setattr(sys, "argv", ["mlcls", *arguments.split()])
+    monkeypatch.setattr(main, "restart_with_huge_pages", lambda: restarted.append(True))
+    monkeypatch.setattr(main, "collect_rarely", lambda: None)
+    monkeypatch.setattr(main, "start_console", stop)  # the command's own code is not loaded yet
+    with pytest.raises(FoundError):
+        main.run()
+    assert bool(restarted) == restarts

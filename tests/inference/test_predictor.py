@@ -189,7 +189,12 @@ def test_evidence_belongs_to_the_query_of_its_label(tmp_path, predictor, paths, 
     bundle = predictor.bundle
     image = resize(read_image(paths[0]), bundle.image_size)[None]
     network, variables = bundle.model.network, bundle.model.variables
-    maps = network.evidence(variables, network.apply(variables, image).features)
+
+    @jax.jit
+    def evidence(variables, image):
+        return network.evidence(variables, network.apply(variables, image).features)
+
+    maps = evidence(variables, image)
     assert maps.shape == (1, 3, 2, 3)  # 5 labels on 3 queries: 2 labels a query
     plain, explained = (
         next(predictor.predict(paths[0], threshold=0, explain=explain)) for explain in (False, True)
