@@ -26,7 +26,7 @@ FREE = frozenset((
     "data.threads", "data.workers", "data.prefetch", "data.on_error", "train.resume",
     "train.patience", "train.save_epochs", "train.save_steps", "train.keep_checkpoints",
     "train.log_steps", "train.nonfinite", "train.max_nonfinite", "train.time_limit",
-    "train.compile_cache", "train.fit_thresholds",
+    "train.compile_cache", "train.fit_thresholds", "model.initial",
 ))  # fmt: skip
 
 # Where the data lie may change as long as they stay the same; see `describe_data`.

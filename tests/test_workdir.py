@@ -17,7 +17,7 @@ FREE = {
     "log.tensorboard": False, "log.pictures": 3, "evaluate.model_dir": "x",
     "evaluate.batch_size": 3, "data.threads": 1, "data.prefetch": 1, "data.on_error": "skip",
     "train.resume": False, "train.save_epochs": 7, "train.save_steps": 7,
-    "train.keep_checkpoints": 7, "train.log_steps": 7,
+    "train.keep_checkpoints": 7, "train.log_steps": 7, "model.initial": "paddle",
 }  # fmt: skip
 FIXED = {
     "seed": 5, "model.name": "PP-LCNet_x0_5_ML", "model.image_size": (64, 64),
@@ -60,6 +60,14 @@ def test_what_does_not_touch_the_training_may_change(tmp_path, key):
     claim(tmp_path, config())
     claim(tmp_path, config(**{key: FREE[key]}))
     assert (tmp_path / "config.yaml").read_text() == schema.to_yaml(config(**{key: FREE[key]}))
+
+
+def test_a_run_begun_before_there_was_model_initial_goes_on_under_either_value(tmp_path):
+    before = schema.to_yaml(config()).replace("  initial: default\n", "")
+    (tmp_path / "config.yaml").write_text(before)
+    save_something(tmp_path)
+    for initial in ("default", "paddle"):
+        claim(tmp_path, config(**{"model.initial": initial}))
 
 
 @pytest.mark.parametrize("key", FIXED)

@@ -29,6 +29,9 @@ class Model:
         " a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
         path="any",
     )
+    initial: Literal["default", "paddle"] = option(
+        "default", "distributions of what is drawn at random: ours, or those of the originals"
+    )
     weights_strict: bool = option(True, "fail if the weights lack anything other than the head")
     query_num: int = option(80, "ML-Decoder: number of queries, at most one per label", min=0)
     embed_dim: int = option(768, "ML-Decoder: width", min=1)

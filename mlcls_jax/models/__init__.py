@@ -25,6 +25,7 @@ def create(
     query_num: int = 80,
     image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
+    initial: Literal["default", "paddle"] = "default",
     quick_gelu: bool | None = None,
     memory: Literal["patches", "first_patch"] | None = None,
     strides: Sequence[int] | None = None,
@@ -38,6 +39,7 @@ def create(
       query_num: queries of the ML-Decoder; at most one per label is used.
       image_size: side, or (height, width), of the images; None: 448 for `*_ML`, else 224.
       seed: seed of the initial weights.
+      initial: their distributions: ours, or those of the originals in Paddle.
       quick_gelu: CLIP: use OpenAI's activation; None: exact GELU, or what imported weights need.
       memory: CLIP: tokens that the ML-Decoder attends to; None: all, or what imported weights need.
       strides: 1 or 2 for the stem and each stage; None: those of the architecture.
@@ -55,7 +57,7 @@ def create(
     """
     size = default_size(name) if image_size is None else image_size
     values = {"name": name, "num_classes": num_classes, "query_num": query_num, "image_size": size}
-    values |= {"quick_gelu": quick_gelu, "memory": memory}
+    values |= {"initial": initial, "quick_gelu": quick_gelu, "memory": memory}
     values |= {"strides": None if strides is None else tuple(strides)}
     model = from_config(model_from_dict(values), seed=seed)
     if weights is not None:

@@ -46,13 +46,26 @@ Initial = Normal | Uniform | Constant | FromFile
 ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The distribution of a parameter for each value of `model.initial`."""
+
+    default: Initial
+    paddle: Initial
+
+    @classmethod
+    def of(cls, declared: "Initial | Choice", name: str) -> Initial:
+        """Return what `declared` means under the value `name`."""
+        return getattr(declared, name) if isinstance(declared, Choice) else declared
+
+
 class FrozenParam(nnx.Param):
     """A stored parameter that is averaged and saved like others but neither trained nor decayed."""
 
 
 def param(
     shape: tuple[int, ...],
-    initial: Initial,
+    initial: Initial | Choice,
     kind: type = nnx.Param,
     *,
     tensor_axis: int | None = None,
@@ -64,19 +77,22 @@ def param(
     return kind(jnp.zeros(shape, jnp.float32), initial=initial, tensor_axis=tensor_axis)
 
 
-def conv_normal(kernel_size: int, in_channels: int) -> Normal:
-    """Paddle's default for convolutions; fan-in of the whole input, groups ignored."""
-    return Normal(math.sqrt(2.0 / (kernel_size**2 * in_channels)))
+def kaiming_normal(fan: int) -> Normal:
+    """Keep the variance through a ReLU (He et al., 2015).
 
-
-def kaiming_normal(kernel_size: int, in_channels: int, groups: int = 1) -> Normal:
-    """Paddle's KaimingNormal: fan-in of one group."""
-    return Normal(math.sqrt(2.0 / (kernel_size**2 * (in_channels // groups))))
+    That of values where `fan` is the number of inputs, of gradients where it is that of outputs.
+    """
+    return Normal(math.sqrt(2.0 / fan))
 
 
 def xavier_uniform(rows: int, columns: int) -> Uniform:
-    """Paddle's default for Linear and Embedding."""
+    """Between keeping the variance of values and that of gradients (Glorot and Bengio, 2010)."""
     return Uniform(math.sqrt(6.0 / (rows + columns)))
+
+
+def small_uniform(fan_in: int) -> Uniform:
+    """A third of the variance that keeps that of values."""
+    return Uniform(1 / math.sqrt(fan_in))
 
 
 def draw(path: str, shape: tuple[int, ...], initial: Initial, *, seed: int) -> np.ndarray:

@@ -17,10 +17,11 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
     ZEROS,
+    Choice,
     Initial,
-    conv_normal,
     kaiming_normal,
     param,
+    small_uniform,
     xavier_uniform,
 )
 from mlcls_jax.models.kernels import PLAIN, Kernels
@@ -77,11 +78,11 @@ class Conv(nnx.Module):
         stride: int = 1,
         groups: int = 1,
         bias: bool = False,
-        initial: Initial | None = None,
         dtype: jnp.dtype | None = None,
     ) -> None:
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
-        self.kernel = param(shape, initial or conv_normal(kernel_size, in_channels))
+        fan_in, fan_out = (kernel_size**2 * (n // groups) for n in (in_channels, out_channels))
+        self.kernel = param(shape, Choice(kaiming_normal(fan_out), paddle=kaiming_normal(fan_in)))
         self.bias = param((out_channels,), ZEROS) if bias else None
         self.stride, self.groups, self.dtype = stride, groups, dtype
         self.kernels = PLAIN
@@ -113,7 +114,6 @@ class ConvNorm(nnx.Module):
             kernel_size,
             stride=stride,
             groups=groups,
-            initial=kaiming_normal(kernel_size, in_channels, groups),
             dtype=dtype,
         )
         self.norm = BatchNorm(out_channels)
@@ -156,7 +156,7 @@ class MaxPool(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, kernel [in, out], drawn XavierUniform (Paddle's default) unless told.
+    """x @ kernel + bias, kernel [in, out].
 
     Matrices that tensor devices share come in pairs, the columns of the first and the rows of the
     second, so that nothing is exchanged in between.
@@ -167,13 +167,13 @@ class Linear(nnx.Module):
         in_dim: int,
         out_dim: int,
         *,
-        initial: Initial | None = None,
+        initial: Initial | Choice | None = None,
         shared: Literal["columns", "rows"] | None = None,
         dtype: jnp.dtype | None = None,
     ) -> None:
         self.kernel = param(
             (in_dim, out_dim),
-            initial or xavier_uniform(in_dim, out_dim),
+            initial or Choice(small_uniform(in_dim), paddle=xavier_uniform(in_dim, out_dim)),
             tensor_axis={"columns": 1, "rows": 0, None: None}[shared],
         )
         self.bias = param((out_dim,), ZEROS, tensor_axis=0 if shared == "columns" else None)

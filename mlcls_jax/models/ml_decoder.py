@@ -3,7 +3,6 @@
 Matches PaddleClas' implementation; see `MLDecoder.names` for the correspondence of weights.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,11 +14,12 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
     ZEROS,
+    Choice,
     FromFile,
     FrozenParam,
-    Normal,
-    conv_normal,
+    kaiming_normal,
     param,
+    small_uniform,
     xavier_uniform,
 )
 from mlcls_jax.models.kernels import PLAIN
@@ -69,7 +69,8 @@ class MLDecoder(nnx.Module):
             self.num_queries = num_classes
         self.group_size = -(-num_classes // self.num_queries)
         self.depth = config.depth
-        self.input_proj = Linear(in_channels, dim, initial=conv_normal(1, in_channels), dtype=dtype)
+        initial = Choice(small_uniform(in_channels), paddle=kaiming_normal(in_channels))
+        self.input_proj = Linear(in_channels, dim, initial=initial, dtype=dtype)
         self.trains_queries = config.trainable_queries
         if config.text_dim is not None:
             text = FromFile(config.text_file) if config.text_file else ZEROS
@@ -86,8 +87,10 @@ class MLDecoder(nnx.Module):
         # Text queries share one output vector, so that it serves labels it never saw.
         groups = 1 if self.reads_text else self.num_queries
         outputs = groups * self.group_size
-        std = math.sqrt(2.0 / (dim + outputs))
-        self.group_kernel = param((groups, dim, self.group_size), Normal(std), tensor_axis=0)
+        shape = (groups, dim, self.group_size)
+        fan = self.group_size * (dim + groups)
+        initial = Choice(kaiming_normal(fan), paddle=kaiming_normal(dim + outputs))
+        self.group_kernel = param(shape, initial, tensor_axis=0)
         self.group_bias = param((outputs,), ZEROS)
 
     def __call__(
@@ -213,9 +216,11 @@ class Attention(nnx.Module):
     """Multi-head attention. Queries with a batch of one serve every image."""
 
     def __init__(self, dim: int, num_heads: int, rate: float, *, dtype: jnp.dtype | None) -> None:
-        self.q_proj = Linear(dim, dim, shared="columns", dtype=dtype)
-        self.k_proj = Linear(dim, dim, shared="columns", dtype=dtype)
-        self.v_proj = Linear(dim, dim, shared="columns", dtype=dtype)
+        # As if they were one matrix of three times the width.
+        initial = Choice(xavier_uniform(dim, 3 * dim), paddle=xavier_uniform(dim, dim))
+        self.q_proj = Linear(dim, dim, initial=initial, shared="columns", dtype=dtype)
+        self.k_proj = Linear(dim, dim, initial=initial, shared="columns", dtype=dtype)
+        self.v_proj = Linear(dim, dim, initial=initial, shared="columns", dtype=dtype)
         self.out_proj = Linear(dim, dim, shared="rows", dtype=dtype)
         self.num_heads, self.dropout = num_heads, rate
         self.kernels = PLAIN

@@ -22,7 +22,7 @@ from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import Classifier
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Backbone
-from mlcls_jax.models.initial import FrozenParam, Initial, draw
+from mlcls_jax.models.initial import Choice, FrozenParam, Initial, draw
 from mlcls_jax.models.kernels import PLAIN, Kernels, choose
 from mlcls_jax.models.weight_names import NameTable
 from mlcls_jax.parallel import Device
@@ -82,7 +82,7 @@ class Network:
             graphdef=graphdef,
             abstract=Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats)),
             outline=module,
-            initial={path: v.initial for path, v in declared},
+            initial={path: Choice.of(v.initial, config.initial) for path, v in declared},
             frozen=frozenset(path for path, v in declared if isinstance(v, FrozenParam)),
             depths={start + path: depth for path, depth in depths.items()},
             tensor_axes={p: v.tensor_axis for p, v in declared if v.tensor_axis is not None},

@@ -61,6 +61,7 @@ def coco_recipe(
     """
     ml_decoder_recipe(config, batch_size=ORIGINAL_GPUS * batch_size, **recipe)
     config.model.weights = "backbone"  # the official ones have been trained on COCO already
+    config.model.initial = "paddle"
     config.data.train_resize = "exact"
     config.train.ema_warmup = False
     config.check_dataset.convert.crowd = True
@@ -88,6 +89,7 @@ def single_label_recipe(
     """
     config.model.name = name
     config.model.task = "single"
+    config.model.initial = "paddle"
     config.model.image_size = (224, 224)
     config.data.source = "mlcls"
     config.data.fit, config.data.resize_short = "crop", 256

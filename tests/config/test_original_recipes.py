@@ -10,6 +10,7 @@ COMMON = {
     "model.num_classes": 80,
     "model.image_size": (448, 448),
     "model.weights": "backbone",  # Arch.pretrained: True
+    "model.initial": "paddle",
     "model.query_num": 80,
     "model.trainable_queries": False,
     "model.embed_dim": 768,

@@ -26,7 +26,8 @@ def write_small(
 ) -> Path:
     """A bundle of weights that make scores differ by image and label; returns its folder."""
     small = {"embed_dim": 32, "hidden_dim": 32, "num_heads": 4} if name.endswith("_ML") else {}
-    values = {"name": name, "num_classes": len(labels), "image_size": size, **small, **options}
+    values = {"name": name, "num_classes": len(labels), "image_size": size, "initial": "paddle"}
+    values |= small | options
     network = Network.of(model_from_dict(values))
     variables = network.init(0, put=_spread)
     write_bundle(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import Normal, conv_normal, param
+from mlcls_jax.models.initial import Normal, kaiming_normal, param
 from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.layers import Linear, attend, cast, gelu, quick_gelu
 from mlcls_jax.models.norms import LayerNorm
@@ -80,7 +80,7 @@ class CLIPViT(nnx.Module):
         self, config: CLIPViTConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
     ) -> None:
         size, width = config.patch_size, config.width
-        self.patch_kernel = param((size, size, 3, width), conv_normal(size, 3))
+        self.patch_kernel = param((size, size, 3, width), kaiming_normal(size**2 * 3))
         self.cls_token = param((1, 1, width), SMALL)
         self.pos_embed = param((1, 1 + config.grid**2, width), SMALL)
         self.ln_pre, self.norm = LayerNorm(width), LayerNorm(width)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, kaiming_normal, param
+from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, param
 from mlcls_jax.models.layers import Conv, ConvNorm, MaxPool
 from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
@@ -91,9 +91,7 @@ class PPHGNetV2(nnx.Module):
         for index in range(len(STAGES)):
             setattr(self, f"stage{index}", Stage(width, index, config, dtype=dtype))
             width = config.stages[index][1]
-        self.last_conv = Conv(
-            width, config.out_channels, 1, initial=kaiming_normal(1, width), dtype=dtype
-        )
+        self.last_conv = Conv(width, config.out_channels, 1, dtype=dtype)
         self.lab = Affine() if config.affine else None
         # Paddle's downscale_in_infer, as in PP-LCNet: dropout as usual on scaled features.
         scale = Constant(float(np.float32(1.0 - config.dropout)))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
+from mlcls_jax.models.initial import Constant, FrozenParam, param
 from mlcls_jax.models.layers import Conv, ConvNorm, SqueezeExcite, hardswish, scaled
 from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, norm_names
@@ -70,7 +70,6 @@ class PPLCNet(nnx.Module):
             config.out_channels,
             1,
             bias=pool,
-            initial=kaiming_normal(1, width),
             dtype=dtype,
         )
         # Paddle's downscale_in_infer: it drops without rescaling in training and scales down in

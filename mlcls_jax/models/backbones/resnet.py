@@ -4,7 +4,6 @@ ResNet50, 101 and 152 have the same tensors in Paddle and in timm. ResNet18 and 
 torchvision and timm; Paddle's have one more projection, at the shortcut of the very first block.
 """
 
-import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import Uniform
+from mlcls_jax.models.initial import small_uniform
 from mlcls_jax.models.layers import ConvNorm, MaxPool
 from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
@@ -154,7 +153,7 @@ FAMILY = Family(
     build=ResNet,
     names=names,
     heads={"paddle": "fc", "timm": "fc"},
-    head_initial=lambda channels: Uniform(1 / math.sqrt(channels)),
+    head_initial=small_uniform,
     official=("ResNet50",),
     sources=sources,
     timm_names={name.lower(): name for name in VARIANTS},
