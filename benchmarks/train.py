@@ -259,7 +259,7 @@ def theirs(case: Case, path: str) -> tuple[Callable[[], object], Callable[[objec
     """
     if torch is None:
         raise ImportError(name="torch")
-    from benchmarks.peers.pytorch import build
+    from benchmarks.peers.pytorch import asymmetric_loss, build, decay_groups
 
     torch.set_num_threads(
         os.cpu_count() if not hasattr(os, "sched_getaffinity") else len(os.sched_getaffinity(0))
@@ -269,14 +269,9 @@ def theirs(case: Case, path: str) -> tuple[Callable[[], object], Callable[[objec
         raise RuntimeError("this PyTorch finds no GPU, on which ours runs")
     model = build(case.model, CLASSES).to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).requires_grad_(False)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1]},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
     config = schema.Config()
-    rates = {"lr": config.optimizer.learning_rate, "weight_decay": config.optimizer.weight_decay}
-    optimizer = torch.optim.AdamW(groups, **rates, fused=True)
+    groups = decay_groups(model, config.optimizer.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.optimizer.learning_rate, fused=True)
     old, new = (
         [x for x in (*m.parameters(), *m.buffers()) if x.is_floating_point()]
         for m in (average, model)
@@ -312,18 +307,6 @@ def theirs(case: Case, path: str) -> tuple[Callable[[], object], Callable[[objec
             torch.cuda.synchronize()
 
     return run, wait
-
-
-def asymmetric_loss(logits: Any, targets: Any, config: schema.Loss) -> Any:
-    """Ridnik et al. (2021) in PyTorch, of logits and targets [B, K]: as `losses.asymmetric_loss`.
-
-    For gamma_pos = 0, and the focusing factor taken as constant in the gradient.
-    """
-    present, absent = torch.sigmoid(logits), torch.sigmoid(-logits)
-    excess = (present.detach() - config.clip).clamp(min=0)
-    positive = torch.log(present.clamp(min=1e-8))
-    negative = torch.log((absent + config.clip).clamp(max=1)) * excess**config.gamma_neg
-    return -(targets * positive + (1 - targets) * negative).sum()
 
 
 if __name__ == "__main__":

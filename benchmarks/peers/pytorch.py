@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlcls_jax.config import Loss
+
 # our backbone → timm's name, and what it is given
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "PP-LCNet_x0_5": ("lcnet_050", {}),
@@ -22,12 +24,18 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet50": ("resnet50", {}),
     "CLIP_vit_base_patch16_448": ("vit_base_patch16_clip_224", {"img_size": 448}),
 }
-EMBED_DIM, HIDDEN_DIM, HEADS, QUERIES = 768, 2048, 8, 80
+QUERIES = 80
 HEAD_DROPOUT = 0.1
 LCNET_DROPOUT = 0.2  # on the feature map, as ours; timm's is for the pooled features
 
 
-def build(name: str, num_classes: int) -> nn.Module:
+def build(
+    name: str,
+    num_classes: int,
+    embed_dim: int = 768,
+    hidden_dim: int = 2048,
+    num_heads: int = 8,
+) -> nn.Module:
     """The model `name` of ours, `*_ML`: images float [B, 3, H, W] → logits [B, num_classes].
 
     It is in training mode, and its weights lie as PyTorch makes them; `channels_last` is for the
@@ -47,12 +55,34 @@ def build(name: str, num_classes: int) -> nn.Module:
         channels = last[0].out_channels
     else:
         last, channels = nn.Identity(), backbone.num_features
-    return Classifier(backbone, last, MLDecoder(channels, num_classes))
+    head = MLDecoder(channels, num_classes, embed_dim, hidden_dim, num_heads)
+    return Classifier(backbone, last, head)
 
 
 def count_parameters(model: nn.Module) -> int:
     """Stored numbers without the statistics of batch normalisation."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trained parameters for an optimizer: vectors and numbers are not decayed."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def asymmetric_loss(logits: Tensor, targets: Tensor, config: Loss) -> Tensor:
+    """Ridnik et al. (2021), of logits and targets [B, K]: as `losses.asymmetric_loss`.
+
+    For gamma_pos = 0, and the focusing factor taken as constant in the gradient.
+    """
+    present, absent = torch.sigmoid(logits), torch.sigmoid(-logits)
+    excess = (present.detach() - config.clip).clamp(min=0)
+    positive = torch.log(present.clamp(min=1e-8))
+    negative = torch.log((absent + config.clip).clamp(max=1)) * excess**config.gamma_neg
+    return -(targets * positive + (1 - targets) * negative).sum()
 
 
 class Classifier(nn.Module):
@@ -73,22 +103,30 @@ class Classifier(nn.Module):
 class MLDecoder(nn.Module):
     """tokens [B, N, C] → logits [B, K]: Ridnik et al. (2021), one layer, no self-attention."""
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, dim: int, hidden_dim: int, num_heads: int
+    ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.num_heads = num_classes, num_heads
         queries = min(QUERIES, num_classes)
         group = -(-num_classes // queries)
-        self.input_proj = nn.Linear(in_channels, EMBED_DIM)
-        drawn = nn.init.xavier_uniform_(torch.empty(queries, EMBED_DIM))
+        self.input_proj = nn.Linear(in_channels, dim)
+        drawn = nn.init.xavier_uniform_(torch.empty(queries, dim))
         self.query_embed = nn.Parameter(drawn, requires_grad=False)  # the original freezes them
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            nn.Linear(EMBED_DIM, EMBED_DIM) for _ in range(4)
+            nn.Linear(dim, dim) for _ in range(4)
         )
-        self.linear1 = nn.Linear(EMBED_DIM, HIDDEN_DIM)
-        self.linear2 = nn.Linear(HIDDEN_DIM, EMBED_DIM)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(EMBED_DIM) for _ in range(3))
+        # As nn.MultiheadAttention does, which keeps the three in one matrix.
+        joined = nn.init.xavier_uniform_(torch.empty(3 * dim, dim)).chunk(3)
+        for linear, drawn in zip((self.q_proj, self.k_proj, self.v_proj), joined, strict=True):
+            linear.weight = nn.Parameter(drawn.clone())
+        for linear in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            nn.init.zeros_(linear.bias)
+        self.linear1 = nn.Linear(dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, dim)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(HEAD_DROPOUT)
-        drawn = nn.init.normal_(torch.empty(queries, EMBED_DIM, group), std=0.05)
+        drawn = nn.init.xavier_normal_(torch.empty(queries, dim, group))
         self.group_kernel = nn.Parameter(drawn)
         self.group_bias = nn.Parameter(torch.zeros(queries * group))
 
@@ -110,7 +148,7 @@ class MLDecoder(nn.Module):
     def _attend(self, x: Tensor, memory: Tensor) -> Tensor:
         q = self.q_proj(x).expand(memory.shape[0], -1, -1)
         q, k, v = (
-            y.unflatten(-1, (HEADS, -1)).transpose(1, 2)  # [B, heads, tokens, size]
+            y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, heads, tokens, size]
             for y in (q, self.k_proj(memory), self.v_proj(memory))
         )
         rate = HEAD_DROPOUT if self.training else 0.0

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import infer, timing
+from benchmarks import accuracy, infer, timing
 from mlcls_jax import models
 
 NO_PEERS = {"torch", "timm", "paddle"}
@@ -108,3 +108,22 @@ def test_a_model_that_paddle_is_not_compared_with_is_named(tmp_path):
 
     with pytest.raises(ValueError, match="PP-LCNet_x0_25_ML: PaddleClas' is not compared"):
         write_model(models.create("PP-LCNet_x0_25_ML", num_classes=7, image_size=64), tmp_path)
+
+
+def test_accuracy_has_a_row_an_epoch_with_the_spread_between_seeds():
+    def run(seed, loss, score):
+        scores = {"raw/MultiLabelMAP": score, "ema/MultiLabelMAP": score / 2}
+        lines = [
+            *({"epoch": e, "loss": loss + d} for e, d in ((0.5, 1), (1.0, -1), (1.5, 2), (2, 0))),
+            *({"epoch": e, **scores} for e in (1, 2)),
+        ]
+        facts = {"path": accuracy.OURS, "seed": seed, "wall_s": 60.0, "images_per_s": 100.0}
+        return facts | {"epochs": accuracy.epochs_of(lines)}
+
+    runs = [run(0, 10.0, 0.2), run(1, 12.0, 0.4)]
+    assert [row["loss"] for row in runs[0]["epochs"]] == [10.0, 11.0]
+    first, second = accuracy.by_epoch(runs)
+    assert first["loss"] == "11.00 ± 1.41" and second["loss"] == "12.00 ± 1.41"
+    assert second["raw"] == "0.3000 ± 0.1414" and second["ema"] == "0.1500 ± 0.0707"
+    (row,) = accuracy.whole(runs)
+    assert row["best_mAP"] == "0.3000 ± 0.1414" and row["runs"] == 2
