@@ -66,7 +66,7 @@ def main() -> None:
 def config_of(arguments: argparse.Namespace, seed: int) -> schema.Config:
     """Return what both sides are given."""
     size = (arguments.size, arguments.size)
-    decoder = {"embed_dim": 256, "hidden_dim": 512, "num_heads": 8}
+    decoder: dict[str, Any] = {"embed_dim": 256, "hidden_dim": 512, "num_heads": 8}
     folder, batch = str(Path(arguments.folder).resolve()), arguments.batch
     return schema.Config(
         seed=seed,
