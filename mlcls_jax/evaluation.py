@@ -19,17 +19,28 @@ Forward = Callable[[Variables, Array], Array]
 
 
 def make_forward(
-    network: Network, mesh: Mesh, *, of: Literal["logits", "features"] = "logits"
+    network: Network,
+    mesh: Mesh,
+    *,
+    of: Literal["logits", "features"] = "logits",
+    is_mirrored: bool = False,
 ) -> Forward:
     """Return a jitted function (variables, images) → logits float32 [B, K].
 
-    Or → features [B, h, w, C], the map that the head sees, in its own type.
+    Or → features [B, h, w, C], the map that the head sees, in its own type. With `is_mirrored` the
+    logits are the means of those of the images and of their mirror images.
     """
     network = network.on(mesh.devices.flat)
 
     def forward(variables: Variables, images: Array) -> Array:
         outputs = network.apply(variables, images)
-        return outputs.features if of == "features" else outputs.logits.astype(np.float32)
+        if of == "features":
+            return outputs.features
+        logits = outputs.logits.astype(np.float32)
+        if is_mirrored:
+            other = network.apply(variables, images[:, :, ::-1]).logits.astype(np.float32)
+            logits = (logits + other) / 2
+        return logits
 
     return jax.jit(forward, out_shardings=parallel.replicated(mesh))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlcls_jax import paths
 from mlcls_jax.config.mode_sections import EXPORT_FORMATS, Split
 from mlcls_jax.config.schema import Config
+from mlcls_jax.config.tta import tta_faults
 
 
 def contradictions(config: Config) -> list[str]:
@@ -90,6 +91,8 @@ def _in_modes(config: Config) -> Iterator[str]:
     yield from _in_split(config.check_dataset.split)
     if config.mode == "predict" and config.predict.input is None:
         yield "predict.input=None: mode=predict needs an image or a folder"
+    yield from tta_faults("evaluate.tta", config.evaluate.tta)
+    yield from tta_faults("predict.tta", config.predict.tta)
     thresholds = config.thresholds
     if (thresholds.target is None) != (thresholds.objective == "f1"):
         wanted = "none" if thresholds.objective == "f1" else "a number, 0.9 for instance"

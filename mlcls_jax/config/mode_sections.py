@@ -29,6 +29,11 @@ class Evaluate:
     model_dir: str | None = option(
         None, "bundle to evaluate; None: best_model in the workdir", path="local"
     )
+    tta: tuple[str, ...] = option(
+        (),
+        "mode=evaluate, thresholds: test-time augmentation, flip and scale:FACTOR, such as"
+        " scale:1.15; logits are averaged over all views; (): none",
+    )
     report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
     thresholds: bool = option(
         False, "mode=evaluate: choose thresholds at the end, as mode=thresholds does"
@@ -70,6 +75,11 @@ class Predict:
     )
     output: str | None = option(
         None, "folder for the results; None: predictions in the workdir", path="local"
+    )
+    tta: tuple[str, ...] = option(
+        (),
+        "test-time augmentation: flip and scale:FACTOR, such as scale:1.15; logits are"
+        " averaged over all views; (): none",
     )
     explain: bool = option(False, "ML-Decoder: draw where the head looked for each label")
     backend: Backend = option(

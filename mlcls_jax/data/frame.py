@@ -56,6 +56,12 @@ class Frame:
         height, width = (max(self.short_side, side) for side in self.size)
         return height, width
 
+    def scaled(self, factor: float, step: int) -> "Frame":
+        """Return one of the same part of a picture, its sides the nearest multiples of `step`."""
+        height, width = (max(step, round(side * factor / step) * step) for side in self.size)
+        short = self.short and round(self.short * min(height, width) / min(self.size))
+        return Frame((height, width), self.fit, short)
+
     def describe(self) -> dict[str, Any]:
         """Return what a bundle says of it besides the size; nothing of squeezing.
 

@@ -3,7 +3,7 @@
 Nothing heavy is imported before one of them is called.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +86,13 @@ class Pipeline:
         batch_size: int | None = None,
         threshold: "Threshold | None" = None,
         *,
+        tta: "Sequence[str]" = (),
         explain: bool = False,
         on_error: "OnError" = "raise",
     ) -> "Iterator[Result]":
         """As `Predictor.predict`; `input` may be a dict {"img": any of its kinds}, or a list."""
-        return self.model.predict(input, batch_size, threshold, explain=explain, on_error=on_error)
+        options: dict[str, Any] = {"tta": tta, "explain": explain, "on_error": on_error}
+        return self.model.predict(input, batch_size, threshold, **options)
 
 
 def create_pipeline(

@@ -17,6 +17,7 @@ from mlcls_jax.inference.backends.jitted import Jitted
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.image_stream import Picture, read
 from mlcls_jax.inference.results import Result
+from mlcls_jax.inference.views import Views
 from mlcls_jax.lookahead import map_ahead
 
 TOP_K = 5  # classes reported where there is one label per image, as in the originals
@@ -117,6 +118,7 @@ class Predictor:
         batch_size: int | None = None,
         threshold: Threshold | None = None,
         *,
+        tta: Sequence[str] = (),
         explain: bool = False,
         on_error: OnError = "raise",
         bgr: bool = False,
@@ -131,7 +133,10 @@ class Predictor:
             numbers by class id or label, with "default" for all others (else the bundle's). None:
             the predictor's. Of a model of one label per image, the five best labels are reported,
             by default whatever their scores.
-          explain: add to each reported label where the ML-Decoder looked.
+          tta: test-time augmentation, `("flip", "scale:1.15")`: the picture is also seen mirrored,
+            and at other sizes of the network's images (by JAX alone); logits are averaged. Each
+            size is compiled once.
+          explain: add to each reported label where the ML-Decoder looked in the plain view.
           on_error: "raise" stops at the first image that cannot be read, after the results of those
             before it; "yield" gives a result with `error` for it and goes on.
           bgr: arrays are BGR, as OpenCV reads them.
@@ -147,23 +152,46 @@ class Predictor:
         if size < 1:
             raise InputError(f"batch_size is {size}; it must be at least 1")
         ahead = max(2 * size, 2 * self.threads)
-        pictures = read(input, prepare=self.prepare, threads=self.threads, ahead=ahead, bgr=bgr)
-        return self._stream(pictures, size, limits, explain, on_error)
+        views = self._views(tta)
+        pictures = read(input, prepare=views.prepare, threads=self.threads, ahead=ahead, bgr=bgr)
+        return self._stream(pictures, size, limits, views, explain, on_error)
+
+    def _views(self, tta: Sequence[str]) -> Views:
+        """Return the views of every picture.
+
+        Raises:
+          InputError: there is no such view, or the backend cannot compute it.
+        """
+        views = Views.of(self.bundle, tta)
+        if len(views.frames) > 1 and not isinstance(self.backend, Jitted):
+            raise InputError(
+                f"tta={', '.join(tta)}: {self.backend.name} computes images of one size alone",
+                "Take backend=jax, or flip without scales.",
+            )
+        return views
 
     def _stream(
         self,
         pictures: Generator[Picture, None, None],
         size: int,
         threshold: float | np.ndarray | None,
+        views: Views,
         explain: bool,
         on_error: OnError,
     ) -> Iterator[Result]:
-        run = self.run_explained if explain else lambda images: (self.run(images), None)
-
         def compute(batch: list[Picture]) -> tuple[list[Picture], Any, Any]:
             images = [picture.prepared for picture in batch if picture.error is None]
-            scores, maps = run(np.stack(images)) if images else (None, None)
-            return batch, scores, maps
+            maps: list[np.ndarray] = []
+
+            def run(images: np.ndarray) -> np.ndarray:
+                if not explain or maps:  # maps are of the first view, which is the plain one
+                    return self.run(images)
+                scores, seen = self.run_explained(images)
+                maps.append(seen)
+                return scores
+
+            scores = views.scores(run, images) if images else None
+            return batch, scores, maps[0] if maps else None
 
         # A second batch is on its way while the first one is waited for, and one more per device.
         in_flight = 1 + self.backend.replicas

@@ -105,6 +105,8 @@ class Family:
     heads: dict[str, str]  # origin of weight files → name of the plain classifier in them
     decoder: str = "fc"  # name of the ML-Decoder in weight files
     head_initial: Callable[[int], Initial | None] = lambda channels: None  # None: Linear's own
+    # (sizes) → pixels to a cell of the feature map: images' sides should be multiples of it.
+    stride: Callable[[Any], int] = lambda sizes: 32
     # (options, origin, *, has_decoder) → the options under which weights of that origin mean what
     # they meant there, where left open.
     adapt: Callable[..., Model] = _keep

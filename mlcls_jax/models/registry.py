@@ -100,6 +100,16 @@ def build(model: Model) -> Classifier:
     return Classifier(backbone, head)
 
 
+def stride(name: str) -> int:
+    """Return the pixels to a cell of a network's feature map, of which sides are best multiples.
+
+    Raises:
+      ConfigError: there is no such network.
+    """
+    family, variant = find_variant(name)
+    return family.stride(family.variants[variant])
+
+
 def text_dim(model: Model) -> int | None:
     """Size of the labels' text embeddings; None: the queries are not made from text.
 

@@ -18,6 +18,7 @@ from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score, to_scores
 from mlcls_jax.inference.bundle import Bundle, check_labels, read_bundle
 from mlcls_jax.inference.threshold_fit import Fitted, fit_thresholds
+from mlcls_jax.inference.views import Views
 from mlcls_jax.metrics import (
     MAIN_METRIC,
     as_text,
@@ -129,7 +130,7 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         log.info("Report: %s", report)
     return EvaluateResult(
         metrics=for_json(evaluation.metrics),
-        details=details_of(evaluation, config.evaluate.map_type),
+        details=details_of(evaluation, config.evaluate.map_type) | tta_of(config.evaluate),
         images=len(outputs.targets),
         model_dir=outputs.model_dir,
         skipped_images=outputs.skipped,
@@ -197,6 +198,11 @@ def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
     return {"map_type": map_type, "threshold": threshold, "average_precision": values}
 
 
+def tta_of(options: schema.Evaluate) -> dict[str, Any]:
+    """Return what the result says of test-time augmentation, if there is any."""
+    return {"tta": list(options.tta)} if options.tta else {}
+
+
 def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Outputs:
     """Compute the logits of the bundle to evaluate for every readable validation image.
 
@@ -224,21 +230,25 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
         source = single_label(source, on_error=config.data.on_error)
 
     reader = Reader(source, bundle.frame, config.data.on_error)
-    size = config.evaluate.batch_size
-    rows = parallel.local_rows(mesh, size)
-    batches = eval_batches(reader, config.data, batch_size=size, rows=rows)
     variables = bundle.model.variables
     variables = parallel.put(variables, parallel.shardings(variables, mesh, network.tensor_axes))
     log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
-    forward = make_forward(network, mesh)
-    logits, targets = score(forward, {"best": variables}, batches, mesh)
+    views = Views.of(bundle, config.evaluate.tta)
+    forward = make_forward(network, mesh, is_mirrored=views.is_mirrored)
+    size = config.evaluate.batch_size
+    rows, logits = parallel.local_rows(mesh, size), []
+    for frame in views.frames:  # all images are read again for each: memory stays what it was
+        framed = dataclasses.replace(reader, frame=frame)  # the account of broken images is shared
+        batches = eval_batches(framed, config.data, batch_size=size, rows=rows)
+        found, targets = score(forward, {"best": variables}, batches, mesh)
+        logits.append(found["best"])
     indices = np.setdiff1d(np.arange(len(source)), list(reader.broken))
     return Outputs(
         model_dir,
         bundle,
         source,
         indices if len(indices) == len(targets) else None,
-        logits["best"],
+        np.mean(logits, axis=0),
         targets,
         sorted(reader.broken.values()),
     )

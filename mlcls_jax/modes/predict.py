@@ -74,7 +74,11 @@ def predict(config: schema.Config, workdir: Path) -> PredictResult:
     log.info("Labelling %d images with %s.", len(inputs), model_dir)
     on_error = "yield" if config.data.on_error == "skip" else "raise"
     results = predictor.predict(
-        inputs, threshold=options.threshold, explain=options.explain, on_error=on_error
+        inputs,
+        threshold=options.threshold,
+        tta=options.tta,
+        explain=options.explain,
+        on_error=on_error,
     )
     written, skipped = 0, []
     for result in tqdm(results, total=len(inputs), unit="image", disable=None):

@@ -78,6 +78,8 @@ LEGAL = {
     "model.num_heads": [1, 768],
     "model.image_size": [[8, 8], [8192, 8]],
     "data.feature_views": [0],
+    "evaluate.tta": [[], ["flip", "scale:1.15"]],
+    "predict.tta": [[], ["scale:2"]],
     "data.augment": [[], ["cutout", "randaugment_v4"]],
     "optimizer.lr_multipliers": [[], ["backbone/.*=0.1", "a=b=0"]],
 }

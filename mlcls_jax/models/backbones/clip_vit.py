@@ -258,6 +258,7 @@ FAMILY = Family(
         "huggingface": "classifier",
     },
     decoder="head",
+    stride=lambda sizes: sizes.patch_size,
     adapt=adapt,
     official=("CLIP_vit_base_patch16_448",),
     sources=sources,
