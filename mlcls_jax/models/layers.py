@@ -78,11 +78,13 @@ class Conv(nnx.Module):
         stride: int = 1,
         groups: int = 1,
         bias: bool = False,
+        initial: Initial | None = None,
         dtype: jnp.dtype | None = None,
     ) -> None:
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
         fan_in, fan_out = (kernel_size**2 * (n // groups) for n in (in_channels, out_channels))
-        self.kernel = param(shape, Choice(kaiming_normal(fan_out), paddle=kaiming_normal(fan_in)))
+        usual = Choice(kaiming_normal(fan_out), paddle=kaiming_normal(fan_in))
+        self.kernel = param(shape, initial or usual)
         self.bias = param((out_channels,), ZEROS) if bias else None
         self.stride, self.groups, self.dtype = stride, groups, dtype
         self.kernels = PLAIN

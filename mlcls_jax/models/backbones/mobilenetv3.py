@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import Constant, FrozenParam, kaiming_normal, param
+from mlcls_jax.models.initial import Constant, FrozenParam, param
 from mlcls_jax.models.layers import (
     HARDSIGMOID_SLOPE,
     Conv,
@@ -133,7 +133,6 @@ class MobileNetV3(nnx.Module):
             config.out_channels,
             1,
             bias=not is_paddle,
-            initial=kaiming_normal(1, last),
             dtype=dtype,
         )
         outputs = ("last_second_conv", "last_conv")
