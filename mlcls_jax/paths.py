@@ -57,3 +57,10 @@ def local(option: str) -> Callable[[str], str]:
 def local_path(option: str, given: str | os.PathLike[str]) -> Path:
     """As `local_text`, as a path."""
     return Path(local_text(option, os.fspath(given)))
+
+
+def kept_epoch(given: str) -> tuple[Path, int] | None:
+    """Return the workdir and 5 of `workdir/epoch_5`; None of another path."""
+    path = Path(given)
+    found = re.fullmatch(r"epoch_(\d{1,9})", path.name)
+    return (path.parent, int(found[1])) if found else None

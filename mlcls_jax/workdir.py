@@ -17,6 +17,7 @@ CHECKPOINTS = "checkpoints"
 BEST_MODEL = "best_model"
 FEATURES = "features"  # of data.feature_views
 LAST_MODEL = "last_model"  # where no evaluation could tell which is the best
+METRICS = "metrics.jsonl"
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.
 FREE = frozenset((
@@ -25,8 +26,8 @@ FREE = frozenset((
     "evaluate.thresholds",
     "data.threads", "data.workers", "data.prefetch", "data.on_error", "train.resume",
     "train.patience", "train.save_epochs", "train.save_steps", "train.keep_checkpoints",
-    "train.log_steps", "train.nonfinite", "train.max_nonfinite", "train.time_limit",
-    "train.compile_cache", "train.fit_thresholds", "model.initial",
+    "train.keep_epochs", "train.log_steps", "train.nonfinite", "train.max_nonfinite",
+    "train.time_limit", "train.compile_cache", "train.fit_thresholds", "model.initial",
 ))  # fmt: skip
 
 # Where the data lie may change as long as they stay the same; see `describe_data`.
@@ -48,6 +49,11 @@ def open_workdir(workdir: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise WorkdirError(f"{workdir}: cannot be written to: {error.strerror}", HINT) from error
+
+
+def epoch_model(epoch: int) -> str:
+    """Return the name of an epoch's bundle; `paths.kept_epoch` understands it."""
+    return f"epoch_{epoch}"
 
 
 def saved_step(workdir: Path) -> int | None:

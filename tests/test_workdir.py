@@ -17,13 +17,15 @@ FREE = {
     "log.tensorboard": False, "log.pictures": 3, "evaluate.model_dir": "x",
     "evaluate.batch_size": 3, "data.threads": 1, "data.prefetch": 1, "data.on_error": "skip",
     "train.resume": False, "train.save_epochs": 7, "train.save_steps": 7,
-    "train.keep_checkpoints": 7, "train.log_steps": 7, "model.initial": "paddle",
+    "train.keep_checkpoints": 7, "train.keep_epochs": True, "train.log_steps": 7,
+    "model.initial": "paddle",
 }  # fmt: skip
 FIXED = {
     "seed": 5, "model.name": "PP-LCNet_x0_5_ML", "model.image_size": (64, 64),
     "model.weights": "x.pdparams", "model.dtype": "bfloat16", "data.source": "digits",
     "data.dir": "other", "data.epoch_size": 3, "train.epochs": 3, "train.batch_size": 3,
-    "train.ema_decay": 0.5, "train.eval_epochs": 2, "optimizer.clip_norm": 1.0,
+    "train.ema_decay": 0.5, "train.eval_epochs": 2, "train.resume_from": "a/epoch_5",
+    "optimizer.clip_norm": 1.0,
     "optimizer.lr_multipliers": ("a=1",), "loss.gamma_neg": 2.0, "evaluate.threshold": 0.3,
 }  # fmt: skip
 

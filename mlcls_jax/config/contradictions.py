@@ -29,6 +29,11 @@ def _in_training(config: Config) -> Iterator[str]:
         )
     if config.data.feature_views:
         yield from _against_features(config)
+    if train.resume_from is not None and paths.kept_epoch(train.resume_from) is None:
+        yield (
+            f"train.resume_from={train.resume_from!r}: must be an epoch of the workdir of another"
+            " run, runs/a/epoch_5 for instance; this run gets a new --workdir"
+        )
     layout = dataclasses.asdict(config.parallel)
     if list(layout.values()).count(-1) > 1 or 0 in layout.values():
         yield f"parallel: {layout}: one of them may be -1, and none 0"

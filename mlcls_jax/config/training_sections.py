@@ -155,6 +155,11 @@ class Train:
     )
     ema_warmup: bool = option(True, "limit the decay at step t to (1 + t) / (10 + t)")
     resume: bool = option(True, "continue from the checkpoint in the workdir, if there is one")
+    resume_from: str | None = option(
+        None,
+        "kept epoch of another run to go on from, in a new workdir: runs/a/epoch_5",
+        path="local",
+    )
     eval_epochs: int = option(1, "epochs between evaluations", min=1)
     patience: int | None = option(
         None, "end after so many evaluations without a better main metric; None: never", min=1
@@ -169,6 +174,9 @@ class Train:
         None, "steps between additional checkpoints within an epoch; None: none", min=1
     )
     keep_checkpoints: int = option(2, "latest checkpoints to keep", min=1)
+    keep_epochs: bool = option(
+        False, "also keep the checkpoint of every epoch, and its better weights as bundle epoch_<n>"
+    )
     log_steps: int = option(10, "steps between log entries", min=1)
     accumulate: int = option(
         1, "gradient accumulation: parts per batch, to save memory; must divide batch_size", min=1

@@ -33,6 +33,7 @@ from mlcls_jax.workdir import (
     CHECKPOINTS,
     CONFIG_FILE,
     LAST_MODEL,
+    METRICS,
     check_owner,
     claim,
     saved_step,
@@ -44,7 +45,7 @@ PATHS = {
     "checkpoints": CHECKPOINTS,
     "config": CONFIG_FILE,
     "log": "train.log",
-    "metrics": "metrics.jsonl",
+    "metrics": METRICS,
 }
 
 
@@ -71,9 +72,12 @@ def train(config: schema.Config, workdir: Path) -> TrainResult | None:
     run = with_features(run)
 
     keep, saved = config.train.keep_checkpoints, partial(saved_step, workdir)
+    every = run.plan.steps_per_epoch if config.train.keep_epochs else None
     with (
         Stop(config.train.time_limit, saved) as stop,
-        Checkpoints(workdir / CHECKPOINTS, keep=keep, metric=run.metric) as checkpoints,
+        Checkpoints(
+            workdir / CHECKPOINTS, metric=run.metric, keep=keep, every=every
+        ) as checkpoints,
     ):
         state, progress = begin_or_resume(run, checkpoints)
         rate_scale = float(state.rate_scale)

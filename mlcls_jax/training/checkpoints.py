@@ -33,8 +33,27 @@ class Checkpoints:
     With several processes all of them take part in everything.
     """
 
-    def __init__(self, folder: Path, *, keep: int, metric: str) -> None:
-        self._folder, self._keep, self._metric = folder, keep, metric
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        metric: str,
+        keep: int = 1,
+        every: int | None = None,
+        read_only: bool = False,
+    ) -> None:
+        """Open the folder, which is made if need be.
+
+        Args:
+          folder: of the checkpoints.
+          metric: the name of what the best is kept by.
+          keep: how many of the latest to keep.
+          every: keep those after multiples of so many steps, too; None: none of them.
+          read_only: leave the folder as it is, which belongs to another run; see `read`.
+        """
+        self._read_only = read_only
+        self._folder, self._metric = folder, metric
+        self._keep, self._every = keep, every
         self._thread = ThreadPoolExecutor(1)
         self._begun: Future[None] | None = None  # our part of the save in flight
         self._open()
@@ -46,16 +65,19 @@ class Checkpoints:
             n=1,
             keep_checkpoints_without_metrics=False,
         )
-        latest = policies.LatestN(self._keep)
+        kept = [policies.LatestN(self._keep), best]
+        kept += [policies.EveryNSteps(self._every)] if self._every else []
         try:
-            self._set_aside_without_metrics()
+            if not self._read_only:
+                self._set_aside_without_metrics()
             self._checkpointer = ocp.training.Checkpointer(
                 str(self._folder.absolute()),
                 # Orbax's own policies name a parameter otherwise than its protocol.
                 preservation_policy=policies.AnyPreservationPolicy(  # pyright: ignore[reportArgumentType]
-                    [latest, best]
+                    kept
                 ),
-                cleanup_tmp_directories=True,  # what a killed run was still writing
+                # What a killed run was still writing.
+                cleanup_tmp_directories=not self._read_only,
             )
         except Exception as error:
             raise CheckpointError(
@@ -125,6 +147,25 @@ class Checkpoints:
                 " that is there.",
             )
         return None
+
+    def read(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Return one checkpoint and its record; nothing is set aside.
+
+        Args:
+          step: one of `steps`.
+          abstract: as for `restore`.
+
+        Raises:
+          CheckpointError: it belongs to another model, or is damaged.
+        """
+        try:
+            return self._load(step, abstract)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"{self._folder}/{step}: is damaged: {_first_line(error)}", "Take another epoch."
+            ) from error
 
     def _load(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         stored = _shapes(self._checkpointer.metadata(step).metadata)

@@ -17,6 +17,7 @@ from mlcls_jax.metrics import metrics_of
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.advice import about_positives
 from mlcls_jax.training.checkpoints import Checkpoints
+from mlcls_jax.training.earlier_run import begin_from
 from mlcls_jax.training.in_flight import InFlight
 from mlcls_jax.training.nonfinite import Verdict, as_text
 from mlcls_jax.training.profile import Tracer
@@ -25,7 +26,7 @@ from mlcls_jax.training.records import NONFINITE_FILE, Recorder
 from mlcls_jax.training.run import Run
 from mlcls_jax.training.state import TrainState
 from mlcls_jax.training.stop import AskedToEndError, Stop
-from mlcls_jax.workdir import BEST_MODEL, check_data
+from mlcls_jax.workdir import BEST_MODEL, check_data, epoch_model
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def fit(
             if plan.save_after(step) or is_over or is_enough:
                 recorder.pause()
                 progress = Progress(best, time.perf_counter() - began, is_due)
-                record = progress.to_json(run.metric) | {"data": run.facts}
+                record = progress.to_json(run.metric) | run.record
                 checkpoints.save(state, record, metrics=metrics)
             if is_enough:
                 log.info(
@@ -149,6 +150,8 @@ def evaluate(
         positives = (targets >= 1).sum(0)
         run.advice.tell(about_positives("validation", run.data.train.labels, positives))
     best = keep_best(run, best, results, models, step)
+    if run.config.train.keep_epochs:
+        keep_epoch(run, results, models, step)
     recorder.evaluation(step, results, best)
     scores = [r[run.metric] for r in results.values() if not math.isnan(r[run.metric])]
     return best, {run.metric: max(scores)} if scores else None
@@ -191,20 +194,37 @@ def keep_best(
 
     Without a defined metric there is none.
     """
+    new = better_of(run, results, step)
+    if new is None or (best is not None and new.score <= best.score):
+        return best
+    run.save(BEST_MODEL, models[new.weights], new.facts())
+    return new
+
+
+def keep_epoch(
+    run: Run, results: dict[str, dict[str, float]], models: dict[str, Variables], step: int
+) -> None:
+    """Save the better weights after this epoch, or else the average, under the epoch's number."""
+    better, epoch = better_of(run, results, step), run.plan.epoch(step)
+    name = better.weights if better else [*models][-1]
+    facts = better.facts() if better else {"weights": name, "epoch": epoch, "step": step}
+    run.save(epoch_model(epoch), models[name], facts)
+
+
+def better_of(run: Run, results: dict[str, dict[str, float]], step: int) -> Best | None:
+    """Return the best of one evaluation; None if the metric is undefined."""
     scores = {name: metrics[run.metric] for name, metrics in results.items()}
     defined = [name for name, value in scores.items() if not math.isnan(value)]
     if not defined:
-        return best
+        return None
     name = max(defined, key=lambda name: scores[name])
-    if best is not None and scores[name] <= best.score:
-        return best
-    best = Best(scores[name], name, run.plan.epoch(step), step, results[name])
-    run.save(BEST_MODEL, models[name], best.facts())
-    return best
+    return Best(scores[name], name, run.plan.epoch(step), step, results[name])
 
 
 def begin_or_resume(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
     """Return the state to start from, and how far the run has come.
+
+    That is the newest checkpoint of the workdir, or else `train.resume_from`.
 
     Raises:
       WorkdirError: there is a run to go on with, but `train.resume` is off, or its data differ.
@@ -218,6 +238,8 @@ def begin_or_resume(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Pro
     if parallel.is_lead():
         files.recover_folder(run.workdir / BEST_MODEL)
     restored = checkpoints.restore(parallel.placed(run.abstract, run.shardings))
+    if restored is None and run.config.train.resume_from:
+        return begin_from(run, run.config.train.resume_from)
     if restored is None:
         return run.first_state(), Progress()
     state, record = restored

@@ -17,6 +17,7 @@ from mlcls_jax.data.types import Batch
 from mlcls_jax.metrics import SHOWN_METRICS, as_text, for_json
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.progress import Best
+from mlcls_jax.workdir import METRICS
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class Recorder:
         self._shown = SHOWN_METRICS[config.model.task]
         self._epoch_losses: list[float] = []
         if not quiet:
-            _cut_after(workdir / "metrics.jsonl", start_step, is_evaluation_due)
-        self._metrics = None if quiet else (workdir / "metrics.jsonl").open("a", encoding="utf-8")
+            _cut_after(workdir / METRICS, start_step, is_evaluation_due)
+        self._metrics = None if quiet else (workdir / METRICS).open("a", encoding="utf-8")
         writes_events = config.log.tensorboard and not quiet
         self._events = _open_events(workdir, start_step) if writes_events else None
         self._bar = tqdm(

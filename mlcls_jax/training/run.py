@@ -71,6 +71,11 @@ class Run:
         """The main metric, which decides which weights are the best."""
         return MAIN_METRIC[self.config.model.task]
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return what checkpoints tell besides the progress."""
+        return {"data": self.facts, "steps_per_epoch": self.plan.steps_per_epoch}
+
     def first_state(self) -> TrainState:
         """Return the state before the first step, on the devices."""
         seed, network = self.config.seed, self.network

@@ -70,6 +70,7 @@ LEGAL = {
     "thresholds.objective": ["f1"],
     "thresholds.target": [None],
     "profile.steps": ["3:3", "10:15"],
+    "train.resume_from": ["runs/a/epoch_5", None],
     "parallel.fsdp": [1, 8],
     "parallel.tensor": [1, 8],
     "train.accumulate": [1, 64],
