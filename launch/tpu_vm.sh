@@ -135,7 +135,7 @@ setup() {
   # The images' own Python may be too old: uv brings one along.
   on_hosts all "set -e; mkdir -p mlcls; tar -xzf mlcls.tgz -C mlcls; cd mlcls;\
  python3 -m pip install --quiet --user uv; uv=\$(python3 -m site --user-base)/bin/uv;\
- test -d env || \$uv venv --python 3.12 env; \$uv pip install --quiet --python env/bin/python -e '.[tpu]'"
+ test -d env || \$uv venv --python 3.12 env; \$uv pip install --quiet --python env/bin/python -e '.[tpu,score,tfds]'"
   [[ ! $nfs ]] || on_hosts all "set -e; sudo apt-get install -qq -y nfs-common;\
  sudo mkdir -p /mnt/mlcls; mountpoint -q /mnt/mlcls || sudo mount -t nfs$(quote "$nfs") /mnt/mlcls"
 }

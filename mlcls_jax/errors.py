@@ -1,8 +1,10 @@
 """Errors that a user can mend: `main` prints message and hint, without a traceback, and exits 1."""
 
 import difflib
+import json
 import shlex
 from collections.abc import Collection
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,25 @@ class UserError(Exception):
 
 
 def install_hint(extra: str) -> str:
-    """Say how to install an extra of pyproject.toml, from the checkout if there is one."""
+    """Say how to install an extra of pyproject.toml: from the checkout, or from where we came."""
     checkout = Path(__file__).parents[1]
     if not (checkout / "pyproject.toml").exists():
-        return f'Install it: pip install "mlcls_jax[{extra}]"'
+        return f'Install it: pip install "mlcls_jax[{extra}]{_origin()}"'
     there = "" if checkout == Path.cwd() else f"cd {shlex.quote(str(checkout))} && "
     return f'Install it: {there}pip install -e ".[{extra}]"'
+
+
+def _origin() -> str:
+    """Return where pip had the package from, such as a wheel's file; nothing for an index."""
+    try:
+        noted = metadata.distribution("mlcls_jax").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return ""
+    if noted is None:
+        return ""
+    origin = json.loads(noted)
+    kind = origin.get("vcs_info", {}).get("vcs")
+    return f" @ {kind}+{origin['url']}" if kind else f" @ {origin['url']}"
 
 
 def raise_faults(kind: type[UserError], faults: Collection[str], hint: str | None = None) -> None:

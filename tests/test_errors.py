@@ -1,12 +1,14 @@
 """What users see of an error, wherever they meet it."""
 
+import json
 import pickle
+import tomllib
 import traceback
 from pathlib import Path
 
 import pytest
 
-from mlcls_jax import lazy
+from mlcls_jax import errors, lazy
 from mlcls_jax.errors import DataError, InputError, UserError, install_hint, nearest, unknown
 
 REPOSITORY = Path(__file__).parents[1]
@@ -25,6 +27,33 @@ def test_an_extra_is_installed_from_the_checkout(monkeypatch, tmp_path):
     assert install_hint("serve") == 'Install it: pip install -e ".[serve]"'
     monkeypatch.chdir(tmp_path)
     assert install_hint("serve") == f'Install it: cd {REPOSITORY} && pip install -e ".[serve]"'
+
+
+@pytest.mark.parametrize(
+    ("noted", "origin"),
+    [
+        (None, ""),
+        ({"url": "file:///a/mlcls.whl", "archive_info": {}}, " @ file:///a/mlcls.whl"),
+        ({"url": "https://a.org/b", "vcs_info": {"vcs": "git"}}, " @ git+https://a.org/b"),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_came(monkeypatch, tmp_path, noted, origin):
+    about = tmp_path / "mlcls_jax-9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mlcls-jax\nVersion: 9\n")
+    if noted:
+        (about / "direct_url.json").write_text(json.dumps(noted))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "mlcls_jax/errors.py"))
+    assert install_hint("serve") == f'Install it: pip install "mlcls_jax[serve]{origin}"'
+
+
+def test_requirements_are_those_of_the_package_and_of_three_extras():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    named = {*project["dependencies"], *extras["coco"], *extras["score"], *extras["tfds"]}
+    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    assert {line.split("#")[0].strip() for line in lines} - {""} == named
 
 
 def test_nothing_tells_to_install_what_no_index_has():

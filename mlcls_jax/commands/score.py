@@ -4,11 +4,13 @@ import argparse
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlcls_jax import usage
+from mlcls_jax import lazy, usage
 from mlcls_jax.config import add_arguments, from_arguments, option
 from mlcls_jax.scoring.job import Request
-from mlcls_jax.scoring.run_job import Summary, score
 from mlcls_jax.start import start_jax
+
+with lazy.optional("scores are written as Parquet, which needs pyarrow", extra="score"):
+    from mlcls_jax.scoring.run_job import Summary, score
 
 
 def _shard(text: str) -> tuple[int, int]:

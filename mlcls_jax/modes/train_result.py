@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from mlcls_jax import usage
 from mlcls_jax.config import Config
+from mlcls_jax.errors import install_hint
 from mlcls_jax.metrics import as_text
 from mlcls_jax.modes.result import remarks
 
@@ -62,7 +63,7 @@ class TrainResult:
             lines += [f"  thresholds   {_told(self.thresholds)}"]
         if "predictions" in self.paths:
             lines += [f"  predictions  {self.paths['predictions']}"]
-        install = "" if find_spec("tensorboard") else "  (pip install tensorboard)"
+        install = "" if find_spec("tensorboard") else f"  ({install_hint('tensorboard')})"
         lines += [f"  curves       tensorboard --logdir={shlex.quote(str(workdir))}{install}"]
         lines += ["Next:", *self._proposals(model, workdir, command)]
         return lines + remarks(

@@ -13,6 +13,7 @@ import pytest
 from mlcls_jax import config as schema
 from mlcls_jax.commands import COMMANDS
 from mlcls_jax.commands.mode import summary
+from mlcls_jax.errors import install_hint
 from mlcls_jax.modes import train_result
 from mlcls_jax.modes.train_result import TrainResult
 
@@ -274,6 +275,6 @@ def test_the_commands_proposed_after_training_are_as_short_as_those_typed(monkey
         "  mlcls predict '--model_dir=my runs/a/best_model' '--input=my runs/a/samples'"
         " '--save_path=my runs/a/predictions'" in text
     )
-    assert "tensorboard --logdir='my runs/a'  (pip install tensorboard)" in text
+    assert f"tensorboard --logdir='my runs/a'  ({install_hint('tensorboard')})" in text
     monkeypatch.setattr(train_result, "find_spec", lambda name: name)
     assert "pip install" not in summary(finished, schema.Config(), Path("my runs/a"), flags)

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from mlcls_jax import models
 from mlcls_jax.config import Model as ModelConfig
-from mlcls_jax.errors import WeightsError
+from mlcls_jax.errors import WeightsError, install_hint
 from mlcls_jax.models.network import Model, Network, flatten
 from mlcls_jax.models.weight_names import to_ours, to_theirs
 from mlcls_jax.models.weights import load, save, to_foreign
@@ -399,7 +399,7 @@ def test_the_hub_says_which_package_it_needs():
         pytest.skip("huggingface_hub is installed")
     with pytest.raises(WeightsError) as caught:
         load(model_of(), "hf://owner/name")
-    assert caught.value.hint == "pip install huggingface_hub"
+    assert caught.value.hint == install_hint("hub")
 
 
 @pytest.mark.parametrize("suffix", [".pdparams", ".safetensors"])

@@ -8,16 +8,19 @@ import contextlib
 import io
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from pycocotools.coco import COCO
 from tqdm import tqdm
 
+from mlcls_jax import lazy
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, usual_places
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_json, shorten
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 FIELDS = {  # what must be there of each section's entries; pycocotools needs it, too
     "images": {"id": int, "file_name": str},
@@ -97,7 +100,11 @@ def _usual_images(root: Path, annotations: Path) -> list[Path]:
     return [*(named or [root / "images"]), root, annotations.parent]
 
 
-def _load(path: Path) -> COCO:
+def _load(path: Path) -> "COCO":
+    with lazy.optional(
+        "reading COCO files needs pycocotools", extra="coco", kind=ConvertFailedError
+    ):
+        from pycocotools.coco import COCO
     # Not by COCO(path), which reads in the machine's encoding and trips over a BOM.
     content = parse_json(path.read_bytes(), path, ConvertFailedError)
     _check(content, path)
@@ -155,7 +162,7 @@ def _is_list(content: dict, key: str) -> bool:
 
 
 def _rows(
-    coco: COCO, places: Places, options: Convert, *, left_out: LeftOut, name: str
+    coco: "COCO", places: Places, options: Convert, *, left_out: LeftOut, name: str
 ) -> list[Row]:
     column = {key: i for i, key in enumerate(sorted(coco.cats))}
     for key in coco.imgToAnns.keys() - coco.imgs.keys():

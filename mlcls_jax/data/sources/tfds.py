@@ -84,8 +84,8 @@ def open_split(config: Data, split: Split) -> TfdsSplit:
       DataError: the data set is not prepared, or not for random access (says how); it has no such
         split, or files are missing; or its features hold no images with labels (lists them).
     """
-    purpose, hint = "data.source=tfds needs TensorFlow Datasets", "pip install tensorflow-datasets"
-    with lazy.optional(purpose, hint=hint, kind=DataError):
+    purpose = "data.source=tfds needs TensorFlow Datasets"
+    with lazy.optional(purpose, extra="tfds", kind=DataError):
         import tensorflow_datasets as tfds
     folder = _find(config)
     try:

@@ -100,8 +100,7 @@ def _from_hub(address: str) -> Path:
             f"{address}: is no address on the hub",
             "For instance hf://owner/name, or hf://owner/name@revision/model.safetensors.",
         )
-    hint = "pip install huggingface_hub"
-    with lazy.optional(f"{address} needs a library", hint=hint, kind=WeightsError):
+    with lazy.optional(f"{address} needs a library", extra="hub", kind=WeightsError):
         # An extra, which CI does not install.
         from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
         from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]

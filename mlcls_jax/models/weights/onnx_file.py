@@ -18,7 +18,7 @@ def read_onnx(path: Path) -> dict[str, np.ndarray]:
     Raises:
       WeightsError: the file is damaged, or the library is missing.
     """
-    with lazy.optional(f"{path} needs a library", hint="pip install onnx", kind=WeightsError):
+    with lazy.optional(f"{path} needs a library", extra="onnx", kind=WeightsError):
         import onnx
         from onnx import numpy_helper
     try:
