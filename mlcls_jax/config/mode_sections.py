@@ -116,9 +116,10 @@ class Convert:
     """Conversion to an MLClsDataset, in place, before the check."""
 
     enable: bool = option(False, "convert data.dir before it is checked")
-    source_type: Literal["coco", "csv", "folder", "voc"] = option(
+    source_type: Literal["coco", "csv", "folder", "numbered", "voc"] = option(
         "coco",
-        "COCO instances; CSV lists `path,label|label`; a folder per class; VOC XML",
+        "COCO instances; CSV lists `path,label|label`; a folder per class; PaddleClas'"
+        " train_list.txt of lines `path 12`; VOC XML",
     )
     dialect: Literal[
         "auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns"

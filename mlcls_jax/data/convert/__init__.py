@@ -13,7 +13,7 @@ from typing import NamedTuple, TextIO
 
 from mlcls_jax.config import Convert, Data
 from mlcls_jax.data.backups import recover, replace_files
-from mlcls_jax.data.convert import coco, csv_list, folder, voc
+from mlcls_jax.data.convert import coco, csv_list, folder, numbered, voc
 from mlcls_jax.data.convert.reading import (
     ImageFolder,
     LeftOut,
@@ -31,6 +31,7 @@ CONVERTERS: dict[str, Callable[[Path, Path, Convert], Reading]] = {
     "coco": coco.read,
     "csv": csv_list.read,
     "folder": folder.read,
+    "numbered": numbered.read,
     "voc": voc.read,
 }
 
