@@ -59,6 +59,8 @@ def _against_features(config: Config) -> Iterator[str]:
         yield f"{given}: data.mixup and data.cutmix mix images, which are read but once"
     if config.distill.teacher is not None:
         yield f"{given}: distill.teacher sees images, which are read but once"
+    if config.train.resume_from is not None:
+        yield f"{given}: features are of model.weights, not of the backbone in train.resume_from"
 
 
 def _is_multiplier(text: str) -> bool:

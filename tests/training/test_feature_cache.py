@@ -144,7 +144,9 @@ def test_features_that_cannot_be_kept_are_refused():
     values = schema.to_dict(config_of(Path("photos")))
     values["train"]["frozen_backbone"] = False
     values["data"]["mixup"] = 0.2
+    values["train"]["resume_from"] = "runs/a/epoch_5"
     with pytest.raises(ConfigError) as caught:
         schema.parse(ConfigDict(values))
-    first, second = caught.value.message.splitlines()
-    assert "it needs train.frozen_backbone=True" in first and "mixup" in second
+    first, second, third = caught.value.message.splitlines()
+    assert "it needs train.frozen_backbone=True" in first
+    assert "mixup" in second and "resume_from" in third
