@@ -1,13 +1,15 @@
 """Multi-label image classification in JAX: PP-LCNet and friends under an ML-Decoder head."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors; at run time they are imported on use
     from mlcls_jax.inference.api import create_model, create_pipeline
     from mlcls_jax.models.registry import list_models
+    from mlcls_jax.runs import evaluate, load, train
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "create_pipeline", "list_models"]
+__all__ = ["create_model", "create_pipeline", "evaluate", "list_models", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +18,9 @@ def __getattr__(name: str) -> Any:
         from mlcls_jax.inference import api
 
         return getattr(api, name)
+    if name in ("evaluate", "load", "train"):
+        # By name: an import would count as one of everything in this package.
+        return getattr(importlib.import_module("mlcls_jax.runs"), name)
     if name == "list_models":
         from mlcls_jax.models.registry import list_models
 

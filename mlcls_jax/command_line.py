@@ -26,6 +26,9 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many they are", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0", lower_bound=0)
+DEVICE = flags.DEFINE_string(
+    "device", None, "cpu, gpu, gpu:0,1 or tpu; all that JAX finds if not given"
+)
 
 RECORD = "config.yaml"  # what a run writes into its workdir
 RECIPES = {path.stem: str(path) for path in sorted(Path(recipes.__path__[0]).glob("[!_]*.py"))}

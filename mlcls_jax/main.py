@@ -52,7 +52,6 @@ def _exit_codes(name: str) -> Iterator[None]:
         print(f"{error.message}\n{error.hint}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except UserError as error:
-        log.debug("%s", error.message)  # to the log file; the terminal gets it below
         _fail(error.message, error.hint, code=error.exit_code)
     except BrokenPipeError:
         raise

@@ -1,8 +1,10 @@
 """Devices and processes: the mesh, and what lies where on it. The only file that names its axes."""
 
+import contextlib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -28,6 +30,40 @@ BATCH_AXES = ("data", "fsdp")
 GPU_OPTIONS = {"xla_gpu_all_reduce_combine_threshold_bytes": 4_000_000}
 
 MIN_SHARDED = 2**14  # smaller arrays are copied: sharing them out would cost more than it saves
+
+
+@contextlib.contextmanager
+def devices(wanted: str | None) -> Iterator[None]:
+    """Let JAX compute on `cpu`, `gpu`, `gpu:0,1` or `tpu` alone; None: on all that it finds.
+
+    In the block, which is before any other use of JAX, other processes may be joined.
+
+    Raises:
+      ConfigError: there is no such device, or JAX computes on others in this process already.
+    """
+    if wanted is None:
+        yield
+        return
+    match = re.fullmatch(r"(cpu|tpu|gpu)(?::(\d+(?:,\d+)*))?", wanted)
+    if not match or (match[2] and match[1] != "gpu"):
+        raise ConfigError(f"--device={wanted}: must be cpu, gpu, gpu:0, gpu:0,1 or tpu")
+    kind, indices = match[1], match[2]
+    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}[kind])
+    if indices:
+        jax.config.update("jax_cuda_visible_devices", indices)
+    yield
+    try:
+        found = jax.local_devices()
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"--device={wanted}: there is no such device here", why) from error
+    count = len(indices.split(",")) if indices else len(found)
+    if found[0].platform != kind or len(found) != count:
+        there = f"{len(found)} x {found[0].device_kind}"
+        raise ConfigError(
+            f"--device={wanted}: JAX computes on {there}",
+            "Name others that are there; in Python, before anything else uses JAX.",
+        )
 
 
 def start_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -66,6 +102,11 @@ def _is_one_of_many() -> bool:
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES", ""))
     is_task = "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
     return "," in hosts or is_task
+
+
+def platform() -> str:
+    """Return the kind of the devices that compute: cpu, gpu or tpu."""
+    return jax.local_devices()[0].platform
 
 
 def is_lead() -> bool:

@@ -1,10 +1,12 @@
 """Process setup before a mode runs: logging, JAX's compilation cache, memory."""
 
+import contextlib
 import gc
 import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -32,12 +34,22 @@ def start_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def start_logging(log_file: Path) -> None:
-    """Our messages to the terminal (INFO) and to `log_file` (all); libraries only warn."""
+@contextlib.contextmanager
+def logging_to(log_file: Path) -> Iterator[None]:
+    """Send our messages in the block to the terminal (INFO) and to `log_file` (all)."""
     start_console()
     file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("mlcls_jax").addHandler(file)
+    logger = logging.getLogger("mlcls_jax")
+    logger.addHandler(file)
+    try:
+        yield
+    except Exception as error:  # the terminal gets it later
+        logger.debug("%s", error, exc_info=not isinstance(error, UserError))
+        raise
+    finally:
+        logger.removeHandler(file)
+        file.close()
 
 
 def start_console(level: int = logging.INFO) -> None:

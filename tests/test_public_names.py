@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PUBLIC = {
-    "mlcls_jax": "create_model create_pipeline list_models",
+    "mlcls_jax": "create_model create_pipeline evaluate list_models load train",
     "mlcls_jax.losses": "LOSSES REDUCTIONS asymmetric_loss cross_entropy multilabel_loss",
     "mlcls_jax.metrics": "MAIN_METRIC SHOWN_METRICS as_text average_precision best_mean_accuracy"
     " class_recall for_json hamming_distance label_accuracy mean_average_precision metrics_of"

@@ -73,6 +73,9 @@ COMMANDS = {command.name: command for command in _TABLE}
 # Flags without a word: those of a configuration.
 FLAGS = Command("", "mode.run", "hidden", is_long=True)
 
+# `train` with a data set instead of them.
+TRAIN = Command("train", "train.run", "hidden", is_long=True)
+
 # Other names of commands: the usual flags, and a mode that is called otherwise.
 _ALIASES = {
     "--help": "help",
@@ -102,6 +105,8 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
         return command, rest
     if flags & {"--helpconfig", "-helpconfig"}:
         return COMMANDS["helpconfig"], rest
+    if command.name == "train" and _has_place(rest):
+        return TRAIN, rest
     if command.mode and (command.group == "config" or take(rest, "config")[0] is not None):
         return FLAGS, _with_mode(command, rest)
     if "--serve" in flags and command.name in ("", "predict"):
@@ -114,6 +119,20 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
         hint = f"Did you mean {close}?" if close else f"`{usage.program()} --help` names all."
         raise FlagError(f"{word}: there is no such command", hint)
     return command, rest
+
+
+def _has_place(rest: list[str]) -> bool:
+    """Return whether there is an argument that is neither a flag nor the value of one.
+
+    Beside --config and --workdir it is not looked for: these say all that a place could.
+    """
+    if {"--config", "-config", "--workdir", "-workdir"} & {a.partition("=")[0] for a in rest}:
+        return False
+    before = ["", *rest]
+    return any(
+        not argument.startswith("-") and ("=" in flag or not flag.startswith("-"))
+        for flag, argument in zip(before, rest, strict=False)
+    )
 
 
 def _with_mode(command: Command, flags: list[str]) -> list[str]:

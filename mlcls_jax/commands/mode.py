@@ -1,11 +1,13 @@
 """`mlcls WORD --config=FILE --workdir=FOLDER`: a mode, as its configuration says."""
 
+import contextlib
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from mlcls_jax import command_line, files, lazy, paths, usage
+from mlcls_jax import command_line, paths, usage
 from mlcls_jax import config as schema
 from mlcls_jax.command_line import FlagError
 from mlcls_jax.commands import COMMANDS
@@ -41,30 +43,31 @@ def run(arguments: list[str]) -> str:
     except FlagError as error:
         error.hint = usage.line(word) if error.hint is None else error.hint
         raise
-    given = command_line.WORKDIR.value or ""  # `command_line.parse` wants one
-    workdir, config = Path(given), None
-    try:
-        workdir = paths.local_path("--workdir", given)
-        config = schema.parse(command_line.CONFIG.value)
+    workdir = paths.local_path("--workdir", command_line.WORKDIR.value or "")
+    config = schema.parse(command_line.CONFIG.value)
+    with interruptions(config, workdir):
         from mlcls_jax import parallel  # imports JAX: once nothing is wrong
-        from mlcls_jax.modes.running import opened
+        from mlcls_jax.modes.running import run_mode
 
         start_jax(cache=config.train.compile_cache)
-        parallel.start_hosts(*command_line.hosts())
-        run_mode = lazy.load(
-            f"mlcls_jax.modes.{config.mode}.{config.mode}"
-        )  # as its file is called
-        with opened(config, workdir) as result_file:
-            result = run_mode(config, workdir)
-            if result_file is None:  # of several processes the first one tells the outcome
-                return ""
-            files.write_json(result_file, {"done_flag": True, **result.to_json()})
+        with parallel.devices(command_line.DEVICE.value):
+            parallel.start_hosts(*command_line.hosts())
+        result = run_mode(config, workdir)
+        if result is None:  # of several processes the first one tells the outcome
+            return ""
+    return summary(result, config, workdir, arguments)
+
+
+@contextlib.contextmanager
+def interruptions(config: schema.Config, workdir: Path) -> Iterator[None]:
+    """Raise errors for users in place of those of the system, and of Ctrl-C, in the block."""
+    try:
+        yield
     except OSError as error:  # disk full, permission lost
         raise UserError(f"{error.filename or workdir}: {error.strerror or error}") from error
     except KeyboardInterrupt as error:
         hint = f"The same command {_goes_on(config, workdir)}."
         raise _InterruptedError("Interrupted.", hint) from error
-    return summary(result, config, workdir, arguments)
 
 
 def summary(result: Result, config: schema.Config, workdir: Path, flags: list[str]) -> str:
@@ -74,9 +77,9 @@ def summary(result: Result, config: schema.Config, workdir: Path, flags: list[st
     return "\n".join(["", *result.summary(config, workdir, command)])
 
 
-def _goes_on(config: schema.Config | None, workdir: Path) -> str:
+def _goes_on(config: schema.Config, workdir: Path) -> str:
     """Return what a mode does that is started again after an interruption."""
     from mlcls_jax.workdir import saved_step
 
-    step = saved_step(workdir) if config and config.mode == "train" else None
+    step = saved_step(workdir) if config.mode == "train" else None
     return "begins again" if step is None else f"goes on from the checkpoint of step {step}"

@@ -19,6 +19,7 @@ from mlcls_jax.config.engine import (
     to_dict,
     to_yaml,
     unknown_key,
+    value_of,
 )
 from mlcls_jax.config.field import REQUIRED, option
 from mlcls_jax.config.mode_sections import (

@@ -4,6 +4,7 @@
 `--config.…` flags override; `parse()` checks it and turns it into a `Config`.
 """
 
+import ast
 import dataclasses
 import functools
 import math
@@ -120,6 +121,18 @@ def describe(keys: Collection[str] | None = None, values: Any = None) -> str:
             f"  --config.{key}={value}  ({kind_text(f)}{default})\n      {f.metadata['help']}"
         )
     return "\n".join(rows)
+
+
+def value_of(key: str, text: str) -> Any:
+    """Return what the text of a flag means as a value of this option; `parse` checks it."""
+    if base_type(options()[key]) is str and text != "None":
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _at(values: Any, key: str) -> Any:

@@ -24,6 +24,7 @@ from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
 from mlcls_jax.parallel import Device
+from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, LAST_MODEL
 
 log = logging.getLogger(__name__)
 
@@ -216,11 +217,20 @@ def check_labels(model_dir: Path, model: tuple[str, ...], data: tuple[str, ...])
             )
 
 
+def bundle_of_run(folder: Path) -> Path:
+    """Return the bundle of a run by its folder: the best, or else the last; else the folder."""
+    if not (folder / CONFIG_FILE).is_file() or (folder / DESCRIPTION).exists():
+        return folder
+    kept = (folder / name for name in (BEST_MODEL, LAST_MODEL))
+    return next((path for path in kept if path.exists()), folder / BEST_MODEL)
+
+
 def _contents(folder: Path) -> tuple[bytes, bytes]:
     """Of both files, of one and the same bundle: read again where it was replaced meanwhile."""
     if folder.is_file():
         hint = "A weight file is predicted with: mlcls predict --model_name NAME --weights FILE."
         raise WeightsError(f"{folder}: is a file, and a bundle is a folder", hint)
+    folder = bundle_of_run(folder)
     for _ in range(_TRIES):
         missing = None
         try:

@@ -5,13 +5,33 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from mlcls_jax import files, parallel
+from mlcls_jax import files, lazy, parallel
 from mlcls_jax.config import Config
 from mlcls_jax.errors import UserError, WorkdirError
 from mlcls_jax.lock import locked, locked_folder
-from mlcls_jax.start import start_console, start_logging
+from mlcls_jax.modes.result import Result
+from mlcls_jax.start import logging_to, start_console
 from mlcls_jax.workdir import open_workdir
+
+
+def run_mode(config: Config, workdir: Path, **others: Any) -> Result | None:
+    """Run the mode of `config` and write its result file; `others` are the mode's own arguments.
+
+    Returns:
+      The outcome; None in all processes but the first.
+
+    Raises:
+      PreemptedError: the run was asked to end; the same command goes on.
+      UserError: the configuration, the data or a file is wrong.
+    """
+    function = lazy.load(f"mlcls_jax.modes.{config.mode}.{config.mode}")  # as its file is called
+    with opened(config, workdir) as result_file:
+        result = function(config, workdir, **others)
+        if result_file is not None:
+            files.write_json(result_file, {"done_flag": True, **result.to_json()})
+        return result if result_file else None
 
 
 @contextlib.contextmanager
@@ -29,8 +49,7 @@ def opened(config: Config, workdir: Path) -> Iterator[Path | None]:
         return
     open_workdir(workdir)
     result_file = workdir / f"{config.mode}_result.json"
-    with locked(locked_folder(config, workdir)):
-        start_logging(workdir / f"{config.mode}.log")
+    with locked(locked_folder(config, workdir)), logging_to(workdir / f"{config.mode}.log"):
         try:
             yield result_file
         except WorkdirError:

@@ -1,10 +1,13 @@
 """mode=train: from a configuration to a bundle that predicts."""
 
+import dataclasses
 import itertools
 import json
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -49,10 +52,20 @@ PATHS = {
 }
 
 
-def train(config: schema.Config, workdir: Path) -> TrainResult | None:
+def train(
+    config: schema.Config,
+    workdir: Path,
+    *,
+    listen: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult | None:
     """Train, evaluate, keep the best weights as a bundle; go on where an earlier run stopped.
 
     With several processes all of them run this, and the first one writes.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      listen: called with every line of `metrics.jsonl` as it is written.
 
     Returns:
       The outcome; None in all processes but the first.
@@ -62,7 +75,7 @@ def train(config: schema.Config, workdir: Path) -> TrainResult | None:
       UserError: the configuration, the data or the workdir is wrong; see its message.
     """
     check_owner(workdir, config)
-    run = prepare(config, workdir)
+    run = dataclasses.replace(prepare(config, workdir), listen=listen)
     if parallel.is_lead():
         claim(workdir, config, run.facts)
     parallel.barrier("workdir claimed")

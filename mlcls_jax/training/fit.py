@@ -55,7 +55,7 @@ def fit(
     best, is_due = progress.best, progress.is_evaluation_due
     in_flight, tracer = InFlight(), Tracer(run.config.profile, run.workdir / "profile")
     with Recorder(run.workdir, run.config, plan, start_step=start, is_evaluation_due=is_due,
-                  quiet=not parallel.is_lead()) as recorder, tracer:  # fmt: skip
+                  quiet=not parallel.is_lead(), listen=run.listen) as recorder, tracer:  # fmt: skip
         if is_due:
             best, _ = evaluate_due(run, state, best, recorder, stop)
         is_enough = plan.gives_up_after(start, best and best.epoch)

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +37,7 @@ class Recorder:
         start_step: int,
         is_evaluation_due: bool = False,
         quiet: bool = False,
+        listen: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Open the files of `workdir`, and drop what will be written again.
 
@@ -47,9 +48,10 @@ class Recorder:
           start_step: the steps that are done.
           is_evaluation_due: the evaluation after `start_step` is still to come.
           quiet: write nothing: another process does.
+          listen: called with every line of `metrics.jsonl`.
         """
         self._plan, self._batch_size = plan, config.train.batch_size
-        self._quiet, self._workdir = quiet, workdir
+        self._quiet, self._workdir, self._listen = quiet, workdir, listen
         self.nonfinite_steps: list[int] = []
         self._shown = SHOWN_METRICS[config.model.task]
         self._epoch_losses: list[float] = []
@@ -206,6 +208,8 @@ class Recorder:
         if self._metrics:
             self._metrics.write(json.dumps(entry) + "\n")
             self._metrics.flush()
+            if self._listen:
+                self._listen(entry)
 
     def _scalars(self, step: int, values: dict[str, float | None]) -> None:
         if self._events:

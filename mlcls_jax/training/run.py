@@ -65,6 +65,7 @@ class Run:
     teacher: Variables | None
     forward: Forward
     advice: Advice
+    listen: Callable[[dict[str, Any]], None] | None = None  # to every line of metrics.jsonl
 
     @property
     def metric(self) -> str:

@@ -1,4 +1,4 @@
-"""Other formats made an MLClsDataset, in place: label.txt and lists are written, images stay.
+"""Other formats made an MLClsDataset: label.txt and lists are written, images stay.
 
 A new format is one file and one line in `CONVERTERS`.
 """
@@ -48,13 +48,13 @@ class Conversion(NamedTuple):
     told: tuple[str, ...]  # how files were read that may be read in several ways
 
 
-def convert(data: Data, options: Convert) -> Conversion:
+def convert(data: Data, options: Convert, into: Path | None = None) -> Conversion:
     """Make the folder `data.dir` an MLClsDataset that trains and passes the check.
 
-    Writes data.label_file, data.train_list, data.val_list and test.txt as far as the source has
-    them, and takes away lists of these names that it has not: they do not fit the new labels.
-    What was there becomes a backup. Image folders outside images/ are linked from there; images
-    are neither moved nor copied.
+    With `into` that folder becomes one instead, with links to the images. Writes data.label_file,
+    data.train_list, data.val_list and test.txt as far as the source has them, and takes away lists
+    of these names that it has not: they do not fit the new labels. What was there becomes a backup.
+    Image folders outside images/ are linked from there; images are neither moved nor copied.
 
     Raises:
       ConvertFailedError: the source is missing or malformed; lists every fault. All is as it was.
@@ -62,24 +62,29 @@ def convert(data: Data, options: Convert) -> Conversion:
     try:
         root = _find_root(Path(data.folder), options)
         lists = {"test": TEST_LIST, "val": data.val_list, "train": data.train_list}
-        recover(root, {data.label_file, *lists.values()})
+        target = into or root
+        recover(target, {data.label_file, *lists.values()})
         reading = CONVERTERS[options.source_type](root, root / data.label_file, options)
         if not options.keep_empty:
             reading = _drop_empty(reading)
         _check(reading)
+        if into:
+            reading = _apart(reading, root)
         writers = dict.fromkeys(lists.values()) | {
             lists[split]: partial(_write_rows, rows=rows, num_labels=len(reading.labels))
             for split, rows in reading.splits.items()
         }
         writers[data.label_file] = partial(_write_labels, labels=reading.labels)
-        with _links(root, reading.folders) as links:
-            backups = replace_files(root, writers)
+        with _links(target, reading.folders) as links:
+            backups = replace_files(target, writers)
     except OSError as error:
         raise ConvertFailedError(f"{error.filename or data.dir}: {error.strerror}") from error
     except DataError as error:
         raise ConvertFailedError(error.message, error.hint) from error
     images = {split: len(rows) for split, rows in reading.splits.items()}
-    return Conversion(root, reading.labels, images, links, backups, reading.left_out, reading.told)
+    return Conversion(
+        target, reading.labels, images, links, backups, reading.left_out, reading.told
+    )
 
 
 def remarks(conversion: Conversion) -> list[str]:
@@ -122,6 +127,29 @@ def _drop_empty(reading: Reading) -> Reading:
     return reading._replace(splits=splits, left_out=left_out)
 
 
+def _apart(reading: Reading, root: Path) -> Reading:
+    """Return what another folder lists: images/ is no link there, since it holds the links."""
+    names = {listed for _, listed in reading.folders}
+    if "images" not in names:
+        return reading
+    inner = f"images/{root.resolve().name}"
+    while inner in names:
+        inner += "_"
+
+    def moved(path: str) -> str:
+        is_inside = any(path.startswith(f"{name}/") for name in names - {"images"})
+        return path if is_inside else f"{inner}{path.removeprefix('images')}"
+
+    splits = {
+        split: [(moved(path), labels) for path, labels in rows]
+        for split, rows in reading.splits.items()
+    }
+    folders = tuple(
+        ImageFolder(path, moved(f"{listed}/").rstrip("/")) for path, listed in reading.folders
+    )
+    return reading._replace(splits=splits, folders=folders)
+
+
 def _check(reading: Reading) -> None:
     empty = [split for split, rows in reading.splits.items() if not rows]
     if empty:
@@ -154,6 +182,7 @@ def _links(root: Path, folders: Sequence[ImageFolder]) -> Iterator[dict[str, Pat
     try:
         for path, listed in folders:
             if not os.path.lexists(root / listed):
+                (root / listed).parent.mkdir(parents=True, exist_ok=True)
                 _link(root / listed, path)
                 made[listed] = path
             elif not (root / listed).exists() or not path.samefile(root / listed):

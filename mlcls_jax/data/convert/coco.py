@@ -40,7 +40,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
         "train": (options.train_annotations, options.train_images),
         "val": (options.val_annotations, options.val_images),
     }
-    usual = _usual_annotations(root, [split for split, (name, _) in given.items() if name])
+    usual = usual_annotations(root, [split for split, (name, _) in given.items() if name])
     splits: dict[str, list[Row]] = {}
     folders, categories, left_out = {}, {}, {}
     for split in SPLIT_NAMES:
@@ -69,7 +69,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     return Reading(labels, splits, tuple(folders.values()), left_out)
 
 
-def _usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
+def usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
     """Find the files of the splits not `given`, in the layouts of PaddleX, COCO and Roboflow.
 
     Label Studio's result.json is for training. Where files are given, none is added for testing.

@@ -1,0 +1,122 @@
+"""`mlcls train DATA`: a model from a data set, with nothing else to say."""
+
+import dataclasses
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcls_jax import config as schema
+from mlcls_jax import parallel, usage
+from mlcls_jax.command_line import RECORD, FlagError, take
+from mlcls_jax.commands import mode
+from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.errors import PreemptedError
+from mlcls_jax.metrics import as_text
+from mlcls_jax.modes.result import remarks
+from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
+from mlcls_jax.new_run import NewRun, Wishes, plan
+from mlcls_jax.runs import run_and_judge
+from mlcls_jax.start import start_jax
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Wishes):
+    """The arguments; all other options are --config.KEY=VALUE."""
+
+    data: str = option(
+        REQUIRED, "folder or file of images with labels; or a run, to go on with it",
+        positional=True, metavar="DATA",
+    )  # fmt: skip
+
+
+def run(argv: list[str]) -> str:
+    """Choose what is not given, train and evaluate, and return what came of it.
+
+    Raises:
+      FlagError: an argument is wrong.
+      PreemptedError: the run was asked to end; `mlcls train RUN` goes on.
+      UserError: the data, a value or a file is wrong.
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    given, settings = _settings(argv)
+    parser = usage.parser(
+        "train",
+        "Train on a folder or file of images with labels, and choose the rest by the data and this"
+        " machine. --config.KEY=VALUE sets anything else (`mlcls --helpconfig` lists it); with"
+        " --config=FILE, and no DATA, the configuration says everything.",
+        "train photos",
+        "mlcls train DATA [--model NAME] [--epochs N] [--config.KEY=VALUE ...]",
+    )
+    add_arguments(parser, Arguments)
+    arguments = from_arguments(Arguments, parser.parse_args(given))
+    place = Path(arguments.data)
+    if (place / RECORD).is_file():
+        return _go_on(place, argv)
+    print(f"Looking at {arguments.data} …", file=sys.stderr, flush=True)
+    start_jax(cache=True)
+    with parallel.devices(arguments.device):
+        pass
+    wishes = Wishes(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Wishes)})
+    new = plan(arguments.data, wishes, settings, platform=parallel.platform())
+    print(*new.told, "The same in full:", f"  {usage.program()} train {new.flags}", sep="\n",
+          file=sys.stderr, flush=True)  # fmt: skip
+    try:
+        with mode.interruptions(new.config, new.folder):
+            result, report = run_and_judge(new.config, new.folder)
+    except PreemptedError as error:
+        error.hint = f"It goes on by: {usage.program()} train {shlex.quote(str(new.folder))}"
+        raise
+    return "\n".join(["", *_summary(new, result, report)])
+
+
+def _summary(new: NewRun, result: TrainResult, report: Path | None) -> list[str]:
+    folder = shlex.quote(str(new.folder))
+    best = f"{result.best_weights} weights of epoch {result.best_epoch}, " * bool(result.best_epoch)
+    lines = [
+        f"{result.main_metric} {as_text(result.metric)} on the validation images"
+        f" ({best}{result.seconds:.0f} s).",
+        f"  model       {new.folder / 'best_model'}",
+    ]
+    lines += [f"  report      {report}"] * bool(report)
+    lines += ["  thresholds  chosen on the validation images, in the model"] * bool(
+        "best_model" in result.paths
+        and result.main_metric == "MultiLabelMAP"
+        and new.config.train.fit_thresholds == "always"
+    )
+    program = usage.program()
+    return [
+        *lines,
+        "Next:",
+        f"  {program} predict {folder} IMAGES",
+        f"  {program} serve {folder}",
+        f"  {program} export {folder} --output exported",
+        *remarks(new.folder / RESULT_FILE, warnings=result.warnings, skipped=result.skipped_images),
+    ]
+
+
+def _go_on(place: Path, argv: list[str]) -> str:
+    flags = [argument for argument in argv if argument != str(place)]
+    if len(flags) == len(argv):  # it was written otherwise
+        flags = [a for a in argv if a.startswith("-") or not (Path(a) / RECORD).is_file()]
+    return mode.run([f"--workdir={place}", *flags, "--config.mode=train"])
+
+
+def _settings(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments without --config.KEY=VALUE, and the values of these by key.
+
+    Raises:
+      FlagError: a key does not exist, or has no value.
+    """
+    keys = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
+    settings, known = {}, schema.options()
+    for key in keys:
+        if key not in known:
+            raise FlagError(schema.unknown_key(key), "")
+        text, argv = take(argv, f"config.{key}")
+        if text is None:
+            raise FlagError(f"--config.{key}: its value is missing: --config.{key}=VALUE", "")
+        settings[key] = schema.value_of(key, text)
+    return argv, settings

@@ -1,0 +1,350 @@
+"""A new run from a data set and a few words: what was found, what is chosen and why."""
+
+import dataclasses
+import functools
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlcls_jax import config as schema
+from mlcls_jax import lazy
+from mlcls_jax.config import Config, option
+from mlcls_jax.data.convert import convert
+from mlcls_jax.data.convert import remarks as conversion_remarks
+from mlcls_jax.data.detect import Form, Found, detect
+from mlcls_jax.data.lists import find_root
+from mlcls_jax.data.sources import open_split
+from mlcls_jax.data.split import split
+from mlcls_jax.errors import ConfigError, WeightsError, WorkdirError
+from mlcls_jax.models.registry import ML_SUFFIX, find_family
+from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
+from mlcls_jax.paths import local_path
+from mlcls_jax.recipe_choice import Choice, choose
+
+RUNS = "runs"
+DIGITS = "digits"  # the embedded demo, in the place of a data set
+# Where a family's recipes are, and which of several fits a model.
+_FILES = {"PP-LCNet": "lcnet", "PP-HGNetV2": "hgnetv2", "ResNet": "resnet", "CLIP": "clip_vit",
+          "MobileNetV3": "mobilenetv3", "mobilenetv3": "mobilenetv3"}  # fmt: skip
+_VARIANTS = {"B4": "_b4", "B5": "_b4", "B6": "_b6", "101": "_101", "152": "_152"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a user asks of a new run; None: it is chosen."""
+
+    model: str | None = option(None, "architecture, of `mlcls models`")
+    epochs: int | None = option(None, "passes over the training images", min=1)
+    batch_size: int | None = option(None, "images of a step", min=1)
+    image_size: int | None = option(None, "height and width of the images", min=8)
+    lr: float | None = option(None, "learning rate", min=0.0)
+    device: str | None = option(None, "cpu, gpu, gpu:0,1 or tpu; None: all that JAX finds")
+    weights: str | None = option(
+        None,
+        "to start from: auto, none (random), a file, folder or address; None: auto",
+        path="any",
+    )
+    output: str | None = option(
+        None, "new folder for all that the run writes; None: runs/DATA-1, -2, …", path="local"
+    )
+    format: Form | None = option(None, "of the data, where it may be read in several ways")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of the configuration that are asked for."""
+        size = self.image_size and (self.image_size, self.image_size)
+        given = {
+            "model.name": self.model,
+            "train.epochs": self.epochs,
+            "train.batch_size": self.batch_size,
+            "model.image_size": size,
+            "optimizer.learning_rate": self.lr,
+            "model.weights": self.weights,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
+class Numbers(NamedTuple):
+    """What the choice of a recipe needs to know of a data set."""
+
+    images: int  # to train on
+    validation: int
+    labels: int
+    is_single: bool  # every image has exactly one label
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run that is about to begin; its folder is there."""
+
+    recipe: str  # lcnet:small
+    settings: dict[str, Any]  # that differ from the recipe's
+    folder: Path
+    device: str | None
+    told: tuple[str, ...]  # what was found and chosen, in sentences
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the run."""
+        return _config(self.recipe, self.settings)
+
+    @property
+    def flags(self) -> str:
+        """The same run as the flags of a configuration file."""
+        device = [f"--device={self.device}"] if self.device else []
+        values = [f"--config.{key}={_text(value)}" for key, value in self.settings.items()]
+        return shlex.join([f"--config={self.recipe}", f"--workdir={self.folder}", *device, *values])
+
+
+def plan(data: str | Path, wishes: Wishes, settings: Mapping[str, Any], *, platform: str) -> NewRun:
+    """Find out what the data is, fetch the weights, make the run's folder, and choose the rest.
+
+    Data of other forms is converted into the run's folder, and divided there if it has no
+    validation list; nothing is written beside the images.
+
+    Args:
+      data: a folder or file, or `digits`.
+      wishes: what is not left to be chosen.
+      settings: any other values of the configuration, by their keys.
+      platform: of the devices: cpu, gpu or tpu.
+
+    Raises:
+      DataError: the data is not there, of no known form, of several, or malformed.
+      WeightsError: the published weights cannot be fetched.
+      ConfigError: a key or value is wrong.
+      WorkdirError: `wishes.output` is in use.
+    """
+    asked = wishes.settings() | dict(settings)
+    preparing = _config(None, {k: v for k, v in asked.items() if k.startswith(_PREPARE)})
+    if str(data) == DIGITS and not Path(DIGITS).exists():
+        with _made(wishes.output, DIGITS) as folder:
+            return _finish("lcnet:demo", asked, folder, wishes, ("The demo: boards of digits.",))
+    found = detect(local_path("DATA", data), wishes.format)
+    name = asked.get("model.name") or default_model(platform)
+    weights = asked.get("model.weights", AUTO)
+    check_weights(weights, name)
+    with _made(wishes.output, found.root.resolve().name) as folder:
+        prepared, told = prepare_data(found, folder, preparing)
+        numbers = numbers_of(prepared)
+        choice = choose(
+            images=numbers.images,
+            labels=numbers.labels,
+            task="single" if numbers.is_single else "multilabel",
+            has_weights=weights not in (None, NONE),
+            platform=platform,
+        )
+        if choice.recipe == "single" and "model.name" not in asked:
+            name = name.removesuffix(ML_SUFFIX)
+        chosen = choice.settings | {"model.name": name, "data.dir": prepared.dir}
+        if prepared.source != "mlcls":
+            chosen["data.source"] = prepared.source
+        if "train.epochs" in asked:  # those of the recipe may be as many as these
+            usual = _values(recipe_of(name, choice.recipe)).optimizer.warmup_epochs
+            chosen["optimizer.warmup_epochs"] = min(usual, asked["train.epochs"] / 5)
+        if not numbers.is_single:
+            chosen["train.fit_thresholds"] = "always"
+        told = (
+            f"{data}: {found.told}: {numbers.images:,} images to train on,"
+            f" {numbers.validation:,} to validate, {numbers.labels} labels"
+            f"{', one an image' if numbers.is_single else ''}.",
+            *told,
+            f"{name}: {_why(asked, platform)}",
+            *_reasons(choice, asked),
+        )
+        return _finish(recipe_of(name, choice.recipe), chosen | asked, folder, wishes, told)
+
+
+_PREPARE = ("check_dataset.", "seed")
+
+
+def default_model(platform: str) -> str:
+    """Return the model that suits a machine."""
+    return "PP-LCNet_x1_0_ML" if platform == "cpu" else "PP-HGNetV2-B4_ML"
+
+
+def _why(asked: Mapping[str, Any], platform: str) -> str:
+    if "model.name" in asked:
+        return "as asked."
+    return (
+        "small enough for a CPU." if platform == "cpu" else f"accurate, and fast on a {platform}."
+    )
+
+
+def _reasons(choice: Choice, asked: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the reasons of a choice without those of values that were asked for."""
+    for reason in choice.reasons:
+        is_steps = " epochs of " in reason and {"train.epochs", "train.batch_size"} & asked.keys()
+        if not is_steps and not ("224 x 224" in reason and "model.image_size" in asked):
+            yield reason
+
+
+def check_weights(weights: str | None, name: str) -> None:
+    """Fetch the weights that a run starts from, before anything else takes time.
+
+    Raises:
+      WeightsError: they cannot be had; says where they lie, and how to do without them.
+      ConfigError: no such model.
+    """
+    find_family(name)
+    if weights in (None, NONE):
+        return
+    try:
+        weight_file(weights, name)
+    except WeightsError as error:
+        way_out = "Here: --weights none; expect a much lower mAP from it."
+        raise WeightsError(error.message, f"{error.hint or ''}\n{way_out}".strip()) from error
+
+
+def prepare_data(found: Found, folder: Path, config: Config) -> tuple[schema.Data, tuple[str, ...]]:
+    """Return the data section of a data set, and what was done to it.
+
+    Raises:
+      ConvertFailedError, SplitFailedError, DataError: it is malformed.
+    """
+    data = schema.Data(source="mlcls", dir=str(found.root))
+    if found.form == "packed":
+        return dataclasses.replace(data, source="packed"), ()
+    ours, told = folder / "data", []
+    if options := found.convert:
+        given = dataclasses.asdict(config.check_dataset.convert)
+        kept = ("enable", "source_type", "train_annotations")
+        options = dataclasses.replace(
+            options, **{key: value for key, value in given.items() if key not in kept}
+        )
+        ours.mkdir()
+        conversion = convert(data, options, ours)
+        told += [*conversion.told, f"Its lists are in {ours}, the images stay where they are."]
+        told += conversion_remarks(conversion)[: len(conversion.left_out)]
+        has_validation = "val" in conversion.images
+    else:
+        has_validation = (found.root / data.val_list).exists()
+        ours = found.root if has_validation else _linked(found.root, ours, data)
+    data = dataclasses.replace(data, dir=str(ours))
+    if not has_validation:
+        result = split(data, config.check_dataset.split, seed=config.seed)
+        told.append(
+            f"There is no validation list: {result.images[data.val_list]:,} images, drawn with"
+            f" seed={config.seed}, are left out of training for it."
+        )
+    return data, tuple(told)
+
+
+def _linked(root: Path, folder: Path, data: schema.Data) -> Path:
+    """Return a folder with the images and the lists of an MLClsDataset, to be divided there."""
+    folder.mkdir()
+    root = find_root(root)
+    (folder / "images").symlink_to((root / "images").resolve(), target_is_directory=True)
+    for name in (data.label_file, data.train_list):
+        (folder / name).write_bytes((root / name).read_bytes())
+    return folder
+
+
+def numbers_of(data: schema.Data) -> Numbers:
+    """Count the images and labels.
+
+    Raises:
+      DataError: a list is missing or malformed; tells every fault.
+    """
+    train, validation = open_split(data, "train"), open_split(data, "validation")
+    targets = getattr(train, "targets", None)  # [N, K]
+    is_single = targets is not None and len(train.labels) > 1 and (targets.sum(1) == 1).all()
+    is_single = bool(is_single and targets is not None and ((targets == 0) | (targets == 1)).all())
+    return Numbers(len(train), len(validation), len(train.labels), is_single)
+
+
+def recipe_of(name: str, kind: str) -> str:
+    """Return the recipe of this kind for a model, `hgnetv2:mlcls_b4` for instance."""
+    file = next(file for start, file in _FILES.items() if name.startswith(start))
+    variant = f"{file}:{kind}{next((end for part, end in _VARIANTS.items() if part in name), '')}"
+    try:
+        _values(variant)
+    except ValueError:  # one recipe is for all
+        return f"{file}:{kind}"
+    return variant
+
+
+def _finish(
+    recipe: str, settings: dict[str, Any], folder: Path, wishes: Wishes, told: tuple[str, ...]
+) -> NewRun:
+    """Return the run without values that are the recipe's own, once all are found right."""
+    usual = _values(recipe).to_dict()
+
+    def at(key: str) -> Any:
+        return functools.reduce(lambda values, part: values[part], key.split("."), usual)
+
+    _config(recipe, settings)  # refuses what is wrong
+    told = (*told, f"All that is written goes to {folder}.")
+    kept = {key: value for key, value in settings.items() if at(key) != value}
+    return NewRun(recipe, kept, folder, wishes.device, told)
+
+
+def _values(recipe: str | None) -> Any:
+    if recipe is None:
+        return schema.default()
+    file, _, kind = recipe.partition(":")
+    return lazy.load(f"mlcls_jax.recipes.{file}.get_config")(kind)
+
+
+def _config(recipe: str | None, settings: Mapping[str, Any]) -> Config:
+    """Return the configuration of a recipe, or of nothing but defaults, with other values.
+
+    Raises:
+      ConfigError: a key or value is wrong; tells all of them.
+    """
+    known = schema.options()
+    if unknown := [schema.unknown_key(key) for key in settings if key not in known]:
+        raise ConfigError("\n".join(unknown))
+    values = _values(recipe)
+    if recipe is None:
+        values.data.dir = "."  # a source without a folder is refused
+    with values.ignore_type():
+        values.update_from_flattened_dict(dict(settings))
+    return schema.parse(values)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+@contextmanager
+def _made(output: str | None, name: str) -> Iterator[Path]:
+    """Make a folder for a run, which nobody else has; without one in it, it goes after a fault."""
+    folder = _claimed(output, name)
+    try:
+        yield folder
+    except BaseException:
+        _remove(folder)
+        raise
+
+
+def _claimed(output: str | None, name: str) -> Path:
+    if output:
+        folder = Path(output)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise WorkdirError(
+                f"--output {folder}: is in use",
+                f"Give a new folder. A run that is there goes on by `mlcls train {folder}`.",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    for number in count(1):
+        folder = Path(RUNS) / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of lists and links that did not become a run."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # links are not followed
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            path.rmdir()
+    folder.rmdir()
