@@ -22,7 +22,6 @@ SAME_NAMES = {
     "openvino": "the runtime, and the export to it",
     "pack": "the verb's arguments, and the work",
     "predict": "the verb's arguments, and the mode",
-    "mobilenetv3": "a backbone, and its recipes",
     "train": "the verb's arguments, and the mode",
     "resnet": "a backbone, and its recipes",
     "thresholds": "the mode, and the arithmetic",
