@@ -20,7 +20,7 @@ from mlcls_jax.data.lists import find_root
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
 from mlcls_jax.errors import ConfigError, WeightsError, WorkdirError
-from mlcls_jax.models.registry import ML_SUFFIX, find_family
+from mlcls_jax.models.registry import ML_SUFFIX, find_variant
 from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
 from mlcls_jax.paths import local_path
 from mlcls_jax.recipe_choice import Choice, choose
@@ -29,7 +29,7 @@ RUNS = "runs"
 DIGITS = "digits"  # the embedded demo, in the place of a data set
 # Where a family's recipes are, and which of several fits a model.
 _FILES = {"PP-LCNet": "lcnet", "PP-HGNetV2": "hgnetv2", "ResNet": "resnet", "CLIP": "clip_vit",
-          "MobileNetV3": "mobilenetv3", "mobilenetv3": "mobilenetv3"}  # fmt: skip
+          "MobileNetV3": "mobilenetv3"}  # fmt: skip
 _VARIANTS = {"B4": "_b4", "B5": "_b4", "B6": "_b6", "101": "_101", "152": "_152"}
 
 
@@ -188,7 +188,7 @@ def check_weights(weights: str | None, name: str) -> None:
       WeightsError: they cannot be had; says where they lie, and how to do without them.
       ConfigError: no such model.
     """
-    find_family(name)
+    find_variant(name)
     if weights in (None, NONE):
         return
     try:
@@ -257,6 +257,7 @@ def numbers_of(data: schema.Data) -> Numbers:
 
 def recipe_of(name: str, kind: str) -> str:
     """Return the recipe of this kind for a model, `hgnetv2:mlcls_b4` for instance."""
+    _, name = find_variant(name)
     file = next(file for start, file in _FILES.items() if name.startswith(start))
     variant = f"{file}:{kind}{next((end for part, end in _VARIANTS.items() if part in name), '')}"
     try:

@@ -87,6 +87,7 @@ def test_weights_that_cannot_be_fetched_end_it_with_their_address(monkeypatch, t
         ("PP-LCNet_x0_5_ML", "small", "lcnet:small"),
         ("PP-HGNetV2-B5_ML", "mlcls", "hgnetv2:mlcls_b4"),
         ("PP-HGNetV2-B4_ML", "single", "hgnetv2:single"),
+        ("lcnet_100_ML", "small", "lcnet:small"),
         ("ResNet101_ML", "mlcls", "resnet:mlcls_101"),
         ("CLIP_vit_base_patch16_448_ML", "mlcls", "clip_vit:mlcls"),
     ],

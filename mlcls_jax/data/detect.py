@@ -15,7 +15,7 @@ from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.data.shards import MANIFEST
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
 
-Form = Literal["mlcls", "packed", "coco", "csv", "voc", "folder"]
+Form = Literal["mlcls", "packed", "coco", "csv", "numbered", "voc", "folder"]
 FORMS = get_args(Form)
 FORMS_HELP = (
     "Known are: an MLClsDataset (images/, label.txt, train.txt); a folder per class (CLASS/*.jpg,"
@@ -109,6 +109,8 @@ def _usual(folder: Path) -> Iterator[Found]:
     for name in ("train.csv", "train/_classes.csv"):
         if (folder / name).is_file():
             yield Found("csv", folder, f"the CSV list {name}")
+    if (folder / "train_list.txt").is_file():
+        yield Found("numbered", folder, "PaddleClas' train_list.txt")
     if (folder / "Annotations").is_dir():
         yield Found("voc", folder, "VOC's Annotations/")
     if (folder / "train").is_dir() and any(map(_has_image, _folders(folder / "train"))):

@@ -24,6 +24,7 @@ def lay(root, *files):
         (("train/_annotations.coco.json", "train/a.jpg"), "coco", "_annotations.coco.json"),
         (("train.csv", "photos/a.jpg"), "csv", "train.csv"),
         (("mine.csv", "photos/a.jpg"), "csv", "mine.csv"),
+        (("train_list.txt", "photos/a.jpg"), "numbered", "train_list.txt"),
         (("Annotations/a.xml", "JPEGImages/a.jpg"), "voc", "VOC"),
         (("train/cat/a.jpg", "val/cat/b.jpg"), "folder", "train/"),
         (("cat/a.jpg", "dog/b.jpg", "images/c.jpg"), "folder", "cat/, dog/"),
