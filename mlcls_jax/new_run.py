@@ -258,7 +258,8 @@ def numbers_of(data: schema.Data) -> Numbers:
 def recipe_of(name: str, kind: str) -> str:
     """Return the recipe of this kind for a model, `hgnetv2:mlcls_b4` for instance."""
     _, name = find_variant(name)
-    file = next(file for start, file in _FILES.items() if name.startswith(start))
+    files = (file for start, file in _FILES.items() if name.lower().startswith(start.lower()))
+    file = next(files, "resnet")  # a family without recipes of its own
     variant = f"{file}:{kind}{next((end for part, end in _VARIANTS.items() if part in name), '')}"
     try:
         _values(variant)
