@@ -27,7 +27,7 @@ CASES = {
     "timm_mobilenetv3_large_100_r224": ("mobilenetv3_large_100", "last_second_conv"),
     "timm_mobilenetv3_small_100_r224": ("mobilenetv3_small_100", "last_second_conv"),
 }
-QUICK = ("timm_lcnet_100_r224", "timm_hgnetv2_b0_r224", "timm_mobilenetv3_small_100_r224")
+QUICK = ("timm_lcnet_100_r224", "timm_mobilenetv3_small_100_r224")
 
 
 def draw(key, shape, kind, *, seed, gain):

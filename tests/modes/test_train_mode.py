@@ -54,6 +54,7 @@ main.run(sys.argv)
 """
 
 
+@pytest.mark.slow
 def test_from_main_to_the_loss_there_are_eight_frames(tmp_path):
     (tmp_path / "config.yaml").write_text(schema.to_yaml(small()))
     flags = [f"--config={tmp_path}/config.yaml", f"--workdir={tmp_path}/run"]
