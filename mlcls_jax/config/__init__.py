@@ -37,6 +37,7 @@ from mlcls_jax.config.mode_sections import (
 )
 from mlcls_jax.config.schema import Config
 from mlcls_jax.config.training_sections import (
+    TRACKERS,
     Data,
     Distill,
     Log,

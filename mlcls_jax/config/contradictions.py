@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlcls_jax import paths
 from mlcls_jax.config.mode_sections import EXPORT_FORMATS, Split
 from mlcls_jax.config.schema import Config
+from mlcls_jax.config.training_sections import TRACKERS
 from mlcls_jax.config.tta import tta_faults
 
 
@@ -113,6 +114,9 @@ def _in_modes(config: Config) -> Iterator[str]:
     if unknown := set(config.export.formats) - {*EXPORT_FORMATS}:
         known = ", ".join(EXPORT_FORMATS)
         yield f"export.formats has {', '.join(sorted(unknown))}: must be some of {known}"
+    if unknown := set(config.log.trackers) - {*TRACKERS}:
+        known = ", ".join(TRACKERS)
+        yield f"log.trackers has {', '.join(sorted(unknown))}: must be some of {known}"
 
 
 def _in_split(split: Split) -> Iterator[str]:

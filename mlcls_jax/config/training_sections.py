@@ -309,11 +309,17 @@ class Profile:
     )
 
 
+TRACKERS = ("wandb", "mlflow")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Log:
     """Logging during training."""
 
     tensorboard: bool = option(True, "write TensorBoard events to the workdir")
+    trackers: tuple[str, ...] = option(
+        (), "further trackers that get the curves, some of wandb, mlflow; (): none"
+    )
     pictures: int = option(
         16, "validation images drawn with their predictions at the end", min=0, max=256
     )

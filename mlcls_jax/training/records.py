@@ -1,4 +1,4 @@
-"""The records of a training run: progress bar, train.log, metrics.jsonl, TensorBoard events."""
+"""The records of a training run: progress bar, train.log, metrics.jsonl, curves in trackers."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ from mlcls_jax.data.types import Batch
 from mlcls_jax.metrics import SHOWN_METRICS, as_text, for_json
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.progress import Best
+from mlcls_jax.training.trackers import open_trackers
 from mlcls_jax.workdir import METRICS
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,7 @@ class Recorder:
         if not quiet:
             _cut_after(workdir / METRICS, start_step, is_evaluation_due)
         self._metrics = None if quiet else (workdir / METRICS).open("a", encoding="utf-8")
-        writes_events = config.log.tensorboard and not quiet
-        self._events = _open_events(workdir, start_step) if writes_events else None
+        self._trackers = [] if quiet else open_trackers(workdir, config, start_step)
         self._bar = tqdm(
             total=plan.total_steps,
             initial=start_step,
@@ -85,8 +85,8 @@ class Recorder:
         self._bar.close()
         if self._metrics:
             self._metrics.close()
-        if self._events:
-            self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     @property
     def images_per_second(self) -> float:
@@ -212,10 +212,9 @@ class Recorder:
                 self._listen(entry)
 
     def _scalars(self, step: int, values: dict[str, float | None]) -> None:
-        if self._events:
-            for name, value in values.items():
-                if value is not None:
-                    self._events.add_scalar(name, value, step)
+        known = {name: value for name, value in values.items() if value is not None}
+        for tracker in self._trackers:
+            tracker.scalars(step, known)
 
 
 def _speed(images_per_s: float | None) -> str:
@@ -249,13 +248,6 @@ class Stopwatch:
 
     def stop(self) -> None:
         self._sum, self._since = self.seconds, None
-
-
-def _open_events(workdir: Path, start_step: int) -> Any:
-    from tensorboardX import SummaryWriter
-
-    # Purging hides what a killed run had written after its last checkpoint.
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
 
 def _cut_after(path: Path, step: int, is_evaluation_due: bool) -> None:

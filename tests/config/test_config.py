@@ -81,6 +81,7 @@ LEGAL = {
     "data.feature_views": [0],
     "evaluate.tta": [[], ["flip", "scale:1.15"]],
     "predict.tta": [[], ["scale:2"]],
+    "log.trackers": [[], ["wandb", "mlflow"]],
     "data.augment": [[], ["cutout", "randaugment_v4"]],
     "optimizer.lr_multipliers": [[], ["backbone/.*=0.1", "a=b=0"]],
 }
@@ -207,7 +208,7 @@ def test_a_single_value_or_a_list_is_accepted_for_a_tuple():
 @pytest.mark.parametrize("value", [None, 3, "x", [1]])
 def test_a_section_cannot_be_replaced_by_a_value(value):
     (fault,) = faults({"log": value})
-    assert fault == "log: is a section; it has log.tensorboard, log.pictures"
+    assert fault == "log: is a section; it has log.tensorboard, log.trackers, log.pictures"
 
 
 @pytest.mark.parametrize(
