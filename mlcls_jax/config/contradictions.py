@@ -56,6 +56,8 @@ def _against_features(config: Config) -> Iterator[str]:
         yield f"{given}: only a backbone that stays gives the same features in every step;" + (
             " it needs train.frozen_backbone=True"
         )
+    if config.data.train_scales:
+        yield f"{given}: data.train_scales changes images, which are read but once"
     if (config.data.mixup or config.data.cutmix) and config.data.mix_probability:
         yield f"{given}: data.mixup and data.cutmix mix images, which are read but once"
     if config.distill.teacher is not None:

@@ -231,6 +231,8 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
     if base is tuple:
         value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
         item = typing.get_args(bare_type(f))[0]
+        if item is float:
+            value = tuple(float(v) if type(v) is int else v for v in value)
         if not all(isinstance(v, item) and not isinstance(v, bool) for v in value):
             return value, f"must be {kind_text(f)}"
         if len(value) == 1 and item is str and re.fullmatch(r"\w+(,\w+)+", value[0]):

@@ -105,6 +105,13 @@ class Data:
         min=8,
         max=16384,
     )
+    train_scales: tuple[float, ...] = option(
+        (),
+        "multi-scale training: factors of model.image_size, 0.875,1,1.125 for instance; each step"
+        " draws one, and sides are the nearest multiples of the network's stride; (): 1 alone",
+        min=0.25,
+        max=4.0,
+    )
     train_resize: Literal["fast", "exact"] = option(
         "fast", "resize of training images: OpenCV's bilinear, or Pillow's as in evaluation"
     )

@@ -57,7 +57,12 @@ class Frame:
         return height, width
 
     def scaled(self, factor: float, step: int) -> "Frame":
-        """Return one of the same part of a picture, its sides the nearest multiples of `step`."""
+        """Return one of the same part of a picture, its sides the nearest multiples of `step`.
+
+        With a factor of 1 it is this one, whatever its sides.
+        """
+        if factor == 1:
+            return self
         height, width = (max(step, round(side * factor / step) * step) for side in self.size)
         short = self.short and round(self.short * min(height, width) / min(self.size))
         return Frame((height, width), self.fit, short)

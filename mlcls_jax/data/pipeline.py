@@ -119,12 +119,16 @@ def train_batches(
     start_step: int,
     end_step: int,
     rows: Sequence[int] | None = None,
+    frames: Sequence[Frame] = (),
 ) -> Iterator[Batch]:
     """Return batches of steps `start_step` … `end_step` - 1, reshuffled every pass over the source.
 
     Threads begin to read at once, processes when the first batch is asked for. Of several hosts'
     processes each reads its own `rows` of every batch; None: all of them. What is in a row does not
     depend on who reads it.
+
+    With `frames`, which only a `Reader` takes, the images of each step have one of them, drawn by
+    seed and step, in place of the reader's.
 
     Raises:
       ConfigError: data.augment names what there is not.
@@ -136,10 +140,20 @@ def train_batches(
         # or goes on. What is computed already is read by threads.
         reading, account = dataclasses.replace(reader, on_error="skip", broken={}), reader
     # The generators are made from the seed and the place in the whole stream.
-    stream = _order(len(reader.source), seed, end_step * batch_size)
-    stream = stream.random_map(reading.for_training(config))
-    dataset = _rows_of(stream, rows or range(batch_size), batch_size, end_step)
+    order = _order(len(reader.source), seed, end_step * batch_size)
+    readings = [reading]
+    if frames:
+        assert isinstance(reading, Reader)  # features have no frames
+        readings = [dataclasses.replace(reading, frame=frame) for frame in frames]
+    streams = [order.random_map(one.for_training(config)) for one in readings]
+    rows = rows or range(batch_size)
+    dataset = _rows_of(streams, rows, batch_size, end_step, partial(_which, len(streams), seed))
     return _iterate(dataset[start_step:end_step], config, account)
+
+
+def _which(frames: int, seed: int, step: int) -> int:
+    """Return which of the frames the images of a step have."""
+    return int(np.random.default_rng((seed, step)).integers(frames)) if frames > 1 else 0
 
 
 def train_indices(source_size: int, *, batch_size: int, seed: int, step: int) -> list[int]:
@@ -158,7 +172,7 @@ def eval_batches(
     """
     steps = -(-len(reader.source) // batch_size)
     examples = grain.MapDataset.range(steps * batch_size).map(reader)
-    dataset = _rows_of(examples, rows or range(batch_size), batch_size, steps)
+    dataset = _rows_of([examples], rows or range(batch_size), batch_size, steps, lambda _: 0)
     return _iterate(dataset, config, None)  # processes take longer to start
 
 
@@ -170,18 +184,27 @@ def _order(source_size: int, seed: int, length: int) -> grain.MapDataset:
 
 
 def _rows_of(
-    examples: grain.MapDataset, rows: Sequence[int], batch_size: int, steps: int
+    streams: Sequence[grain.MapDataset],
+    rows: Sequence[int],
+    batch_size: int,
+    steps: int,
+    which: Callable[[int], int],
 ) -> grain.MapDataset:
-    """Some rows of every batch that `examples` make up."""
-    pick = partial(_pick, examples=examples, rows=rows, batch_size=batch_size)
+    """Some rows of every batch that examples make up; `which` says from which stream, by step."""
+    pick = partial(_pick, streams=streams, rows=rows, batch_size=batch_size, which=which)
     return grain.MapDataset.range(steps * len(rows)).map(pick).batch(len(rows))
 
 
 def _pick(
-    index: int, *, examples: grain.MapDataset, rows: Sequence[int], batch_size: int
+    index: int,
+    *,
+    streams: Sequence[grain.MapDataset],
+    rows: Sequence[int],
+    batch_size: int,
+    which: Callable[[int], int],
 ) -> Example:
     step, row = divmod(index, len(rows))
-    return cast(Example, examples[step * batch_size + rows[row]])
+    return cast(Example, streams[which(step)][step * batch_size + rows[row]])
 
 
 def _for_evaluation(source: Source, index: int, frame: Frame) -> ImageAndTarget:

@@ -29,7 +29,7 @@ from mlcls_jax.training.feature_cache import with_features
 from mlcls_jax.training.fit import Fitted, begin_or_resume, fit, go_back
 from mlcls_jax.training.last_thresholds import fit_at_end
 from mlcls_jax.training.nonfinite import Verdict
-from mlcls_jax.training.run import Run, prepare
+from mlcls_jax.training.run import Run, prepare, train_frames
 from mlcls_jax.training.stop import Stop
 from mlcls_jax.workdir import (
     BEST_MODEL,
@@ -132,6 +132,11 @@ def announce(run: Run) -> None:
         config.model.name, f"{parameters:,}", len(data.train.labels), height, width,
         config.model.dtype,
     )  # fmt: skip
+    if frames := train_frames(config):
+        log.info(
+            "Training images: %s, one size a step; the first step of each compiles.",
+            ", ".join(f"{height} x {width}" for height, width in (f.size for f in frames)),
+        )
     log.info(
         "Data: %s, %s images to train on, %s to validate.",
         config.data.source, f"{len(data.train):,}", f"{len(data.validation):,}",

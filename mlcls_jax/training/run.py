@@ -28,6 +28,7 @@ from mlcls_jax.inference.bundle import check_labels, read_bundle, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables, flatten
+from mlcls_jax.models.registry import stride
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.sources import NONE, find, sources
 from mlcls_jax.training.advice import Advice
@@ -94,6 +95,7 @@ class Run:
             rows=parallel.local_rows(self.mesh, size),
             batch_size=size,
             seed=self.config.seed,
+            frames=train_frames(self.config),
         )
 
     def validation_batches(self) -> Iterator[Batch]:
@@ -132,6 +134,7 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
       UserError: the configuration or the data is wrong, or the workdir belongs to another run.
     """
     began = time.perf_counter()
+    train_frames(config)
     augmentations(config.data.augment)  # a wrong name shows before the workdir is taken
     mesh = parallel.make_mesh(config.parallel)
     parts = config.train.accumulate
@@ -183,6 +186,24 @@ def frame_of(config: schema.Config) -> Frame:
     return Frame(config.model.image_size, config.data.fit, config.data.resize_short)
 
 
+def train_frames(config: schema.Config) -> tuple[Frame, ...]:
+    """Return the sizes of training images that `data.train_scales` asks for, if it does.
+
+    Raises:
+      ConfigError: two factors come to the same size.
+    """
+    step = stride(config.model.name)
+    frames = tuple(frame_of(config).scaled(scale, step) for scale in config.data.train_scales)
+    sizes = [frame.size for frame in frames]
+    if len({*sizes}) < len(sizes):
+        told = ", ".join(f"{height} x {width}" for height, width in sizes)
+        raise ConfigError(
+            f"data.train_scales={config.data.train_scales}: come to {told}: one of them twice",
+            f"Sides are multiples of {step} pixels: take factors further apart.",
+        )
+    return frames
+
+
 def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
     """Return what a resumed run must find again: the data, and what makes the network's input."""
     preprocessing = {
@@ -191,6 +212,7 @@ def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
         "resize_short": config.data.resize_short,
         "mean": list(MEAN),
         "std": list(STD),
+        "train_scales": list(config.data.train_scales),
         "train_resize": config.data.train_resize,
         "augment": list(config.data.augment),
         "mixup": config.data.mixup,

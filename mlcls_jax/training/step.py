@@ -198,21 +198,24 @@ class TwoPrograms:
         self._trained = step.network.trained
         self._gradient = jax.jit(step.gradient)
         self._update = jax.jit(step.update, out_shardings=outputs, donate_argnums=0)
-        self._compiled: tuple[jax.stages.Compiled, jax.stages.Compiled] | None = None
+        self._gradients: dict[tuple[int, ...], jax.stages.Compiled] = {}  # by shape of the images
+        self._compiled_update: jax.stages.Compiled | None = None
 
     def __call__(
         self, state: TrainState, batch: DeviceBatch, teacher: Variables | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
-        """Take one step; the first one compiles."""
-        if self._compiled is None:
+        """Take one step; the first one of every size of images compiles."""
+        shape = batch["image"].shape
+        if self._compiled_update is None:
             loss: Any = jax.ShapeDtypeStruct((), jnp.float32)
             found = Gradient(loss, self._trained(state.params), state.batch_stats)
             with ThreadPoolExecutor(max_workers=1) as beside:
                 update = beside.submit(self._update.lower(state, found).compile)
-                gradient = self._gradient.lower(state, batch, teacher).compile()
-                self._compiled = gradient, update.result()
-        gradient, update = self._compiled
-        return update(state, gradient(state, batch, teacher))
+                self._gradients[shape] = self._gradient.lower(state, batch, teacher).compile()
+                self._compiled_update = update.result()
+        if shape not in self._gradients:
+            self._gradients[shape] = self._gradient.lower(state, batch, teacher).compile()
+        return self._compiled_update(state, self._gradients[shape](state, batch, teacher))
 
 
 def _gradient(

@@ -106,7 +106,11 @@ def illegal_values(key: str) -> list[Any]:
     outside = [end + 1 if end is high else end - 1 for end in (low, high) if end is not None]
     none = [] if is_optional(f) else [None]
     if typing.get_origin(kind) is tuple:
-        items = {int: ["16", 16.0, True, None], str: [16, 16.0, True, None]}
+        items = {
+            float: ["0.5", True, None],
+            int: ["16", 16.0, True, None],
+            str: [16, 16.0, True, None],
+        }
         wrong = items[typing.get_args(kind)[0]]
         return [[value] for value in (*wrong, *outside)] + none
     if typing.get_origin(kind) is typing.Literal:

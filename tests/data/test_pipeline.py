@@ -363,3 +363,22 @@ if __name__ == "__main__":
     except DataError as error:
         print(error.message, error.hint)
 """
+
+
+def test_the_size_of_a_steps_images_depends_on_seed_and_step_only():
+    frames, source, config = [Frame((4, 4)), Frame(SIZE), Frame((12, 8))], Numbers(10), Data()
+
+    def batches(start, end, seed=1, rows=None):
+        options = {"batch_size": 4, "seed": seed, "start_step": start, "end_step": end}
+        return [*train_batches(reader(source), config, rows=rows, frames=frames, **options)]
+
+    whole = batches(0, 20)
+    sizes = [batch["image"].shape[1:3] for batch in whole]
+    assert {*sizes} == {frame.size for frame in frames}
+    assert [batch["image"].shape[1:3] for batch in batches(0, 20, seed=2)] != sizes
+    for ours, theirs in zip(batches(7, 12), whole[7:12], strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+    for half, both in zip(batches(0, 20, rows=[1, 3]), whole, strict=True):
+        np.testing.assert_array_equal(half["image"], both["image"][[1, 3]])
+    plain = training(source, end=20, batch_size=4)
+    np.testing.assert_array_equal(joined(plain, "index"), joined(whole, "index"))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -298,3 +299,39 @@ def test_a_run_without_progress_ends_early_and_goes_on_when_patience_is_withdraw
     assert run(config, tmp_path / "run") == result  # complete
     patient = replace(config, train=replace(config.train, patience=None))
     assert run(patient, tmp_path / "run")["steps"] == 24
+
+
+def scaled(config: schema.Config, *scales: float) -> schema.Config:
+    return replace(config, data=replace(config.data, train_scales=scales))
+
+
+@pytest.mark.slow
+def test_training_at_several_sizes_is_told_and_resumed_and_may_be_finished_at_a_larger_one(
+    tmp_path, caplog
+):
+    config = scaled(small(epochs=1), 1.0, 2.0)
+    caplog.set_level("INFO")
+    run(config, tmp_path / "whole")
+    assert re.search(r"Training images: 32 x 32, 64 x 64, one size a step", caplog.text)
+    for _ in range(3):
+        with pytest.raises(PreemptedError):
+            run(scaled(small(epochs=1, train={"time_limit": 0.0}), 1.0, 2.0), tmp_path / "run")
+    run(config, tmp_path / "run")
+    ours, theirs = (
+        load_file(tmp_path / name / "best_model/weights.safetensors") for name in ("run", "whole")
+    )
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(ours[name], values)
+    caplog.clear()
+    weights = str(tmp_path / "whole" / "best_model")
+    larger = replace(MODEL, image_size=(64, 64), weights=weights)
+    run(small(epochs=1, model=larger), tmp_path / "larger")
+    assert read_bundle(tmp_path / "larger" / "best_model").image_size == (64, 64)
+    assert re.search(
+        r"Weights from .*best_model: \d+ tensors loaded \(mlcls_jax names\)", caplog.text
+    )
+
+
+def test_two_factors_that_come_to_one_size_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="come to 32 x 32, 32 x 32: one of them twice"):
+        train(scaled(small(), 1.0, 1.1), tmp_path)

@@ -81,3 +81,18 @@ def test_only_the_first_step_compiles_and_the_old_state_is_given_up(caplog):
         step(new, batch)
         assert not caplog.text
     assert state.params["kernel"].is_deleted()
+
+
+def test_every_size_of_images_compiles_once_and_the_update_never_again(caplog):
+    state, batch = placed_state(), some_batch()
+    large = batch | {"image": jnp.concatenate([batch["image"]] * 2, axis=1)}
+    step = two_programs(make(Colours(), "mean"), state)
+    state, _ = step(state, batch)
+    with jax.log_compiles():
+        state, _ = step(state, large)
+        assert "jit(gradient)" in caplog.text
+        assert "jit(update)" not in caplog.text
+        caplog.clear()
+        for again in (batch, large):
+            state, _ = step(state, again)
+        assert not caplog.text
