@@ -88,6 +88,21 @@ def test_the_command_trains_and_predicts_without_the_checkout(installed, tmp_pat
     assert list((tmp_path / "output").glob("*.json"))
 
 
+def test_what_extras_have_is_missed_only_where_it_is_used(tmp_path):
+    program = """
+import sys
+sys.modules |= dict.fromkeys(("pyarrow", "pycocotools", "tensorflow_datasets"))
+import mlcls_jax.modes.check_dataset, mlcls_jax.modes.train
+from mlcls_jax import main
+main.run(["mlcls", "score", "--model_dir=x", "--input=x", "--output=x"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, text=True,
+                          capture_output=True)  # fmt: skip
+    message, hint = done.stderr.splitlines()
+    assert done.returncode == 1 and message.startswith("error: scores are written as Parquet")
+    assert hint == 'Install it: pip install -e ".[score]"'
+
+
 def test_a_hint_names_the_wheel(installed, wheel, tmp_path):
     program = "from mlcls_jax.errors import install_hint; print(install_hint('serve'))"
     hint = subprocess.check_output([installed / "python", "-c", program], cwd=tmp_path, text=True)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from mlcls_jax import lazy, usage
 from mlcls_jax.config import add_arguments, from_arguments, option
-from mlcls_jax.scoring.job import Request
 from mlcls_jax.start import start_jax
 
 with lazy.optional("scores are written as Parquet, which needs pyarrow", extra="score"):
+    from mlcls_jax.scoring.job import Request
     from mlcls_jax.scoring.run_job import Summary, score
 
 
