@@ -2,11 +2,14 @@
 
 import logging
 
+import jax.numpy as jnp
+import numpy as np
+
 from mlcls_jax import parallel
 from mlcls_jax.evaluation import score
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.threshold_fit import fit_thresholds
-from mlcls_jax.training.advice import about_decisions
+from mlcls_jax.training.advice import NEARLY_ALL, about_decisions
 from mlcls_jax.training.progress import Best
 from mlcls_jax.training.run import Run
 from mlcls_jax.workdir import BEST_MODEL
@@ -41,4 +44,12 @@ def fit_at_end(run: Run, best: Best | None) -> dict[str, dict[str, float]] | Non
         return None
     if useless:
         log.info("A common threshold is of no use to the best model: each label gets its own.")
-    return fit_thresholds(folder, bundle, logits["best"], targets, config.thresholds).metrics
+    fitted = fit_thresholds(folder, bundle, logits["best"], targets, config.thresholds)
+    chosen = read_bundle(folder)
+    decisions = chosen.decide(np.asarray(chosen.probabilities(jnp.asarray(logits["best"]))))
+    if decisions.mean() > NEARLY_ALL:  # the best F1 of scores that mean nothing
+        run.advice.tell(
+            "Even with thresholds of their own nearly all labels are reported on every image: the"
+            " scores say little. Train longer, from published weights, or on more images."
+        )
+    return fitted.metrics

@@ -33,11 +33,13 @@ def test_a_model_that_would_report_everything_gets_thresholds(tmp_path):
     assert result is not None and result.thresholds is not None
     assert result.thresholds["before"]["OR"] > 0.9
     assert not any("mlcls thresholds" in told for told in result.warnings)
-    assert result.thresholds["after"]["OR"] < 0.9  # it tells labels apart
+    # It tells labels apart, or the run says that it cannot.
+    reports_all = result.thresholds["after"]["OR"] > 0.9
+    assert not reports_all or any("scores say little" in told for told in result.warnings)
     threshold = read_bundle(tmp_path / "best_model").threshold
     assert isinstance(threshold, tuple) and len(threshold) == 10
-    (line,) = (x for x in result.summary(config_of("auto"), tmp_path, "") if "thresholds" in x)
-    assert "chosen for each label: OF1" in line
+    lines = result.summary(config_of("auto"), tmp_path, "")
+    assert any(line.startswith("  thresholds   chosen for each label: OF1") for line in lines)
 
 
 @pytest.mark.slow
