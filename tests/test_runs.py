@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import mlcls_jax
+from mlcls_jax import commands
 from mlcls_jax import config as schema
 from mlcls_jax.errors import ConfigError, DataError, WeightsError, WorkdirError
 from mlcls_jax.new_run import Wishes, check_weights, plan, recipe_of
@@ -106,6 +107,24 @@ def test_an_unknown_folder_is_no_run(tmp_path):
         mlcls_jax.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        ("predict runs/x a.jpg b.jpg --top=3", "--model_dir=runs/x --input a.jpg b.jpg --top=3"),
+        ("score runs/x photos --output o", "--model_dir=runs/x --input photos --output o"),
+        ("evaluate runs/x --device=cpu", "--workdir=runs/x --device=cpu --config.mode=evaluate"),
+        ("predict --model_dir runs/x --input a.jpg", "--model_dir runs/x --input a.jpg"),
+        ("train photos --epochs 3", "photos --epochs 3"),
+        ("train --epochs 3 photos", "--epochs 3 photos"),
+        ("train --config c.py --workdir x", "--config c.py --workdir x --config.mode=train"),
+    ],
+)
+def test_a_run_or_a_data_set_stands_first(line, arguments):
+    command, rest = commands.find(line.split())
+    assert rest == arguments.split()
+    assert (command.function == "train.run") == ("photos --e" in line or "3 photos" in line)
+
+
 TINY = {
     "model.strides": (2, 1, 2, 2, 1),
     "data.threads": 0,
@@ -148,6 +167,13 @@ def test_the_command_trains_and_its_folder_is_an_argument(classes):
     assert "mlcls train --config=lcnet:small --workdir=runs/photos-1" in done.stderr
     recorded = yaml.safe_load((classes.parent / "runs/photos-1/config.yaml").read_text())
     assert recorded["train"]["epochs"] == 1
-    for line in (["train", "runs/photos-1"],):
+    image = "photos/red/0.png"
+    for line in (
+        ["train", "runs/photos-1"],
+        ["evaluate", "runs/photos-1"],
+        ["predict", "runs/photos-1", image, "photos/blue/1.png", "--device=cpu"],
+        ["score", "runs/photos-1", "photos", "--output=scores"],
+        ["export", "runs/photos-1", "--format=stablehlo", "--output=exported", "--images", image],
+    ):
         again = forked("mlcls", *line, cwd=classes.parent)
         assert again.returncode == 0, again.stderr

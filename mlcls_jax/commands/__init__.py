@@ -4,6 +4,7 @@ A command is a file `commands/NAME.py` with `run(arguments)`, which returns the 
 line in `COMMANDS`. Nothing of it is imported before it runs, so that `mlcls --help` is quick.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -83,6 +84,14 @@ _ALIASES = {
     "--version": "version",
     "check_dataset": "check",
 }
+# What a run's folder, or a bundle, that stands first is for; and what follows it.
+_PLACES = {
+    "evaluate": ("--workdir", None),
+    "thresholds": ("--workdir", None),
+    "predict": ("--model_dir", "--input"),
+    "serve": ("--model_dir", None),
+    "score": ("--model_dir", "--input"),
+}
 # Flags of PaddleX that stand without a word, and mean `predict`.
 _PIPELINE_FLAGS = {"--pipeline", "--input", "--get_pipeline_config"}
 
@@ -100,6 +109,7 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
     if word.startswith("-"):
         word, rest = "", arguments
     command = COMMANDS.get(word, FLAGS)
+    rest = _with_flags(word, rest)
     flags = {argument.partition("=")[0] for argument in rest}
     if command.name in ("help", "version"):
         return command, rest
@@ -119,6 +129,19 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
         hint = f"Did you mean {close}?" if close else f"`{usage.program()} --help` names all."
         raise FlagError(f"{word}: there is no such command", hint)
     return command, rest
+
+
+def _with_flags(word: str, rest: list[str]) -> list[str]:
+    """Return the arguments with flags for a run that stands first, and for what follows it."""
+    places = list(itertools.takewhile(lambda argument: not argument.startswith("-"), rest))
+    if word not in _PLACES or not places:
+        return rest
+    first, others = _PLACES[word]
+    flags, inputs = [f"{first}={places[0]}"], places[1:]
+    if inputs and others:
+        flags += [others, *inputs]
+        inputs = []
+    return [*flags, *rest[len(places) :], *inputs]
 
 
 def _has_place(rest: list[str]) -> bool:

@@ -6,6 +6,9 @@ from mlcls_jax.commands import COMMANDS
 OVERVIEW = """\
 Multi-label image classification.
 
+`{0} train photos` trains on a folder of images with labels and chooses the rest. Its run, such as
+runs/photos-1, stands first after evaluate, thresholds, predict, serve, score, export.
+
 With a configuration file, `{0} WORD --config=configs/lcnet.py --workdir=runs/demo [--config.…]`:
 {config}
   (--helpconfig lists all keys; without --config, the run in the workdir is meant)

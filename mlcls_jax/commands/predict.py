@@ -53,7 +53,9 @@ class Arguments:
     labels: str | None = option(
         None, "of --weights: a file of lines `<index> <name>`", path="local"
     )
-    input: str | None = option(None, "image, folder, pattern, URL, TIFF or PDF", path="any")
+    input: tuple[str, ...] | None = option(
+        None, "images, folders, patterns, URLs, TIFF or PDF", path="any"
+    )
     save_path: str | None = option(
         None, "folder for a JSON and a picture of each result", path="local"
     )
@@ -94,7 +96,7 @@ def run(argv: list[str]) -> str:
         serve(pipeline.model, server, announce=lambda text: print(text, flush=True))
         return "The server has answered what was due and is closed."
     assert options.input  # or the parser had refused
-    images = open_input(options.input)  # first: a model may have to be fetched
+    images = open_input(*options.input)  # first: a model may have to be fetched
     return _predict(_open(options, options.batch_size), images, options)
 
 

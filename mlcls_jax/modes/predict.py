@@ -100,8 +100,8 @@ def predict(config: schema.Config, workdir: Path) -> PredictResult:
     return PredictResult(written, skipped, readable(str(model_dir)), readable(output))
 
 
-def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, str | Path], None]]:
-    """Return the images at a path, pattern or URL, and a function that saves a result in a folder.
+def open_input(*given: str) -> tuple[list[str] | list[Path], Callable[[Result, str | Path], None]]:
+    """Return the images at paths, patterns or URLs, and a function that saves a result in a folder.
 
     Results of images below one folder lie in subfolders as the images do. Pictures that earlier
     predictions left in the folder are not images to label.
@@ -109,16 +109,18 @@ def open_input(given: str) -> tuple[list[str] | list[Path], Callable[[Result, st
     Raises:
       InputError: there is no such path, or no image in the folder.
     """
-    paths = local_paths(given)
-    if paths is None:
-        return [given], _save
+    found_paths = [local_paths(one) for one in given]
+    paths = [path for found in found_paths for path in found or ()]
+    if None in found_paths:
+        return [*given], _save
+    told = ", ".join(given)
     inputs = [path for found in paths for path in list_images(found)]
     if len(paths) > 1 or os.path.isdir(paths[0]):
         found, inputs = inputs, [path for path in inputs if not _is_result(path)]
         if not inputs:
-            raise InputError(f"{given}: only pictures of earlier results are there")
+            raise InputError(f"{told}: only pictures of earlier results are there")
         if drawn := len(found) - len(inputs):
-            log.info("%s: %d pictures of earlier results are left out.", given, drawn)
+            log.info("%s: %d pictures of earlier results are left out.", told, drawn)
     is_folder = len(paths) == 1 and os.path.isdir(paths[0])
     root = paths[0] if is_folder else os.path.commonpath([Path(path).parent for path in paths])
 
