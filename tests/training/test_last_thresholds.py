@@ -28,6 +28,7 @@ def config_of(wish: str, **evaluate) -> schema.Config:
     return replace(config, evaluate=replace(config.evaluate, **evaluate))
 
 
+@pytest.mark.slow
 def test_a_model_that_would_report_everything_gets_thresholds(tmp_path):
     result = train(config_of("auto"), tmp_path)
     assert result is not None and result.thresholds is not None
