@@ -28,6 +28,12 @@ def _in_training(config: Config) -> Iterator[str]:
         yield (
             f"train.accumulate={train.accumulate}: must divide train.batch_size={train.batch_size}"
         )
+    elif train.batch_size // train.accumulate % train.norm_groups:
+        yield (
+            f"train.norm_groups={train.norm_groups}: must divide the"
+            f" {train.batch_size // train.accumulate} images of a batch, or of a part by"
+            " train.accumulate"
+        )
     if config.data.feature_views:
         yield from _against_features(config)
     if train.resume_from is not None and paths.kept_epoch(train.resume_from) is None:

@@ -188,6 +188,12 @@ class Train:
     accumulate: int = option(
         1, "gradient accumulation: parts per batch, to save memory; must divide batch_size", min=1
     )
+    norm_groups: int = option(
+        1,
+        "groups of a batch, each normalised by batch statistics of its own, as on so many GPUs;"
+        " batch_size / accumulate must be a multiple",
+        min=1,
+    )
     remat: bool = option(
         False, "recompute the backbone's blocks in the backward pass, to save memory"
     )

@@ -60,6 +60,7 @@ class Network:
     remat: bool = False  # compute blocks once more for the gradient rather than keep them
     frozen_backbone: bool = False  # the head alone is trained
     reads_features: bool = False  # feature maps stand in the place of images
+    norm_groups: int = 1  # parts of a batch with batch statistics of their own
     kernels: Kernels = PLAIN  # the form of what platforms compute otherwise
 
     @classmethod
@@ -161,6 +162,8 @@ class Network:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
         module = nnx.merge(self.graphdef, variables.params, variables.batch_stats)
         module.set_attributes(kernels=self.kernels)
+        if self.norm_groups > 1:  # not every network has batch norms
+            module.set_attributes(norm_groups=self.norm_groups, raise_if_not_found=False)
         return module
 
 

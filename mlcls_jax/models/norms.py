@@ -12,7 +12,9 @@ from mlcls_jax.models.kernels import PLAIN
 class BatchNorm(nnx.Module):
     """Batch normalisation as in Paddle: eps 1e-5, running = 0.9 running + 0.1 (biased) batch.
 
-    Statistics are taken over the whole batch, on all devices, in float32 or better.
+    Statistics are taken over the whole batch, on all devices, in float32 or better. With
+    `norm_groups` above 1 the batch falls into so many groups of successive rows, each normalised by
+    its own statistics, as GPUs without exchange do it; the running ones follow the groups' mean.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5) -> None:
@@ -21,15 +23,33 @@ class BatchNorm(nnx.Module):
         self.var = param((channels,), ONES, nnx.BatchStat)
         self.momentum, self.epsilon = momentum, epsilon
         self.kernels = PLAIN
+        self.norm_groups = 1
 
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W C"]:
         scale, bias = self.scale[...], self.bias[...]
         if not train:
             return _apply(x, scale, bias, self.mean[...], self.var[...], self.epsilon)
+        if self.norm_groups > 1:
+            return self._by_groups(x, scale, bias)
         mean, var = self.kernels.moments(jax.lax.stop_gradient(x), self.mean[...])
+        self._follow(mean, var)
+        return _normalise(x, scale, bias, mean, var, self.epsilon)
+
+    def _by_groups(self, x: Array, scale: Array, bias: Array) -> Float[Array, "B H W C"]:
+        near = self.mean[...]
+
+        def normalised(rows: Array) -> tuple[Array, Array, Array]:
+            mean, var = self.kernels.moments(jax.lax.stop_gradient(rows), near)
+            return _normalise(rows, scale, bias, mean, var, self.epsilon), mean, var
+
+        grouped = x.reshape(self.norm_groups, -1, *x.shape[1:])  # [groups, B / groups, H, W, C]
+        rows, means, variances = jax.vmap(normalised)(grouped)
+        self._follow(means.mean(0), variances.mean(0))
+        return rows.reshape(x.shape)
+
+    def _follow(self, mean: Array, var: Array) -> None:
         for running, new in zip((self.mean, self.var), (mean, var), strict=True):
             running[...] = self.momentum * running[...] + (1 - self.momentum) * new
-        return _normalise(x, scale, bias, mean, var, self.epsilon)
 
 
 def _apply(

@@ -72,11 +72,11 @@ class TrainStep:
       loss: of logits, targets and mask; no row's loss may depend on another row's logits.
       optimizer: turns gradients into updates.
       schedule: the learning rate of each step, for the numbers.
-      options: `ema_decay` and `ema_warmup` of the average, where the state has one; `accumulate`
-        and `remat`; `nonfinite`: with "skip" and "rollback", a step whose loss or gradient is not
-        finite changes nothing but the count of steps. The optimizer counts its own steps, so its
-        schedule then lags behind. With "rollback" all updates are scaled by the state's
-        `rate_scale`.
+      options: `ema_decay` and `ema_warmup` of the average, where the state has one; `accumulate`,
+        `remat` and `norm_groups`; `nonfinite`: with "skip" and "rollback", a step whose loss or
+        gradient is not finite changes nothing but the count of steps. The optimizer counts its own
+        steps, so its schedule then lags behind. With "rollback" all updates are scaled by the
+        state's `rate_scale`.
       seed: of mixing and dropout, together with the step.
       mix: applied to the batch first.
       sam_radius: how far uphill the gradient is taken (Foret et al., 2021), in a second pass with
@@ -130,7 +130,9 @@ class TrainStep:
     def _forward(
         self, all_params: dict, params: dict, stats: dict, images: Array, key: Array | None
     ) -> tuple[Any, dict]:
-        network = replace(self.network, remat=True) if self.options.remat else self.network
+        options, network = self.options, self.network
+        if options.remat or options.norm_groups > 1:
+            network = replace(network, remat=options.remat, norm_groups=options.norm_groups)
         variables = Variables(self.gather(all_params | params), stats)
         outputs = network.apply(variables, images, train=True, key=key)
         predictions = outputs.logits if self.distill is None else self.distill.compared(outputs)

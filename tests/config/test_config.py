@@ -74,6 +74,7 @@ LEGAL = {
     "parallel.fsdp": [1, 8],
     "parallel.tensor": [1, 8],
     "train.accumulate": [1, 64],
+    "train.norm_groups": [1],
     "model.task": ["multilabel"],
     "model.embed_dim": [16, 768],
     "model.num_heads": [1, 768],
