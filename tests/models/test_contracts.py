@@ -281,3 +281,16 @@ def test_the_plan_of_a_new_backbone_is_what_its_step_compiles_to():
     model = ModelConfig(name="Toy", num_classes=7, image_size=(64, 64))
     compiled = report(model, Layout(1, 1, 1), batch=2)
     assert compiled.flops / 2 == pytest.approx(plan.count(model).flops, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PP-LCNet_x0_25_ML", "PP-HGNetV2-B0_ML", "ResNet50_ML", "CLIP_vit_base_patch32_224_ML"],
+)
+def test_no_weight_depends_on_the_image_size(name):
+    values: dict = {"name": name, "num_classes": 5}
+    small, large = (
+        flatten(Network.of(ModelConfig(**values, image_size=(side, side))).abstract)
+        for side in (64, 128)
+    )
+    assert small == large  # so a training may be finished at a larger size

@@ -47,6 +47,7 @@ SMALL = {
     "model.name": "PP-LCNet_x0_25",
     "model.task": "single",
     "model.image_size": (32,),
+    "data.fit": "crop",
     "data.mixup": 0.2,
     "model.backbone_dropout": 0.0,
     "train.epochs": 12,
