@@ -19,7 +19,10 @@ MINE = "--config=configs/lcnet.py:mlcls --workdir=runs/mine --config.data.dir=da
 MODES = {
     "train": Help(
         "Train a model. The same command goes on after an interruption.",
-        (DEMO, MINE, "--workdir=runs/mine  # goes on with the run that is there"),
+        (
+            "photos  # a folder of images with labels: the rest is chosen; `photos --help` says how",
+            *(DEMO, MINE), "--workdir=runs/mine  # goes on with the run that is there",
+        ),
         (
             *("data.dir", "data.augment", "model.name", "model.image_size", "model.weights"),
             *("model.dtype", "train.epochs", "train.batch_size", "train.accumulate"),
