@@ -20,7 +20,7 @@ MODES = {
     "train": Help(
         "Train a model. The same command goes on after an interruption.",
         (
-            "photos  # a folder of images with labels: the rest is chosen; `photos --help` says how",
+            "photos  # images with labels: the rest is chosen; see `train photos --help`",
             *(DEMO, MINE), "--workdir=runs/mine  # goes on with the run that is there",
         ),
         (
