@@ -77,6 +77,7 @@ def test_every_epoch_is_kept_as_checkpoint_and_as_bundle(whole):
         assert score == max(told["raw/MultiLabelMAP"], told["ema/MultiLabelMAP"])
 
 
+@pytest.mark.slow
 def test_going_on_from_an_epoch_equals_the_uninterrupted_run_and_leaves_it_alone(whole, tmp_path):
     workdir, result = whole
     before = files_of(workdir)
