@@ -53,6 +53,22 @@ def to_scores(logits: np.ndarray, task: str, *, temperature: float = 1.0) -> np.
 _to_scores = jax.jit(probabilities, static_argnames=("task", "temperature"))
 
 
+def mean_loss(
+    loss: Callable[[np.ndarray, np.ndarray], Array],
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    batch_size: int,
+) -> float:
+    """Return the mean of `loss` over batches of logits [N, K] and targets, as training logs it.
+
+    Losses may be sums over a batch, so all have `batch_size` rows: the first rows fill up the last.
+    """
+    count = -(-len(logits) // batch_size)
+    rows = np.resize(np.arange(len(logits)), (count, batch_size))
+    return float(jax.vmap(loss)(logits[rows], targets[rows]).mean())
+
+
 def score(
     forward: Forward, models: Mapping[str, Variables], batches: Iterable[Batch], mesh: Mesh
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:

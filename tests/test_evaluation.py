@@ -10,7 +10,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.errors import ConfigError, DataError, NonFiniteError
-from mlcls_jax.evaluation import score
+from mlcls_jax.evaluation import mean_loss, score
 from mlcls_jax.inference.bundle import check_labels
 from tests.helpers.photos import Numbers
 
@@ -51,6 +51,13 @@ def test_unreadable_images_are_left_out():
     scores, targets = scored(Numbers(7, broken=(0, 4, 5, 6)))
     np.testing.assert_array_equal(scores["one"][:, 0], [1, 2, 3])
     np.testing.assert_array_equal(targets[:, 0], [0, 1, 0])
+
+
+def test_the_loss_is_that_of_full_batches_of_which_the_first_rows_fill_up_the_last():
+    logits, targets = np.random.default_rng(0).normal(size=(2, 7, 3)).astype(np.float32)
+    found = mean_loss(lambda x, y: ((x - y) ** 2).sum(), logits, targets, batch_size=4)
+    errors = ((logits - targets) ** 2).sum(1)
+    assert found == pytest.approx((errors.sum() + errors[0]) / 2, rel=1e-6)
 
 
 def test_a_data_set_without_any_readable_image_cannot_be_evaluated():

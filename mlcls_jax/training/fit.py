@@ -12,7 +12,7 @@ import numpy as np
 from mlcls_jax import files, parallel
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import NonFiniteError, WorkdirError
-from mlcls_jax.evaluation import score, to_scores
+from mlcls_jax.evaluation import mean_loss, score, to_scores
 from mlcls_jax.metrics import metrics_of
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.advice import about_positives
@@ -25,6 +25,7 @@ from mlcls_jax.training.progress import Best, Progress
 from mlcls_jax.training.records import NONFINITE_FILE, Recorder
 from mlcls_jax.training.run import Run
 from mlcls_jax.training.state import TrainState
+from mlcls_jax.training.step import make_loss
 from mlcls_jax.training.stop import AskedToEndError, Stop
 from mlcls_jax.workdir import BEST_MODEL, check_data, epoch_model
 
@@ -152,7 +153,9 @@ def evaluate(
     best = keep_best(run, best, results, models, step)
     if run.config.train.keep_epochs:
         keep_epoch(run, results, models, step)
-    recorder.evaluation(step, results, best)
+    loss, size = make_loss(run.config.loss), run.config.train.batch_size
+    losses = {n: mean_loss(loss, v, targets, batch_size=size) for n, v in logits.items()}
+    recorder.evaluation(step, results, best, losses)
     scores = [r[run.metric] for r in results.values() if not math.isnan(r[run.metric])]
     return best, {run.metric: max(scores)} if scores else None
 

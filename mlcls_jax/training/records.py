@@ -133,21 +133,25 @@ class Recorder:
             self._doing = doing
 
     def evaluation(
-        self, step: int, results: dict[str, dict[str, float]], best: Best | None
+        self,
+        step: int,
+        results: dict[str, dict[str, float]],
+        best: Best | None,
+        losses: dict[str, float],
     ) -> None:
-        """Write down metrics after `step` by weights (raw, ema), and whether they are the best."""
+        """Write down metrics and losses by weights (raw, ema), and whether they are the best."""
         flat = {
             f"{weights}/{name}": value
             for weights, values in results.items()
-            for name, value in for_json(values).items()
+            for name, value in for_json(values | {"loss": losses[weights]}).items()
         }
         self._write({"step": step, "epoch": self._plan.epoch(step), **flat})
         self._scalars(step, {f"eval/{name}": value for name, value in flat.items()})
-        losses, self._epoch_losses = self._epoch_losses, []
+        told, self._epoch_losses = self._epoch_losses, []
         epoch = self._plan.epoch(step)
         log.info(
             "[Train][Epoch %d/%d][Avg] loss: %.5f%s",
-            epoch, self._plan.epochs, sum(losses) / max(1, len(losses)),
+            epoch, self._plan.epochs, sum(told) / max(1, len(told)),
             _speed(self.images_per_second),
         )  # fmt: skip
         self._tell_waiting()
@@ -155,7 +159,10 @@ class Recorder:
             shown = ", ".join(f"{name}: {as_text(values[name])}" for name in self._shown)
             is_best = best and (best.step, best.weights) == (step, weights)
             mark = " (best)" if is_best else ""
-            log.info("[Eval][Epoch %d][Avg] %s weights: %s%s", epoch, weights, shown, mark)
+            log.info(
+                "[Eval][Epoch %d][Avg] %s weights: %s, loss: %.5f%s",
+                epoch, weights, shown, losses[weights], mark,
+            )  # fmt: skip
 
     def _tell_waiting(self) -> None:
         """Say so if reading the images, not training on them, took much of the epoch."""

@@ -39,7 +39,9 @@ def run(tmp_path, batches, step) -> list[dict]:
             record.train(done, values)
         record.pause()
         metrics = dict.fromkeys(("MultiLabelMAP", "OF1", "CF1", "HammingDistance"), 0.5)
-        record.evaluation(STEPS, {"raw": metrics}, Best(0.5, "raw", 1, STEPS, metrics))
+        record.evaluation(
+            STEPS, {"raw": metrics}, Best(0.5, "raw", 1, STEPS, metrics), {"raw": 0.25}
+        )
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     return [entry for entry in map(json.loads, lines) if "data_wait_ms" in entry]
 
