@@ -62,6 +62,7 @@ _TABLE = (
             mode="export"),
     Command("backends", "backends.run", "model",
             "what each runtime and precision costs and gains here"),
+    Command("compare", "compare.run", "other", "runs side by side: metrics, time, labels"),
     Command("models", "models.run", "other", "the available models"),
     Command("weights", "weights.run", "other", "published weights: list, fetch, keep"),
     Command("pack", "pack.run", "other", "a data set as shards"),

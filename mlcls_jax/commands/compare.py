@@ -1,0 +1,107 @@
+"""`mlcls compare RUN RUN`: what runs reached and cost, side by side."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mlcls_jax import usage
+from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.metrics import SHOWN_METRICS, as_text
+from mlcls_jax.modes.train_result import RESULT_FILE
+from mlcls_jax.runs import EVALUATION, Run, load
+from mlcls_jax.workdir import BEST_MODEL
+
+LABELS = 8  # shown of each direction
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments."""
+
+    runs: tuple[str, ...] = option(
+        REQUIRED, "folders of runs; the first is what others are held against", positional=True,
+        metavar="RUN",
+    )  # fmt: skip
+
+
+def run(argv: list[str]) -> str:
+    """Return a table of the runs, and the labels in which the last differs most from the first.
+
+    Raises:
+      WorkdirError: a folder is no run.
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    parser = usage.parser(
+        "compare",
+        "Runs side by side: metrics of the best model on the validation images, time and size; and"
+        " the labels in which the last run differs most from the first, where both have been"
+        " evaluated.",
+        "compare runs/photos-1 runs/photos-2",
+    )
+    add_arguments(parser, Arguments)
+    runs = [load(folder) for folder in from_arguments(Arguments, parser.parse_args(argv)).runs]
+    lines = table([("run", *map(str, (r.folder for r in runs))), *facts(runs)])
+    return "\n".join([*lines, *differences(runs[0], runs[-1])])
+
+
+def facts(runs: list[Run]) -> list[tuple[str, ...]]:
+    """Return rows of name and value per run; "-" is not known, as in an unfinished run."""
+    configs = [run.config for run in runs]
+    done = [_json(run, RESULT_FILE) for run in runs]
+    sizes = [run.folder / BEST_MODEL / "weights.safetensors" for run in runs]
+    rows = [
+        ("model", *(c.model.name for c in configs)),
+        ("image size", *("{} x {}".format(*c.model.image_size) for c in configs)),
+        ("data", *(c.data.dir or c.data.source for c in configs)),
+        ("start", *(str(c.model.weights) for c in configs)),
+        ("epochs", *(str(d.get("epochs", "-")) for d in done)),
+        ("best epoch", *(str(d.get("best_epoch", "-")) for d in done)),
+        ("seconds", *_numbers(d.get("seconds") for d in done)),
+        ("images/s", *_numbers(d.get("images_per_s") for d in done)),
+        ("MB", *(f"{f.stat().st_size / 1e6:.1f}" if f.exists() else "-" for f in sizes)),
+    ]
+    metrics = [run.metrics if d else {} for run, d in zip(runs, done, strict=True)]
+    names = dict.fromkeys(name for c in configs for name in SHOWN_METRICS[c.model.task])
+    return rows + [
+        (name, *(as_text(m[name]) if name in m else "-" for m in metrics)) for name in names
+    ]
+
+
+def differences(first: Run, last: Run) -> list[str]:
+    """Return lines on the labels whose average precision, or recall, differs most."""
+    before, after = _json(first, EVALUATION), _json(last, EVALUATION)
+    metric = next((m for m in ("average_precision", "recall") if m in before and m in after), None)
+    if metric is None or first.folder == last.folder:
+        return []
+    old, new = before[metric], after[metric]
+    both = [name for name in old if None not in (old[name], new.get(name))]
+    change = {name: new[name] - old[name] for name in both}
+    ranked = sorted(change, key=lambda name: change[name])
+    worse = [name for name in ranked if change[name] < 0][:LABELS]
+    better = [name for name in reversed(ranked) if change[name] > 0][:LABELS]
+    rows = [
+        (name, f"{old[name]:.4f}", f"{new[name]:.4f}", f"{change[name]:+.4f}")
+        for name in [*better, *reversed(worse)]
+    ]
+    title = (metric.replace("_", " "), str(first.folder), str(last.folder), "change")
+    only = len({*old, *new}) - len(both)
+    note = [f"{only} labels are known to one of the two only."] if only else []
+    return ["", *table([title, *rows]), *note]
+
+
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return the rows as lines, the first column to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+
+
+def _json(run: Run, name: str) -> dict[str, Any]:
+    path = run.folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _numbers(values: Iterable[float | None]) -> list[str]:
+    return ["-" if value is None else f"{value:.1f}" for value in values]
