@@ -173,5 +173,8 @@ class CheckDataset:
 
     pixels: bool = option(False, "decode every image, and also look for near duplicates")
     threads: int = option(8, "threads that read images", min=1, max=1024)
+    protocol: Literal["coco2014", "coco2017", "voc2007", "nuswide", "openimages"] | None = option(
+        None, "public data set that this should be: compare numbers, tell the lists' checksums"
+    )
     convert: Convert = Convert()
     split: Split = Split()

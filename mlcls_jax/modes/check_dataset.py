@@ -9,6 +9,7 @@ from mlcls_jax import config as schema
 from mlcls_jax.data.checks import check
 from mlcls_jax.data.convert import Conversion, convert, remarks
 from mlcls_jax.data.findings import CheckReport, Group
+from mlcls_jax.data.protocols import PROTOCOLS, compare
 from mlcls_jax.data.split import SplitResult, split
 from mlcls_jax.errors import CheckFailedError
 from mlcls_jax.reports.check_page import write_page
@@ -28,6 +29,8 @@ class CheckResult:
 
     report: CheckReport
     samples: dict[str, list[str]]  # paths in the workdir
+    # What `check_dataset.protocol` asked for: name, differences, SHA-256 of the lists.
+    protocol: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `check_dataset_result.json`, in the originals' keys."""
@@ -35,8 +38,10 @@ class CheckResult:
         for name, part in self.report.splits.items():
             splits[f"{name}_samples"] = part.images
             splits[f"{name}_sample_paths"] = self.samples.get(name, [])
+        protocol = {"protocol": self.protocol} if self.protocol else {}
         return {
             "check_pass": self.report.passed,
+            **protocol,
             "attributes": {
                 "label_file": self.report.label_file,
                 "num_classes": len(self.report.labels),
@@ -66,6 +71,11 @@ class CheckResult:
             f"{warnings:,} warning{'' if warnings == 1 else 's'}.",
             f"  report  {workdir / FOLDER / 'report.html'}",
         ]
+        if self.protocol:
+            told, name = self.protocol["differences"], self.protocol["name"]
+            lines.append(f"{name} ({PROTOCOLS[name].rules}):")
+            lines += [f"  {line}" for line in told or ["nothing differs from what is published"]]
+            lines += [f"  {k} list  sha256 {v}" for k, v in self.protocol["sha256"].items()]
         if not config.check_dataset.pixels:
             lines.append(
                 "Only headers were read: --config.check_dataset.pixels=True decodes every image and"
@@ -115,7 +125,11 @@ def check_dataset(config: schema.Config, workdir: Path) -> CheckResult:
     paths = {
         name: [str(path.relative_to(workdir)) for path in drawn] for name, drawn in samples.items()
     }
-    result = CheckResult(report, paths)
+    protocol = None
+    if options.protocol:
+        told, hashes = compare(report, config.data, options.protocol)
+        protocol = {"name": options.protocol, "differences": told, "sha256": hashes}
+    result = CheckResult(report, paths, protocol)
     if not report.passed:
         errors = [group for group in report.groups if group.kind.severity == "error"]
         kinds = "; ".join(f"{group.kind.title}: {group.count:,}" for group in errors)

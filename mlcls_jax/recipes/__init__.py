@@ -71,6 +71,20 @@ def coco_recipe(
     return config
 
 
+def paper_recipe(config: Any, *, protocol: str, name: str, num_classes: int) -> Any:
+    """Fill `config` with the ML-Decoder paper's recipe on a public data set (Ridnik et al., 2021).
+
+    448 x 448, 56 images, OneCycle up to 1e-4. Its pixels are between 0 and 1; here they have
+    ImageNet's mean and deviation, as the backbone's weights expect.
+    """
+    coco_recipe(config, name=name, batch_size=64, schedule="onecycle")
+    config.model.num_classes = num_classes
+    config.model.query_num = min(num_classes, 200)
+    config.check_dataset.protocol = protocol
+    config.train.batch_size = 56
+    return config
+
+
 def single_label_recipe(
     config: Any,
     *,

@@ -10,6 +10,11 @@
                             number of the original's (the ML-Decoder paper reports 87.1 %), and
                             coco_152 no original: it is ResNet101's. One GPU of 80 GB or more, or
                             several. Not run here.
+  configs/resnet.py:coco_224  ResNet50 on COCO-2017 at 224 x 224, published with 79.5 % mAP;
+                            coco_640: ResNet101 at 640 x 640, which has no original. Not run here.
+  configs/resnet.py:coco2014  ResNet101 by the ML-Decoder paper's recipe; voc2007, nuswide and
+                            openimages likewise. docs/models.md has numbers to compare with, and
+                            mode=check_dataset tells whether yours is that set. Not run here.
   configs/resnet.py:single  your own images with exactly one label each: ResNet50 under mean
                             pooling, by the original's ImageNet recipe. One GPU. Not run here.
   configs/resnet.py:small   hundreds of your own images: the head alone is trained, at 224 x 224, on
@@ -29,6 +34,7 @@ from mlcls_jax.recipes import (
     coco_recipe,
     digits_demo,
     ml_decoder_recipe,
+    paper_recipe,
     single_label_recipe,
     small_recipe,
 )
@@ -44,6 +50,12 @@ def get_config(recipe: str = "demo") -> ConfigDict:
         "coco": coco,
         "coco_101": coco_101,
         "coco_152": coco_152,
+        "coco_224": coco_224,
+        "coco_640": coco_640,
+        "coco2014": coco2014,
+        "voc2007": voc2007,
+        "nuswide": nuswide,
+        "openimages": openimages,
         "single": single,
         "small": small,
     }
@@ -90,6 +102,48 @@ def coco_101() -> ConfigDict:
 def coco_152() -> ConfigDict:
     """ResNet152 on 80 labels, as ResNet101."""
     return coco_recipe(default(), name="ResNet152_ML", batch_size=56, schedule="onecycle")
+
+
+def coco_224() -> ConfigDict:
+    """ResNet50 at 224 x 224."""
+    config = coco()
+    config.model.image_size = (224, 224)
+    return config
+
+
+def coco_640() -> ConfigDict:
+    """ResNet101 at 640 x 640; 28 images on each of four GPUs, blocks computed anew."""
+    config = coco_101()
+    config.model.image_size = (640, 640)
+    config.train.batch_size //= 2
+    config.train.remat = True
+    return config
+
+
+def coco2014() -> ConfigDict:
+    """ResNet101 on COCO-2014."""
+    return paper_recipe(default(), protocol="coco2014", name="ResNet101_ML", num_classes=80)
+
+
+def voc2007() -> ConfigDict:
+    """ResNet101 on VOC-2007; 5e-5 and 128 images, as users of the paper's code report."""
+    config = paper_recipe(default(), protocol="voc2007", name="ResNet101_ML", num_classes=20)
+    config.optimizer.learning_rate = 5e-5
+    config.train.batch_size = 128
+    config.check_dataset.convert.crowd = False
+    return config
+
+
+def nuswide() -> ConfigDict:
+    """ResNet101 on NUS-WIDE."""
+    return paper_recipe(default(), protocol="nuswide", name="ResNet101_ML", num_classes=81)
+
+
+def openimages() -> ConfigDict:
+    """ResNet101 on OpenImages V6 at 224 x 224: 200 queries, each for 49 labels."""
+    config = paper_recipe(default(), protocol="openimages", name="ResNet101_ML", num_classes=9_605)
+    config.model.image_size = (224, 224)
+    return config
 
 
 def single() -> ConfigDict:

@@ -1,5 +1,6 @@
 """mode=check_dataset from conversion to report: what it writes, prints and exits with."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 from PIL import Image
 
 from mlcls_jax import config as schema
+from mlcls_jax.data import protocols
+from mlcls_jax.data.checks import check
+from mlcls_jax.data.protocols import Protocol
 from mlcls_jax.errors import CheckFailedError, ConvertFailedError, DataError
 from mlcls_jax.modes.check_dataset import check_dataset
 from tests.helpers.commands import forked
@@ -38,6 +42,26 @@ def run(root: Path, workdir: Path, *options: str, code: int):
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done, json.loads((workdir / "check_dataset_result.json").read_text())
+
+
+def test_a_set_is_held_against_the_one_of_papers_and_its_lists_get_checksums(root, tmp_path):
+    options = ("--config.check_dataset.protocol=voc2007",)
+    done, result = run(root, tmp_path / "run", *options, code=0)
+    told = ["3 labels, but voc2007 has 20", "train: 12 images, but voc2007 has 5,011",
+            "val: 6 images, but voc2007 has 4,952"]  # fmt: skip
+    hashes = {
+        split: hashlib.sha256((root / f"{split}.txt").read_bytes()).hexdigest()
+        for split in ("train", "val")
+    }
+    assert result["protocol"] == {"name": "voc2007", "differences": told, "sha256": hashes}
+    assert all(line in done.stdout for line in (*told, *hashes.values()))
+
+
+def test_a_set_with_the_papers_numbers_does_not_differ(root, monkeypatch):
+    same = Protocol(3, {"train": 12, "val": 6}, "")
+    monkeypatch.setitem(protocols.PROTOCOLS, "voc2007", same)
+    report = check(root, schema.Data(dir=str(root)), pixels=False, threads=1)
+    assert protocols.compare(report, schema.Data(), "voc2007")[0] == []
 
 
 def test_a_good_data_set_passes_with_the_originals_files_and_json(root, tmp_path):
