@@ -106,16 +106,15 @@ def coco_152() -> ConfigDict:
 
 def coco_224() -> ConfigDict:
     """ResNet50 at 224 x 224."""
-    config = coco()
+    config = coco_recipe(default(), name="ResNet50_ML", batch_size=64)
     config.model.image_size = (224, 224)
     return config
 
 
 def coco_640() -> ConfigDict:
     """ResNet101 at 640 x 640; 28 images on each of four GPUs, blocks computed anew."""
-    config = coco_101()
+    config = coco_recipe(default(), name="ResNet101_ML", batch_size=28, schedule="onecycle")
     config.model.image_size = (640, 640)
-    config.train.batch_size //= 2
     config.train.remat = True
     return config
 
