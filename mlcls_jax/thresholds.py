@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-Objective = Literal["f1", "precision", "recall"]
+Objective = Literal["f1", "precision", "recall", "prevalence"]
 
 DEFAULT = 0.5  # where no positive says anything
 # With P positives, what is within this / √P of the best F1, recall or precision counts as equal to
@@ -60,8 +60,10 @@ def choose_thresholds(
       targets: see the module.
       objective: "f1", the best F1; "precision", the highest recall with at least the precision
         `target`; "recall", the highest precision with at least the recall `target`. Where
-        `target` cannot be reached, what comes nearest, and of these the most of the other.
-      target: see `objective`; not for "f1".
+        `target` cannot be reached, what comes nearest, and of these the most of the other;
+        "prevalence", as many images as have the label, for scores that say little: their best F1
+        is reached by reporting it everywhere.
+      target: see `objective`; of "precision" and "recall" only.
       min_positives: see above.
 
     Raises:
@@ -70,7 +72,7 @@ def choose_thresholds(
     scores, targets = np.asarray(scores, np.float32), np.asarray(targets)
     if scores.ndim != 2 or scores.shape != targets.shape:
         raise ValueError(f"scores {scores.shape} and targets {targets.shape} must be alike, [N, K]")
-    if objective != "f1" and target is None:
+    if objective in ("precision", "recall") and target is None:
         raise ValueError(f"the objective {objective!r} needs a target")
     num_classes = scores.shape[1]
     is_shared = (targets >= 1).sum(0) < min_positives
@@ -227,13 +229,17 @@ def _choose(
 ) -> tuple[float, bool]:
     """Return the threshold for scores [n], and whether `target` cannot be reached."""
     if not scores[positives].any():  # no positives, or all at 0, which no threshold lets pass
-        return DEFAULT, objective != "f1"
+        return DEFAULT, target is not None
     cuts = _cut(scores, positives)
     wanted, value = cuts.precision, cuts.recall
     if objective == "recall":
         wanted, value = value, wanted
-    if objective == "f1":
-        value = 2 * cuts.precision * cuts.recall / (cuts.precision + cuts.recall)
+    if target is None:
+        value = (
+            2 * cuts.precision * cuts.recall / (cuts.precision + cuts.recall)
+            if objective == "f1"
+            else -np.abs(cuts.recall / cuts.precision - 1)  # claims by positives
+        )
         allowed, is_unreached = np.ones(len(value), bool), False
     else:
         is_unreached = bool(wanted.max() < target)

@@ -31,6 +31,18 @@ def measures(scores, positives, threshold):
     return precision, recall, 2 * hits / (reported.sum() + positives.sum())
 
 
+def test_a_label_can_be_reported_as_often_as_it_occurs():
+    rng = np.random.default_rng(0)
+    scores = rng.random((400, 3)).astype(np.float32)
+    targets = (rng.random((400, 3)) < (0.1, 0.5, 0.9)).astype(np.float32)  # scores say nothing
+    choice = choose_thresholds(scores, targets, objective="prevalence")
+    reported, positives = (scores > choice.thresholds).sum(0), targets.sum(0)
+    slack = thresholds.PLATEAU / np.sqrt(positives)
+    assert (np.abs(reported / positives - 1) <= slack).all() and not choice.unreached.any()
+    # The best F1 of such scores is reached by reporting the label nearly everywhere.
+    assert (scores > choose_thresholds(scores, targets).thresholds).mean() > 0.8
+
+
 @settings(max_examples=300)
 @given(SCORES, TARGETS, st.sampled_from([("f1", None), ("precision", 0.7), ("recall", 0.6)]))
 def test_no_cut_is_much_better(scores, targets, wanted):

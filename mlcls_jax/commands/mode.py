@@ -47,12 +47,13 @@ def run(arguments: list[str]) -> str:
     config = schema.parse(command_line.CONFIG.value)
     with interruptions(config, workdir):
         from mlcls_jax import parallel  # imports JAX: once nothing is wrong
-        from mlcls_jax.modes.running import run_mode
+        from mlcls_jax.modes.running import opened
 
         start_jax(cache=config.train.compile_cache)
         with parallel.devices(command_line.DEVICE.value):
             parallel.start_hosts(*command_line.hosts())
-        result = run_mode(config, workdir)
+        with opened(config, workdir) as (mode, done):
+            result = done(mode(config, workdir))
         if result is None:  # of several processes the first one tells the outcome
             return ""
     return summary(result, config, workdir, arguments)

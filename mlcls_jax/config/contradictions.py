@@ -110,8 +110,9 @@ def _in_modes(config: Config) -> Iterator[str]:
     yield from tta_faults("evaluate.tta", config.evaluate.tta)
     yield from tta_faults("predict.tta", config.predict.tta)
     thresholds = config.thresholds
-    if (thresholds.target is None) != (thresholds.objective == "f1"):
-        wanted = "none" if thresholds.objective == "f1" else "a number, 0.9 for instance"
+    needs_target = thresholds.objective in ("precision", "recall")
+    if (thresholds.target is not None) != needs_target:
+        wanted = "a number, 0.9 for instance" if needs_target else "none"
         yield (
             f"thresholds.target={thresholds.target}:"
             f" thresholds.objective={thresholds.objective} wants {wanted}"

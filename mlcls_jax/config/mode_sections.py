@@ -49,8 +49,10 @@ class Evaluate:
 class Thresholds:
     """mode=thresholds: how thresholds are chosen on the validation images, for the bundle."""
 
-    objective: Literal["f1", "precision", "recall"] = option(
-        "f1", "best F1 per class; or a target precision or recall, with the most of the other"
+    objective: Literal["f1", "precision", "recall", "prevalence"] = option(
+        "f1",
+        "best F1 per class; a target precision or recall, with the most of the other; or as many"
+        " images as have the label",
     )
     target: float | None = option(None, "target precision or recall, such as 0.9", min=0.0, max=1.0)
     min_positives: int = option(10, "classes with fewer positive images share one threshold", min=1)

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +26,39 @@ def run_mode(config: Config, workdir: Path, **others: Any) -> Result | None:
       PreemptedError: the run was asked to end; the same command goes on.
       UserError: the configuration, the data or a file is wrong.
     """
-    function = lazy.load(f"mlcls_jax.modes.{config.mode}.{config.mode}")  # as its file is called
-    with opened(config, workdir) as result_file:
-        result = function(config, workdir, **others)
-        if result_file is not None:
-            files.write_json(result_file, {"done_flag": True, **result.to_json()})
-        return result if result_file else None
+    with opened(config, workdir) as (mode, done):
+        return done(mode(config, workdir, **others))
+
+
+Done = Callable[[Result | None], Result | None]
 
 
 @contextlib.contextmanager
-def opened(config: Config, workdir: Path) -> Iterator[Path | None]:
+def opened(config: Config, workdir: Path) -> Iterator[tuple[Callable[..., Result | None], Done]]:
     """Open the workdir, which is made if need be, for the mode that runs in the block.
 
     What goes wrong in the block is written into the result file.
 
     Yields:
-      The mode's result file, to be written; None in all processes but the first.
+      The mode, and what takes its result to write it down and gives it back. In all processes but
+      the first this gives None.
     """
+    mode = lazy.load(f"mlcls_jax.modes.{config.mode}.{config.mode}")  # as its file is called
     if not parallel.is_lead():
         start_console(logging.WARNING)
-        yield None
+        yield mode, lambda result: None
         return
     open_workdir(workdir)
     result_file = workdir / f"{config.mode}_result.json"
+
+    def done(result: Result | None) -> Result | None:
+        assert result is not None  # of the first process
+        files.write_json(result_file, {"done_flag": True, **result.to_json()})
+        return result
+
     with locked(locked_folder(config, workdir)), logging_to(workdir / f"{config.mode}.log"):
         try:
-            yield result_file
+            yield mode, done
         except WorkdirError:
             raise  # the workdir belongs to another run: leave it alone
         except Exception as error:

@@ -116,8 +116,8 @@ def _in_force(evaluation: Evaluation) -> str:
 
 
 def _purpose(facts: dict[str, Any]) -> str:
-    objective = (
-        "the best F1" if facts["objective"] == "f1" else f"{facts['objective']} {facts['target']:g}"
+    objective = {"f1": "the best F1", "prevalence": "as many images as have the label"}.get(
+        facts["objective"], f"{facts['objective']} {facts['target'] or 0:g}"
     )
     return f"chosen for {objective} on {page.count(facts['images'], 'image')}"
 

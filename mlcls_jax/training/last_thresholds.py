@@ -1,14 +1,13 @@
 """Thresholds of the best model, chosen at the end of its training."""
 
+import dataclasses
 import logging
 
-import jax.numpy as jnp
-import numpy as np
-
 from mlcls_jax import parallel
-from mlcls_jax.evaluation import score
+from mlcls_jax.evaluation import score, to_scores
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.threshold_fit import fit_thresholds
+from mlcls_jax.thresholds import choose_thresholds
 from mlcls_jax.training.advice import NEARLY_ALL, about_decisions
 from mlcls_jax.training.progress import Best
 from mlcls_jax.training.run import Run
@@ -44,12 +43,14 @@ def fit_at_end(run: Run, best: Best | None) -> dict[str, dict[str, float]] | Non
         return None
     if useless:
         log.info("A common threshold is of no use to the best model: each label gets its own.")
-    fitted = fit_thresholds(folder, bundle, logits["best"], targets, config.thresholds)
-    chosen = read_bundle(folder)
-    decisions = chosen.decide(np.asarray(chosen.probabilities(jnp.asarray(logits["best"]))))
-    if decisions.mean() > NEARLY_ALL:  # the best F1 of scores that mean nothing
+    options, scores = config.thresholds, to_scores(logits["best"], "multilabel")
+    wanted = {"objective": options.objective, "target": options.target}
+    limits = choose_thresholds(scores, targets, **wanted, min_positives=options.min_positives)
+    if (scores > limits.thresholds).mean() > NEARLY_ALL:
         run.advice.tell(
-            "Even with thresholds of their own nearly all labels are reported on every image: the"
-            " scores say little. Train longer, from published weights, or on more images."
+            "Even the best thresholds would report nearly all labels on every image: the scores say"
+            " little. Each label is now reported as often as it occurs. Train longer, from"
+            " published weights, or on more images."
         )
-    return fitted.metrics
+        options = dataclasses.replace(options, objective="prevalence", target=None)
+    return fit_thresholds(folder, bundle, logits["best"], targets, options).metrics
