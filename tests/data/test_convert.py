@@ -587,6 +587,19 @@ def test_csv_paths_begin_in_a_given_folder_or_in_one_of_the_data_set(tmp_path):
     assert list(rows(tmp_path / "val.txt")) == ["images/others/1.png"]
 
 
+def test_csv_lists_may_name_images_by_their_whole_paths(tmp_path):
+    root, lines = tmp_path / "lists", []
+    for place, label in (("a/photos/0.png", "x"), ("b/photos/0.png", "y"), ("lists/c/0.png", "x")):
+        write_image(tmp_path / place)
+        lines.append((str(tmp_path / place), label))
+    write_csv(root / "train.csv", [*lines, (str(tmp_path / "a/photos/9.png"), "x")])
+    found = run(root, "csv")
+    listed = list(rows(root / "train.txt"))
+    assert [(root / path).resolve() for path in listed] == [Path(path) for path, _ in lines]
+    assert listed[2] == "images/c/0.png" and len({Path(path).parent for path in listed}) == 3
+    assert found.left_out == {"missing images": [str(tmp_path / "a/photos/9.png")]}
+
+
 NAMES = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="|\r\n\0"), min_size=1, max_size=8
 ).filter(lambda name: name == name.strip())

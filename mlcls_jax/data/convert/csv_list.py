@@ -42,9 +42,9 @@ _HINT = (
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
     """Read rows in the order of the files; an image on several lines has the labels of all.
 
-    A path is relative to train_images or val_images; where these are not given, to the file's own
-    folder, to `root` if it begins with one of its folders, to images/ or to a folder of the file's
-    name.
+    A path, unless absolute, is relative to train_images or val_images; where these are not given,
+    to the file's own folder, to `root` if it begins with one of its folders, to images/ or to a
+    folder of the file's name.
     """
     given = {"train": options.train_annotations, "val": options.val_annotations}
     lists = {split: root / name for split, name in given.items() if name}

@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _SUFFIXES = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
 class Places:
     r"""Folders to look for named images in, and those of them where some were found.
 
-    Names may be divided by \, as on Windows, and lack the suffix of their file.
+    Names may be divided by \, as on Windows, lack the suffix of their file, or be whole paths.
     """
 
     def __init__(self, root: Path, *, given: str | None, usual: Sequence[Path]) -> None:
@@ -61,6 +62,9 @@ class Places:
 
     def _places(self, name: str) -> Iterator[tuple[ImageFolder, str]]:
         """Yield the folders that an image may lie in, and its path below each."""
+        if os.path.isabs(name):
+            yield from self._whole(Path(os.path.abspath(name)))
+            return
         for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
             for base, holds_images in self._bases.items():
                 folder, below = base, posixpath.normpath(spelling)
@@ -74,6 +78,19 @@ class Places:
                 if folder not in self._known:
                     self._known[folder] = image_folder(self._root, folder)
                 yield self._known[folder], below
+
+    def _whole(self, path: Path) -> Iterator[tuple[ImageFolder, str]]:
+        """Yield the place of an image that is named by its whole path, if that can be linked."""
+        folder = path.parent
+        if folder in self._images.parents or not folder.is_dir() or not is_image_name(path.name):
+            return
+        if folder not in self._known:
+            usual = image_folder(self._root, folder)
+            is_elsewhere = self._root not in (folder, *folder.parents)
+            # Folders elsewhere may be called alike.
+            unique = f"{usual.listed}-{zlib.crc32(os.fsencode(folder)):08x}"
+            self._known[folder] = usual._replace(listed=unique) if is_elsewhere else usual
+        yield self._known[folder], path.name
 
 
 def _is_file(folder: ImageFolder, below: str) -> bool:
