@@ -43,6 +43,12 @@ def norm_names(ours: str, theirs: str, *, origin: str) -> NameTable:
     return {f"{ours}/{name}": Foreign(f"{theirs}.{key}") for name, key in keys.items()}
 
 
+def conv_norm_names(ours: str, conv: str, norm: str, *, origin: str) -> NameTable:
+    """Convolution and batch normalisation of a `ConvNorm`, by their names in a file."""
+    kernel = {f"{ours}/conv/kernel": Foreign(f"{conv}.weight", "conv")}
+    return kernel | norm_names(f"{ours}/norm", norm, origin=origin)
+
+
 def affine_names(ours: str, theirs: str, layout: str) -> NameTable:
     """A layer with weight and bias: `layout` is that of the weight, `linear` for instance."""
     return {

@@ -26,7 +26,7 @@ from mlcls_jax.models.layers import (
     scaled,
 )
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, norm_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, conv_norm_names
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,8 @@ def names(backbone: MobileNetV3, origin: str) -> NameTable:
     is_paddle = origin == "paddle"
     table: NameTable = {}
 
-    def add_unit(ours: str, conv: str, norm: str) -> None:
-        table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
-        table.update(norm_names(f"{ours}/norm", norm, origin=origin))
+    def add_unit(*names: str) -> None:
+        table.update(conv_norm_names(*names, origin=origin))
 
     add_unit("conv", *(("conv.conv", "conv.bn") if is_paddle else ("conv_stem", "bn1")))
     for index, path in enumerate(backbone.paths):
@@ -284,7 +283,11 @@ def timm_sources(name: str) -> tuple[Source, ...]:
 
 
 FAMILY = Family(
-    variants=VARIANTS, build=MobileNetV3, names=names, heads={"paddle": "fc"}, sources=sources
+    variants=VARIANTS,
+    build=MobileNetV3,
+    names=names,
+    heads={"paddle": "fc"},
+    sources=sources,
 )
 TIMM_FAMILY = Family(
     variants=TIMM_VARIANTS,

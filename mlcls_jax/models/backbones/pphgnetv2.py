@@ -14,7 +14,7 @@ from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, param
 from mlcls_jax.models.layers import Conv, ConvNorm, MaxPool
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, conv_norm_names
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.
 STAGES = ((3, False), (3, False), (5, True), (5, True))
@@ -295,8 +295,7 @@ def names(backbone: PPHGNetV2, origin: str) -> NameTable:
     config, is_paddle = backbone.config, origin == "paddle"
     table: NameTable = {}
     for ours, theirs, is_activated in _units(config, is_paddle=is_paddle):
-        table[f"{ours}/conv/kernel"] = Foreign(f"{theirs}.conv.weight", "conv")
-        table |= norm_names(f"{ours}/norm", f"{theirs}.bn", origin=origin)
+        table |= conv_norm_names(ours, f"{theirs}.conv", f"{theirs}.bn", origin=origin)
         if is_activated and config.affine:
             table |= _affine_names(f"{ours}/lab", f"{theirs}.lab")
     last_conv = "last_conv" if is_paddle else "head.last_conv.0"

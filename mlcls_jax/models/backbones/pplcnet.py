@@ -13,7 +13,7 @@ from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Constant, FrozenParam, param
 from mlcls_jax.models.layers import Conv, ConvNorm, SqueezeExcite, hardswish, scaled
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, norm_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, conv_norm_names
 
 # stage → blocks of (kernel size, base width, squeeze-excite); a stage's stride is its first block's
 STAGES = {
@@ -133,9 +133,8 @@ def names(backbone: PPLCNet, origin: str) -> NameTable:
     is_paddle = origin == "paddle"
     table: NameTable = {}
 
-    def add_unit(ours: str, conv: str, norm: str) -> None:
-        table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
-        table.update(norm_names(f"{ours}/norm", norm, origin=origin))
+    def add_unit(*names: str) -> None:
+        table.update(conv_norm_names(*names, origin=origin))
 
     add_unit("conv1", *(("conv1.conv", "conv1.bn") if is_paddle else ("conv_stem", "bn1")))
     for stage, blocks in STAGES.items():

@@ -15,7 +15,7 @@ from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import small_uniform
 from mlcls_jax.models.layers import ConvNorm, MaxPool
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import Foreign, NameTable, norm_names
+from mlcls_jax.models.weight_names import NameTable, conv_norm_names
 
 STEM_WIDTH = 64
 WIDTHS = (64, 128, 256, 512)  # of a stage's 3x3 convolutions
@@ -137,8 +137,7 @@ def names(backbone: ResNet, origin: str) -> NameTable:
                 units.append((ours, f"{theirs}.conv{i}", f"{theirs}.bn{i}"))
     table: NameTable = {}
     for ours, conv, norm in units:
-        table[f"{ours}/conv/kernel"] = Foreign(f"{conv}.weight", "conv")
-        table |= norm_names(f"{ours}/norm", norm, origin=origin)
+        table |= conv_norm_names(ours, conv, norm, origin=origin)
     return table
 
 
