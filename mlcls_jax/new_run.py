@@ -27,9 +27,7 @@ from mlcls_jax.recipe_choice import Choice, choose
 
 RUNS = "runs"
 DIGITS = "digits"  # the embedded demo, in the place of a data set
-# Where a family's recipes are, and which of several fits a model.
-_FILES = {"PP-LCNet": "lcnet", "PP-HGNetV2": "hgnetv2", "ResNet": "resnet", "CLIP": "clip_vit",
-          "MobileNetV3": "mobilenetv3"}  # fmt: skip
+# Which of a family's recipes fits a model.
 _VARIANTS = {"B4": "_b4", "B5": "_b4", "B6": "_b6", "101": "_101", "152": "_152"}
 
 
@@ -257,9 +255,8 @@ def numbers_of(data: schema.Data) -> Numbers:
 
 def recipe_of(name: str, kind: str) -> str:
     """Return the recipe of this kind for a model, `hgnetv2:mlcls_b4` for instance."""
-    _, name = find_variant(name)
-    files = (file for start, file in _FILES.items() if name.lower().startswith(start.lower()))
-    file = next(files, "resnet")  # a family without recipes of its own
+    family, name = find_variant(name)
+    file = family.recipes
     variant = f"{file}:{kind}{next((end for part, end in _VARIANTS.items() if part in name), '')}"
     try:
         _values(variant)

@@ -104,6 +104,7 @@ class Family:
     names: Callable[[Any, str], NameTable]
     heads: dict[str, str]  # origin of weight files → name of the plain classifier in them
     decoder: str = "fc"  # name of the ML-Decoder in weight files
+    recipes: str = "resnet"  # file of `recipes` that suits it, where it has none of its own
     head_initial: Callable[[int], Initial | None] = lambda channels: None  # None: Linear's own
     # (sizes) → pixels to a cell of the feature map: images' sides should be multiples of it.
     stride: Callable[[Any], int] = lambda sizes: 32

@@ -6,10 +6,24 @@ hand it on, and `lcnet:mlcls` means the same where there are none, as beside an 
 `config` is a `ConfigDict` of `mlcls_jax.config.default()`, whose keys no type checker knows.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
+
+from ml_collections import ConfigDict
 
 # The originals were trained on four GPUs; their batch sizes are per GPU, ours are totals.
 ORIGINAL_GPUS = 4
+
+
+def one_of(file: str, recipes: Mapping[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:
+    """Return the recipe of this name from a configuration file.
+
+    Raises:
+      ValueError: there is none; names those that there are.
+    """
+    if name not in recipes:
+        raise ValueError(f"{file}:{name}: there are {', '.join(recipes)}")
+    return recipes[name]()
 
 
 def ml_decoder_recipe(

@@ -31,6 +31,7 @@ from mlcls_jax.recipes import (
     coco_recipe,
     digits_demo,
     ml_decoder_recipe,
+    one_of,
     single_label_recipe,
     small_recipe,
 )
@@ -51,9 +52,7 @@ def get_config(recipe: str = "demo") -> ConfigDict:
         "single": single,
         "small": small,
     }
-    if recipe not in recipes:
-        raise ValueError(f"configs/hgnetv2.py:{recipe}: there are {', '.join(recipes)}")
-    return recipes[recipe]()
+    return one_of("configs/hgnetv2.py", recipes, recipe)
 
 
 def demo() -> ConfigDict:

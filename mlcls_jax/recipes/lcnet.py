@@ -27,6 +27,7 @@ from mlcls_jax.recipes import (
     coco_recipe,
     digits_demo,
     ml_decoder_recipe,
+    one_of,
     single_label_recipe,
     small_recipe,
 )
@@ -35,9 +36,7 @@ from mlcls_jax.recipes import (
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
     recipes = {"demo": demo, "mlcls": mlcls, "coco": coco, "single": single, "small": small}
-    if recipe not in recipes:
-        raise ValueError(f"configs/lcnet.py:{recipe}: there are {', '.join(recipes)}")
-    return recipes[recipe]()
+    return one_of("configs/lcnet.py", recipes, recipe)
 
 
 def demo() -> ConfigDict:

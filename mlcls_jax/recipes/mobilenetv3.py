@@ -19,15 +19,19 @@ Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or
 from ml_collections import ConfigDict
 
 from mlcls_jax.config import default
-from mlcls_jax.recipes import digits_demo, ml_decoder_recipe, single_label_recipe, small_recipe
+from mlcls_jax.recipes import (
+    digits_demo,
+    ml_decoder_recipe,
+    one_of,
+    single_label_recipe,
+    small_recipe,
+)
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
     recipes = {"demo": demo, "mlcls": mlcls, "single": single, "small": small}
-    if recipe not in recipes:
-        raise ValueError(f"configs/mobilenetv3.py:{recipe}: there are {', '.join(recipes)}")
-    return recipes[recipe]()
+    return one_of("configs/mobilenetv3.py", recipes, recipe)
 
 
 def demo() -> ConfigDict:

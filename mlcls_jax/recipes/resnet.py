@@ -34,6 +34,7 @@ from mlcls_jax.recipes import (
     coco_recipe,
     digits_demo,
     ml_decoder_recipe,
+    one_of,
     paper_recipe,
     single_label_recipe,
     small_recipe,
@@ -59,9 +60,7 @@ def get_config(recipe: str = "demo") -> ConfigDict:
         "single": single,
         "small": small,
     }
-    if recipe not in recipes:
-        raise ValueError(f"configs/resnet.py:{recipe}: there are {', '.join(recipes)}")
-    return recipes[recipe]()
+    return one_of("configs/resnet.py", recipes, recipe)
 
 
 def demo() -> ConfigDict:

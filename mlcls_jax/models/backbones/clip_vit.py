@@ -251,6 +251,7 @@ FAMILY = Family(
     variants=VARIANTS,
     build=CLIPViT,
     names=names,
+    recipes="clip_vit",
     heads={
         "paddle": "head.fc_head",
         "timm": "head",

@@ -286,6 +286,7 @@ FAMILY = Family(
     variants=VARIANTS,
     build=MobileNetV3,
     names=names,
+    recipes="mobilenetv3",
     heads={"paddle": "fc"},
     sources=sources,
 )
@@ -293,6 +294,7 @@ TIMM_FAMILY = Family(
     variants=TIMM_VARIANTS,
     build=MobileNetV3,
     names=names,
+    recipes="mobilenetv3",
     heads={"timm": "classifier"},
     sources=timm_sources,
 )

@@ -359,6 +359,7 @@ FAMILY = Family(
     variants=VARIANTS,
     build=PPHGNetV2,
     names=names,
+    recipes="hgnetv2",
     heads={"paddle": "fc", "timm": "head.fc"},
     official=("PP-HGNetV2-B0", "PP-HGNetV2-B4", "PP-HGNetV2-B6"),
     sources=sources,

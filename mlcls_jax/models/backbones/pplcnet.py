@@ -196,6 +196,7 @@ FAMILY = Family(
     variants=VARIANTS,
     build=PPLCNet,
     names=names,
+    recipes="lcnet",
     heads={"paddle": "fc", "timm": "classifier"},
     official=("PP-LCNet_x1_0",),
     sources=sources,
