@@ -61,7 +61,7 @@ def _list(pattern: str) -> str:
             rows.append((name, source.word, source.file, *facts, here))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join([*lines, "", "auto takes the first of a model. Images get ImageNet's pixels."])
+    return "\n".join([*lines, "", "auto takes the first of a model. Pixels: of its training."])
 
 
 def _add(file: Path) -> str:

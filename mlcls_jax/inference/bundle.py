@@ -20,6 +20,7 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
 from mlcls_jax.inference.description import FORMAT, parse, preprocess
+from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
@@ -100,7 +101,7 @@ def write_bundle(
         "format": FORMAT,
         "model": {**asdict(config), "weights": None, "text_embeddings": None},
         "labels": labels,
-        "preprocess": preprocess(frame or Frame(config.image_size)),
+        "preprocess": preprocess(frame or Frame(config.image_size), registry.pixels(config.name)),
         "threshold": None if config.task == "single" else threshold,
         "temperature": 1.0,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),

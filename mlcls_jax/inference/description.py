@@ -14,7 +14,8 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
 from mlcls_jax.data.frame import FITS, Frame
 from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
-from mlcls_jax.imagenet import MEAN, STD
+from mlcls_jax.models import registry
+from mlcls_jax.models.pixels import Pixels
 
 FORMAT = 1
 TEMPERATURES = (1e-3, 1e3)  # beyond, float32 scores are all 0, 1 or equal
@@ -36,7 +37,7 @@ class Description:
     frame: Frame
 
 
-def preprocess(frame: Frame) -> dict[str, Any]:
+def preprocess(frame: Frame, pixels: Pixels) -> dict[str, Any]:
     """Preprocessing of images, whose fit is all that may differ."""
     return {
         "resize": frame.size,  # height, width; aspect ratio not kept but for another "fit"
@@ -44,8 +45,8 @@ def preprocess(frame: Frame) -> dict[str, Any]:
         "interpolation": "pillow bilinear, antialiased",
         "color": "RGB",
         "scale": 1 / 255,
-        "mean": MEAN,
-        "std": STD,
+        "mean": pixels.mean,
+        "std": pixels.std,
     }
 
 
@@ -87,7 +88,7 @@ def parse(content: bytes, path: Path) -> Description:
         faults.append(f"weights_sha256={_short(digest)}: must be 64 hexadecimal digits")
     frame = Frame(config.image_size if config else (1, 1))
     if config is not None:
-        frame, more = _frame(told.get("preprocess", {}), config.image_size)
+        frame, more = _frame(told.get("preprocess", {}), config)
         faults += more
     raise_faults(WeightsError, [f"{path}: {fault}" for fault in faults], _HINT)
     assert config is not None and temperature is not None  # or there were faults
@@ -147,8 +148,9 @@ def _threshold_faults(value: Any, labels: list[Any], config: ModelConfig | None)
         yield f"threshold={_short(value)}: must be a number from 0 to 1, or one per label"
 
 
-def _frame(given: Any, size: tuple[int, int]) -> tuple[Frame, list[str]]:
+def _frame(given: Any, config: ModelConfig) -> tuple[Frame, list[str]]:
     """Return how pictures are fitted, and faults of the section "preprocess"."""
+    size = config.image_size
     frame = Frame(size)
     if not isinstance(given, dict):
         return frame, [f"preprocess={_short(given)}: must be an object"]
@@ -159,7 +161,11 @@ def _frame(given: Any, size: tuple[int, int]) -> tuple[Frame, list[str]]:
         told = f"must be a whole number, at least the image's short side {min(size)}"
         return frame, [f"preprocess.resize_short={_short(short)}: {told}"]
     frame = Frame(size, fit, short if fit == "crop" else None)
-    return frame, [*_preprocess_faults(given, {"fit": fit, **preprocess(frame)})]
+    try:
+        ours = preprocess(frame, registry.pixels(config.name))
+    except ConfigError as error:  # there is no such model
+        return frame, [error.message]
+    return frame, [*_preprocess_faults(given, {"fit": fit, **ours})]
 
 
 def _preprocess_faults(given: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:

@@ -7,20 +7,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Backbone, Head
 from mlcls_jax.models.initial import Initial
 from mlcls_jax.models.layers import Linear
+from mlcls_jax.models.pixels import IMAGENET, Pixels
 from mlcls_jax.models.weight_names import Foreign, NameTable, linear_layout
 
 
 class Classifier(nnx.Module):
     """images [B, H, W, 3], uint8 or already normalised float → logits [B, K]."""
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head, *, pixels: Pixels = IMAGENET) -> None:
         self.backbone = backbone
         self.head = head
+        self.pixels = pixels
 
     def __call__(
         self,
@@ -40,14 +41,16 @@ class Classifier(nnx.Module):
     ) -> Float[Array, "B h w C"]:
         """Return the feature map that the head sees."""
         if images.dtype == jnp.uint8:
-            images = normalize(images)
+            images = normalize(images, self.pixels)
         return self.backbone(images, train=train, draws=draws)
 
 
-def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-    """uint8 RGB to float32, with the ImageNet mean and standard deviation."""
+def normalize(
+    images: UInt8[Array, "B H W 3"], pixels: Pixels = IMAGENET
+) -> Float[Array, "B H W 3"]:
+    """uint8 RGB to float32, with the mean and standard deviation of `pixels`."""
     scaled = images.astype(jnp.float32) * (1.0 / 255.0)
-    return (scaled - jnp.array(MEAN, jnp.float32)) / jnp.array(STD, jnp.float32)
+    return (scaled - jnp.array(pixels.mean, jnp.float32)) / jnp.array(pixels.std, jnp.float32)
 
 
 class PoolingHead(nnx.Module):

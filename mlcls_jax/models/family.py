@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import Initial
+from mlcls_jax.models.pixels import IMAGENET, Pixels
 from mlcls_jax.models.published import Source
 from mlcls_jax.models.weight_names import NameTable
 
@@ -108,6 +109,8 @@ class Family:
     head_initial: Callable[[int], Initial | None] = lambda channels: None  # None: Linear's own
     # (sizes) → pixels to a cell of the feature map: images' sides should be multiples of it.
     stride: Callable[[Any], int] = lambda sizes: 32
+    # Name as the user wrote it, ours or timm's → statistics of the pixels that it is given.
+    pixels: Callable[[str], Pixels] = lambda name: IMAGENET
     # (options, origin, *, has_decoder) → the options under which weights of that origin mean what
     # they meant there, where left open.
     adapt: Callable[..., Model] = _keep

@@ -14,7 +14,7 @@ class Source:
     address: str  # a URL, or hf://owner/name
     licence: str
     trained_on: str
-    pixels: str = "ImageNet"  # whose mean and standard deviation; images here get ImageNet's
+    pixels: str = "ImageNet"  # whose mean and standard deviation: a name of `pixels.py`
     sha256: str | None = None  # none is published: that of the first download is kept and compared
 
     @property

@@ -13,6 +13,7 @@ from mlcls_jax.models.backbones import clip_vit, convnext, mobilenetv3, pphgnetv
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.family import Family
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
+from mlcls_jax.models.pixels import Pixels
 from mlcls_jax.models.weight_names import NameTable, with_prefix
 
 FAMILIES: dict[str, Family] = {
@@ -76,6 +77,7 @@ def build(model: Model) -> Classifier:
     config = _with_options(family.variants[variant], model)
     dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
     backbone = family.build(config, pool=not has_decoder, dtype=dtype)
+    statistics = pixels(model.name)
     if not has_decoder and model.text_embeddings:
         raise ConfigError(
             f"model.text_embeddings={model.text_embeddings}: {model.name} has no ML-Decoder;"
@@ -84,7 +86,7 @@ def build(model: Model) -> Classifier:
     if not has_decoder:
         initial = family.head_initial(backbone.channels)
         head = PoolingHead(backbone.channels, model.num_classes, initial=initial)
-        return Classifier(backbone, head)
+        return Classifier(backbone, head, pixels=statistics)
     head_config = MLDecoderConfig(
         query_num=model.query_num,
         embed_dim=model.embed_dim,
@@ -97,7 +99,7 @@ def build(model: Model) -> Classifier:
         text_file=model.text_embeddings,
     )
     head = MLDecoder(backbone.channels, model.num_classes, head_config, dtype=dtype)
-    return Classifier(backbone, head)
+    return Classifier(backbone, head, pixels=statistics)
 
 
 def stride(name: str) -> int:
@@ -108,6 +110,16 @@ def stride(name: str) -> int:
     """
     family, variant = find_variant(name)
     return family.stride(family.variants[variant])
+
+
+def pixels(name: str) -> Pixels:
+    """Return mean and standard deviation of the pixels that a network, by this name, is given.
+
+    Raises:
+      ConfigError: there is no such network.
+    """
+    family, _ = find_variant(name)
+    return family.pixels(name.removesuffix(ML_SUFFIX))
 
 
 def text_dim(model: Model) -> int | None:

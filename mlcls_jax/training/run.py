@@ -23,12 +23,11 @@ from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import Forward, make_forward
-from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.inference.bundle import check_labels, read_bundle, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables, flatten
-from mlcls_jax.models.registry import stride
+from mlcls_jax.models.registry import pixels, stride
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.sources import NONE, find, sources
 from mlcls_jax.training.advice import Advice
@@ -206,12 +205,13 @@ def train_frames(config: schema.Config) -> tuple[Frame, ...]:
 
 def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
     """Return what a resumed run must find again: the data, and what makes the network's input."""
+    statistics = pixels(config.model.name)
     preprocessing = {
         "image_size": list(config.model.image_size),
         "fit": config.data.fit,
         "resize_short": config.data.resize_short,
-        "mean": list(MEAN),
-        "std": list(STD),
+        "mean": list(statistics.mean),
+        "std": list(statistics.std),
         "train_scales": list(config.data.train_scales),
         "train_resize": config.data.train_resize,
         "augment": list(config.data.augment),

@@ -1,5 +1,6 @@
 """What every model in the registry promises, and what a backbone of one file gets from that."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -23,6 +24,7 @@ from mlcls_jax.models.backbones.clip_vit import CLIPViTConfig
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.models.family import Parts
 from mlcls_jax.models.network import Network, Variables, flatten, unflatten
+from mlcls_jax.models.pixels import HALVES
 from mlcls_jax.models.weight_names import to_ours, to_theirs
 from mlcls_jax.models.weights import load, save, to_foreign
 from mlcls_jax.models.weights.sources import sources
@@ -294,3 +296,14 @@ def test_no_weight_depends_on_the_image_size(name):
         for side in (64, 128)
     )
     assert small == large  # so a training may be finished at a larger size
+
+
+def test_a_network_is_given_pixels_with_the_statistics_of_its_family(tmp_path, monkeypatch):
+    family = replace(toy_backbone.FAMILY, pixels=lambda name: HALVES)
+    monkeypatch.setitem(registry.FAMILIES, "Toy", family)
+    bundle = read_bundle(write_small(tmp_path / "bundle", "Toy", size=(32, 32)))
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    normalised = (images / 255 - 0.5) / 0.5
+    np.testing.assert_allclose(bundle.model(images), bundle.model(normalised), atol=1e-4)
+    described = json.loads((tmp_path / "bundle" / "inference.json").read_text())
+    assert described["preprocess"]["std"] == [0.5, 0.5, 0.5]
