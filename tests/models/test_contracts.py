@@ -35,16 +35,11 @@ from tests.helpers import toy_backbone
 from tests.helpers.bundles import write_small
 from tests.helpers.tiers import slow
 
-NAMES = (*models.list_models(), "Toy_ML", "Toy")
-SMALL = {
-    "PP-LCNet_x0_25",
-    "PP-HGNetV2-B0",
-    "MobileNetV3_small_x0_35",
-    "ConvNeXtV2_atto",
-    "ResNet18",
-    "CLIP_vit_base_patch32_224",
-    "Toy",
-}
+VARIANTS = (*(name for family in registry.FAMILIES.values() for name in family.variants), "Toy")
+# What a whole family shares is seen at its first variant, the only one in the fast tier.
+FIRST = (*(next(iter(family.variants)) for family in registry.FAMILIES.values()), "Toy")
+# Built of other blocks than the first variant of their family.
+OTHER_BLOCKS = ("PP-HGNetV2-B4", "ResNet50", "MobileNetV3_small_x0_35", "mobilenetv3_small_050")
 DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a division
 
 
@@ -60,7 +55,10 @@ def toy():
 
 @pytest.fixture(
     scope="module",
-    params=[name if name.removesuffix("_ML") in SMALL else slow(name) for name in NAMES],
+    params=[
+        *(name if name in FIRST else slow(name) for name in VARIANTS),
+        *(f"{name}_ML" for name in FIRST),
+    ],
 )
 def network(request):
     return network_of(request.param)
@@ -118,13 +116,7 @@ def test_the_head_states_where_features_enter_and_which_vector_counts_the_labels
     assert flat[f"head/{head.label_bias}"].shape == (80,)
 
 
-VARIANTS = [name for name in NAMES if not name.endswith("_ML")]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name if name in SMALL else slow(name) for name in VARIANTS],
-)
+@pytest.mark.parametrize("name", [*FIRST, *map(slow, OTHER_BLOCKS)])
 def test_blocks_are_met_in_their_order_and_each_is_recomputed_when_asked(name):
     network = network_of(name)
     parts = network.outline.backbone.parts
@@ -154,7 +146,7 @@ def paths_of(network):
     return [jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in leaves]
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", FIRST)
 def test_layer_decay_gives_each_block_the_same_share_of_the_next_ones_rate(name):
     network = network_of(name)
     parts, flat = network.outline.backbone.parts, flatten(network.abstract)
@@ -183,7 +175,10 @@ def test_a_parameter_outside_the_parts_is_refused():
 # A tenth of what a narrow ConvNeXt computes is not in products: norms, GELU.
 @pytest.mark.parametrize(
     "name",
-    [*sorted(f"{name}_ML" for name in SMALL - {"ConvNeXtV2_atto"}), slow("ConvNeXt_base_ML")],
+    [
+        *(f"{name}_ML" for name in FIRST if not name.startswith("ConvNeXt")),
+        slow("ConvNeXt_base_ML"),
+    ],
 )
 def test_counted_operations_are_those_of_the_compiler(name):
     network, image = network_of(name), jax.ShapeDtypeStruct((1, 448, 448, 3), jnp.float32)
