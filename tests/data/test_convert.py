@@ -276,9 +276,9 @@ def test_what_is_in_the_way_of_a_link_stays(coco):
     assert not os.path.lexists(coco / "images/train2017")  # made before, taken away again
 
 
-def test_images_beside_the_lists_cannot_be_linked(coco):
+def test_images_that_are_not_beside_the_lists_are_missing(coco):
     message = fails(coco, train_images=".")
-    assert "holds images/ and cannot be linked" in message
+    assert "no images for train" in message and "missing images" in message
 
 
 def test_training_annotations_alone_leave_validation_to_the_split(coco):
@@ -585,6 +585,21 @@ def test_csv_paths_begin_in_a_given_folder_or_in_one_of_the_data_set(tmp_path):
     assert found.left_out == {"missing images": [f"{tmp_path}/photos/a/1.png"] * 2}
     run(tmp_path, "csv", **options, train_images="photos/a", val_images="others")
     assert list(rows(tmp_path / "val.txt")) == ["images/others/1.png"]
+
+
+def test_images_may_lie_beside_their_csv_list(tmp_path):
+    for name in ("0.png", "1.png", "images/2.png"):
+        write_image(tmp_path / "photos" / name)
+    lines = [("0.png", "x"), ("1", "y"), ("2.png", "x"), ("3.png", "y")]
+    write_csv(tmp_path / "photos" / "train.csv", lines)
+    options = Convert(enable=True, source_type="csv")
+    (tmp_path / "run").mkdir()
+    for into in (tmp_path / "run", None, None):  # the second conversion in place finds links
+        found = convert(Data(source="mlcls", dir=str(tmp_path / "photos")), options, into)
+        listed = [(found.root / path).resolve() for path in rows(found.root / "train.txt")]
+        below = [path.relative_to(tmp_path / "photos").as_posix() for path in listed]
+        assert below == ["0.png", "1.png", "images/2.png"]
+        assert found.left_out == {"missing images": [str(tmp_path / "photos/3.png")]}
 
 
 def test_csv_lists_may_name_images_by_their_whole_paths(tmp_path):

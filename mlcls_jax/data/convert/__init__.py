@@ -137,7 +137,7 @@ def _apart(reading: Reading, root: Path) -> Reading:
         inner += "_"
 
     def moved(path: str) -> str:
-        is_inside = any(path.startswith(f"{name}/") for name in names - {"images"})
+        is_inside = any(f"{path}/".startswith(f"{name}/") for name in names - {"images"})
         return path if is_inside else f"{inner}{path.removeprefix('images')}"
 
     splits = {

@@ -27,6 +27,8 @@ class Places:
         self.folders: dict[str, ImageFolder] = {}  # by their names in lists
         self._root = Path(os.path.abspath(root))
         self._images = self._root / "images"
+        # Images beside images/, which are linked one by one: the folder that holds it cannot be.
+        self._beside = ImageFolder(self._root, "images")
         self._given = root / given if given else None
         bases = [self._given] if self._given else [path for path in usual if path.is_dir()]
         bases = dict.fromkeys(Path(os.path.abspath(base)) for base in bases)
@@ -51,7 +53,9 @@ class Places:
                 return None
             folder, below = found[0] if found else (folder, below)
         path = listed_path(folder, below, left_out)
-        if path:
+        if path and folder is self._beside:
+            self.folders[path] = ImageFolder(folder.path / path.removeprefix("images/"), path)
+        elif path:
             self.folders[folder.listed] = folder
         return path
 
@@ -69,9 +73,13 @@ class Places:
             for base, holds_images in self._bases.items():
                 folder, below = base, posixpath.normpath(spelling)
                 if holds_images:  # cannot be linked from there, but what it holds can
+                    if base == self._root and "/" not in below:
+                        if not os.path.lexists(self._images / below):
+                            yield self._beside, below
+                        continue
                     top, _, below = below.partition("/")
                     folder = base / top
-                    if not below or top in ("", "..") or not os.path.isdir(folder):
+                    if top in ("", "..") or not os.path.isdir(folder):
                         continue
                     if folder in self._images.parents:
                         continue
