@@ -1,7 +1,6 @@
 """A new run from a data set and a few words: what was found, what is chosen and why."""
 
 import dataclasses
-import functools
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from mlcls_jax.data.detect import Form, Found, detect
 from mlcls_jax.data.lists import find_root
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
-from mlcls_jax.errors import ConfigError, WeightsError, WorkdirError
+from mlcls_jax.errors import WeightsError, WorkdirError
 from mlcls_jax.models.registry import ML_SUFFIX, find_variant
 from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
 from mlcls_jax.paths import local_path
@@ -97,7 +96,14 @@ class NewRun:
         return shlex.join([f"--config={self.recipe}", f"--workdir={self.folder}", *device, *values])
 
 
-def plan(data: str | Path, wishes: Wishes, settings: Mapping[str, Any], *, platform: str) -> NewRun:
+def plan(
+    data: str | Path,
+    wishes: Wishes,
+    settings: Mapping[str, Any],
+    *,
+    platform: str,
+    suffix: str = "",
+) -> NewRun:
     """Find out what the data is, fetch the weights, make the run's folder, and choose the rest.
 
     Data of other forms is converted into the run's folder, and divided there if it has no
@@ -108,6 +114,7 @@ def plan(data: str | Path, wishes: Wishes, settings: Mapping[str, Any], *, platf
       wishes: what is not left to be chosen.
       settings: any other values of the configuration, by their keys.
       platform: of the devices: cpu, gpu or tpu.
+      suffix: of the data's name, in the name of a folder that is not asked for.
 
     Raises:
       DataError: the data is not there, of no known form, of several, or malformed.
@@ -118,13 +125,13 @@ def plan(data: str | Path, wishes: Wishes, settings: Mapping[str, Any], *, platf
     asked = wishes.settings() | dict(settings)
     preparing = _config(None, {k: v for k, v in asked.items() if k.startswith(_PREPARE)})
     if str(data) == DIGITS and not Path(DIGITS).exists():
-        with _made(wishes.output, DIGITS) as folder:
+        with _made(wishes.output, DIGITS + suffix) as folder:
             return _finish("lcnet:demo", asked, folder, wishes, ("The demo: boards of digits.",))
     found = detect(local_path("DATA", data), wishes.format)
     name = asked.get("model.name") or default_model(platform)
     weights = asked.get("model.weights", AUTO)
     check_weights(weights, name)
-    with _made(wishes.output, found.root.resolve().name) as folder:
+    with _made(wishes.output, found.root.resolve().name + suffix) as folder:
         prepared, told = prepare_data(found, folder, preparing)
         numbers = numbers_of(prepared)
         choice = choose(
@@ -269,14 +276,10 @@ def _finish(
     recipe: str, settings: dict[str, Any], folder: Path, wishes: Wishes, told: tuple[str, ...]
 ) -> NewRun:
     """Return the run without values that are the recipe's own, once all are found right."""
-    usual = _values(recipe).to_dict()
-
-    def at(key: str) -> Any:
-        return functools.reduce(lambda values, part: values[part], key.split("."), usual)
-
+    usual = _values(recipe)
     _config(recipe, settings)  # refuses what is wrong
     told = (*told, f"All that is written goes to {folder}.")
-    kept = {key: value for key, value in settings.items() if at(key) != value}
+    kept = {key: value for key, value in settings.items() if schema.at(usual, key) != value}
     return NewRun(recipe, kept, folder, wishes.device, told)
 
 
@@ -293,15 +296,10 @@ def _config(recipe: str | None, settings: Mapping[str, Any]) -> Config:
     Raises:
       ConfigError: a key or value is wrong; tells all of them.
     """
-    known = schema.options()
-    if unknown := [schema.unknown_key(key) for key in settings if key not in known]:
-        raise ConfigError("\n".join(unknown))
     values = _values(recipe)
     if recipe is None:
         values.data.dir = "."  # a source without a folder is refused
-    with values.ignore_type():
-        values.update_from_flattened_dict(dict(settings))
-    return schema.parse(values)
+    return schema.changed(values, settings)
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
-"""Names of files as text that any program can show: they need not be UTF-8, nor one line."""
+"""Text that any program can show: names of files, which need not be UTF-8 or one line; tables."""
 
 import re
+from collections.abc import Sequence
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTES = 0xDC00  # a byte that is not UTF-8 stands in Python's file names as this and its value
@@ -22,3 +23,11 @@ def printable(text: str) -> str:
         return text
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(text))
     return "".join(shown)
+
+
+def table(rows: Sequence[tuple[str, ...]], *, to_left: int = 1) -> list[str]:
+    """Return the rows as lines, so many columns to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [str.ljust] * to_left + [str.rjust] * (len(widths) - to_left)
+    lines = ((f(text, n) for f, text, n in zip(aligned, row, widths, strict=True)) for row in rows)
+    return ["  ".join(line).rstrip() for line in lines]

@@ -157,10 +157,8 @@ def evaluate(run: str | Path | Run, settings: Mapping[str, Any] | None = None) -
     start_console()
     start_jax(cache=True)
     run = run if isinstance(run, Run) else load(run)
-    values = schema.from_yaml(str(run.folder / CONFIG_FILE))
-    with values.ignore_type():
-        values.update_from_flattened_dict({**(settings or {}), "mode": "evaluate"})
-    result = run_mode(schema.parse(values), run.folder)
+    config = schema.changed(run.config, {**(settings or {}), "mode": "evaluate"})
+    result = run_mode(config, run.folder)
     assert isinstance(result, EvaluateResult)
     return result
 

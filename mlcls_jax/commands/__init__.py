@@ -62,6 +62,8 @@ _TABLE = (
             mode="export"),
     Command("backends", "backends.run", "model",
             "what each runtime and precision costs and gains here"),
+    Command("tune", "tune.run", "other", "better settings for a data set, by a search over runs",
+            is_long=True),
     Command("compare", "compare.run", "other", "runs side by side: metrics, time, labels"),
     Command("models", "models.run", "other", "the available models"),
     Command("weights", "weights.run", "other", "published weights: list, fetch, keep"),

@@ -9,6 +9,7 @@ from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
 from mlcls_jax.modes.train_result import RESULT_FILE
+from mlcls_jax.readable import table
 from mlcls_jax.runs import EVALUATION, Run, load
 from mlcls_jax.workdir import BEST_MODEL
 
@@ -88,14 +89,6 @@ def differences(first: Run, last: Run) -> list[str]:
     only = len({*old, *new}) - len(both)
     note = [f"{only} labels are known to one of the two only."] if only else []
     return ["", *table([title, *rows]), *note]
-
-
-def table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return the rows as lines, the first column to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
 
 
 def _json(run: Run, name: str) -> dict[str, Any]:

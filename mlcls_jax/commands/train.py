@@ -1,6 +1,5 @@
 """`mlcls train DATA`: a model from a data set, with nothing else to say."""
 
-import dataclasses
 import re
 import shlex
 import sys
@@ -41,7 +40,7 @@ def run(argv: list[str]) -> str:
       UserError: the data, a value or a file is wrong.
       SystemExit: argparse refuses the arguments, or has shown their help.
     """
-    given, settings = _settings(argv)
+    given, settings = config_flags(argv)
     parser = usage.parser(
         "train",
         "Train on a folder or file of images with labels, and choose the rest by the data and this"
@@ -55,14 +54,9 @@ def run(argv: list[str]) -> str:
     place = Path(arguments.data)
     if (place / RECORD).is_file():
         return _go_on(place, argv)
-    print(f"Looking at {arguments.data} …", file=sys.stderr, flush=True)
-    start_jax(cache=True)
-    with parallel.devices(arguments.device):
-        pass
-    wishes = Wishes(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(Wishes)})
-    new = plan(arguments.data, wishes, settings, platform=parallel.platform())
-    print(*new.told, "The same in full:", f"  {usage.program()} train {new.flags}", sep="\n",
-          file=sys.stderr, flush=True)  # fmt: skip
+    new = look(arguments.data, arguments, settings)
+    print("The same in full:", f"  {usage.program()} train {new.flags}", sep="\n", file=sys.stderr,
+          flush=True)  # fmt: skip
     try:
         with mode.interruptions(new.config, new.folder):
             result, report = run_and_judge(new.config, new.folder)
@@ -70,6 +64,17 @@ def run(argv: list[str]) -> str:
         error.hint = f"It goes on by: {usage.program()} train {shlex.quote(str(new.folder))}"
         raise
     return "\n".join(["", *_summary(new, result, report)])
+
+
+def look(data: str, wishes: Wishes, settings: dict[str, Any], *, suffix: str = "") -> NewRun:
+    """Make a new run for a data set, and print what was found and chosen; see `plan`."""
+    print(f"Looking at {data} …", file=sys.stderr, flush=True)
+    start_jax(cache=True)
+    with parallel.devices(wishes.device):
+        pass
+    new = plan(data, wishes, settings, platform=parallel.platform(), suffix=suffix)
+    print(*new.told, sep="\n", file=sys.stderr, flush=True)
+    return new
 
 
 def _summary(new: NewRun, result: TrainResult, report: Path | None) -> list[str]:
@@ -104,7 +109,7 @@ def _go_on(place: Path, argv: list[str]) -> str:
     return mode.run([f"--workdir={place}", *flags, "--config.mode=train"])
 
 
-def _settings(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+def config_flags(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Return the arguments without --config.KEY=VALUE, and the values of these by key.
 
     Raises:

@@ -11,6 +11,7 @@ from mlcls_jax.errors import ConfigError, InputError
 from mlcls_jax.models.registry import list_models
 from mlcls_jax.models.weights import sources
 from mlcls_jax.paths import expand
+from mlcls_jax.readable import table
 
 COLUMNS = ("model", "model.weights=", "file", "licence", "trained on", "pixels", "here")
 
@@ -59,8 +60,7 @@ def _list(pattern: str) -> str:
             here = "yes" if sources.kept(source) else ""
             facts = (source.licence, source.trained_on, source.pixels)
             rows.append((name, source.word, source.file, *facts, here))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    lines = table(rows, to_left=len(COLUMNS))
     return "\n".join([*lines, "", "auto takes the first of a model. Pixels: of its training."])
 
 

@@ -7,6 +7,8 @@ sees only `Config`.
 
 from mlcls_jax.config.arguments import add_arguments, from_arguments, json_value
 from mlcls_jax.config.engine import (
+    at,
+    changed,
     default,
     describe,
     from_yaml,

@@ -10,7 +10,7 @@ import functools
 import math
 import re
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,21 @@ def parse(values: ConfigDict) -> Config:
     if faults:
         raise ConfigError("\n".join(faults), "--helpconfig lists every key with its range.")
     return config
+
+
+def changed(values: ConfigDict | Config, settings: Mapping[str, Any]) -> Config:
+    """Return a configuration with other values, by their keys.
+
+    Raises:
+      ConfigError: a key or value is wrong; tells all of them.
+    """
+    known = options()
+    if unknown := [unknown_key(key) for key in settings if key not in known]:
+        raise ConfigError("\n".join(unknown))
+    others = default()
+    with others.ignore_type():
+        others.update_from_flattened_dict({key: at(values, key) for key in known} | dict(settings))
+    return parse(others)
 
 
 def options(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Field]:
@@ -115,7 +130,7 @@ def describe(keys: Collection[str] | None = None, values: Any = None) -> str:
         if name != previous:
             rows.append("")
             previous = name
-        value = f.default if values is None else _at(values, key)
+        value = f.default if values is None else at(values, key)
         default = "" if value == f.default else f"; default: {f.default}"
         rows.append(
             f"  --config.{key}={value}  ({kind_text(f)}{default})\n      {f.metadata['help']}"
@@ -135,7 +150,8 @@ def value_of(key: str, text: str) -> Any:
         return text
 
 
-def _at(values: Any, key: str) -> Any:
+def at(values: Any, key: str) -> Any:
+    """Return the value of an option in a configuration, or in a `ConfigDict` of one."""
     return functools.reduce(getattr, key.split("."), values)
 
 
@@ -169,7 +185,7 @@ def from_yaml(path: str) -> ConfigDict:
     config = _parse_section(Config, given, "", faults)
     raise_faults(ConfigError, [f"{path}: {fault}" for fault in faults])
     values = default()
-    values.update_from_flattened_dict({key: _at(config, key) for key in options()})
+    values.update_from_flattened_dict({key: at(config, key) for key in options()})
     return values
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mlcls_jax.inference.fonts import find_font
-from mlcls_jax.reports.canvas import FAINT, GRID, NAME_SIZE, RED, SMALL_SIZE, TEXT, save
+from mlcls_jax.reports.axes import BLUE, PALE, Area
+from mlcls_jax.reports.canvas import NAME_SIZE, RED, SMALL_SIZE, TEXT, save
 
 WIDTH, HEIGHT = 760, 440
-LEFT, RIGHT, TOP, BOTTOM = 80, 735, 50, 390  # of the area within the axes
+AREA = Area(80, 50, 735, 390)  # within the axes
 HIGH = 1.25  # of the first loss: what lies above is cut off
-BLUE, PALE = (26, 86, 190), (183, 204, 240)
 
 
 def draw_rates(
@@ -25,26 +25,26 @@ def draw_rates(
     first, last = math.log10(rates[0]), math.log10(rates[-1])
     high, low = HIGH * float(smooth[0]), float(min(smooth.min(), losses.min()))
 
-    def x(rate: float) -> float:
-        return LEFT + (math.log10(rate) - first) / max(last - first, 1e-9) * (RIGHT - LEFT)
-
-    def y(loss: float) -> float:
+    def place(rate: float, loss: float) -> tuple[float, float]:
         share = (min(loss, high) - low) / max(high - low, 1e-9)
-        return BOTTOM - share * (BOTTOM - TOP)
+        return AREA.place((math.log10(rate) - first) / max(last - first, 1e-9), share)
 
-    for power in range(math.ceil(first), math.floor(last) + 1):
-        place = x(10.0**power)
-        draw.line((place, TOP, place, BOTTOM), fill=GRID)
-        draw.text((place, BOTTOM + 16), f"1e{power}", fill=FAINT, font=small, anchor="mm")
-    for loss in np.linspace(low, high, 5):
-        draw.line((LEFT, y(loss), RIGHT, y(loss)), fill=GRID)
-        draw.text((LEFT - 8, y(loss)), f"{loss:.3g}", fill=FAINT, font=small, anchor="rm")
+    powers = range(math.ceil(first), math.floor(last) + 1)
+    AREA.grid(
+        draw,
+        small,
+        x_ticks=[((power - first) / max(last - first, 1e-9), f"1e{power}") for power in powers],
+        y_ticks=zip(
+            np.linspace(0, 1, 5), (f"{v:.3g}" for v in np.linspace(low, high, 5)), strict=True
+        ),
+    )
     for values, color, width in ((losses, PALE, 1), (smooth, BLUE, 3)):
-        points = [(x(rate), y(loss)) for rate, loss in zip(rates, values, strict=True)]
+        points = [place(rate, loss) for rate, loss in zip(rates, values, strict=True)]
         draw.line(points, fill=color, width=width, joint="curve")
     title = "loss by learning rate"
     if marked is not None:
-        draw.line((x(marked), TOP, x(marked), BOTTOM), fill=RED, width=2)
+        x, _ = place(marked, low)
+        draw.line((x, AREA.top, x, AREA.bottom), fill=RED, width=2)
         title += f"; suggested: {marked:.1e}"
-    draw.text((LEFT, TOP - 24), title, fill=TEXT, font=font, anchor="lm")
+    draw.text((AREA.left, AREA.top - 24), title, fill=TEXT, font=font, anchor="lm")
     save(picture, path)

@@ -1,0 +1,100 @@
+"""`mlcls tune DATA`: better settings for a data set, by a search over runs."""
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlcls_jax import parallel, usage
+from mlcls_jax.commands import mode
+from mlcls_jax.commands.train import config_flags, look
+from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.errors import PreemptedError
+from mlcls_jax.new_run import Wishes
+from mlcls_jax.readable import table
+from mlcls_jax.start import start_jax
+from mlcls_jax.tuning import study
+from mlcls_jax.tuning.space import USUAL, make_space
+
+TRIALS = 20
+SHOWN = 10  # trials in the summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Wishes):
+    """The arguments; all other options of the runs are --config.KEY=VALUE."""
+
+    data: str = option(
+        REQUIRED, "folder or file of images with labels; or a study, to go on with it",
+        positional=True, metavar="DATA",
+    )  # fmt: skip
+    trials: int | None = option(
+        None, f"runs in all, those ended early included; None: {TRIALS}, or the study's", min=1
+    )
+    space: tuple[str, ...] = option(
+        (),
+        f"what is tried: some of {', '.join(USUAL)}, or options as KEY=LOW:HIGH or KEY=A/B/C; none:"
+        " of the named ones all that are not set",
+    )
+
+
+def run(argv: list[str]) -> str:
+    """Search, and return the best trials and how to use them.
+
+    Raises:
+      FlagError: an argument is wrong.
+      PreemptedError: the search was asked to end; `mlcls tune STUDY` goes on.
+      UserError: Optuna is missing; the data, a value or a file is wrong.
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    given, settings = config_flags(argv)
+    parser = usage.parser(
+        "tune",
+        "Search for better settings: a run after the other, with values that Optuna chooses by the"
+        " runs before it; those that fall behind are ended early. What you set yourself is not"
+        " searched. An interrupted search goes on with `mlcls tune STUDY`.",
+        "tune photos --trials 30",
+        "mlcls tune DATA [--trials N] [--space NAME ...] [--model NAME] [--config.KEY=VALUE ...]",
+    )
+    add_arguments(parser, Arguments)
+    arguments = from_arguments(Arguments, parser.parse_args(given))
+    study.needs_optuna()
+    folder = Path(arguments.data)
+    if (folder / study.STUDY).is_file():
+        plan = study.Plan.read(folder)
+        plan = replace(plan, trials=arguments.trials or plan.trials)
+        plan.write(folder)
+        start_jax(cache=True)
+        with parallel.devices(plan.device):
+            pass
+    else:
+        new = look(arguments.data, arguments, settings, suffix="-tune")
+        folder, fixed = new.folder, arguments.settings() | settings
+        space = make_space(arguments.space, new.config, fixed)
+        plan = study.Plan(space, arguments.trials or TRIALS, new.device)
+        study.begin(folder, new.config, plan)
+    print("Searched:", *(f"  {d}" for d in plan.space), sep="\n", file=sys.stderr, flush=True)
+    try:
+        with mode.interruptions(study.base_of(folder), folder):
+            trials = study.search(folder)
+    except PreemptedError as error:
+        error.hint = f"It goes on by: {usage.program()} tune {shlex.quote(str(folder))}"
+        raise
+    return "\n".join(["", *_summary(folder, plan, trials)])
+
+
+def _summary(folder: Path, plan: study.Plan, trials: list[study.Trial]) -> list[str]:
+    lines = table(study.rows_of(trials[:SHOWN], plan.space), to_left=2)
+    lines += [f"  table       {folder / study.TABLE}", f"  picture     {folder / study.PICTURE}"]
+    best, program = study.best_of(trials), usage.program()
+    if best is None:
+        return [*lines, "No trial came to an end with a metric."]
+    run = shlex.quote(str(folder / best.folder))
+    return [
+        *lines,
+        f"  best        {folder / study.BEST}",
+        "Next:",
+        f"  {program} evaluate {run}",
+        f"  {program} predict {run} IMAGES",
+        f"  {program} train --config={shlex.quote(str(folder / study.BEST))} --workdir=runs/tuned",
+    ]

@@ -1,0 +1,1 @@
+"""A search for better settings of a run: what is tried, and the study that tries it."""

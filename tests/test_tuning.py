@@ -1,0 +1,152 @@
+"""`mlcls tune`: what is tried, and a study that goes on after SIGKILL."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from mlcls_jax import config as schema
+from mlcls_jax.config import Config, Data, Loss, Model, Optimizer, Train
+from mlcls_jax.errors import ConfigError, WorkdirError
+from mlcls_jax.readable import table
+from mlcls_jax.recorded import get_config
+from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
+from mlcls_jax.tuning.space import (
+    HEAD_RATE,
+    Dimension,
+    config_of,
+    from_json,
+    make_space,
+    start_of,
+    to_json,
+)
+from mlcls_jax.tuning.study import Plan, begin
+from tests.helpers.commands import REPOSITORY, forked
+from tests.helpers.small_run import small
+from tests.helpers.tiers import need
+
+BASE = Config(
+    model=Model(image_size=(224, 224)),
+    data=Data(dir="photos", augment=("flip",)),
+    optimizer=Optimizer(learning_rate=1e-3, lr_multipliers=("^head/=0.1",)),
+)
+
+
+def space_of(*names: str, base: Config = BASE, fixed: tuple[str, ...] = ()) -> dict[str, Dimension]:
+    return {dimension.name: dimension for dimension in make_space(names, base, fixed)}
+
+
+def test_the_usual_space_is_made_around_the_recipe():
+    space = space_of()
+    rate = space["optimizer.learning_rate"]
+    assert (rate.low, rate.high, rate.is_log) == (1e-4, 1e-2, True)
+    assert space["model.image_size"].choices == ("160", "224", "288")
+    assert space["data.augment"].choices[:2] == ("flip", "()")
+    assert {HEAD_RATE, "loss.gamma_neg", "loss.gamma_pos"} < space.keys()
+    assert from_json(json.loads(json.dumps(to_json([*space.values()])))) == [*space.values()]
+
+
+def test_what_is_set_or_of_no_use_is_not_searched():
+    space = space_of(fixed=("optimizer.learning_rate", "model.image_size"))
+    assert not {"optimizer.learning_rate", "model.image_size"} & space.keys()
+    frozen = Config(train=Train(frozen_backbone=True), loss=Loss(name="multilabel"), data=BASE.data)
+    assert not {HEAD_RATE, "loss.gamma_neg"} & space_of(base=frozen).keys()
+    with pytest.raises(ConfigError, match="head_rate: is set, or of no use"):
+        space_of("head_rate", base=frozen)
+
+
+def test_any_option_can_be_searched():
+    space = space_of(
+        "optimizer.weight_decay=1e-4:1e-1", "train.batch_size=16/32", "train.epochs=5:9", "rate"
+    )
+    assert space["optimizer.weight_decay"].is_log and not space["train.epochs"].is_log
+    assert space["train.epochs"].is_whole and len(space) == 4
+    assert config_of(BASE, {"train.batch_size": "16"}).train.batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gamas", "did you mean gammas"),
+        ("train.epoch=1:2", "did you mean train.epochs"),
+        ("train.epochs=9:5", "is no range"),
+        ("loss.name=asymmetric:multilabel", "is no range"),
+        ("data.augment=flip/flop", "flop"),
+        ("model.head_dropout=0.1:2.0", "head_dropout=2.0"),
+    ],
+)
+def test_a_wrong_space_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        space_of(text)
+
+
+def test_values_become_a_configuration_and_the_recipe_is_among_them():
+    space = [*space_of().values()]
+    assert config_of(BASE, start_of(space, BASE) | {HEAD_RATE: 1.0}) == schema.changed(
+        BASE, {"optimizer.lr_multipliers": ("^head/=1", "^head/=0.1")}
+    )
+    config = config_of(
+        BASE, {HEAD_RATE: 3.0, "data.augment": "random_resized_crop,flip", "model.image_size": "96"}
+    )
+    assert config.optimizer.lr_multipliers == ("^head/=3", "^head/=0.1")
+    assert config.data.augment == ("random_resized_crop", "flip")
+    assert config.model.image_size == (96, 96)
+
+
+def test_a_folder_without_a_study_is_none(tmp_path):
+    with pytest.raises(WorkdirError, match="is no study"):
+        Plan.read(tmp_path)
+
+
+def test_trials_are_drawn_by_each_value(tmp_path):
+    points = [Point(x, y, kind) for x, y, kind in ((1e-3, 0.2, "pale"), (1e-1, 0.4, "best"))]
+    panels = [
+        Panel("rate", True, (), points),
+        Panel("augment", False, ("flip", "()"), [Point("()", 0.3, "plain")]),
+        Panel("none", False, (), []),
+    ]
+    draw_trials(tmp_path / "trials.png", "mAP", panels)
+    assert Image.open(tmp_path / "trials.png").size == (760, 656)
+
+
+def test_a_table_has_its_first_columns_to_the_left():
+    assert table([("a", "bb", "c"), ("aa", "b", "cc")]) == ["a   bb   c", "aa   b  cc"]
+    assert table([("a", "bb"), ("aa", "b")], to_left=2) == ["a   bb", "aa  b"]
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_after_sigkill_as_if_it_had_not_been_stopped(tmp_path):
+    need("optuna")
+    base = small(epochs=2, train={"compile_cache": True})
+    plan = Plan(make_space(["rate", "data.augment=()/flip"], base, ()), trials=3, device="cpu")
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+        begin(tmp_path / name, base, plan)
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "mlcls_jax.main", "tune", "killed"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "GLIBC_TUNABLES": ""},
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "killed/trial-001/checkpoints/4").exists():  # in its second trial
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    for name in ("killed", "whole"):
+        done = forked("mlcls", "tune", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "Resumed after step 4." in (tmp_path / "killed/trial-001/train.log").read_text()
+    rows = {
+        name: [*csv.reader((tmp_path / name / "trials.csv").open())] for name in ("killed", "whole")
+    }
+    assert rows["killed"] == rows["whole"] and len(rows["whole"]) == 4
+    best = schema.parse(get_config(str(tmp_path / "killed/best.yaml")))
+    trial = schema.parse(get_config(str(tmp_path / "killed" / rows["whole"][1][0] / "config.yaml")))
+    assert best == trial
