@@ -158,7 +158,7 @@ class MaxPool(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, kernel [in, out].
+    """x @ kernel + bias, kernel [in, out]; or without a bias.
 
     Matrices that tensor devices share come in pairs, the columns of the first and the rows of the
     second, so that nothing is exchanged in between.
@@ -169,6 +169,7 @@ class Linear(nnx.Module):
         in_dim: int,
         out_dim: int,
         *,
+        bias: bool = True,
         initial: Initial | Choice | None = None,
         shared: Literal["columns", "rows"] | None = None,
         dtype: jnp.dtype | None = None,
@@ -178,13 +179,15 @@ class Linear(nnx.Module):
             initial or Choice(small_uniform(in_dim), paddle=xavier_uniform(in_dim, out_dim)),
             tensor_axis={"columns": 1, "rows": 0, None: None}[shared],
         )
-        self.bias = param((out_dim,), ZEROS, tensor_axis=0 if shared == "columns" else None)
+        axis = 0 if shared == "columns" else None
+        self.bias = param((out_dim,), ZEROS, tensor_axis=axis) if bias else None
         self.dtype = dtype
         self.kernels = PLAIN
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
         kernel = cast(self.kernel[...], self.dtype)
-        return self.kernels.matmul(cast(x, self.dtype), kernel) + cast(self.bias[...], self.dtype)
+        x = self.kernels.matmul(cast(x, self.dtype), kernel)
+        return x if self.bias is None else x + cast(self.bias[...], self.dtype)
 
 
 class Patches(nnx.Module):
@@ -232,6 +235,6 @@ def attend(
     return out.reshape(*out.shape[:2], -1)
 
 
-def heads(x: Float[Array, "B N D"], count: int) -> Float[Array, "B N heads d"]:
+def heads(x: Float[Array, "... D"], count: int) -> Float[Array, "... heads d"]:
     """Return the last axis in `count` parts."""
-    return x.reshape(*x.shape[:2], count, -1)
+    return x.reshape(*x.shape[:-1], count, -1)

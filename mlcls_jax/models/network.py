@@ -187,7 +187,7 @@ class Recomputed(nnx.Module):
     def __init__(self, block: nnx.Module) -> None:
         self.block = block
 
-    def __call__(self, x: Array, **options: bool) -> Array:
+    def __call__(self, x: Array, **options: Any) -> Array:
         return nnx.remat(lambda block, x: block(x, **options))(self.block, x)
 
 

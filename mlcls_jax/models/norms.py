@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.initial import ONES, ZEROS, param
+from mlcls_jax.models.initial import ONES, ZEROS, Initial, param
 from mlcls_jax.models.kernels import PLAIN
 
 
@@ -93,8 +93,8 @@ _normalise.defvjp(_forward, _backward)
 class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis, computed in float32 or better; eps 1e-5."""
 
-    def __init__(self, dim: int, *, epsilon: float = 1e-5) -> None:
-        self.scale, self.bias = param((dim,), ONES), param((dim,), ZEROS)
+    def __init__(self, dim: int, *, epsilon: float = 1e-5, initial: Initial = ONES) -> None:
+        self.scale, self.bias = param((dim,), initial), param((dim,), ZEROS)
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:

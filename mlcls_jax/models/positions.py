@@ -1,4 +1,4 @@
-"""Position embeddings of one grid of patches, resampled to another."""
+"""Position embeddings and biases of one grid of cells, resampled to another."""
 
 import math
 
@@ -18,6 +18,34 @@ def resample_positions(
     rows, columns = (xp.asarray(_bicubic(stored, n), positions.dtype) for n in grid)
     patches = xp.einsum("yi,xj,ijc->yxc", rows, columns, patches)
     return xp.concatenate([first, patches.reshape(1, grid[0] * grid[1], -1)], axis=1)
+
+
+def resample_biases(
+    table: Float[Array | np.ndarray, "M heads"], stored: int, window: tuple[int, int]
+) -> Float[Array | np.ndarray, "N heads"]:
+    """Biases of the ways between cells of `window` from those of `stored` x `stored` cells.
+
+    As BEiT does: linear between ways that lie the denser, the nearer the cells, so that the
+    longest way of the old window is that of the new one.
+    """
+    if window == (stored, stored):
+        return table
+    xp = np if isinstance(table, np.ndarray) else jnp
+    rows, columns = (xp.asarray(_stretched(stored, n), table.dtype) for n in window)
+    square = table.reshape(2 * stored - 1, 2 * stored - 1, -1)
+    return xp.einsum("yi,xj,ijh->yxh", rows, columns, square).reshape(-1, table.shape[-1])
+
+
+def _stretched(old: int, new: int) -> np.ndarray:
+    """Matrix [2 new - 1, 2 old - 1]: places of the old ways grow by a factor q, 1.01 at least."""
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        low, high = (low, q) if (1 - q ** (old - 1)) / (1 - q) > new - 1 else (q, high)
+    ways = np.concatenate([[0], np.cumsum(q ** np.arange(old - 1))])
+    places = np.concatenate([-ways[:0:-1], ways])
+    wanted = np.arange(1.0 - new, new)
+    return np.stack([np.interp(wanted, places, one) for one in np.eye(2 * old - 1)], 1)
 
 
 def _bicubic(old: int, new: int) -> np.ndarray:

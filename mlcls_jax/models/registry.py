@@ -9,7 +9,15 @@ import numpy as np
 
 from mlcls_jax.config import Model
 from mlcls_jax.errors import ConfigError, unknown
-from mlcls_jax.models.backbones import clip_vit, convnext, mobilenetv3, pphgnetv2, pplcnet, resnet
+from mlcls_jax.models.backbones import (
+    clip_vit,
+    convnext,
+    mobilenetv3,
+    pphgnetv2,
+    pplcnet,
+    resnet,
+    swin,
+)
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.family import Family
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
@@ -25,6 +33,8 @@ FAMILIES: dict[str, Family] = {
     "CLIP": clip_vit.FAMILY,
     "ConvNeXt": convnext.FAMILY,
     "ConvNeXtV2": convnext.V2_FAMILY,
+    "SwinTransformer": swin.FAMILY,
+    "SwinTransformerV2": swin.V2_FAMILY,
 }
 
 ML_SUFFIX = "_ML"

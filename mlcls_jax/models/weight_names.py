@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from mlcls_jax.models.positions import resample_positions
+from mlcls_jax.models.positions import resample_biases, resample_positions
 
 
 class Foreign(NamedTuple):
@@ -76,7 +76,8 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
     Layouts: "same"; "linear" [out, in] → [in, out]; "conv" [out, in, kh, kw] → [kh, kw, in, out];
     "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
     (ours) gives Q; "reshape" the same numbers in another shape; "positions" [1 + N, C], with a
-    first axis of 1 or without, → [1, 1 + n, C], resampled where the grid of patches is another. An
+    first axis of 1 or without, → [1, 1 + n, C], resampled where the grid of patches is another;
+    "biases" [(2 W - 1)^2, heads], resampled where the window is; "number" [n, 1, 1] → [n]. An
     array that no such layer has is given back as it is: the caller reports the shapes.
     """
     if layout == "linear":
@@ -85,6 +86,10 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
         return array.reshape(shape) if array.size == math.prod(shape) else array
     if layout == "positions":
         return _positions(array, shape)
+    if layout == "biases":
+        return _biases(array, shape)
+    if layout == "number":
+        return array[:, 0, 0] if array.shape[1:] == (1, 1) else array
     if layout in ("conv", "conv1x1", "group") and array.ndim != 4:
         return array
     if layout == "conv":
@@ -111,10 +116,21 @@ def _positions(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(resample_positions(tokens.astype(np.float32), stored, (side, side)))
 
 
+def _biases(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if array.ndim != 2 or array.shape[1] != shape[1]:
+        return array
+    stored, side = (math.isqrt(count) // 2 + 1 for count in (array.shape[0], shape[0]))
+    if (2 * stored - 1) ** 2 != len(array):
+        return array
+    return np.asarray(resample_biases(array.astype(np.float32), stored, (side, side)))
+
+
 def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
     """The inverse of `to_ours`; "reshape" and "positions" leave the shape to the caller."""
     if layout == "linear":
         return array.T
+    if layout == "number":
+        return array[:, None, None]
     if layout == "conv":
         return array.transpose(3, 2, 0, 1)
     if layout == "conv1x1":

@@ -31,7 +31,7 @@ from mlcls_jax.models.weights.sources import sources
 from mlcls_jax.planning.compile_report import report
 from mlcls_jax.planning.costs import Layout
 from mlcls_jax.training.optimizer import make_optimizer
-from tests.helpers import toy_backbone
+from tests.helpers import mini_swin, toy_backbone
 from tests.helpers.bundles import write_small
 from tests.helpers.tiers import slow
 
@@ -50,6 +50,7 @@ def toy():
         patch.setitem(registry.FAMILIES, "Toy", toy_backbone.FAMILY)
         tiny = CLIPViTConfig(width=32, depth=2, num_heads=2, grid=2)
         patch.setitem(registry.FAMILIES["CLIP"].variants, "CLIP_tiny", tiny)
+        mini_swin.register(patch)
         yield
 
 
@@ -172,12 +173,13 @@ def test_a_parameter_outside_the_parts_is_refused():
         parts.depths(["a/kernel", "d/kernel"])
 
 
-# A tenth of what a narrow ConvNeXt computes is not in products: norms, GELU.
+# A tenth of what a narrow ConvNeXt or Swin computes is not in products: norms, GELU.
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"{name}_ML" for name in FIRST if not name.startswith("ConvNeXt")),
+        *(f"{name}_ML" for name in FIRST if not name.startswith(("ConvNeXt", "Swin"))),
         slow("ConvNeXt_base_ML"),
+        slow("SwinTransformer_tiny_patch4_window7_224_ML"),
     ],
 )
 def test_counted_operations_are_those_of_the_compiler(name):
@@ -191,7 +193,7 @@ def test_counted_operations_are_those_of_the_compiler(name):
     "name",
     ["PP-LCNet_x0_25", "PP-LCNet_x0_25_ML", "PP-HGNetV2-B0", "MobileNetV3_small_x0_35",
      "mobilenetv3_small_050", "ConvNeXt_atto", slow("ConvNeXtV2_atto"),
-     slow("ResNet18"), "CLIP_tiny", "CLIP_tiny_ML", "Toy", "Toy_ML"],
+     slow("ResNet18"), "CLIP_tiny", "CLIP_tiny_ML", "Swin_mini", "SwinV2_mini", "Toy", "Toy_ML"],
 )  # fmt: skip
 def test_import_export_import_is_bit_identical(tmp_path, name):
     model = models.create(name, num_classes=5, seed=3)
@@ -221,7 +223,7 @@ def test_import_export_import_is_bit_identical(tmp_path, name):
     ("name", "bound"),
     [("PP-LCNet_x0_25_ML", 3), ("PP-HGNetV2-B0", 3),
      slow("MobileNetV3_small_x0_35", 3), slow("ConvNeXtV2_atto", 8),
-     ("ResNet18", 3), ("CLIP_tiny_ML", 6), ("Toy", 3)],
+     ("ResNet18", 3), ("CLIP_tiny_ML", 6), slow("SwinV2_mini", 12), ("Toy", 3)],
 )  # fmt: skip
 def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
     bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))
@@ -233,7 +235,7 @@ def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["Toy", "Toy_ML", slow("ConvNeXt_atto"),
-     slow("ConvNeXtV2_atto_ML")],
+     slow("ConvNeXtV2_atto_ML"), slow("Swin_mini"), slow("SwinV2_mini_ML")],
 )  # fmt: skip
 def test_a_new_backbone_is_exported(name, tmp_path):
     bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))
@@ -250,7 +252,8 @@ def test_a_new_backbone_is_exported(name, tmp_path):
     ("twin", "name"),
     [("lcnet_100_ML", "PP-LCNet_x1_0_ML"), ("hgnetv2_b4", "PP-HGNetV2-B4"),
      ("resnet50", "ResNet50"), ("vit_base_patch16_clip_224_ML", "CLIP_vit_base_patch16_224_ML"),
-     ("convnext_tiny", "ConvNeXt_tiny")],
+     ("convnext_tiny", "ConvNeXt_tiny"),
+     ("swinv2_base_window12to24_192to384", "SwinTransformerV2_base_patch4_window24_384")],
 )  # fmt: skip
 def test_timms_name_of_a_network_means_the_same_network(twin, name):
     shapes = [jax.tree.map(lambda x: x.shape, network_of(n).abstract) for n in (twin, name)]

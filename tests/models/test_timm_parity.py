@@ -9,6 +9,7 @@ import pytest
 
 from mlcls_jax import models
 from mlcls_jax.models.weights import load
+from tests.helpers import mini_swin
 from tests.helpers.captured import features_and_maps
 from tests.helpers.paddle_recipe import DATA
 from tests.helpers.tiers import slow
@@ -24,10 +25,18 @@ CASES = {
     "timm_resnet50_r224": ("ResNet50", "block15"),
     "timm_convnext_tiny_r224": ("convnext_tiny", "stage3_2"),
     "timm_convnextv2_tiny_r224": ("convnextv2_tiny", "stage3_2"),
+    "timm_swin_tiny_patch4_window7_224_r224": ("swin_tiny_patch4_window7_224", "norm"),
+    "timm_swinv2_tiny_window8_256_r256": ("swinv2_tiny_window8_256", "norm"),
+    "timm_swin_mini_80x48": ("Swin_mini", "norm"),
+    "timm_swinv2_mini_80x48": ("SwinV2_mini", "norm"),
     "timm_mobilenetv3_large_100_r224": ("mobilenetv3_large_100", "last_second_conv"),
     "timm_mobilenetv3_small_100_r224": ("mobilenetv3_small_100", "last_second_conv"),
 }
-QUICK = ("timm_lcnet_100_r224", "timm_mobilenetv3_small_100_r224")
+QUICK = (
+    "timm_lcnet_100_r224",
+    "timm_mobilenetv3_small_100_r224",
+    "timm_swin_mini_80x48",
+)
 
 
 def draw(key, shape, kind, *, seed, gain):
@@ -42,6 +51,8 @@ def draw(key, shape, kind, *, seed, gain):
         return np.float32(0.1) * z
     if kind == "gamma":
         return np.float32(0.3) * (1 + np.float32(0.1) * np.tanh(z))
+    if kind == "table":
+        return np.float32(0.2) * z
     if kind == "embedding":
         return np.float32(0.02) * z
     return 1 + np.float32({"scale": 0.1, "variance": 0.5}[kind]) * np.tanh(z)
@@ -57,7 +68,7 @@ def read(case):
         key: draw(key, tuple(shape), kind, seed=seed, gain=gain)
         for key, (shape, kind) in meta["state"].items()
     }
-    size = (meta["batch"], 3, meta["resolution"], meta["resolution"])
+    size = (meta["batch"], 3, *np.broadcast_to(meta["resolution"], 2))
     images = np.random.Generator(np.random.PCG64(seed)).standard_normal(size).astype(np.float32)
     return expected, state, images.transpose(0, 2, 3, 1)
 
@@ -68,7 +79,8 @@ def assert_near(ours, theirs):
 
 
 @pytest.mark.parametrize("case", [case if case in QUICK else slow(case) for case in CASES])
-def test_logits_and_features_equal_timms(case):
+def test_logits_and_features_equal_timms(case, monkeypatch):
+    mini_swin.register(monkeypatch)
     name, path = CASES[case]
     expected, state, images = read(case)
     model = models.create(name, num_classes=len(next(reversed(state.values()))))
@@ -77,8 +89,11 @@ def test_logits_and_features_equal_timms(case):
     assert not report.initial and not report.ignored
 
     _, maps = features_and_maps(model, images, [path])
-    means = expected["feature_mean"]  # of each image in newer goldens, of all in older ones
-    assert_near(maps[path].mean((1, 2) if means.ndim == 2 else (0, 1, 2)), means)
+    # Over the last two axes of timm's maps, [B, C, h, w], or [B, h, w, C] as ours; in older goldens
+    # over the images too.
+    means, is_ours = expected["feature_mean"], maps[path].shape == tuple(expected["feature_shape"])
+    axes = (2, 3) if is_ours else (1, 2) if means.ndim == 2 else (0, 1, 2)
+    assert_near(maps[path].mean(axes), means)
     assert_near(np.asarray(model(images))[:, :50], expected["logits"])
 
 

@@ -22,6 +22,13 @@ from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 from mlcls_jax.models.weights.sources import weight_file
 
 SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors", ".onnx")
+# What others keep beside weights and anyone can compute: counters, and of windows who meets whom.
+COMPUTED = (
+    "num_batches_tracked",
+    "relative_position_index",
+    "relative_coords_table",
+    "attn_mask",
+)
 MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it takes 15 times as much
 
 
@@ -90,7 +97,7 @@ def fill(
             initial.append(path)
         elif array.shape == value.shape:
             loaded[path] = jnp.asarray(array, value.dtype)
-            if table[path].layout == "positions":
+            if table[path].layout in ("positions", "biases"):
                 given = np.shape(arrays[table[path].keys[0]])
                 if given[-2] != value.shape[-2]:
                     resampled.append(f"{path} {given}, here {value.shape}")
@@ -98,8 +105,7 @@ def fill(
             initial.append(path)
             reshaped.append(f"{path} {array.shape}, here {value.shape}")
     used = {key for foreign in table.values() for key in foreign.keys}
-    counters = "num_batches_tracked"  # PyTorch's, of no use to anyone
-    ignored = [key for key in arrays if key not in used and not key.endswith(counters)]
+    ignored = [key for key in arrays if key not in used and not key.endswith(COMPUTED)]
     report = LoadReport(origin, *map(tuple, (loaded, initial, reshaped, ignored, resampled)))
     _check(report, arrays, table, where, strict=strict)
     has_decoder = network.has_evidence and any(path.startswith("head/") for path in loaded)
