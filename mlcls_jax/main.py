@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from mlcls_jax import commands
+from mlcls_jax import commands, usage
 from mlcls_jax.errors import PreemptedError, UserError
 from mlcls_jax.huge_pages import restart_with_huge_pages
 from mlcls_jax.start import collect_rarely, start_console, start_streams
@@ -25,16 +25,17 @@ log = logging.getLogger("mlcls_jax")
 def run(argv: list[str] | None = None) -> None:
     """Run the console command; `argv` is this process's own unless given."""
     start_streams()
+    given, level = usage.verbosity((argv or sys.argv)[1:])
     try:
         with _exit_codes("mlcls"):
-            command, arguments = commands.find((argv or sys.argv)[1:])
+            command, arguments = commands.find(given)
         if argv is None:
             if command.is_long and not {"--help", "-h"} & {*arguments}:
                 restart_with_huge_pages()
             if sys.stderr:
                 faulthandler.enable()  # a crash in a library shows where
             collect_rarely()  # before more is imported
-        start_console()
+        start_console(level)
         with _exit_codes(command.name):
             function = command.load()
             if text := function(arguments):

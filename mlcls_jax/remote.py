@@ -56,9 +56,7 @@ def copy_from_web(url: str, target: Path, *, title: str) -> None:
     """
     with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as file:
         size = int(response.headers.get("Content-Length") or 0)
-        with tqdm.wrapattr(
-            response, "read", total=size or None, desc=title, disable=None
-        ) as reader:
+        with tqdm.wrapattr(response, "read", total=size or None, desc=title) as reader:
             shutil.copyfileobj(reader, file)
     if size and target.stat().st_size != size:
         raise ConnectionError(f"{target.stat().st_size} bytes came instead of {size}")

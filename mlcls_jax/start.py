@@ -9,9 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mlcls_jax import files
+from mlcls_jax.bars import AboveBars
 from mlcls_jax.errors import UserError
 
 
@@ -52,15 +51,18 @@ def logging_to(log_file: Path) -> Iterator[None]:
         file.close()
 
 
-def start_console(level: int = logging.INFO) -> None:
-    """Our messages to the terminal, of this level on; libraries only warn."""
+def start_console(level: int | None = None) -> None:
+    """Our messages to the terminal, of this level on; libraries only warn.
+
+    None: as it was, which is INFO at first.
+    """
     logger = logging.getLogger("mlcls_jax")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    if not any(isinstance(handler, _BarHandler) for handler in logger.handlers):
-        logger.addHandler(_BarHandler())
+    if not any(isinstance(handler, AboveBars) for handler in logger.handlers):
+        logger.addHandler(AboveBars(logging.INFO))
     for handler in logger.handlers:
-        if isinstance(handler, _BarHandler):
+        if isinstance(handler, AboveBars) and level is not None:
             handler.setLevel(level)
     for library in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -84,11 +86,3 @@ def start_jax(*, cache: bool) -> None:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-class _BarHandler(logging.Handler):
-    """Writes above a progress bar instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(prefix + self.format(record), file=sys.stderr)

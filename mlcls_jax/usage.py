@@ -1,6 +1,7 @@
 """Usage lines, and the parser of a command's arguments."""
 
 import argparse
+import logging
 import os
 import shlex
 import shutil
@@ -33,11 +34,25 @@ def line(word: str = "") -> str:
     return f"usage: {program()} {word + ' ' if word else ''}{DEMO} [--config.KEY=VALUE ...]"
 
 
+# All commands take these, and `main` takes them away before a command sees its arguments.
+VERBOSITY = {
+    "--quiet": (logging.WARNING, "print results and warnings alone"),
+    "--verbose": (logging.DEBUG, "print all that log files get"),
+}
+
+
+def verbosity(arguments: list[str]) -> tuple[list[str], int]:
+    """Return the arguments without those of `VERBOSITY`, and the level of messages to print."""
+    levels = [VERBOSITY[argument][0] for argument in arguments if argument in VERBOSITY]
+    others = [argument for argument in arguments if argument not in VERBOSITY]
+    return others, levels[-1] if levels else logging.INFO
+
+
 def parser(
     word: str, description: str, example: str, usage: str | None = None
 ) -> argparse.ArgumentParser:
     """Return a parser for the arguments of a command; its help shows an example."""
-    return _Parser(
+    made = _Parser(
         prog=f"mlcls {word}",
         usage=usage,
         description=description,
@@ -45,6 +60,9 @@ def parser(
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
+    for flag, (_, told) in VERBOSITY.items():
+        made.add_argument(flag, action="store_true", help=told)
+    return made
 
 
 class _Parser(argparse.ArgumentParser):

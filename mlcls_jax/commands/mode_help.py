@@ -67,7 +67,8 @@ MODES = {
 _FLAGS = """\
   --config=FILE      FILE.py, FILE.py:RECIPE, or the config.yaml of a run; left out: that of the
                      workdir
-  --workdir=FOLDER   for all that the run writes"""
+  --workdir=FOLDER   for all that the run writes
+  --quiet            print results and warnings alone; --verbose: all that log files get"""
 
 
 def help_of(mode: str, word: str) -> str:

@@ -4,20 +4,26 @@ Prints each result, and saves picture and JSON where `--save_path` is given; wit
 server; `--get_pipeline_config` writes the file that `--pipeline` takes.
 """
 
+import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlcls_jax import files, usage
+from mlcls_jax.commands.listing import Format, print_results
 from mlcls_jax.config import Precision, add_arguments, from_arguments, json_value, option
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
 from mlcls_jax.inference.opening import is_weight_file
+from mlcls_jax.inference.results import Result
 from mlcls_jax.modes.predict import check_output, open_input
 from mlcls_jax.paths import local_text
 from mlcls_jax.serving import Options, options_of, serve
 from mlcls_jax.start import start_jax
+
+log = logging.getLogger(__name__)
 
 # The word, and what its help says.
 PREDICT = (
@@ -58,6 +64,11 @@ class Arguments:
     )
     save_path: str | None = option(
         None, "folder for a JSON and a picture of each result", path="local"
+    )
+    format: Format = option(
+        "json",
+        "what is printed: json, indented; table, a line an image; jsonl, an object a line; csv,"
+        " a row a label",
     )
     device: str | None = option(None, "cpu, gpu:0, gpu:0,1 or tpu; else the first that JAX finds")
     batch_size: int | None = option(None, "images computed together")
@@ -129,7 +140,10 @@ def _parse(argv: list[str]) -> tuple[Arguments, Options | None]:
 
 
 def _predict(pipeline: Pipeline, images: tuple[Any, Any], options: Arguments) -> str:
-    """Print every result, and return the summary; `images` are those of `open_input`."""
+    """Print every result, and return the summary: none where programs read what is printed.
+
+    `images` are those of `open_input`.
+    """
     inputs, save = images
     results = pipeline.predict(
         inputs,
@@ -139,22 +153,31 @@ def _predict(pipeline: Pipeline, images: tuple[Any, Any], options: Arguments) ->
     )
     count = broken = 0
     start = time.perf_counter()
-    for result in results:
-        count += 1
-        broken += "error" in result
-        result.print()
-        if options.save_path:
-            save(result, options.save_path)
+
+    def saved() -> Iterator[Result]:
+        nonlocal count, broken
+        for result in results:
+            count += 1
+            broken += "error" in result
+            yield result
+            if options.save_path:
+                save(result, options.save_path)
+
+    print_results(saved(), options.format, width=max(len(str(path)) for path in inputs))
     seconds = time.perf_counter() - start
-    lines = [f"{count:,} images, {count / seconds:.1f}/s, the first start included"]
+    told = [f"{count:,} images, {count / seconds:.1f}/s, the first start included"]
     if broken:
-        lines.append(f"{broken:,} of them could not be read: their results have an error")
-    lines.append(
+        told.append(f"{broken:,} of them could not be read: their results have an error")
+    told.append(
         f"JSON and pictures are in {options.save_path}"
         if options.save_path
         else "--save_path FOLDER keeps a JSON and a picture of each"
     )
-    return "; ".join(lines) + "."
+    text = "; ".join(told) + "."
+    if options.format == "json":
+        return text
+    log.info("%s", text)
+    return ""
 
 
 def _write_config(name: str, folder: Path) -> str:

@@ -1,8 +1,8 @@
 """`mlcls train DATA`: a model from a data set, with nothing else to say."""
 
+import logging
 import re
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.new_run import NewRun, Wishes, plan
 from mlcls_jax.runs import run_and_judge
 from mlcls_jax.start import start_jax
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +57,7 @@ def run(argv: list[str]) -> str:
     if (place / RECORD).is_file():
         return _go_on(place, argv)
     new = look(arguments.data, arguments, settings)
-    print("The same in full:", f"  {usage.program()} train {new.flags}", sep="\n", file=sys.stderr,
-          flush=True)  # fmt: skip
+    log.info("The same in full:\n  %s train %s", usage.program(), new.flags)
     try:
         with mode.interruptions(new.config, new.folder):
             result, report = run_and_judge(new.config, new.folder)
@@ -67,13 +68,13 @@ def run(argv: list[str]) -> str:
 
 
 def look(data: str, wishes: Wishes, settings: dict[str, Any], *, suffix: str = "") -> NewRun:
-    """Make a new run for a data set, and print what was found and chosen; see `plan`."""
-    print(f"Looking at {data} …", file=sys.stderr, flush=True)
+    """Make a new run for a data set, and tell what was found and chosen; see `plan`."""
+    log.info("Looking at %s …", data)
     start_jax(cache=True)
     with parallel.devices(wishes.device):
         pass
     new = plan(data, wishes, settings, platform=parallel.platform(), suffix=suffix)
-    print(*new.told, sep="\n", file=sys.stderr, flush=True)
+    log.info("%s", "\n".join(new.told))
     return new
 
 

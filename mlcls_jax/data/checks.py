@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from mlcls_jax.bars import progress
 from mlcls_jax.config import Data
 from mlcls_jax.data.check_duplicates import (
     InOrder,
@@ -113,7 +113,7 @@ def _read_split(
     positives, unknown = np.zeros((2, len(labels)), np.int64)
     images = unlabelled = 0
     items = read_list(root / name, len(labels), name=name)
-    for item in tqdm(items, desc=name, unit=" lines", disable=None):
+    for item in progress(items, desc=name, unit=" lines"):
         if isinstance(item, Finding):
             findings.add(item)
             if item.image:
@@ -195,7 +195,7 @@ def _in_order(
     """Yield the function's values in order; at most `ahead` chunks of numbers are under way."""
     chunks = (numbers[i : i + _CHUNK].tolist() for i in range(0, len(numbers), _CHUNK))
     with (
-        tqdm(total=len(numbers), desc=title, unit=" images", disable=None) as bar,
+        progress(total=len(numbers), desc=title, unit=" images") as bar,
         closing(map_ahead(pool, lambda chunk: list(map(function, chunk)), chunks, ahead)) as found,
     ):
         for values in found:

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mlcls_jax import files
+from mlcls_jax.bars import progress
 from mlcls_jax.data.images import decode_image
 from mlcls_jax.data.shards import (
     MANIFEST,
@@ -81,7 +82,7 @@ def pack(
     manifest = _open_output(output, sources, {"short_side": short_side, "shard_size": shard_size})
     kept, faults = 0, []
     total = sum(manifest.source_images.values())
-    bar = tqdm(total=total, desc="packing", unit="image", disable=None)
+    bar = progress(total=total, desc="packing", unit="image")
     with bar, ThreadPoolExecutor(threads) as pool:
         for split, name, indices in _plan(manifest):
             read = partial(_read, sources[split], root)
@@ -121,7 +122,7 @@ def verify(folder: Path) -> Manifest:
     """
     manifest = read_manifest(folder)
     shards = [shard for split in manifest.shards.values() for shard in split.values()]
-    bar = tqdm(shards, desc="verifying", unit="shard", disable=None)
+    bar = progress(shards, desc="verifying", unit="shard")
     faults = [found for shard in bar if (found := fault(folder, shard))]
     if not manifest.complete:
         faults.insert(0, f"{folder / MANIFEST}: packing was not finished")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
+from mlcls_jax.bars import progress
 from mlcls_jax.config import Data, Split
 from mlcls_jax.data.backups import recover, replace_files
 from mlcls_jax.data.findings import Finding, is_error
@@ -98,7 +98,7 @@ def _read_pool(root: Path, lists: Sequence[str], *, label_file: str, group: str 
             continue  # of a data set that was never divided
         size = 0
         rows = read_list(root / name, len(names), name=str(root / name))
-        for row in tqdm(rows, desc=name, unit=" images", disable=None):
+        for row in progress(rows, desc=name, unit=" images"):
             if isinstance(row, Finding):
                 faults += [row] if is_error(row) and row.kind != "empty_list" else []
                 continue

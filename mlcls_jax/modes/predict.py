@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mlcls_jax import config as schema
+from mlcls_jax.bars import progress
 from mlcls_jax.data.image_files import list_images
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.file_names import for_files
@@ -81,7 +80,7 @@ def predict(config: schema.Config, workdir: Path) -> PredictResult:
         on_error=on_error,
     )
     written, skipped = 0, []
-    for result in tqdm(results, total=len(inputs), unit="image", disable=None):
+    for result in progress(results, total=len(inputs), unit="image"):
         shown = result.json["res"]
         if "error" in result:
             log.warning("left out: %s", shown["error"])

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
+from mlcls_jax.bars import progress
 from mlcls_jax.errors import DataError, InputError, UserError
 from mlcls_jax.inference.backends import BACKENDS, settle_precision
 from mlcls_jax.inference.bundle import Bundle, read_bundle
@@ -87,7 +87,7 @@ def score(
         log.info("%s of %s images were scored before.", f"{images - scored:,}", f"{images:,}")
     if missing:
         job.reopen()
-    bar = tqdm(desc="scoring", total=images, initial=images - scored, unit="image", disable=None)
+    bar = progress(desc="scoring", total=images, initial=images - scored, unit="image")
     with bar:
         for done in _score_ranges(engine or local_engine(predictor), request, job, missing):
             bar.update(done)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
-from tqdm import tqdm
 
 from mlcls_jax import files
+from mlcls_jax.bars import is_quiet, progress
 from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
 from mlcls_jax.metrics import SHOWN_METRICS, as_text, for_json
@@ -60,12 +60,12 @@ class Recorder:
             _cut_after(workdir / METRICS, start_step, is_evaluation_due)
         self._metrics = None if quiet else (workdir / METRICS).open("a", encoding="utf-8")
         self._trackers = [] if quiet else open_trackers(workdir, config, start_step)
-        self._bar = tqdm(
+        self._bar = progress(
             total=plan.total_steps,
             initial=start_step,
             unit="step",
             dynamic_ncols=True,
-            disable=quiet or None,  # None: when not a terminal
+            disable=quiet or is_quiet() or None,  # None: when not a terminal
         )
         self._doing = ""  # what the bar says in place of numbers
         self._say("compiling …")

@@ -10,9 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tqdm import tqdm
-
 from mlcls_jax import lazy
+from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, usual_places
@@ -169,7 +168,7 @@ def _rows(
         unlisted = (f"{name}: annotation {a['id']}" for a in coco.imgToAnns[key])
         left_out.setdefault("boxes of images that are not listed", []).extend(unlisted)
     rows = []
-    for key in tqdm(sorted(coco.imgs), desc=name, unit=" images", disable=None):
+    for key in progress(sorted(coco.imgs), desc=name, unit=" images"):
         image = coco.imgs[key]
         if any((image.get(side) or 1) < 0 or image.get(side) == 0 for side in ("width", "height")):
             place = f"{name}: {image['file_name']}"

@@ -5,8 +5,7 @@ val/ may be called valid/ or validation/.
 
 from pathlib import Path
 
-from tqdm import tqdm
-
+from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.reading import (
     ImageFolder,
@@ -38,7 +37,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
         # Without train/ the classes lie beside images/ and are linked one by one.
         above = None if tree == root else image_folder(root, tree)
         rows: list[NamedRow] = []
-        for name in tqdm(_classes(root, tree, left_out), desc=split, unit=" classes", disable=None):
+        for name in progress(_classes(root, tree, left_out), desc=split, unit=" classes"):
             folder = (
                 ImageFolder(above.path / name, f"{above.listed}/{name}")
                 if above

@@ -4,8 +4,7 @@ import io
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tqdm import tqdm
-
+from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.reading import (
     LeftOut,
@@ -47,7 +46,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
             known[folder.path] = _by_stem(folder.path, left_out)
         files = known[folder.path]
         rows: list[NamedRow] = []
-        for key in tqdm(ids, desc=split, unit=" images", disable=None):
+        for key in progress(ids, desc=split, unit=" images"):
             xml = annotations / f"{key}.xml"
             if not xml.is_file():
                 left_out.setdefault("images without an annotation file", []).append(str(xml))

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mlcls_jax import files
+from mlcls_jax.bars import progress
 from mlcls_jax.config import Data
 from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.shards import (
@@ -161,7 +161,7 @@ def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
 
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         faults = pool.map(fetch, missing)
-        bar = tqdm(faults, total=len(missing), desc="fetching", unit="shard", disable=None)
+        bar = progress(faults, total=len(missing), desc="fetching", unit="shard")
         if told := list(filter(None, bar)):
             raise DataError("\n".join(told), "Run it again: what was fetched is kept.")
     return folder, manifest

@@ -67,7 +67,7 @@ def export(
             files.write_json(path.with_name(f"{path.name}.json"), kind.describe(path))
         size = sum(one.stat().st_size for one in (path, *path.rglob("*")) if one.is_file())
         exported[name] = Exported(path, size, difference)
-        log.info(
+        log.debug(
             "%s: %.1f MB; scores as JAX's but for %.1g, on %d images.",
             *(path, size / 1e6, difference, len(shown)),
         )
