@@ -12,11 +12,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from mlcls_jax import config as schema
-from mlcls_jax import paths, recipes, recorded
+from mlcls_jax import paths, recipes, yaml_config
 from mlcls_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configuration: FILE.py, FILE.py:RECIPE, lcnet:RECIPE, or config.yaml of a run"
+    "config", None, "configuration: FILE.py, FILE.py:RECIPE, lcnet:RECIPE or FILE.yaml"
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for all that the run writes")
 COORDINATOR = flags.DEFINE_string(
@@ -31,7 +31,6 @@ DEVICE = flags.DEFINE_string(
 )
 
 RECORD = "config.yaml"  # what a run writes into its workdir
-RECIPES = {path.stem: str(path) for path in sorted(Path(recipes.__path__[0]).glob("[!_]*.py"))}
 # What other programs call an option.
 ALIASES = {
     "lr": "optimizer.learning_rate",
@@ -131,14 +130,14 @@ def _find(given: str) -> str:
         raise FlagError(f"--config={given}: {paths.why_not_local(given)}")
     file, colon, recipe = paths.expand(given).partition(":")
     if not os.path.isfile(file):  # `lcnet`, or `configs/lcnet.py` beside an installed wheel
-        file = RECIPES.get(re.sub(r"^configs/(\w+)\.py$", r"\1", file), file)
+        file = recipes.FILES.get(re.sub(r"^configs/(\w+)\.py$", r"\1", file), file)
     if not os.path.isfile(file):
         raise FlagError(_no_such_config(Path(file)))
     if not file.endswith((".yaml", ".yml")):
         return f"{file}{colon}{recipe}"
     if recipe:
         raise FlagError(f"--config={given}: {file} has no recipes, such as {recipe}")
-    return f"{recorded.__file__}:{file}"
+    return f"{yaml_config.__file__}:{file}"
 
 
 def _no_such_config(file: Path) -> str:
@@ -147,7 +146,7 @@ def _no_such_config(file: Path) -> str:
     found = {
         path.stem: str(path)
         for folder in reversed(folders)
-        for pattern in ("*.py", RECORD)
+        for pattern in ("*.py", "*.yaml", "*.yml")
         for path in sorted(folder.glob(pattern))
         if not path.name.startswith("_")
     }
@@ -157,7 +156,7 @@ def _no_such_config(file: Path) -> str:
         close = [RECORD.partition(".")[0]]
     if close:
         return f"{file}: {what}; did you mean {' or '.join(found[stem] for stem in close)}?"
-    there = [path for path in found.values() if path.startswith("configs")] or RECIPES
+    there = [path for path in found.values() if path.startswith("configs")] or recipes.FILES
     return f"{file}: {what}; there are {', '.join(there)}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlcls_jax import config as schema
-from mlcls_jax import lazy
+from mlcls_jax import recipes
 from mlcls_jax.config import Config, option
 from mlcls_jax.data.convert import convert
 from mlcls_jax.data.convert import remarks as conversion_remarks
@@ -265,11 +265,7 @@ def recipe_of(name: str, kind: str) -> str:
     family, name = find_variant(name)
     file = family.recipes
     variant = f"{file}:{kind}{next((end for part, end in _VARIANTS.items() if part in name), '')}"
-    try:
-        _values(variant)
-    except ValueError:  # one recipe is for all
-        return f"{file}:{kind}"
-    return variant
+    return variant if variant in recipes.names() else f"{file}:{kind}"  # one is for all
 
 
 def _finish(
@@ -284,10 +280,7 @@ def _finish(
 
 
 def _values(recipe: str | None) -> Any:
-    if recipe is None:
-        return schema.default()
-    file, _, kind = recipe.partition(":")
-    return lazy.load(f"mlcls_jax.recipes.{file}.get_config")(kind)
+    return schema.default() if recipe is None else recipes.load(recipe)
 
 
 def _config(recipe: str | None, settings: Mapping[str, Any]) -> Config:

@@ -5,6 +5,8 @@ for deep nesting, ValueError for numbers of thousands of digits, LookupError for
 """
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
@@ -43,6 +45,55 @@ def parse_yaml(content: bytes, place: object, kind: type[UserError] = DataError)
     Raises:
       kind: it is none, or longer than `MAX_YAML`; `place` stands in the message.
     """
+    return _read_yaml(content, place, kind, lambda loader: loader.get_single_data())
+
+
+def parse_settings(
+    content: bytes, place: object, kind: type[UserError] = DataError
+) -> tuple[Any, dict[str, int]]:
+    """Return the value of a YAML text as `parse_yaml` does, and the line of each dotted key.
+
+    Scalars are those of YAML 1.2: 1e-4 is a number; 10:15, yes and no are text. None is null, too.
+
+    Raises:
+      kind: as `parse_yaml`, or a key is there twice.
+    """
+    lines: dict[str, int] = {}
+
+    def note(node: Any, prefix: str) -> None:
+        for key, value in node.value if node.id == "mapping" else ():
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            if name in lines:
+                raise kind(f"{place}:{line}: {name}: is in line {lines[name]} already")
+            lines[name] = line
+            note(value, f"{name}.")
+
+    def read(loader: Any) -> Any:
+        loader.yaml_implicit_resolvers = {None: _CORE_SCALARS}
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        note(node, "")
+        return loader.construct_document(node)
+
+    return _read_yaml(content, place, kind, read), lines
+
+
+_CORE_SCALARS = [
+    ("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|None|)$")),
+    ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$")),
+    ("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$")),
+    (
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?((\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|\.inf|\.nan)$", re.I),
+    ),
+]
+
+
+def _read_yaml(
+    content: bytes, place: object, kind: type[UserError], read: Callable[[Any], Any]
+) -> Any:
+    """Return what `read` makes of a loader of the text."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -64,11 +115,13 @@ def parse_yaml(content: bytes, place: object, kind: type[UserError] = DataError)
     if len(text) > MAX_YAML:
         raise kind(f"{place}: has {len(text):,} characters, more than {MAX_YAML:,}")
     try:
-        return yaml.load(text, Loader)
+        return read(Loader(text))
     except UserError:
         raise
     except yaml.YAMLError as error:
-        raise kind(f"{place}: is not YAML: {shorten(error)}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise kind(f"{place}{where}: is not YAML: {shorten(error)}") from error
     # Its constructors let ValueError, IndexError, AttributeError, … of odd values through.
     except Exception as error:
         raise kind(f"{place}: has a value that cannot be read: {shorten(error)}") from error

@@ -24,6 +24,7 @@ from mlcls_jax.new_run import Wishes, plan
 from mlcls_jax.paths import local_path
 from mlcls_jax.start import start_console, start_jax
 from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, LAST_MODEL
+from mlcls_jax.yaml_config import get_config
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Run:
     @property
     def config(self) -> Config:
         """The configuration of the run."""
-        return schema.parse(schema.from_yaml(str(self.folder / CONFIG_FILE)))
+        return schema.parse(get_config(str(self.folder / CONFIG_FILE)))
 
     @cached_property
     def model(self) -> Predictor:

@@ -157,11 +157,12 @@ def _differences(before: dict[str, Any], now: dict[str, Any], free: frozenset[st
     return [
         f"  {key}: was {old.get(key)}, now {value}"
         for key, value in _flatten(now).items()
-        if not (_is_free(key) or key in free) and old.get(key) != value
+        if not (is_free(key) or key in free) and old.get(key) != value
     ]
 
 
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
+    """Return whether an option may change when a run goes on."""
     return key in FREE or f"{key.partition('.')[0]}." in FREE
 
 

@@ -30,6 +30,7 @@ from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.metrics import metrics_of
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_schedule
+from mlcls_jax.yaml_config import get_config
 
 
 class Images(Dataset):
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True, type=Path)
     arguments = parser.parse_args()
-    config = schema.parse(schema.from_yaml(arguments.config))
+    config = schema.parse(get_config(arguments.config))
     arguments.workdir.mkdir(parents=True)
     if hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))

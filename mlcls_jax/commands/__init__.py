@@ -69,9 +69,11 @@ _TABLE = (
     Command("weights", "weights.run", "other", "published weights: list, fetch, keep"),
     Command("pack", "pack.run", "other", "a data set as shards"),
     Command("plan", "plan.run", "other", "memory and time of a training"),
+    Command("config", "config.run", "other", "the options: list, explain, schema for editors"),
+    Command("completion", "completion.run", "other", "what lets bash, zsh or fish complete mlcls"),
     Command("help", "help.run", "hidden"),
     Command("version", "help.version", "hidden"),
-    Command("helpconfig", "helpconfig.run", "hidden"),
+    Command("helpconfig", "config.helpconfig", "hidden"),
 )  # fmt: skip
 COMMANDS = {command.name: command for command in _TABLE}
 # Flags without a word: those of a configuration.

@@ -11,7 +11,7 @@ runs/photos-1, stands first after evaluate, thresholds, predict, serve, score, e
 
 With a configuration file, `{0} WORD --config=configs/lcnet.py --workdir=runs/demo [--config.…]`:
 {config}
-  (--helpconfig lists all keys; without --config, the run in the workdir is meant)
+  (`{0} config` lists all keys; without --config, the run in the workdir is meant)
 
 With a model, `{0} WORD …`:
 {model}

@@ -65,8 +65,8 @@ MODES = {
     ),
 }  # fmt: skip
 _FLAGS = """\
-  --config=FILE      FILE.py, FILE.py:RECIPE, or the config.yaml of a run; left out: that of the
-                     workdir
+  --config=FILE      FILE.py, FILE.py:RECIPE, lcnet:RECIPE or FILE.yaml, such as a run's config.yaml;
+                     left out: that of the workdir
   --workdir=FOLDER   for all that the run writes
   --quiet            print results and warnings alone; --verbose: all that log files get"""
 
@@ -79,6 +79,6 @@ def help_of(mode: str, word: str) -> str:
     return "\n".join([
         usage.line(word), "", told.purpose, "", *examples, "",
         _FLAGS, schema.describe(keys), "",
-        f"{usage.program()} --helpconfig lists all keys, --helpconfig=data those of a section, and"
-        " with", "--config=FILE also the values of that file.",
+        f"`{usage.program()} config` lists all keys, `config show data` those of a section, with",
+        "--config=FILE also the values of that file; `config explain KEY` tells all about one.",
     ])  # fmt: skip

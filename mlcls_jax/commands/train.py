@@ -46,7 +46,7 @@ def run(argv: list[str]) -> str:
     parser = usage.parser(
         "train",
         "Train on a folder or file of images with labels, and choose the rest by the data and this"
-        " machine. --config.KEY=VALUE sets anything else (`mlcls --helpconfig` lists it); with"
+        " machine. --config.KEY=VALUE sets anything else (`mlcls config` lists it); with"
         " --config=FILE, and no DATA, the configuration says everything.",
         "train photos",
         "mlcls train DATA [--model NAME] [--epochs N] [--config.KEY=VALUE ...]",

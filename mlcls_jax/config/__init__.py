@@ -7,23 +7,26 @@ sees only `Config`.
 
 from mlcls_jax.config.arguments import add_arguments, from_arguments, json_value
 from mlcls_jax.config.engine import (
+    Fault,
     at,
     changed,
+    check,
     default,
     describe,
-    from_yaml,
     kind_of,
     matching,
     model_from_dict,
     nearest,
     options,
     parse,
+    section_of,
     to_dict,
     to_yaml,
     unknown_key,
     value_of,
 )
-from mlcls_jax.config.field import REQUIRED, option
+from mlcls_jax.config.field import REQUIRED, choices_of, option
+from mlcls_jax.config.json_schema import json_schema
 from mlcls_jax.config.mode_sections import (
     DEFAULT_THRESHOLD,
     EXPORT_FORMATS,

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse._ActionsContainer, kind: type) -> None:
         given |= {"type": _converter(f), "choices": choices_of(f) or None}
         if base_type(f) is tuple:
             given["nargs"] = "+"
-        if told["metavar"] or told["positional"]:
+        if told["metavar"] or (told["positional"] and not choices_of(f)):
             given["metavar"] = told["metavar"] or f.name.upper()
         if not told["positional"]:
             given["required"] = not has_default

@@ -57,19 +57,28 @@ def _in_training(config: Config) -> Iterator[str]:
 
 
 def _against_features(config: Config) -> Iterator[str]:
-    given = f"data.feature_views={config.data.feature_views}"
+    views = config.data.feature_views
     if not config.train.frozen_backbone:
-        yield f"{given}: only a backbone that stays gives the same features in every step;" + (
-            " it needs train.frozen_backbone=True"
+        yield (
+            f"data.feature_views={views}: only a backbone that stays gives the same features in"
+            " every step; it needs train.frozen_backbone=True"
         )
     if config.data.train_scales:
-        yield f"{given}: data.train_scales changes images, which are read but once"
+        yield (
+            f"data.feature_views={views}: data.train_scales changes images, which are read but once"
+        )
     if (config.data.mixup or config.data.cutmix) and config.data.mix_probability:
-        yield f"{given}: data.mixup and data.cutmix mix images, which are read but once"
+        yield (
+            f"data.feature_views={views}: data.mixup and data.cutmix mix images, which are read but"
+            " once"
+        )
     if config.distill.teacher is not None:
-        yield f"{given}: distill.teacher sees images, which are read but once"
+        yield f"data.feature_views={views}: distill.teacher sees images, which are read but once"
     if config.train.resume_from is not None:
-        yield f"{given}: features are of model.weights, not of the backbone in train.resume_from"
+        yield (
+            f"data.feature_views={views}: features are of model.weights, not of the backbone in"
+            " train.resume_from"
+        )
 
 
 def _is_multiplier(text: str) -> bool:

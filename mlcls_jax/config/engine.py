@@ -11,8 +11,7 @@ import math
 import re
 import typing
 from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from ml_collections import ConfigDict, config_dict
@@ -22,7 +21,14 @@ from mlcls_jax.config.contradictions import contradictions
 from mlcls_jax.config.field import bare_type, base_type, choices_of, is_optional, kind_text
 from mlcls_jax.config.schema import Config
 from mlcls_jax.config.training_sections import Model
-from mlcls_jax.errors import ConfigError, raise_faults
+from mlcls_jax.errors import ConfigError
+
+
+class Fault(NamedTuple):
+    """What is wrong with a key or its value."""
+
+    key: str
+    text: str  # begins with the key
 
 
 def default() -> ConfigDict:
@@ -37,12 +43,11 @@ def parse(values: ConfigDict) -> Config:
       ConfigError: lists every fault: unknown key (with the nearest right one), wrong type, value
         out of range, impossible combination.
     """
-    faults: list[str] = []
+    faults: list[Fault] = []
     config = _parse_section(Config, values.to_dict(), "", faults)
-    if not faults:
-        faults += contradictions(config)
-    if faults:
-        raise ConfigError("\n".join(faults), "--helpconfig lists every key with its range.")
+    told = [fault.text for fault in faults] or contradictions(config)
+    if told:
+        raise ConfigError("\n".join(told), "`mlcls config` lists every key with its range.")
     return config
 
 
@@ -61,11 +66,21 @@ def changed(values: ConfigDict | Config, settings: Mapping[str, Any]) -> Config:
     return parse(others)
 
 
+def check(given: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """Return the values of a part of a configuration by dotted key, and what is wrong with them.
+
+    Combinations are not judged; `parse` does, once the configuration is whole.
+    """
+    faults: list[Fault] = []
+    config = _parse_section(Config, given, "", faults)
+    return {key: at(config, key) for key in options() if _has(given, key)}, faults
+
+
 def options(kind: type = Config, prefix: str = "") -> dict[str, dataclasses.Field]:
     """Return every option by its dotted name, such as `train.epochs`."""
     found = {}
     for f in dataclasses.fields(kind):
-        if section := _section(f):
+        if section := section_of(f):
             found |= options(section, f"{prefix}{f.name}.")
         else:
             found[prefix + f.name] = f
@@ -90,7 +105,7 @@ def unknown_key(key: str) -> str:
     if inside:
         return f"{key}: is a section; it has {', '.join(inside)}"
     suggestion = nearest(key)
-    hint = f"did you mean {suggestion}?" if suggestion else "--helpconfig lists the keys."
+    hint = f"did you mean {suggestion}?" if suggestion else "`mlcls config` lists the keys."
     return f"{key}: there is no such key; {hint}"
 
 
@@ -155,6 +170,11 @@ def at(values: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), values)
 
 
+def _has(given: Any, key: str) -> bool:
+    first, _, rest = key.partition(".")
+    return isinstance(given, dict) and first in given and (not rest or _has(given[first], rest))
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return plain nested dicts, lists and scalars, ready for JSON or YAML."""
     return {
@@ -166,27 +186,18 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """Return the configuration as YAML, in the order of the schema."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(path: str) -> ConfigDict:
-    """Read a configuration that `to_yaml` wrote, or a part of one, over the defaults.
+class _Dumper(yaml.SafeDumper):
+    """Also quotes text that YAML 1.2 takes for a number, or our reader for null."""
 
-    Raises:
-      ConfigError: it cannot be read; or lists every unknown key and wrong value.
-    """
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(given, dict):
-        raise ConfigError(f"{path}: is not a configuration", "It has sections such as `train:`.")
-    faults: list[str] = []
-    config = _parse_section(Config, given, "", faults)
-    raise_faults(ConfigError, [f"{path}: {fault}" for fault in faults])
-    values = default()
-    values.update_from_flattened_dict({key: at(config, key) for key in options()})
-    return values
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(None|[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+)$"),
+    list("N-+.0123456789"),
+)
 
 
 def model_from_dict(values: dict[str, Any]) -> Model:
@@ -195,14 +206,14 @@ def model_from_dict(values: dict[str, Any]) -> Model:
     Raises:
       ConfigError: like `parse`.
     """
-    faults: list[str] = []
+    faults: list[Fault] = []
     model = _parse_section(Model, dict(values), "model.", faults)
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError("\n".join(fault.text for fault in faults))
     return model
 
 
-def _section(f: dataclasses.Field) -> type | None:
+def section_of(f: dataclasses.Field) -> type | None:
     """Return the class of a field that holds a section, None of one that holds an option."""
     return f.type if isinstance(f.type, type) and dataclasses.is_dataclass(f.type) else None
 
@@ -210,7 +221,7 @@ def _section(f: dataclasses.Field) -> type | None:
 def _to_config_dict(kind: type) -> ConfigDict:
     values = ConfigDict()
     for f in dataclasses.fields(kind):
-        if section := _section(f):
+        if section := section_of(f):
             values[f.name] = _to_config_dict(section)
         elif f.default is None:  # a plain None could not be overridden by a flag
             values[f.name] = config_dict.placeholder(base_type(f))
@@ -219,23 +230,25 @@ def _to_config_dict(kind: type) -> ConfigDict:
     return values
 
 
-def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list[str]) -> Any:
+def _parse_section(kind: type, values: dict[str, Any], prefix: str, faults: list[Fault]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    faults += [unknown_key(f"{prefix}{name}") for name in values if name not in fields]
+    unknown = [f"{prefix}{name}" for name in values if name not in fields]
+    faults += [Fault(key, unknown_key(key)) for key in unknown]
     parsed = {}
     for name, f in fields.items():
         if name not in values:
             continue
-        section = _section(f)
+        section = section_of(f)
         if section and isinstance(values[name], dict):
             parsed[name] = _parse_section(section, values[name], f"{prefix}{name}.", faults)
         elif section:
-            faults.append(unknown_key(prefix + name))
+            faults.append(Fault(prefix + name, unknown_key(prefix + name)))
         else:
             value, fault = _parse_value(f, values[name])
             parsed[name] = value
             if fault:
-                faults.append(f"{prefix}{name}={values[name]!r}: {fault}")
+                key = prefix + name
+                faults.append(Fault(key, f"{key}={values[name]!r}: {fault}"))
     return kind(**parsed)
 
 

@@ -7,12 +7,49 @@ hand it on, and `lcnet:mlcls` means the same where there are none, as beside an 
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
+from mlcls_jax import errors
+from mlcls_jax.errors import ConfigError
+
+# `lcnet` and its path, for each family.
+FILES = {path.stem: str(path) for path in sorted(Path(__path__[0]).glob("[!_]*.py"))}
+
 # The originals were trained on four GPUs; their batch sizes are per GPU, ours are totals.
 ORIGINAL_GPUS = 4
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all recipes, `lcnet:coco` for instance: the functions of each file."""
+    found = []
+    for file in FILES:
+        module = import_module(f"{__name__}.{file}")
+        functions = (f for f in vars(module).values() if isinstance(f, FunctionType))
+        here = [f.__name__ for f in functions if f.__module__ == module.__name__]
+        found += [f"{file}:{name}" for name in here if name != "get_config" and name[0] != "_"]
+    return tuple(found)
+
+
+def load(name: str) -> ConfigDict:
+    """Return the recipe of this name, `lcnet:coco` for instance; the demo without a second part.
+
+    Raises:
+      ConfigError: there is none; names the nearest.
+    """
+    file, colon, recipe = name.partition(":")
+    if f"{file}:{recipe}" in names() or (file in FILES and not colon):
+        return import_module(f"{__name__}.{file}").get_config(*[recipe] * bool(recipe))
+    there = [known for known in names() if known.startswith(f"{file}:")] or names()
+    close = errors.nearest(name, there)
+    hint = f"did you mean {close}?" if close else f"there are {', '.join(there)}"
+    raise ConfigError(f"{name}: there is no such recipe; {hint}")
 
 
 def one_of(file: str, recipes: Mapping[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import pytest
 
 from mlcls_jax import config as schema
+from mlcls_jax import recipes
 from mlcls_jax.commands import COMMANDS
 from mlcls_jax.commands.mode import summary
 from mlcls_jax.errors import install_hint
 from mlcls_jax.modes import train_result
 from mlcls_jax.modes.train_result import TrainResult
+from mlcls_jax.yaml_config import get_config
 
 REPOSITORY = Path(__file__).parents[2]
 WITH_CONFIG = [command.name for command in COMMANDS.values() if command.group == "config"]
@@ -207,7 +209,7 @@ def test_the_record_of_a_run_is_a_configuration(mlcls, tmp_path):
     workdir.mkdir(parents=True)
     record = workdir / "config.yaml"
     record.write_text(schema.to_yaml(schema.parse(config)))
-    again = schema.parse(schema.from_yaml(str(record)))
+    again = schema.parse(get_config(str(record)))
     assert again == schema.parse(config)
     # Further flags go before what is in the file; and without --config it is that of the workdir.
     shown = ["--helpconfig=train.epochs"]
@@ -225,25 +227,54 @@ def test_the_record_of_a_run_is_a_configuration(mlcls, tmp_path):
     )
 
 
-def test_a_record_with_faults_is_told_by_its_keys(mlcls, tmp_path):
+def test_faults_of_a_yaml_file_are_told_with_line_and_key(mlcls, tmp_path):
     texts = {
-        "train: {epoch: 3, epochs: many}\nmodle: 1": [
-            "modle: there is no such key; did you mean mode?",
-            "train.epoch: there is no such key; did you mean train.epochs?",
-            "train.epochs='many': must be int, at least 1",
+        "train: {epoch: 3,\n  epochs: many}\nmodle: 1": [
+            ":3: modle: there is no such key; did you mean mode?",
+            ":1: train.epoch: there is no such key; did you mean train.epochs?",
+            ":2: train.epochs='many': must be int, at least 1",
         ],
-        "- 1": ["is not a configuration"],
-        "a: [": ["cannot be read: while parsing"],
-        "[" * 100_000: ["cannot be read"],
-        "1: 2": ["1: there is no such key"],
+        "base: lcnet:cocoa\nseed: -1": [
+            ":1: base: lcnet:cocoa: there is no such recipe; did you mean lcnet:coco?",
+            ":2: seed=-1: must be int, 0 to 2147483647",
+        ],
+        "seed: 1\ntrain:\n  epochs: 2\n  epochs: 3": [":4: train.epochs: is in line 3 already"],
+        "- 1": [": is not a configuration"],
+        "a: [": [":1: is not YAML: while parsing"],
+        "[" * 100_000: [": is nested too deeply"],
+        "1: 2": [":1: 1: there is no such key"],
     }
-    for text, told in texts.items():
-        path = tmp_path / "config.yaml"
+    paths = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
         path.write_text(text)
-        (done,) = mlcls([f"--config={path}", WORKDIR])
+    ended = mlcls(*([f"--config={path}", WORKDIR] for path in paths))
+    for path, told, done in zip(paths, texts.values(), ended, strict=True):
         assert done.code == 2
         for fault in told:
-            assert f"{path}: {fault}" in done.err
+            assert f"{path}{fault}" in done.err
+
+
+def test_a_yaml_file_has_a_recipe_under_it_and_values_as_people_write_them(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "base: lcnet:coco\noptimizer: {learning_rate: 1e-4, lr_multipliers: ^head/=0.1}\n"
+        "data: {dir: photos}\nmodel: {weights: None, image_size: 224}\nprofile: {steps: 10:15}\n"
+    )
+    config, recipe = schema.parse(get_config(str(path))), recipes.load("lcnet:coco")
+    assert config.model.weights is None and config.model.image_size == (224, 224)
+    assert config.optimizer.learning_rate == 1e-4 and config.profile.steps == "10:15"
+    assert config.optimizer.lr_multipliers == ("^head/=0.1",)
+    recipe.data.dir = "photos"
+    unchanged = schema.to_dict(schema.parse(recipe))
+    assert schema.to_dict(config)["train"] == unchanged["train"]
+
+
+def test_text_that_looks_like_a_number_stays_text_in_a_record(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        schema.to_yaml(schema.Config(data=schema.Data(dir="1e4", train_list="None")))
+    )
+    data = schema.parse(get_config(str(tmp_path / "config.yaml"))).data
+    assert (data.dir, data.train_list) == ("1e4", "None")
 
 
 def test_a_mode_with_a_command_of_its_own_takes_a_configuration_too(mlcls):

@@ -63,7 +63,7 @@ def test_impossible_values_are_refused_together_before_anything_is_done(tmp_path
         "train.epochs=0: must be int, at least 1",
         "optimizer.schedule='cosin': must be one of cosine, linear, step, onecycle, constant;"
         " did you mean cosine?",
-        "--helpconfig lists every key with its range.",
+        "`mlcls config` lists every key with its range.",
     ]
     assert not list(tmp_path.iterdir())
 

@@ -236,7 +236,7 @@ def test_a_section_cannot_be_replaced_by_a_value(value):
 def test_the_nearest_option_is_proposed(typed, meant):
     assert schema.nearest(typed) == meant
     assert schema.unknown_key(typed).endswith(
-        f"did you mean {meant}?" if meant else "--helpconfig lists the keys."
+        f"did you mean {meant}?" if meant else "`mlcls config` lists the keys."
     )
 
 
