@@ -65,7 +65,7 @@ MODES = {
     ),
 }  # fmt: skip
 _FLAGS = """\
-  --config=FILE      FILE.py, FILE.py:RECIPE, lcnet:RECIPE or FILE.yaml, such as a run's config.yaml;
+  --config=FILE      FILE.py, FILE.py:RECIPE, lcnet:RECIPE or FILE.yaml, as that of a run;
                      left out: that of the workdir
   --workdir=FOLDER   for all that the run writes
   --quiet            print results and warnings alone; --verbose: all that log files get"""
