@@ -15,7 +15,6 @@ from mlcls_jax import config as schema
 from mlcls_jax.config import Config, Data, Loss, Model, Optimizer, Train
 from mlcls_jax.errors import ConfigError, WorkdirError
 from mlcls_jax.readable import table
-from mlcls_jax.recorded import get_config
 from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
 from mlcls_jax.tuning.space import (
     HEAD_RATE,
@@ -27,6 +26,7 @@ from mlcls_jax.tuning.space import (
     to_json,
 )
 from mlcls_jax.tuning.study import Plan, begin
+from mlcls_jax.yaml_config import get_config
 from tests.helpers.commands import REPOSITORY, forked
 from tests.helpers.small_run import small
 from tests.helpers.tiers import need

@@ -30,6 +30,7 @@ from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
 from mlcls_jax.tuning import space as spaces
 from mlcls_jax.tuning.space import Dimension, config_of
 from mlcls_jax.workdir import FEATURES
+from mlcls_jax.yaml_config import get_config
 
 if TYPE_CHECKING:
     import optuna
@@ -109,7 +110,7 @@ def begin(folder: Path, base: Config, plan: Plan) -> None:
 
 def base_of(folder: Path) -> Config:
     """Return the configuration of the run that the study makes better."""
-    return schema.parse(schema.from_yaml(str(folder / BASE)))
+    return schema.parse(get_config(str(folder / BASE)))
 
 
 def search(folder: Path) -> list[Trial]:
