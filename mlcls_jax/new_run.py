@@ -125,13 +125,13 @@ def plan(
     asked = wishes.settings() | dict(settings)
     preparing = _config(None, {k: v for k, v in asked.items() if k.startswith(_PREPARE)})
     if str(data) == DIGITS and not Path(DIGITS).exists():
-        with _made(wishes.output, DIGITS + suffix) as folder:
+        with new_folder(wishes.output, DIGITS + suffix) as folder:
             return _finish("lcnet:demo", asked, folder, wishes, ("The demo: boards of digits.",))
     found = detect(local_path("DATA", data), wishes.format)
     name = asked.get("model.name") or default_model(platform)
     weights = asked.get("model.weights", AUTO)
     check_weights(weights, name)
-    with _made(wishes.output, found.root.resolve().name + suffix) as folder:
+    with new_folder(wishes.output, found.root.resolve().name + suffix) as folder:
         prepared, told = prepare_data(found, folder, preparing)
         numbers = numbers_of(prepared)
         choice = choose(
@@ -300,8 +300,12 @@ def _text(value: Any) -> str:
 
 
 @contextmanager
-def _made(output: str | None, name: str) -> Iterator[Path]:
-    """Make a folder for a run, which nobody else has; without one in it, it goes after a fault."""
+def new_folder(output: str | None, name: str) -> Iterator[Path]:
+    """Make the folder `output`, or else `runs/NAME-1`, `-2`, …; after a fault it goes again.
+
+    Raises:
+      WorkdirError: `output` is in use.
+    """
     folder = _claimed(output, name)
     try:
         yield folder

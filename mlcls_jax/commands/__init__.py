@@ -65,6 +65,8 @@ _TABLE = (
     Command("tune", "tune.run", "other", "better settings for a data set, by a search over runs",
             is_long=True),
     Command("compare", "compare.run", "other", "runs side by side: metrics, time, labels"),
+    Command("average", "average.run", "other", "several runs as one: their weights, or scores",
+            is_long=True),
     Command("models", "models.run", "other", "the available models"),
     Command("weights", "weights.run", "other", "published weights: list, fetch, keep"),
     Command("pack", "pack.run", "other", "a data set as shards"),

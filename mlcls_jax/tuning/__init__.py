@@ -1,1 +1,1 @@
-"""A search for better settings of a run: what is tried, and the study that tries it."""
+"""Several runs: a search for better settings, and their average."""
