@@ -68,6 +68,7 @@ _TABLE = (
     Command("average", "average.run", "other", "several runs as one: their weights, or scores",
             is_long=True),
     Command("models", "models.run", "other", "the available models"),
+    Command("push", "push.run", "other", "a model to the Hugging Face Hub"),
     Command("weights", "weights.run", "other", "published weights: list, fetch, keep"),
     Command("pack", "pack.run", "other", "a data set as shards"),
     Command("plan", "plan.run", "other", "memory and time of a training"),

@@ -37,7 +37,8 @@ def create_model(
     """Open a model that predicts: `for result in model.predict("photo.jpg"): result.print()`.
 
     Args:
-      model_name: a name such as `PP-LCNet_x1_0_ML`; None: that of `model_dir`.
+      model_name: a name such as `PP-LCNet_x1_0_ML`, or the address of a bundle on the Hugging Face
+        Hub, `hf://owner/name` or `hf://owner/name@revision`; None: that of `model_dir`.
       model_dir: a bundle, such as `best_model` of a run, or a weight file; None: the published
         model of this name, or `weights`.
       device: `cpu`, `gpu:0`, `gpu:0,1` (one copy per device), `tpu`; None: the first that JAX

@@ -24,12 +24,13 @@ from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
+from mlcls_jax.models.weights.fetch import BUNDLE_FILES
 from mlcls_jax.parallel import Device
 from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, LAST_MODEL
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION, WEIGHTS = BUNDLE_FILES = ("inference.json", "weights.safetensors")
+DESCRIPTION, WEIGHTS = BUNDLE_FILES
 _TRIES = 20  # to read both files of one bundle while others replace it
 
 

@@ -17,7 +17,7 @@ from mlcls_jax.inference.paddle_settings import Settings, read_settings
 from mlcls_jax.models import default_size
 from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import ML_SUFFIX
-from mlcls_jax.models.weights.fetch import HUB
+from mlcls_jax.models.weights.fetch import HUB, hub_bundle
 from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
 from mlcls_jax.models.weights.paddle_inference import is_inference_folder
 from mlcls_jax.models.weights.sources import weight_file
@@ -37,9 +37,10 @@ def open_model(
     """Open the bundle in `model_dir`, or made of `weights`, or else the published one of this name.
 
     Args:
-      name: of the model; needed unless there is a bundle, which then must be of this model.
-      model_dir: a bundle, or an inference folder of PaddleX, whose `inference.yml` is obeyed; a
-        weight file here means the same as in `weights`.
+      name: of the model; needed unless there is a bundle, which then must be of this model. The
+        address of a bundle on the hub, `hf://owner/name@revision`, may stand here, too.
+      model_dir: a bundle, its address on the hub, or an inference folder of PaddleX, whose
+        `inference.yml` is obeyed; a weight file here means the same as in `weights`.
       weights: a file, folder, URL or `hf://owner/name`, as `mlcls_jax.models.weights.load` takes.
       labels: of the weight file.
 
@@ -56,8 +57,12 @@ def open_model(
             f"model_dir={model_dir} and weights={weights}: only one of them can be meant",
             "model_dir is a bundle; weights are a file for a model_name.",
         )
+    if name is not None and model_dir is None and name.startswith(HUB):
+        name, model_dir = None, name
     if model_dir is not None:
         model_dir = expand(os.fspath(model_dir))
+        if model_dir.startswith(HUB):
+            model_dir = hub_bundle(model_dir) or model_dir
     if model_dir is not None and is_weight_file(model_dir):
         described = Path(model_dir).with_name("inference.json")
         if Path(model_dir).name == "weights.safetensors" and described.exists():

@@ -26,7 +26,7 @@ def write(path: Path, template: str, **values: Any) -> None:
       template: name of a file in `templates`.
       values: what it shows; text is escaped, `Markup` is not.
     """
-    page = _ENVIRONMENT.get_template(template)
+    page = templates.get_template(template)
     write_text(path, page.render(script=Markup(_SCRIPT), policy=_POLICY, **values))
 
 
@@ -52,10 +52,10 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"
 
 
-_ENVIRONMENT = environment("mlcls_jax.reports")
-_ENVIRONMENT.filters |= {"short": shorten, "metric": as_text}
-_ENVIRONMENT.globals["count"] = count
-_SCRIPT = _ENVIRONMENT.get_template("labels.js").render()
+templates = environment("mlcls_jax.reports")
+templates.filters |= {"short": shorten, "metric": as_text}
+templates.globals["count"] = count
+_SCRIPT = templates.get_template("labels.js").render()
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
     f" script-src {source_hash(_SCRIPT)}"

@@ -18,6 +18,7 @@ from mlcls_jax.paths import local_path
 HUB = "hf://"
 # Files on the hub that hold weights, the preferred first.
 HUB_FILES = ("model.safetensors", "weights.safetensors", "pytorch_model.bin")
+BUNDLE_FILES = ("inference.json", "weights.safetensors")
 _HUB_ADDRESS = re.compile(
     r"hf://([\w.-]+)/([\w.-]+)(?:@(refs/[\w.-]+/[\w.-]+|[\w.-]+))?(?:/([\w./-]+))?"
 )
@@ -93,34 +94,76 @@ def _check(file: Path, address: str, digest: str, path: Path) -> None:
         files.write_text(record, f"{found}\n")
 
 
+def hub_bundle(address: str) -> Path | None:
+    """Return the folder of the bundle that a repository holds, `hf://owner/name[@revision]`.
+
+    Returns:
+      None: it holds no bundle, or the address names one of its files.
+
+    Raises:
+      WeightsError: it cannot be fetched, or the checksum of its weights is another than at first.
+    """
+    repository, revision, file = _hub_parts(address)
+    if file:
+        return None
+    description, weights = BUNDLE_FILES
+    described = _hub_file(address, repository, revision, description)
+    if described is None:
+        return None
+    # Both of one commit, which is the name of the folder in the hub's cache.
+    found = _hub_file(address, repository, described.parent.name, weights)
+    if found is None:
+        raise WeightsError(f"{address}: has {description}, but no {weights}")
+    _check_hub(found, address, weights)
+    return described.parent
+
+
 def _from_hub(address: str) -> Path:
+    repository, revision, file = _hub_parts(address)
+    for candidate in (file,) if file else HUB_FILES:
+        if path := _hub_file(address, repository, revision, candidate):
+            _check_hub(path, address, candidate)
+            return path
+    raise WeightsError(f"{address}: holds none of {', '.join((file,) if file else HUB_FILES)}")
+
+
+def _hub_parts(address: str) -> tuple[str, str | None, str | None]:
+    """Return owner/name, revision and file of an address."""
     parts = _HUB_ADDRESS.fullmatch(address)
     if parts is None:
         raise WeightsError(
             f"{address}: is no address on the hub",
             "For instance hf://owner/name, or hf://owner/name@revision/model.safetensors.",
         )
+    owner, name, revision, file = parts.groups()
+    return f"{owner}/{name}", revision, file
+
+
+def _hub_file(address: str, repository: str, revision: str | None, file: str) -> Path | None:
+    """Return a file in the hub's cache, fetched if need be; None: the repository has none such.
+
+    `address` is what the user wrote, for messages.
+    """
     with lazy.optional(f"{address} needs a library", extra="hub", kind=WeightsError):
-        # An extra, which CI does not install.
+        # An extra, which few have.
         from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
         from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
             EntryNotFoundError,
             LocalEntryNotFoundError,
         )
-    owner, name, revision, file = parts.groups()
-    for candidate in (file,) if file else HUB_FILES:
-        try:
-            path = Path(hf_hub_download(f"{owner}/{name}", candidate, revision=revision))
-        except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError):  # the hub was not reached
-                raise WeightsError(f"{address}: cannot be fetched: {error}") from error
-        except Exception as error:
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):  # the hub was not reached
             raise WeightsError(f"{address}: cannot be fetched: {error}") from error
-        else:
-            kept = kept_file(
-                f"{HUB}{owner}/{name}@{revision or 'main'}", candidate.replace("/", "-")
-            )
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            _check(path, address, "", kept)
-            return path
-    raise WeightsError(f"{address}: holds none of {', '.join((file,) if file else HUB_FILES)}")
+        return None
+    except Exception as error:
+        raise WeightsError(f"{address}: cannot be fetched: {error}") from error
+
+
+def _check_hub(path: Path, address: str, file: str) -> None:
+    """Compare a file of the hub with the first one of its repository and revision."""
+    repository, revision, _ = _hub_parts(address)
+    kept = kept_file(f"{HUB}{repository}@{revision or 'main'}", file.replace("/", "-"))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    _check(path, address, "", kept)

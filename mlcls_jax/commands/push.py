@@ -1,0 +1,126 @@
+"""`mlcls push RUN owner/name`: a model to the Hugging Face Hub, with a card of its own."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlcls_jax import files, lazy, usage
+from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.errors import InputError, UserError
+from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS, bundle_of_run, read_bundle
+from mlcls_jax.reports.model_card import Facts, model_card
+from mlcls_jax.runs import EVALUATION, Run
+from mlcls_jax.workdir import CONFIG_FILE, DATA_FILE
+
+CARD = "README.md"  # on the hub
+DRAFT = "model_card.md"  # of --dry_run, beside the bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The arguments."""
+
+    model: str = option(
+        REQUIRED, "run, or bundle such as its best_model", path="local", positional=True
+    )
+    repository: str = option(REQUIRED, "owner/name on the hub", positional=True)
+    private: bool = option(False, "only you may see it, if it is new")
+    license: str | None = option(None, "of the model, as the hub spells it: apache-2.0, mit, other")
+    dataset: tuple[str, ...] = option((), "data sets on the hub that it was trained on")
+    card: str | None = option(
+        None, "card of your own, the edited one of --dry_run for instance; None: it is generated",
+        path="local",
+    )  # fmt: skip
+    dry_run: bool = option(False, "write the card, list the files, send nothing")
+
+
+def run(argv: list[str]) -> str:
+    """Send the files, and return the address of the model.
+
+    Raises:
+      InputError: the name is no name on the hub, or there is no such card.
+      WeightsError: the bundle is missing or damaged.
+      UserError: the hub cannot be reached, or refuses.
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    parser = usage.parser(
+        "push",
+        "Put a model on the Hugging Face Hub, where create_model and --model_dir find it as"
+        " hf://owner/name. The token is that of `hf auth login`, or HF_TOKEN in the environment.",
+        "push runs/photos-1 owner/name --private",
+    )
+    add_arguments(parser, Arguments)
+    given = from_arguments(Arguments, parser.parse_args(argv))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repository):
+        raise InputError(f"{given.repository}: is no name on the hub", "Give owner/name.")
+    place = bundle_of_run(Path(given.model))
+    read_bundle(place)  # nothing damaged leaves
+    card = _card(given, place)
+    contents: dict[str, bytes | Path] = {
+        CARD: card.encode(),
+        **{name: files.current_folder(place) / name for name in (DESCRIPTION, WEIGHTS)},
+    }
+    if given.dry_run:
+        files.write_text(place / DRAFT, card)
+        lines = [f"Nothing was sent. To {given.repository} would go:"]
+        for name, content in contents.items():
+            size = len(content) if isinstance(content, bytes) else content.stat().st_size
+            lines.append(f"  {name:20} {size / 1e6:10,.3f} MB")
+        return "\n".join([*lines, f"The card is in {place / DRAFT}; --card takes it when edited."])
+    address = _send(given, contents)
+    return (
+        f"{address}\nNext:\n  {usage.program()} predict --model_dir hf://{given.repository}"
+        " --input IMAGES"
+    )
+
+
+def _card(given: Arguments, place: Path) -> str:
+    if given.card:
+        try:
+            return Path(given.card).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"--card={given.card}: cannot be read: {error}") from error
+    return model_card(
+        _facts(place), given.repository, licence=given.license, datasets=given.dataset
+    )
+
+
+def _facts(place: Path) -> Facts:
+    """Return what the files of a bundle, and of the run that it lies in, say."""
+    here, run = files.current_folder(place), place.resolve().parent
+    bundle, size = _json(here / DESCRIPTION), (here / WEIGHTS).stat().st_size
+    if not (run / CONFIG_FILE).is_file():
+        return Facts(bundle, size)
+    evaluation = _json(run / EVALUATION)
+    if evaluation and Path(evaluation.get("model_dir", "")).name != place.name:
+        evaluation = None  # of another model
+    return Facts(bundle, size, Run(run).config, _json(run / DATA_FILE), evaluation)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _send(given: Arguments, contents: dict[str, bytes | Path]) -> str:
+    """Put all files into one commit, and return the address of the repository."""
+    with lazy.optional("the Hugging Face Hub needs a library", extra="hub"):
+        from huggingface_hub import (  # pyright: ignore[reportMissingImports]
+            CommitOperationAdd,
+            HfApi,
+        )
+    hub = HfApi(library_name="mlcls_jax")
+    try:
+        repository = hub.create_repo(given.repository, private=given.private, exist_ok=True)
+        hub.create_commit(
+            given.repository,
+            [CommitOperationAdd(name, content) for name, content in contents.items()],
+            commit_message="Push a model of mlcls_jax",
+        )
+    except Exception as error:  # of the library, of the network
+        raise UserError(
+            f"{given.repository}: the hub says: {str(error).strip()}",
+            "It needs a token that may write: `hf auth login`, or HF_TOKEN in the environment.",
+        ) from error
+    return str(repository)
