@@ -19,7 +19,7 @@ from mlcls_jax.data.lists import find_root
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
 from mlcls_jax.errors import WeightsError, WorkdirError
-from mlcls_jax.models.registry import ML_SUFFIX, find_variant
+from mlcls_jax.models.registry import find_variant, split_name
 from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
 from mlcls_jax.paths import local_path
 from mlcls_jax.recipe_choice import Choice, choose
@@ -142,7 +142,7 @@ def plan(
             platform=platform,
         )
         if choice.recipe == "single" and "model.name" not in asked:
-            name = name.removesuffix(ML_SUFFIX)
+            name, _ = split_name(name)
         chosen = choice.settings | {"model.name": name, "data.dir": prepared.dir}
         if prepared.source != "mlcls":
             chosen["data.source"] = prepared.source

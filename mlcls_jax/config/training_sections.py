@@ -11,7 +11,9 @@ class Model:
     """Backbone and head."""
 
     name: str = option(
-        "PP-LCNet_x1_0_ML", "architecture; *_ML has the ML-Decoder head, else mean pooling"
+        "PP-LCNet_x1_0_ML",
+        "architecture; *_ML has the ML-Decoder head, *_CSRA residual attention, *_Q2L Query2Label,"
+        " else mean pooling",
     )
     task: Literal["multilabel", "single"] = option(
         "multilabel", "multilabel: any number of labels per image; single: exactly one"
@@ -34,10 +36,18 @@ class Model:
     )
     weights_strict: bool = option(True, "fail if the weights lack anything other than the head")
     query_num: int = option(80, "ML-Decoder: number of queries, at most one per label", min=0)
-    embed_dim: int = option(768, "ML-Decoder: width", min=1)
-    hidden_dim: int = option(2048, "ML-Decoder: width of the feed-forward part", min=1)
-    num_heads: int = option(8, "ML-Decoder: attention heads; must divide embed_dim", min=1)
-    decoder_depth: int = option(1, "ML-Decoder: layers", min=1)
+    embed_dim: int = option(768, "ML-Decoder, Query2Label: width", min=1)
+    hidden_dim: int = option(2048, "ML-Decoder, Query2Label: width of the feed-forward part", min=1)
+    num_heads: int = option(
+        8, "attention heads; must divide embed_dim; CSRA has 1, 2, 4, 6 or 8", min=1
+    )
+    encoder_depth: int = option(1, "Query2Label: layers of the encoder", min=0)
+    decoder_depth: int = option(
+        1, "ML-Decoder, Query2Label: layers of the decoder; the latter's paper has 2", min=1
+    )
+    csra_lambda: float = option(
+        0.1, "CSRA: weight of what attention finds, beside the mean over the map", min=0.0
+    )
     head_dropout: float = option(0.1, "dropout rate of the head", min=0.0, max=0.99)
     backbone_dropout: float | None = option(
         None, "dropout rate of the backbone; None: the architecture's", min=0.0, max=0.99

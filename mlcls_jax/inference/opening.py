@@ -16,7 +16,7 @@ from mlcls_jax.inference.official import COCO_LABELS, official_bundle
 from mlcls_jax.inference.paddle_settings import Settings, read_settings
 from mlcls_jax.models import default_size
 from mlcls_jax.models.network import Model, Network
-from mlcls_jax.models.registry import ML_SUFFIX
+from mlcls_jax.models.registry import split_name
 from mlcls_jax.models.weights.fetch import HUB, hub_bundle
 from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
 from mlcls_jax.models.weights.paddle_inference import is_inference_folder
@@ -132,7 +132,7 @@ def bundle_of_weights(
         )
     names = None if labels is None else _labels(labels)
     side = default_size(name)
-    task = "multilabel" if name.endswith(ML_SUFFIX) else "single"
+    task = "multilabel" if split_name(name)[1] else "single"
     frame = settings.frame or Frame((side, side))
     values = {"name": name, "task": task, "image_size": frame.size}
     network = Network.of(model_from_dict({**values, "num_classes": len(names or COCO_LABELS)}))

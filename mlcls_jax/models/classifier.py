@@ -57,7 +57,7 @@ class PoolingHead(nnx.Module):
     """Mean over the map, then one linear layer: features [B, h, w, C] → logits [B, K]."""
 
     has_evidence: ClassVar[bool] = False
-    entry: ClassVar[str] = "fc/kernel"
+    entry: ClassVar[str | None] = "fc/kernel"
     label_bias: ClassVar[str] = "fc/bias"
 
     def __init__(

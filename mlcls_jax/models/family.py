@@ -73,7 +73,8 @@ class Head(Protocol):
     """A Flax module: feature map [B, h, w, C] → logits [B, K]."""
 
     has_evidence: ClassVar[bool]  # there is `evidence(features)`: where each query looks
-    entry: ClassVar[str]  # path of the kernel that multiplies the feature map
+    # Path of the kernel that multiplies the feature map; None: a factor on that would not show.
+    entry: ClassVar[str | None]
     label_bias: ClassVar[str]  # path of the vector with one number per label
 
     def __call__(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.initial import (
     ZEROS,
@@ -45,12 +46,27 @@ class MLDecoderConfig:
     text_dim: int | None = None  # queries are made from text embeddings of this size, one a label
     text_file: str | None = None  # the embeddings [K, text_dim]; None: they come with the weights
 
+    @classmethod
+    def of(cls, model: Model) -> "MLDecoderConfig":
+        """Return what the `model` section says of the head; its `text_dim` is resolved."""
+        return cls(
+            query_num=model.query_num,
+            embed_dim=model.embed_dim,
+            hidden_dim=model.hidden_dim,
+            num_heads=model.num_heads,
+            depth=model.decoder_depth,
+            dropout=model.head_dropout,
+            trainable_queries=model.trainable_queries,
+            text_dim=model.text_dim,
+            text_file=model.text_embeddings,
+        )
+
 
 class MLDecoder(nnx.Module):
     """features [B, h, w, C] → logits [B, K]."""
 
     has_evidence: ClassVar[bool] = True
-    entry: ClassVar[str] = "input_proj/kernel"
+    entry: ClassVar[str | None] = "input_proj/kernel"
     label_bias: ClassVar[str] = "group_bias"
 
     def __init__(
@@ -226,10 +242,16 @@ class Attention(nnx.Module):
         self.kernels = PLAIN
 
     def __call__(
-        self, x: Float[Array, "b Q D"], memory: Float[Array, "B N D"], *, draws: Draws | None
+        self,
+        x: Float[Array, "b Q D"],
+        memory: Float[Array, "B N D"],
+        *,
+        values: Float[Array, "B N D"] | None = None,
+        draws: Draws | None,
     ) -> Float[Array, "B Q D"]:
+        """Return what `x` finds in the memory, or in `values` beside it."""
         q, k = self._queries_and_keys(x, memory)
-        v = self.v_proj(memory)
+        v = self.v_proj(memory if values is None else values)
         options = {"num_heads": self.num_heads, "kernels": self.kernels}
         out = attend(q, k, v, **options, rate=self.dropout, draws=draws)
         return self.out_proj(out)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,9 +20,11 @@ from mlcls_jax.models.backbones import (
     swin,
 )
 from mlcls_jax.models.classifier import Classifier, PoolingHead
-from mlcls_jax.models.family import Family
+from mlcls_jax.models.csra import CSRA
+from mlcls_jax.models.family import Family, Head
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
 from mlcls_jax.models.pixels import Pixels
+from mlcls_jax.models.query2label import Query2Label
 from mlcls_jax.models.weight_names import NameTable, with_prefix
 
 FAMILIES: dict[str, Family] = {
@@ -38,22 +41,41 @@ FAMILIES: dict[str, Family] = {
 }
 
 ML_SUFFIX = "_ML"
+# What a name ends in → (channels, options, *, dtype) → the head; without any of them the mean is
+# pooled. A new head is one file and one line here.
+HEADS: dict[str, Callable[..., Head]] = {
+    ML_SUFFIX: lambda channels, model, *, dtype: MLDecoder(
+        channels, model.num_classes, MLDecoderConfig.of(model), dtype=dtype
+    ),
+    "_CSRA": CSRA,
+    "_Q2L": Query2Label,
+}
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return the name of a model's backbone, and the suffix that says which head it has."""
+    suffix = next((suffix for suffix in HEADS if name.endswith(suffix)), "")
+    return name.removesuffix(suffix), suffix
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all models that match a shell pattern.
+
+    Those with another head than the ML-Decoder or pooling are told if the pattern ends in its name:
+    `*_CSRA`, `*_Q2L`.
 
     Example:
       >>> list_models("ResNet1*_ML")
       ['ResNet18_ML', 'ResNet101_ML', 'ResNet152_ML']
     """
     names = [name for family in FAMILIES.values() for name in family.variants]
-    return [n for n in (*(n + ML_SUFFIX for n in names), *names) if fnmatch.fnmatch(n, pattern)]
+    suffix = split_name(pattern)[1] or ML_SUFFIX
+    return [n for n in (*(n + suffix for n in names), *names) if fnmatch.fnmatch(n, pattern)]
 
 
 def default_size(name: str) -> int:
     """Side of the images that the model `name` is meant for, unless one says otherwise."""
-    return 448 if name.endswith(ML_SUFFIX) else 224
+    return 448 if split_name(name)[1] else 224
 
 
 def find_variant(name: str) -> tuple[Family, str]:
@@ -64,7 +86,7 @@ def find_variant(name: str) -> tuple[Family, str]:
     Raises:
       ConfigError: no such model; proposes the nearest name.
     """
-    backbone = name.removesuffix(ML_SUFFIX)
+    backbone, _ = split_name(name)
     for family in FAMILIES.values():
         variant = family.timm_names.get(backbone, backbone)
         if variant in family.variants:
@@ -83,32 +105,21 @@ def build(model: Model) -> Classifier:
     if model.num_classes is None:
         raise ConfigError("model.num_classes=None: the number of labels is not known")
     family, variant = find_variant(model.name)
-    has_decoder = model.name.endswith(ML_SUFFIX)
+    suffix = split_name(model.name)[1]
     config = _with_options(family.variants[variant], model)
     dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
-    backbone = family.build(config, pool=not has_decoder, dtype=dtype)
+    backbone = family.build(config, pool=not suffix, dtype=dtype)
     statistics = pixels(model.name)
-    if not has_decoder and model.text_embeddings:
+    if suffix != ML_SUFFIX and model.text_embeddings:
         raise ConfigError(
             f"model.text_embeddings={model.text_embeddings}: {model.name} has no ML-Decoder;"
-            f" {model.name}{ML_SUFFIX} has"
+            f" {split_name(model.name)[0]}{ML_SUFFIX} has"
         )
-    if not has_decoder:
+    if suffix:
+        head = HEADS[suffix](backbone.channels, model, dtype=dtype)
+    else:
         initial = family.head_initial(backbone.channels)
         head = PoolingHead(backbone.channels, model.num_classes, initial=initial)
-        return Classifier(backbone, head, pixels=statistics)
-    head_config = MLDecoderConfig(
-        query_num=model.query_num,
-        embed_dim=model.embed_dim,
-        hidden_dim=model.hidden_dim,
-        num_heads=model.num_heads,
-        depth=model.decoder_depth,
-        dropout=model.head_dropout,
-        trainable_queries=model.trainable_queries,
-        text_dim=model.text_dim,  # resolved by `text_dim` before
-        text_file=model.text_embeddings,
-    )
-    head = MLDecoder(backbone.channels, model.num_classes, head_config, dtype=dtype)
     return Classifier(backbone, head, pixels=statistics)
 
 
@@ -129,7 +140,7 @@ def pixels(name: str) -> Pixels:
       ConfigError: there is no such network.
     """
     family, _ = find_variant(name)
-    return family.pixels(name.removesuffix(ML_SUFFIX))
+    return family.pixels(split_name(name)[0])
 
 
 def text_dim(model: Model) -> int | None:
@@ -177,7 +188,7 @@ def foreign_names(model: Model, module: Classifier) -> dict[str, NameTable]:
     family, _ = find_variant(model.name)
     tables = {}
     for origin, classifier in family.heads.items():
-        head = family.decoder if model.name.endswith(ML_SUFFIX) else classifier
+        head = family.decoder if split_name(model.name)[1] else classifier
         tables[origin] = with_prefix(family.names(module.backbone, origin), "backbone")
         tables[origin] |= with_prefix(module.head.names(origin), "head", f"{head}.")
     return tables

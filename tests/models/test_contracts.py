@@ -59,6 +59,7 @@ def toy():
     params=[
         *(name if name in FIRST else slow(name) for name in VARIANTS),
         *(f"{name}_ML" for name in FIRST),
+        *(f"Toy{suffix}" for suffix in registry.HEADS if suffix != "_ML"),
     ],
 )
 def network(request):
@@ -113,7 +114,8 @@ def test_every_tensor_has_one_name_and_one_shape_in_files_of_each_origin(network
 
 def test_the_head_states_where_features_enter_and_which_vector_counts_the_labels(network):
     flat, head = flatten(network.abstract), network.outline.head
-    assert flat[f"head/{head.entry}"].shape[-2] == network.outline.backbone.channels
+    if head.entry is not None:
+        assert flat[f"head/{head.entry}"].shape[-2] == network.outline.backbone.channels
     assert flat[f"head/{head.label_bias}"].shape == (80,)
 
 
@@ -234,8 +236,8 @@ def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["Toy", "Toy_ML", slow("ConvNeXt_atto"),
-     slow("ConvNeXtV2_atto_ML"), slow("Swin_mini"), slow("SwinV2_mini_ML")],
+    ["Toy", "Toy_ML", slow("Toy_CSRA"), slow("Toy_Q2L"), slow("ConvNeXt_atto"),
+     slow("ConvNeXtV2_atto_ML"), slow("SwinV2_mini_ML")],
 )  # fmt: skip
 def test_a_new_backbone_is_exported(name, tmp_path):
     bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))

@@ -62,7 +62,7 @@ class Jitted:
         if not self._network.has_evidence:
             raise InputError(
                 f"{self._network.config.name}: cannot be explained: its head pools the whole image",
-                "Models with the ML-Decoder head can: their names end in _ML.",
+                "Models with another head can: their names end in _ML, _CSRA or _Q2L.",
             )
         scores, maps = self._run(self._explained, images)
         return scores, maps

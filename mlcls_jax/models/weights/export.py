@@ -31,7 +31,7 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
         raise ValueError(f"origin {origin!r}: there are {known}")
     arrays = {}
     ours = {path: np.asarray(value) for path, value in flatten(model.variables).items()}
-    _fold_scale(ours, table, f"head/{model.network.outline.head.entry}")
+    _fold_scale(ours, table, model.network.outline.head.entry)
     for path, array in ours.items():
         foreign = table[path]
         if foreign.key is None:
@@ -45,17 +45,19 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _fold_scale(arrays: dict[str, np.ndarray], table: NameTable, entry: str) -> None:
+def _fold_scale(arrays: dict[str, np.ndarray], table: NameTable, entry: str | None) -> None:
     """Make the factor on the features that of the origin: 0.8 in Paddle, 1 in timm.
 
-    The rest of it goes into the kernel at `entry`, which multiplies the features.
+    The rest of it goes into the head's kernel at `entry`, which multiplies the features.
     """
     for path in (path for path, foreign in table.items() if foreign.layout == "scale"):
         constant = table[path].constant
         if arrays[path] == np.float32(constant):
             continue
-        factor = np.float64(arrays[path]) / constant
-        arrays[entry] = (arrays[entry] * factor).astype(arrays[entry].dtype)
+        if entry is None:
+            continue  # the caller tells that it cannot be expressed
+        factor, kernel = np.float64(arrays[path]) / constant, arrays[f"head/{entry}"]
+        arrays[f"head/{entry}"] = (kernel * factor).astype(kernel.dtype)
         arrays[path] = np.full_like(arrays[path], constant)
 
 
