@@ -52,6 +52,13 @@ class Model:
     backbone_dropout: float | None = option(
         None, "dropout rate of the backbone; None: the architecture's", min=0.0, max=0.99
     )
+    drop_path: float | None = option(
+        None,
+        "stochastic depth: how often the last block of the backbone is left out for an image in"
+        " training, earlier ones less; None: never",
+        min=0.0,
+        max=0.99,
+    )
     strides: tuple[int, ...] | None = option(
         None, "stride of stem and stages; None: the architecture's", min=1, max=2
     )

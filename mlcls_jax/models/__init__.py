@@ -28,6 +28,7 @@ def create(
     initial: Literal["default", "paddle"] = "default",
     quick_gelu: bool | None = None,
     memory: Literal["patches", "first_patch"] | None = None,
+    drop_path: float | None = None,
     strides: Sequence[int] | None = None,
     weights: str | Path | Mapping[str, np.ndarray] | None = None,
 ) -> Model:
@@ -42,6 +43,8 @@ def create(
       initial: their distributions: ours, or those of the originals in Paddle.
       quick_gelu: CLIP: use OpenAI's activation; None: exact GELU, or what imported weights need.
       memory: CLIP: tokens that the ML-Decoder attends to; None: all, or what imported weights need.
+      drop_path: how often training leaves out the backbone's last block, for each image anew;
+        earlier ones less often (stochastic depth).
       strides: 1 or 2 for the stem and each stage; None: those of the architecture.
       weights: anything that `mlcls_jax.models.weights.load` takes; None: random weights.
 
@@ -58,6 +61,7 @@ def create(
     size = default_size(name) if image_size is None else image_size
     values = {"name": name, "num_classes": num_classes, "query_num": query_num, "image_size": size}
     values |= {"initial": initial, "quick_gelu": quick_gelu, "memory": memory}
+    values |= {"drop_path": drop_path}
     values |= {"strides": None if strides is None else tuple(strides)}
     model = from_config(model_from_dict(values), seed=seed)
     if weights is not None:

@@ -1,10 +1,12 @@
-"""Dropout, and the random bits for it.
+"""Dropout, stochastic depth (Huang et al., 2016), and the random bits for them.
 
 The bits come of a counter that is mixed with the key, not of jax.random: on CPUs that generator is
 a loop over arrays, which took a fifth of PP-LCNet's compile time and shows in every step.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +44,22 @@ def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 def dropout(x: Float[Array, "..."], rate: float, draws: Draws | None) -> Float[Array, "..."]:
     """Drop elements with probability `rate` and rescale the rest; without `draws`, return x."""
+    return _dropped(x, rate, draws, x.shape)
+
+
+def drop_path(x: Float[Array, "B ..."], rate: float, draws: Draws | None) -> Float[Array, "B ..."]:
+    """Drop a branch in whole images, and rescale it in the others (stochastic depth)."""
+    return _dropped(x, rate, draws, (x.shape[0], *(1 for _ in x.shape[1:])))
+
+
+def drop_paths(backbone: Any, blocks: Sequence[str], rate: float) -> None:
+    """Set what each block drops its branch with: 0 at the first, `rate` at the last."""
+    for place, path in enumerate(blocks):
+        getattr(backbone, path).drop_path = rate * place / max(len(blocks) - 1, 1)
+
+
+def _dropped(x: Array, rate: float, draws: Draws | None, shape: tuple[int, ...]) -> Array:
     if draws is None or rate == 0.0:
         return x
-    keep = draws.bits(x.shape) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+    keep = draws.bits(shape) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))

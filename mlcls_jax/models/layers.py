@@ -51,11 +51,11 @@ def quick_gelu(x: Array) -> Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def scaled(width: int, scale: float) -> int:
-    """Return `width * scale` rounded to a multiple of 8, never by more than a tenth down."""
+def scaled(width: int, scale: float, *, least: float = 0.9) -> int:
+    """Return `width * scale` rounded to a multiple of 8, not below `least` of it."""
     value = width * scale
     rounded = max(8, int(value + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * value else rounded
+    return rounded + 8 if rounded < least * value else rounded
 
 
 def cast(x: Array, dtype: jnp.dtype | None) -> Array:
@@ -66,6 +66,7 @@ def cast(x: Array, dtype: jnp.dtype | None) -> Array:
 class Conv(nnx.Module):
     """Square convolution; pads as Paddle does with (k - 1) // 2, or with SAME for an even k.
 
+    With `same`, it pads as TensorFlow does, which differs where an even side meets stride 2.
     `dtype` is that of the computation (None: that of the arguments); parameters are float32.
     """
 
@@ -78,6 +79,7 @@ class Conv(nnx.Module):
         stride: int = 1,
         groups: int = 1,
         bias: bool = False,
+        same: bool = False,
         initial: Initial | None = None,
         dtype: jnp.dtype | None = None,
     ) -> None:
@@ -87,12 +89,19 @@ class Conv(nnx.Module):
         self.kernel = param(shape, initial or usual)
         self.bias = param((out_channels,), ZEROS) if bias else None
         self.stride, self.groups, self.dtype = stride, groups, dtype
+        self.same = same and stride > 1 and kernel_size > 1
         self.kernels = PLAIN
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         kernel = cast(self.kernel[...], self.dtype)
         x = cast(x, self.dtype)
-        x = self.kernels.conv2d(x, kernel, stride=self.stride, groups=self.groups)
+        if self.same:  # windows one row and column further: there is one more, which is left out
+            down, right = (1 - side % 2 for side in x.shape[1:3])
+            x = jnp.pad(x, ((0, 0), (down, 0), (right, 0), (0, 0)))
+            x = self.kernels.conv2d(x, kernel, stride=self.stride, groups=self.groups)
+            x = x[:, down:, right:]
+        else:
+            x = self.kernels.conv2d(x, kernel, stride=self.stride, groups=self.groups)
         return x if self.bias is None else x + cast(self.bias[...], self.dtype)
 
 
@@ -108,6 +117,8 @@ class ConvNorm(nnx.Module):
         stride: int = 1,
         groups: int = 1,
         activation: Callable[[Array], Array] | None = None,
+        same: bool = False,
+        epsilon: float = 1e-5,
         dtype: jnp.dtype | None = None,
     ) -> None:
         self.conv = Conv(
@@ -116,9 +127,10 @@ class ConvNorm(nnx.Module):
             kernel_size,
             stride=stride,
             groups=groups,
+            same=same,
             dtype=dtype,
         )
-        self.norm = BatchNorm(out_channels)
+        self.norm = BatchNorm(out_channels, epsilon=epsilon)
         self.activation = activation
 
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
@@ -134,16 +146,17 @@ class SqueezeExcite(nnx.Module):
         channels: int,
         reduced: int,
         *,
-        slope: float = HARDSIGMOID_SLOPE,
+        activation: Callable[[Array], Array] = nnx.relu,
+        gate: Callable[[Array], Array] = hardsigmoid,
         dtype: jnp.dtype | None,
     ) -> None:
         self.conv1 = Conv(channels, reduced, 1, bias=True, dtype=dtype)
         self.conv2 = Conv(reduced, channels, 1, bias=True, dtype=dtype)
-        self.slope = slope
+        self.activation, self.gate = activation, gate
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         pooled = x.mean((1, 2), keepdims=True)
-        return x * hardsigmoid(self.conv2(nnx.relu(self.conv1(pooled))), self.slope)
+        return x * self.gate(self.conv2(self.activation(self.conv1(pooled))))
 
 
 class MaxPool(nnx.Module):

@@ -13,6 +13,7 @@ from mlcls_jax.errors import ConfigError, unknown
 from mlcls_jax.models.backbones import (
     clip_vit,
     convnext,
+    efficientnet,
     mobilenetv3,
     pphgnetv2,
     pplcnet,
@@ -38,6 +39,8 @@ FAMILIES: dict[str, Family] = {
     "ConvNeXtV2": convnext.V2_FAMILY,
     "SwinTransformer": swin.FAMILY,
     "SwinTransformerV2": swin.V2_FAMILY,
+    "EfficientNet": efficientnet.FAMILY,
+    "efficientnet": efficientnet.TIMM_FAMILY,
 }
 
 ML_SUFFIX = "_ML"
@@ -169,6 +172,7 @@ def _with_options(config: Any, model: Model) -> Any:
     options = {
         "strides": ("strides", model.strides),
         "backbone_dropout": ("dropout", model.backbone_dropout),
+        "drop_path": ("drop_path", model.drop_path),
         "memory": ("memory", model.memory),
         "quick_gelu": ("quick_gelu", model.quick_gelu),
     }

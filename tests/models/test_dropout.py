@@ -1,13 +1,18 @@
 """Dropout's random bits: as many zeros as asked, no two draws alike, no pattern."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlcls_jax.models.dropout import Draws, dropout
+from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.errors import ConfigError
+from mlcls_jax.models.backbones import efficientnet
+from mlcls_jax.models.dropout import Draws, drop_path, dropout
+from mlcls_jax.models.network import Network
 from tests.helpers.commands import on_devices
 
 SHAPE = (64, 80, 128)
@@ -77,3 +82,50 @@ print(np.asarray(bits).tolist())
 
 def test_bits_do_not_depend_on_the_devices():
     assert json.loads(on_devices(2, SHARED)) == draws(3).bits((4, 33)).tolist()
+
+
+def test_stochastic_depth_drops_branches_of_whole_images():
+    dropped = np.asarray(drop_path(jnp.ones((1000, 2, 3, 5)), 0.3, draws()))
+    np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[:, :1, :1, :1], dropped.shape))
+    kept = dropped[:, 0, 0, 0] > 0
+    assert abs(kept.mean() - 0.7) < 4 * np.sqrt(0.3 * 0.7 / 1000)
+    np.testing.assert_allclose(dropped[kept], 1 / 0.7, rtol=1e-6)
+
+
+def test_blocks_drop_their_branches_more_often_the_deeper_they_lie(monkeypatch):
+    tiny = efficientnet.EfficientNetConfig(
+        stages=(efficientnet.Stage("plain", 3, 3, 1, 1, 32),), out_channels=8
+    )
+    monkeypatch.setitem(efficientnet.VARIANTS, "Tiny", tiny)
+    network = Network.of(ModelConfig(name="Tiny", num_classes=2, drop_path=0.8))
+    backbone = network.outline.backbone
+    blocks = [getattr(backbone, path) for (path,) in backbone.parts.stages]
+    assert [block.drop_path for block in blocks] == [0, 0.4, 0.8]
+
+    variables = jax.device_put(network.init(0))
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+
+    @jax.jit
+    def run(key):
+        def loss(params, network):
+            varied = variables._replace(params=params)
+            return jnp.square(network.apply(varied, images, train=True, key=key).logits).sum()
+
+        plain, again = (
+            jax.value_and_grad(loss)(variables.params, n)
+            for n in (network, replace(network, remat=True))
+        )
+        return network.apply(variables, images, train=True, key=key).logits, plain, again
+
+    (first, plain, recomputed), (second, *_) = (run(jax.random.key(seed)) for seed in (0, 1))
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(first, run(jax.random.key(0))[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, recomputed)
+    without = Network.of(ModelConfig(name="Tiny", num_classes=2))
+    used = [np.asarray(n.apply(variables, images).logits) for n in (network, without)]
+    np.testing.assert_array_equal(*used)  # nothing is dropped in use
+
+
+def test_a_backbone_without_stochastic_depth_says_so():
+    with pytest.raises(ConfigError, match="drop_path=0.1: PP-LCNet_x1_0 has no such option"):
+        Network.of(ModelConfig(name="PP-LCNet_x1_0", num_classes=2, drop_path=0.1))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.dropout import Draws, drop_path, drop_paths
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
 from mlcls_jax.models.layers import Conv, Linear, Patches, gelu
@@ -33,6 +33,7 @@ class ConvNeXtConfig:
     is_v2: bool = False
     # timm's smaller networks have 1 x 1 convolutions for linear layers: another shape in its files.
     has_convs: bool = False
+    drop_path: float = 0.0
 
 
 def _sizes(
@@ -89,6 +90,7 @@ class ConvNeXt(nnx.Module):
                 setattr(self, down, Downsample(before, width, dtype=dtype))
                 groups[-count] = (down, *groups[-count])
             before = width
+        drop_paths(self, [group[-1] for group in groups], config.drop_path)
         self.norm = LayerNorm(before, epsilon=EPSILON)
         self.channels, self.pool, self.config = before, pool, config
         self.parts = Parts(stem=("stem", "stem_norm"), stages=tuple(groups), outputs=("norm",))
@@ -97,9 +99,10 @@ class ConvNeXt(nnx.Module):
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
         x = self.stem_norm(self.stem(images))
-        for group in self.parts.stages:
-            for path in group:
+        for *down, block in self.parts.stages:
+            for path in down:
                 x = getattr(self, path)(x)
+            x = getattr(self, block)(x, draws=draws)
         if self.pool:
             x = x.mean((1, 2), keepdims=True)
         return self.norm(x)
@@ -119,6 +122,8 @@ class Downsample(nnx.Module):
 class Block(nnx.Module):
     """Depthwise 7 x 7, layer norm, two linear layers on each cell; added to what went in."""
 
+    drop_path = 0.0
+
     def __init__(self, width: int, *, is_v2: bool, dtype: jnp.dtype | None) -> None:
         self.depthwise = Conv(
             width, width, 7, groups=width, bias=True, initial=INITIAL, dtype=dtype
@@ -129,12 +134,14 @@ class Block(nnx.Module):
         self.narrow = Linear(4 * width, width, initial=INITIAL, shared="rows", dtype=dtype)
         self.layer_scale = None if is_v2 else param((width,), Constant(1e-6))
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    def __call__(
+        self, x: Float[Array, "B H W C"], *, draws: Draws | None = None
+    ) -> Float[Array, "B H W C"]:
         y = gelu(self.widen(self.norm(self.depthwise(x))))
         y = self.narrow(y if self.response is None else self.response(y))
         if self.layer_scale is not None:
             y = y * self.layer_scale[...].astype(y.dtype)
-        return x + y
+        return x + drop_path(y, self.drop_path, draws)
 
 
 class ResponseNorm(nnx.Module):

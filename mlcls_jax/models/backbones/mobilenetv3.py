@@ -17,11 +17,12 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws, dropout
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import Constant, FrozenParam, param
+from mlcls_jax.models.inverted_residual import InvertedResidual, timm_names
 from mlcls_jax.models.layers import (
-    HARDSIGMOID_SLOPE,
     Conv,
     ConvNorm,
     SqueezeExcite,
+    hardsigmoid,
     hardswish,
     scaled,
 )
@@ -118,11 +119,11 @@ class MobileNetV3(nnx.Module):
                     width,
                     expanded,
                     scaled(block.width, scale),
-                    block,
-                    reduced=expanded // 4 if is_paddle else scaled(expanded, 0.25),
-                    slope=0.2 if is_paddle else HARDSIGMOID_SLOPE,
-                    expand=is_paddle or index > 0,
-                    dtype=dtype,
+                    sizes=(int(is_paddle or index > 0), block.kernel_size, 1),
+                    stride=block.stride,
+                    activation=hardswish if block.hard else nnx.relu,
+                    squeeze=_squeeze(expanded, is_paddle, dtype) if block.squeeze else None,
+                    unit=partial(ConvNorm, dtype=dtype),
                 ),
             )
             before, width = block.width, scaled(block.width, scale)
@@ -160,42 +161,11 @@ class MobileNetV3(nnx.Module):
         return x * jax.lax.stop_gradient(self.feature_scale[...]).astype(x.dtype)
 
 
-class InvertedResidual(nnx.Module):
-    """Pointwise, depthwise, optional squeeze-and-excitation, pointwise without activation."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        expanded: int,
-        out_channels: int,
-        block: Block,
-        *,
-        reduced: int,
-        slope: float,
-        expand: bool,
-        dtype: jnp.dtype | None,
-    ) -> None:
-        activation = hardswish if block.hard else nnx.relu
-        unit = partial(ConvNorm, activation=activation, dtype=dtype)
-        self.expand_conv = unit(in_channels, expanded, 1) if expand else None
-        self.bottleneck_conv = unit(
-            expanded, expanded, block.kernel_size, stride=block.stride, groups=expanded
-        )
-        self.mid_se = (
-            SqueezeExcite(expanded, reduced, slope=slope, dtype=dtype) if block.squeeze else None
-        )
-        self.linear_conv = ConvNorm(expanded, out_channels, 1, dtype=dtype)
-        self.residual = block.stride == 1 and in_channels == out_channels
-
-    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
-        entered = x
-        if self.expand_conv is not None:
-            x = self.expand_conv(x, train=train)
-        x = self.bottleneck_conv(x, train=train)
-        if self.mid_se is not None:
-            x = self.mid_se(x)
-        x = self.linear_conv(x, train=train)
-        return entered + x if self.residual else x
+def _squeeze(expanded: int, is_paddle: bool, dtype: jnp.dtype | None) -> SqueezeExcite:
+    if is_paddle:
+        gate = partial(hardsigmoid, slope=0.2)
+        return SqueezeExcite(expanded, expanded // 4, gate=gate, dtype=dtype)
+    return SqueezeExcite(expanded, scaled(expanded, 0.25), dtype=dtype)
 
 
 def names(backbone: MobileNetV3, origin: str) -> NameTable:
@@ -208,27 +178,17 @@ def names(backbone: MobileNetV3, origin: str) -> NameTable:
 
     add_unit("conv", *(("conv.conv", "conv.bn") if is_paddle else ("conv_stem", "bn1")))
     for index, path in enumerate(backbone.paths):
-        theirs = f"blocks.{index}" if is_paddle else _timm_block(backbone.blocks, index)
         block: InvertedResidual = getattr(backbone, path)
-        units = ("expand_conv", "bottleneck_conv", "linear_conv")
-        convs = ("conv_pw", "conv_dw", "conv_pwl")
-        if block.expand_conv is None:
-            units, convs = units[1:], ("conv_dw", "conv_pw")
-        for number, (unit, conv) in enumerate(zip(units, convs, strict=True), 1):
+        if not is_paddle:
+            table |= timm_names(path, _timm_block(backbone.blocks, index), block)
+            continue
+        theirs = f"blocks.{index}"
+        for unit in block.units():
             if unit == "linear_conv" and block.mid_se is not None:
-                se, parts = (
-                    ("mid_se", ("conv1", "conv2"))
-                    if is_paddle
-                    else ("se", ("conv_reduce", "conv_expand"))
-                )
-                for ours, part in zip(("conv1", "conv2"), parts, strict=True):
-                    table |= affine_names(f"{path}/mid_se/{ours}", f"{theirs}.{se}.{part}", "conv")
-            names_there = (
-                (f"{theirs}.{unit}.conv", f"{theirs}.{unit}.bn")
-                if is_paddle
-                else (f"{theirs}.{conv}", f"{theirs}.bn{number}")
-            )
-            add_unit(f"{path}/{unit}", *names_there)
+                for conv in ("conv1", "conv2"):
+                    se = f"mid_se.{conv}"
+                    table |= affine_names(f"{path}/mid_se/{conv}", f"{theirs}.{se}", "conv")
+            add_unit(f"{path}/{unit}", f"{theirs}.{unit}.conv", f"{theirs}.{unit}.bn")
     last = f"blocks.{len({b.width for b in backbone.blocks})}.0"
     add_unit(
         "last_second_conv",

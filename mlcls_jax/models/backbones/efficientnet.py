@@ -1,0 +1,335 @@
+"""EfficientNet (Tan and Le, 2019) and V2 (Tan and Le, 2021) as in timm and PaddleClas.
+
+PaddleClas' networks are those of TensorFlow, which timm calls `tf_*`: padding where an even side
+is halved is not alike on both sides, and norms have an epsilon of 1e-3. PaddleClas pads for the
+side that a network was trained with, whatever it is given; here, as in timm, the true side counts.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.dropout import Draws, drop_paths
+from mlcls_jax.models.family import Family, Parts
+from mlcls_jax.models.inverted_residual import InvertedResidual, timm_names
+from mlcls_jax.models.layers import ConvNorm, SqueezeExcite, scaled
+from mlcls_jax.models.pixels import HALVES, IMAGENET, Pixels
+from mlcls_jax.models.published import Source, paddle, timm
+from mlcls_jax.models.weight_names import NameTable, affine_names, conv_norm_names
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks at scale 1, of which the first has the stride.
+
+    A `depthwise` block weighs channels; a `fused` one widens with its kernel instead; a `plain` one
+    is one convolution.
+    """
+
+    kind: str
+    blocks: int
+    kernel_size: int
+    stride: int
+    expansion: int
+    width: int
+
+
+V1 = (
+    Stage("depthwise", 1, 3, 1, 1, 16),
+    Stage("depthwise", 2, 3, 2, 6, 24),
+    Stage("depthwise", 2, 5, 2, 6, 40),
+    Stage("depthwise", 3, 3, 2, 6, 80),
+    Stage("depthwise", 3, 5, 1, 6, 112),
+    Stage("depthwise", 4, 5, 2, 6, 192),
+    Stage("depthwise", 1, 3, 1, 6, 320),
+)
+
+
+def _v2(blocks: tuple[int, ...], widths: tuple[int, ...]) -> tuple[Stage, ...]:
+    """Return the stages of V2: three without depthwise convolutions, three or four with."""
+    kinds = (
+        ("plain", 1, 1),
+        ("fused", 2, 4),
+        ("fused", 2, 4),
+        ("depthwise", 2, 4),
+        ("depthwise", 1, 6),
+        ("depthwise", 2, 6),
+        ("depthwise", 1, 6),
+    )
+    return tuple(
+        Stage(kind, count, 3, stride, expansion, width)
+        for (kind, stride, expansion), count, width in zip(kinds, blocks, widths, strict=False)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetConfig:
+    """Stages at scale 1, scales of width and depth, and whose padding and norms."""
+
+    stages: tuple[Stage, ...] = V1
+    width: float = 1.0
+    depths: tuple[float, ...] = (1.0,)  # of each stage; the last counts for those after it too
+    stem: int = 32
+    out_channels: int = 1280  # at scale 1
+    least: float = 0.9  # of a scaled width, what rounding may leave
+    is_tensorflow: bool = True
+    drop_path: float = 0.0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        depths = self.depths + self.depths[-1:] * (len(self.stages) - len(self.depths))
+        return tuple(
+            math.ceil(s.blocks * depth) for s, depth in zip(self.stages, depths, strict=True)
+        )
+
+
+class EfficientNet(nnx.Module):
+    """images [B, H, W, 3] → features [B, H / 32, W / 32, C].
+
+    The map is the same whether a head pools it or not.
+    """
+
+    def __init__(
+        self, config: EfficientNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
+    ) -> None:
+        epsilon = 1e-3 if config.is_tensorflow else 1e-5
+        unit = partial(ConvNorm, same=config.is_tensorflow, epsilon=epsilon, dtype=dtype)
+        rounded = partial(scaled, scale=config.width, least=config.least)
+        width = rounded(config.stem)
+        self.stem = unit(3, width, 3, stride=2, activation=nnx.silu)
+        paths = []
+        for number, (stage, count) in enumerate(zip(config.stages, config.counts, strict=True)):
+            for index in range(count):
+                paths.append(f"block{number}_{index}")
+                stride = stage.stride if index == 0 else 1
+                block = _block(width, rounded(stage.width), stage, stride, unit)
+                setattr(self, paths[-1], block)
+                width = rounded(stage.width)
+        drop_paths(self, paths, config.drop_path)
+        self.channels = rounded(config.out_channels)
+        self.last_conv = unit(width, self.channels, 1, activation=nnx.silu)
+        self.config = config
+        self.parts = Parts(
+            stem=("stem",), stages=tuple((path,) for path in paths), outputs=("last_conv",)
+        )
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
+    ) -> Float[Array, "B h w C"]:
+        x = self.stem(images, train=train)
+        for (path,) in self.parts.stages:
+            x = getattr(self, path)(x, train=train, draws=draws)
+        return self.last_conv(x, train=train)
+
+
+def _block(
+    in_channels: int, width: int, stage: Stage, stride: int, unit: partial[ConvNorm]
+) -> InvertedResidual:
+    expanded, size, squeeze = in_channels * stage.expansion, stage.kernel_size, None
+    if stage.kind == "depthwise":
+        squeeze = SqueezeExcite(
+            expanded,
+            in_channels // 4,
+            activation=nnx.silu,
+            gate=nnx.sigmoid,
+            dtype=unit.keywords["dtype"],
+        )
+    return InvertedResidual(
+        in_channels,
+        expanded,
+        width,
+        sizes={
+            "depthwise": (int(stage.expansion > 1), size, 1),
+            "fused": (size, 0, 1),
+            "plain": (0, 0, size),
+        }[stage.kind],
+        stride=stride,
+        activation=nnx.silu,
+        squeeze=squeeze,
+        unit=unit,
+    )
+
+
+def names(backbone: EfficientNet, origin: str) -> NameTable:
+    """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
+    if origin == "paddle":
+        return _paddle_names(backbone)
+    table = conv_norm_names("stem", "conv_stem", "bn1", origin=origin)
+    for (path,) in backbone.parts.stages:
+        there = path.replace("block", "blocks.").replace("_", ".")
+        table |= timm_names(path, there, getattr(backbone, path))
+    return table | conv_norm_names("last_conv", "conv_head", "bn2", origin=origin)
+
+
+# Names of a block's convolutions in PaddleClas' files of V1 and of V2.
+PADDLE_UNITS = {
+    "expand_conv": ("_ecn", "_expand_conv"),
+    "bottleneck_conv": ("_dcn", "_depthwise_conv"),
+    "linear_conv": ("_pcn", "_project_conv"),
+}
+
+
+def _paddle_names(backbone: EfficientNet) -> NameTable:
+    """Return the places in PaddleClas' files, which number the blocks throughout."""
+    is_v1 = backbone.config.stages == V1
+
+    def unit(ours: str, owner: str, conv: str, norm: str) -> NameTable:
+        if is_v1:
+            conv, norm = f"{owner}_conv._conv._conv", f"{owner}_conv._bn"
+        return conv_norm_names(ours, conv, norm, origin="paddle")
+
+    table = unit("stem", "_ef._conv_stem.", "_stem._conv_stem._conv", "_stem._norm")
+    for number, (path,) in enumerate(backbone.parts.stages):
+        block: InvertedResidual = getattr(backbone, path)
+        there = f"_blocks.{number}."
+        if is_v1:
+            there = f"_ef.{'_blocks' if path.endswith('_0') else 'block'}.{number}.."
+        for place, name in enumerate(block.units()):
+            if name == "linear_conv" and block.mid_se is not None:
+                convs = ("_conv1", "_conv2") if is_v1 else ("_se_reduce", "_se_expand")
+                for ours, conv in zip(("conv1", "conv2"), convs, strict=True):
+                    table |= affine_names(
+                        f"{path}/mid_se/{ours}", f"{there}_se.{conv}._conv", "conv"
+                    )
+            v1, v2 = PADDLE_UNITS[name]
+            norm = max(place, 1) if name == "linear_conv" else place
+            table |= unit(
+                f"{path}/{name}", f"{there}{v1}.", f"{there}{v2}._conv", f"{there}_norm{norm}"
+            )
+    return table | unit("last_conv", "", "_head._conv_head", "_head._norm")
+
+
+# Scales of width and depth.
+SCALES = {
+    "B0": (1.0, 1.0),
+    "B1": (1.0, 1.1),
+    "B2": (1.1, 1.2),
+    "B3": (1.2, 1.4),
+    "B4": (1.4, 1.8),
+    "B5": (1.6, 2.2),
+    "B6": (1.8, 2.6),
+    "B7": (2.0, 3.1),
+}
+V2_B = _v2((1, 2, 2, 3, 5, 8), (16, 32, 48, 96, 112, 192))
+V2_S = _v2((2, 4, 4, 6, 9, 15), (24, 48, 64, 128, 160, 256))
+V2_M = _v2((3, 5, 5, 7, 14, 18, 5), (24, 48, 80, 160, 176, 304, 512))
+V2_L = _v2((4, 7, 7, 10, 19, 25, 7), (32, 64, 96, 192, 224, 384, 640))
+V2_XL = _v2((4, 8, 8, 16, 24, 32, 8), (32, 64, 96, 192, 256, 512, 640))
+# timm's own, from before the authors' code was public.
+V2_RW = (
+    Stage("fused", 2, 3, 1, 1, 24),
+    *V2_S[1:-1],
+    Stage("depthwise", 15, 3, 2, 6, 272),
+)
+
+VARIANTS = {
+    f"EfficientNet{size}": EfficientNetConfig(width=width, depths=(depth,))
+    for size, (width, depth) in SCALES.items()
+}
+VARIANTS |= {
+    f"EfficientNetV2_{size}": EfficientNetConfig(
+        stages=V2_B, width=SCALES[size][0], depths=(SCALES[size][1],), least=0.0
+    )
+    for size in ("B0", "B1", "B2", "B3")
+} | {
+    "EfficientNetV2_S": EfficientNetConfig(stages=V2_S, stem=24),
+    "EfficientNetV2_M": EfficientNetConfig(stages=V2_M, stem=24),
+    "EfficientNetV2_L": EfficientNetConfig(stages=V2_L),
+    "EfficientNetV2_XL": EfficientNetConfig(stages=V2_XL),
+}
+# Padded and normalised as PyTorch does it.
+TIMM_VARIANTS = {
+    f"efficientnet_{size.lower()}": EfficientNetConfig(
+        width=width, depths=(depth,), is_tensorflow=False
+    )
+    for size, (width, depth) in SCALES.items()
+    if size <= "B5"
+} | {
+    "efficientnetv2_rw_t": EfficientNetConfig(
+        stages=V2_S, stem=24, width=0.8, depths=(0.9,), is_tensorflow=False
+    ),
+    "efficientnetv2_rw_s": EfficientNetConfig(
+        stages=V2_RW, stem=24, out_channels=1792, is_tensorflow=False
+    ),
+    "efficientnetv2_rw_m": EfficientNetConfig(
+        stages=V2_RW,
+        stem=24,
+        out_channels=1792,
+        width=1.2,
+        depths=(1.2, 1.2, 1.2, 1.2, 1.6),
+        is_tensorflow=False,
+    ),
+}
+# Tags of the weights that timm takes, by its name of the network.
+TIMM_TAGS = {
+    **{f"tf_efficientnet_b{size}": "ns_jft_in1k" for size in range(8)},
+    **{f"tf_efficientnetv2_b{size}": "in1k" for size in range(3)},
+    **{f"tf_efficientnetv2_{size}": "in21k_ft_in1k" for size in ("b3", "s", "m", "l", "xl")},
+    "efficientnet_b0": "ra_in1k",
+    "efficientnet_b1": "ra4_e3600_r240_in1k",
+    "efficientnet_b2": "ra_in1k",
+    "efficientnet_b3": "ra2_in1k",
+    "efficientnet_b4": "ra2_in1k",
+    "efficientnet_b5": "sw_in12k_ft_in1k",
+    "efficientnetv2_rw_t": "ra2_in1k",
+    "efficientnetv2_rw_s": "ra2_in1k",
+    "efficientnetv2_rw_m": "agc_in1k",
+}
+
+
+# What was trained with pixels between -1 and 1; the others with ImageNet's statistics.
+WITH_HALVES = (
+    "efficientnet_b1",
+    *(f"tf_efficientnetv2_{size}" for size in ("b3", "s", "m", "l", "xl")),
+)
+TIMM_NAMES = {f"tf_{name.replace('NetB', 'Net_B').lower()}": name for name in VARIANTS}
+TWINS = {name: twin for twin, name in TIMM_NAMES.items()}
+PADDLE = (
+    *(f"EfficientNetB{size}" for size in range(8)),
+    *(f"EfficientNetV2_{size}" for size in ("S", "M", "L", "XL")),
+)
+
+
+def pixels(name: str) -> Pixels:
+    """Return the statistics of the pixels that the weights of a network were trained with."""
+    return HALVES if TWINS.get(name, name) in WITH_HALVES else IMAGENET
+
+
+def sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of a variant."""
+    tag = TIMM_TAGS[TWINS.get(name, name)]
+    found = (
+        timm(
+            f"{TWINS.get(name, name)}.{tag}",
+            trained_on="ImageNet-21k" if "21k" in tag else "JFT" if "jft" in tag else "ImageNet",
+            pixels=pixels(name).name,
+        ),
+    )
+    if name not in PADDLE:
+        return found
+    ours = paddle(f"{name}_pretrained", folder="")
+    return (*found, replace(ours, pixels=pixels(name).name))
+
+
+FAMILY = Family(
+    variants=VARIANTS,
+    build=EfficientNet,
+    names=names,
+    heads={"paddle": "_fc", "timm": "classifier"},
+    sources=sources,
+    timm_names=TIMM_NAMES,
+    pixels=pixels,
+)
+TIMM_FAMILY = Family(
+    variants=TIMM_VARIANTS,
+    build=EfficientNet,
+    names=names,
+    heads={"timm": "classifier"},
+    sources=sources,
+    pixels=pixels,
+)

@@ -1,0 +1,92 @@
+"""The block of MobileNets and EfficientNets: widen, filter, weigh channels, narrow."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.dropout import Draws, drop_path
+from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
+from mlcls_jax.models.weight_names import NameTable, affine_names, conv_norm_names
+
+
+class InvertedResidual(nnx.Module):
+    """Widening, depthwise, narrowing convolution; added to what went in where it has that shape.
+
+    `sizes` are those of their kernels: 0 where there is none, and the first that is no 1 x 1 has
+    the stride. Narrowing has an activation where it is alone.
+    """
+
+    drop_path = 0.0
+
+    def __init__(
+        self,
+        in_channels: int,
+        expanded: int,
+        out_channels: int,
+        *,
+        sizes: tuple[int, int, int],
+        stride: int,
+        activation: Callable[[Array], Array],
+        squeeze: SqueezeExcite | None,
+        unit: Callable[..., ConvNorm],
+    ) -> None:
+        widen, depthwise, narrow = sizes
+        strides = [1, 1, 1]
+        strides[next(place for place, size in enumerate(sizes) if size > 1)] = stride
+        unit = partial(unit, activation=activation)
+        self.expand_conv = unit(in_channels, expanded, widen, stride=strides[0]) if widen else None
+        self.bottleneck_conv = (
+            unit(expanded, expanded, depthwise, stride=strides[1], groups=expanded)
+            if depthwise
+            else None
+        )
+        self.mid_se = squeeze
+        is_alone = not (widen or depthwise)
+        self.linear_conv = unit(
+            expanded,
+            out_channels,
+            narrow,
+            stride=strides[2],
+            activation=activation if is_alone else None,
+        )
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], *, train: bool, draws: Draws | None = None
+    ) -> Float[Array, "B h w D"]:
+        entered = x
+        if self.expand_conv is not None:
+            x = self.expand_conv(x, train=train)
+        if self.bottleneck_conv is not None:
+            x = self.bottleneck_conv(x, train=train)
+        if self.mid_se is not None:
+            x = self.mid_se(x)
+        x = self.linear_conv(x, train=train)
+        return entered + drop_path(x, self.drop_path, draws) if self.residual else x
+
+    def units(self) -> Iterator[str]:
+        """Yield the names of its convolutions, as data meets them."""
+        units = ("expand_conv", "bottleneck_conv", "linear_conv")
+        yield from (unit for unit in units if getattr(self, unit) is not None)
+
+
+def timm_names(ours: str, theirs: str, block: InvertedResidual) -> NameTable:
+    """Return where timm keeps the parameters of a block: norms are numbered, convolutions named."""
+    units = tuple(block.units())
+    named = {
+        ("linear_conv",): ("conv",),
+        ("bottleneck_conv", "linear_conv"): ("conv_dw", "conv_pw"),
+        ("expand_conv", "linear_conv"): ("conv_exp", "conv_pwl"),
+    }
+    convs = named.get(units, ("conv_pw", "conv_dw", "conv_pwl"))
+    table: NameTable = {}
+    for number, (unit, conv) in enumerate(zip(units, convs, strict=True), 1):
+        table |= conv_norm_names(
+            f"{ours}/{unit}", f"{theirs}.{conv}", f"{theirs}.bn{number}", origin="timm"
+        )
+    if block.mid_se is not None:
+        table |= affine_names(f"{ours}/mid_se/conv1", f"{theirs}.se.conv_reduce", "conv")
+        table |= affine_names(f"{ours}/mid_se/conv2", f"{theirs}.se.conv_expand", "conv")
+    return table
