@@ -5,8 +5,6 @@ a loop over arrays, which took a fifth of PP-LCNet's compile time and shows in e
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +48,6 @@ def dropout(x: Float[Array, "..."], rate: float, draws: Draws | None) -> Float[A
 def drop_path(x: Float[Array, "B ..."], rate: float, draws: Draws | None) -> Float[Array, "B ..."]:
     """Drop a branch in whole images, and rescale it in the others (stochastic depth)."""
     return _dropped(x, rate, draws, (x.shape[0], *(1 for _ in x.shape[1:])))
-
-
-def drop_paths(backbone: Any, blocks: Sequence[str], rate: float) -> None:
-    """Set what each block drops its branch with: 0 at the first, `rate` at the last."""
-    for place, path in enumerate(blocks):
-        getattr(backbone, path).drop_path = rate * place / max(len(blocks) - 1, 1)
 
 
 def _dropped(x: Array, rate: float, draws: Draws | None, shape: tuple[int, ...]) -> Array:

@@ -1,7 +1,7 @@
 """The block of MobileNets and EfficientNets: widen, filter, weigh channels, narrow."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
@@ -32,25 +32,17 @@ class InvertedResidual(nnx.Module):
         squeeze: SqueezeExcite | None,
         unit: Callable[..., ConvNorm],
     ) -> None:
-        widen, depthwise, narrow = sizes
-        strides = [1, 1, 1]
-        strides[next(place for place, size in enumerate(sizes) if size > 1)] = stride
-        unit = partial(unit, activation=activation)
-        self.expand_conv = unit(in_channels, expanded, widen, stride=strides[0]) if widen else None
-        self.bottleneck_conv = (
-            unit(expanded, expanded, depthwise, stride=strides[1], groups=expanded)
-            if depthwise
-            else None
-        )
+        first = next(place for place, size in enumerate(sizes) if size > 1)
+
+        def made(place: int, *widths: int, **options: Any) -> Any:
+            step = stride if place == first else 1
+            return unit(*widths, sizes[place], stride=step, **options) if sizes[place] else None
+
+        self.expand_conv = made(0, in_channels, expanded, activation=activation)
+        self.bottleneck_conv = made(1, expanded, expanded, groups=expanded, activation=activation)
         self.mid_se = squeeze
-        is_alone = not (widen or depthwise)
-        self.linear_conv = unit(
-            expanded,
-            out_channels,
-            narrow,
-            stride=strides[2],
-            activation=activation if is_alone else None,
-        )
+        last = None if any(sizes[:2]) else activation
+        self.linear_conv = made(2, expanded, out_channels, activation=last)
         self.residual = stride == 1 and in_channels == out_channels
 
     def __call__(

@@ -17,8 +17,10 @@ from mlcls_jax.models.backbones import (
     mobilenetv3,
     pphgnetv2,
     pplcnet,
+    regnety,
     resnet,
     swin,
+    tresnet,
 )
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.csra import CSRA
@@ -41,6 +43,8 @@ FAMILIES: dict[str, Family] = {
     "SwinTransformerV2": swin.V2_FAMILY,
     "EfficientNet": efficientnet.FAMILY,
     "efficientnet": efficientnet.TIMM_FAMILY,
+    "RegNetY": regnety.FAMILY,
+    "TResNet": tresnet.FAMILY,
 }
 
 ML_SUFFIX = "_ML"

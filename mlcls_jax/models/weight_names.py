@@ -7,6 +7,8 @@ import numpy as np
 
 from mlcls_jax.models.positions import resample_biases, resample_positions
 
+IN_PLACE_EPSILON = np.float32(1e-5)  # what in-place norms add to the absolute value of a scale
+
 
 class Foreign(NamedTuple):
     """Place of one of our parameters in a foreign file."""
@@ -77,11 +79,14 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
     "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
     (ours) gives Q; "reshape" the same numbers in another shape; "positions" [1 + N, C], with a
     first axis of 1 or without, → [1, 1 + n, C], resampled where the grid of patches is another;
-    "biases" [(2 W - 1)^2, heads], resampled where the window is; "number" [n, 1, 1] → [n]. An
+    "biases" [(2 W - 1)^2, heads], resampled where the window is; "number" [n, 1, 1] → [n];
+    "absolute" the scale of an in-place norm, of which the sign does not count. An
     array that no such layer has is given back as it is: the caller reports the shapes.
     """
     if layout == "linear":
         return array.T
+    if layout == "absolute":
+        return np.abs(array) + IN_PLACE_EPSILON
     if layout == "reshape":
         return array.reshape(shape) if array.size == math.prod(shape) else array
     if layout == "positions":
@@ -131,6 +136,8 @@ def to_theirs(array: np.ndarray, layout: str) -> np.ndarray:
         return array.T
     if layout == "number":
         return array[:, None, None]
+    if layout == "absolute":
+        return array - IN_PLACE_EPSILON
     if layout == "conv":
         return array.transpose(3, 2, 0, 1)
     if layout == "conv1x1":

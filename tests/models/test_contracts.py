@@ -20,6 +20,7 @@ from mlcls_jax.config import Optimizer
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.exports import onnx, stablehlo
 from mlcls_jax.models import registry
+from mlcls_jax.models.backbones import efficientnet, tresnet
 from mlcls_jax.models.backbones.clip_vit import CLIPViTConfig
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.models.family import Parts
@@ -39,7 +40,18 @@ VARIANTS = (*(name for family in registry.FAMILIES.values() for name in family.v
 # What a whole family shares is seen at its first variant, the only one in the fast tier.
 FIRST = (*(next(iter(family.variants)) for family in registry.FAMILIES.values()), "Toy")
 # Built of other blocks than the first variant of their family.
-OTHER_BLOCKS = ("PP-HGNetV2-B4", "ResNet50", "MobileNetV3_small_x0_35", "mobilenetv3_small_050")
+OTHER_BLOCKS = ("PP-HGNetV2-B4", "ResNet50", "MobileNetV3_small_x0_35", "mobilenetv3_small_050",
+                "EfficientNetV2_B0")  # fmt: skip
+# With a block of each kind.
+TINY_EFFICIENTNET = efficientnet.EfficientNetConfig(
+    stages=(
+        efficientnet.Stage("plain", 1, 3, 1, 1, 8),
+        efficientnet.Stage("fused", 2, 3, 2, 4, 16),
+        efficientnet.Stage("depthwise", 1, 5, 2, 1, 16),
+        efficientnet.Stage("depthwise", 1, 3, 2, 4, 16),
+    ),
+    out_channels=32,
+)
 DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a division
 
 
@@ -51,6 +63,9 @@ def toy():
         tiny = CLIPViTConfig(width=32, depth=2, num_heads=2, grid=2)
         patch.setitem(registry.FAMILIES["CLIP"].variants, "CLIP_tiny", tiny)
         mini_swin.register(patch)
+        patch.setitem(efficientnet.VARIANTS, "EfficientNet_tiny", TINY_EFFICIENTNET)
+        tiny = tresnet.TResNetConfig(blocks=(1, 1, 1, 1), width=8)
+        patch.setitem(tresnet.VARIANTS, "TResNet_tiny", tiny)
         yield
 
 
@@ -195,6 +210,7 @@ def test_counted_operations_are_those_of_the_compiler(name):
     "name",
     ["PP-LCNet_x0_25", "PP-LCNet_x0_25_ML", "PP-HGNetV2-B0", "MobileNetV3_small_x0_35",
      "mobilenetv3_small_050", "ConvNeXt_atto", slow("ConvNeXtV2_atto"),
+     "EfficientNet_tiny", slow("RegNetY_200MF"), "TResNet_tiny", slow("ResNet18_vd"),
      slow("ResNet18"), "CLIP_tiny", "CLIP_tiny_ML", "Swin_mini", "SwinV2_mini", "Toy", "Toy_ML"],
 )  # fmt: skip
 def test_import_export_import_is_bit_identical(tmp_path, name):
@@ -224,7 +240,8 @@ def test_import_export_import_is_bit_identical(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "bound"),
     [("PP-LCNet_x0_25_ML", 3), ("PP-HGNetV2-B0", 3),
-     slow("MobileNetV3_small_x0_35", 3), slow("ConvNeXtV2_atto", 8),
+     slow("MobileNetV3_small_x0_35", 3), slow("EfficientNet_tiny", 5), slow("TResNet_tiny", 8),
+     slow("ConvNeXtV2_atto", 8),
      ("ResNet18", 3), ("CLIP_tiny_ML", 6), slow("SwinV2_mini", 12), ("Toy", 3)],
 )  # fmt: skip
 def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
@@ -236,8 +253,8 @@ def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["Toy", "Toy_ML", slow("Toy_CSRA"), slow("Toy_Q2L"), slow("ConvNeXt_atto"),
-     slow("ConvNeXtV2_atto_ML"), slow("SwinV2_mini_ML")],
+     ["Toy", "Toy_ML", slow("Toy_CSRA"), slow("Toy_Q2L"), slow("ConvNeXt_atto"),
+     slow("ConvNeXtV2_atto_ML"), slow("SwinV2_mini_ML"), slow("TResNet_tiny")],
 )  # fmt: skip
 def test_a_new_backbone_is_exported(name, tmp_path):
     bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))
@@ -254,7 +271,7 @@ def test_a_new_backbone_is_exported(name, tmp_path):
     ("twin", "name"),
     [("lcnet_100_ML", "PP-LCNet_x1_0_ML"), ("hgnetv2_b4", "PP-HGNetV2-B4"),
      ("resnet50", "ResNet50"), ("vit_base_patch16_clip_224_ML", "CLIP_vit_base_patch16_224_ML"),
-     ("convnext_tiny", "ConvNeXt_tiny"),
+     ("convnext_tiny", "ConvNeXt_tiny"), ("tf_efficientnet_b0_ML", "EfficientNetB0_ML"),
      ("swinv2_base_window12to24_192to384", "SwinTransformerV2_base_patch4_window24_384")],
 )  # fmt: skip
 def test_timms_name_of_a_network_means_the_same_network(twin, name):

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from mlcls_jax import models
+from mlcls_jax.models.backbones import tresnet
+from mlcls_jax.models.network import flatten
+from mlcls_jax.models.weight_names import to_theirs
 from mlcls_jax.models.weights import load
 from tests.helpers import mini_swin
 from tests.helpers.captured import features_and_maps
@@ -31,6 +34,12 @@ CASES = {
     "timm_swinv2_mini_80x48": ("SwinV2_mini", "norm"),
     "timm_mobilenetv3_large_100_r224": ("mobilenetv3_large_100", "last_second_conv"),
     "timm_mobilenetv3_small_100_r224": ("mobilenetv3_small_100", "last_second_conv"),
+    "timm_tf_efficientnet_b0_r70": ("EfficientNetB0", "last_conv"),  # even and odd sides
+    "timm_tf_efficientnetv2_s_r300": ("tf_efficientnetv2_s", "last_conv"),
+    "timm_regnety_016_r224": ("regnety_016", "stage4_1"),
+    "timm_tresnet_m_r224": ("tresnet_m", "layer4_2"),
+    "timm_tresnet_v2_l_r64": ("tresnet_v2_l", "layer4_2"),
+    "timm_resnet50d_r75": ("resnet50d", "block15"),  # means of parts of squares
 }
 QUICK = (
     "timm_lcnet_100_r224",
@@ -120,3 +129,26 @@ def test_clip_towers_equal_timms(quick_gelu):
     assert_near(tokens.mean((0, 1)), expected["feature_mean"])
     assert_near(tokens[0].ravel()[:512], expected["features_first"])
     assert_near(np.asarray(model(images))[:, :50], expected["logits"])
+
+
+def test_scales_of_in_place_norms_count_by_their_absolute_value(monkeypatch):
+    tiny = tresnet.TResNetConfig(blocks=(1, 1, 1, 1), width=8)
+    monkeypatch.setitem(tresnet.VARIANTS, "Tiny", tiny)
+    model = models.create("Tiny", num_classes=3)
+    table = model.network.foreign_names["abn"]
+    shapes = {path: array.shape for path, array in flatten(model.variables).items()}
+    rng = np.random.default_rng(0)
+    state = {
+        foreign.key: to_theirs(rng.normal(size=shapes[path]).astype(np.float32), foreign.layout)
+        for path, foreign in table.items()
+    }
+    # Behind a smoothed convolution lies the smoothing, so that it is one name deeper.
+    assert {"body.conv1.0.weight", "body.layer1.0.conv1.1.weight"} <= state.keys()
+    assert {"body.layer2.0.conv1.0.0.weight", "body.layer3.0.conv2.0.1.bias"} <= state.keys()
+    assert {"body.layer2.0.downsample.1.0.weight"} <= state.keys()
+    report = load(model, state)
+    assert (report.origin, report.initial, report.ignored) == ("abn", (), ())
+    scale = flatten(model.variables)["backbone/layer2_0/conv0/norm/scale"]
+    theirs = state["body.layer2.0.conv1.0.1.weight"]
+    assert theirs.min() < 0
+    np.testing.assert_allclose(scale, np.abs(theirs) + 1e-5)

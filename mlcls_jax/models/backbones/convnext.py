@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.dropout import Draws, drop_path, drop_paths
+from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
 from mlcls_jax.models.layers import Conv, Linear, Patches, gelu
@@ -90,7 +90,8 @@ class ConvNeXt(nnx.Module):
                 setattr(self, down, Downsample(before, width, dtype=dtype))
                 groups[-count] = (down, *groups[-count])
             before = width
-        drop_paths(self, [group[-1] for group in groups], config.drop_path)
+        for place, (*_, path) in enumerate(groups):  # a block drops the more the deeper it lies
+            getattr(self, path).drop_path = config.drop_path * place / (len(groups) - 1)
         self.norm = LayerNorm(before, epsilon=EPSILON)
         self.channels, self.pool, self.config = before, pool, config
         self.parts = Parts(stem=("stem", "stem_norm"), stages=tuple(groups), outputs=("norm",))

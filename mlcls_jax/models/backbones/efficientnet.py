@@ -11,10 +11,9 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
-from mlcls_jax.models.dropout import Draws, drop_paths
-from mlcls_jax.models.family import Family, Parts
+from mlcls_jax.models.chain import Chain
+from mlcls_jax.models.family import Family
 from mlcls_jax.models.inverted_residual import InvertedResidual, timm_names
 from mlcls_jax.models.layers import ConvNorm, SqueezeExcite, scaled
 from mlcls_jax.models.pixels import HALVES, IMAGENET, Pixels
@@ -79,75 +78,41 @@ class EfficientNetConfig:
     is_tensorflow: bool = True
     drop_path: float = 0.0
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Blocks of each stage."""
-        depths = self.depths + self.depths[-1:] * (len(self.stages) - len(self.depths))
-        return tuple(
-            math.ceil(s.blocks * depth) for s, depth in zip(self.stages, depths, strict=True)
-        )
 
-
-class EfficientNet(nnx.Module):
-    """images [B, H, W, 3] → features [B, H / 32, W / 32, C].
-
-    The map is the same whether a head pools it or not.
-    """
-
-    def __init__(
-        self, config: EfficientNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
-    ) -> None:
-        epsilon = 1e-3 if config.is_tensorflow else 1e-5
-        unit = partial(ConvNorm, same=config.is_tensorflow, epsilon=epsilon, dtype=dtype)
-        rounded = partial(scaled, scale=config.width, least=config.least)
-        width = rounded(config.stem)
-        self.stem = unit(3, width, 3, stride=2, activation=nnx.silu)
-        paths = []
-        for number, (stage, count) in enumerate(zip(config.stages, config.counts, strict=True)):
-            for index in range(count):
-                paths.append(f"block{number}_{index}")
-                stride = stage.stride if index == 0 else 1
-                block = _block(width, rounded(stage.width), stage, stride, unit)
-                setattr(self, paths[-1], block)
-                width = rounded(stage.width)
-        drop_paths(self, paths, config.drop_path)
-        self.channels = rounded(config.out_channels)
-        self.last_conv = unit(width, self.channels, 1, activation=nnx.silu)
-        self.config = config
-        self.parts = Parts(
-            stem=("stem",), stages=tuple((path,) for path in paths), outputs=("last_conv",)
-        )
-
-    def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
-    ) -> Float[Array, "B h w C"]:
-        x = self.stem(images, train=train)
-        for (path,) in self.parts.stages:
-            x = getattr(self, path)(x, train=train, draws=draws)
-        return self.last_conv(x, train=train)
+def build(
+    config: EfficientNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
+) -> Chain:
+    """Return a network whose map has `out_channels` at its scale."""
+    epsilon = 1e-3 if config.is_tensorflow else 1e-5
+    unit = partial(ConvNorm, same=config.is_tensorflow, epsilon=epsilon, dtype=dtype)
+    rounded = partial(scaled, scale=config.width, least=config.least)
+    width, blocks = rounded(config.stem), {}
+    stem = unit(3, width, 3, stride=2, activation=nnx.silu)
+    for number, stage in enumerate(config.stages):
+        depth = config.depths[min(number, len(config.depths) - 1)]
+        for index in range(math.ceil(stage.blocks * depth)):
+            stride = stage.stride if index == 0 else 1
+            block = _block(width, rounded(stage.width), stage, stride, unit)
+            blocks[f"block{number}_{index}"], width = block, rounded(stage.width)
+    channels = rounded(config.out_channels)
+    last = unit(width, channels, 1, activation=nnx.silu)
+    outputs = {"last_conv": last}
+    return Chain(config, channels=channels, stem={"stem": stem}, blocks=blocks, outputs=outputs)
 
 
 def _block(
     in_channels: int, width: int, stage: Stage, stride: int, unit: partial[ConvNorm]
 ) -> InvertedResidual:
     expanded, size, squeeze = in_channels * stage.expansion, stage.kernel_size, None
+    sizes = {"depthwise": (int(stage.expansion > 1), size, 1), "fused": (size, 0, 1)}
     if stage.kind == "depthwise":
-        squeeze = SqueezeExcite(
-            expanded,
-            in_channels // 4,
-            activation=nnx.silu,
-            gate=nnx.sigmoid,
-            dtype=unit.keywords["dtype"],
-        )
+        gated = partial(SqueezeExcite, activation=nnx.silu, gate=nnx.sigmoid)
+        squeeze = gated(expanded, in_channels // 4, dtype=unit.keywords["dtype"])
     return InvertedResidual(
         in_channels,
         expanded,
         width,
-        sizes={
-            "depthwise": (int(stage.expansion > 1), size, 1),
-            "fused": (size, 0, 1),
-            "plain": (0, 0, size),
-        }[stage.kind],
+        sizes=sizes.get(stage.kind, (0, 0, size)),
         stride=stride,
         activation=nnx.silu,
         squeeze=squeeze,
@@ -155,7 +120,7 @@ def _block(
     )
 
 
-def names(backbone: EfficientNet, origin: str) -> NameTable:
+def names(backbone: Chain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
     if origin == "paddle":
         return _paddle_names(backbone)
@@ -174,7 +139,7 @@ PADDLE_UNITS = {
 }
 
 
-def _paddle_names(backbone: EfficientNet) -> NameTable:
+def _paddle_names(backbone: Chain) -> NameTable:
     """Return the places in PaddleClas' files, which number the blocks throughout."""
     is_v1 = backbone.config.stages == V1
 
@@ -204,16 +169,16 @@ def _paddle_names(backbone: EfficientNet) -> NameTable:
     return table | unit("last_conv", "", "_head._conv_head", "_head._norm")
 
 
-# Scales of width and depth.
+# Scales of width and depth, and the tag of the weights that timm takes for its own network.
 SCALES = {
-    "B0": (1.0, 1.0),
-    "B1": (1.0, 1.1),
-    "B2": (1.1, 1.2),
-    "B3": (1.2, 1.4),
-    "B4": (1.4, 1.8),
-    "B5": (1.6, 2.2),
-    "B6": (1.8, 2.6),
-    "B7": (2.0, 3.1),
+    "B0": (1.0, 1.0, "ra_in1k"),
+    "B1": (1.0, 1.1, "ra4_e3600_r240_in1k"),
+    "B2": (1.1, 1.2, "ra_in1k"),
+    "B3": (1.2, 1.4, "ra2_in1k"),
+    "B4": (1.4, 1.8, "ra2_in1k"),
+    "B5": (1.6, 2.2, "sw_in12k_ft_in1k"),
+    "B6": (1.8, 2.6, None),
+    "B7": (2.0, 3.1, None),
 }
 V2_B = _v2((1, 2, 2, 3, 5, 8), (16, 32, 48, 96, 112, 192))
 V2_S = _v2((2, 4, 4, 6, 9, 15), (24, 48, 64, 128, 160, 256))
@@ -221,104 +186,69 @@ V2_M = _v2((3, 5, 5, 7, 14, 18, 5), (24, 48, 80, 160, 176, 304, 512))
 V2_L = _v2((4, 7, 7, 10, 19, 25, 7), (32, 64, 96, 192, 224, 384, 640))
 V2_XL = _v2((4, 8, 8, 16, 24, 32, 8), (32, 64, 96, 192, 256, 512, 640))
 # timm's own, from before the authors' code was public.
-V2_RW = (
-    Stage("fused", 2, 3, 1, 1, 24),
-    *V2_S[1:-1],
-    Stage("depthwise", 15, 3, 2, 6, 272),
-)
+V2_RW = (Stage("fused", 2, 3, 1, 1, 24), *V2_S[1:-1], Stage("depthwise", 15, 3, 2, 6, 272))
 
 VARIANTS = {
-    f"EfficientNet{size}": EfficientNetConfig(width=width, depths=(depth,))
-    for size, (width, depth) in SCALES.items()
-}
-VARIANTS |= {
-    f"EfficientNetV2_{size}": EfficientNetConfig(
-        stages=V2_B, width=SCALES[size][0], depths=(SCALES[size][1],), least=0.0
-    )
-    for size in ("B0", "B1", "B2", "B3")
-} | {
+    **{
+        f"EfficientNet{size}": EfficientNetConfig(width=w, depths=(d,))
+        for size, (w, d, _) in SCALES.items()
+    },
+    **{
+        f"EfficientNetV2_{size}": EfficientNetConfig(stages=V2_B, width=w, depths=(d,), least=0.0)
+        for size, (w, d, _) in [*SCALES.items()][:4]
+    },
     "EfficientNetV2_S": EfficientNetConfig(stages=V2_S, stem=24),
     "EfficientNetV2_M": EfficientNetConfig(stages=V2_M, stem=24),
     "EfficientNetV2_L": EfficientNetConfig(stages=V2_L),
     "EfficientNetV2_XL": EfficientNetConfig(stages=V2_XL),
 }
 # Padded and normalised as PyTorch does it.
+_own = partial(EfficientNetConfig, is_tensorflow=False)
 TIMM_VARIANTS = {
-    f"efficientnet_{size.lower()}": EfficientNetConfig(
-        width=width, depths=(depth,), is_tensorflow=False
-    )
-    for size, (width, depth) in SCALES.items()
-    if size <= "B5"
-} | {
-    "efficientnetv2_rw_t": EfficientNetConfig(
-        stages=V2_S, stem=24, width=0.8, depths=(0.9,), is_tensorflow=False
-    ),
-    "efficientnetv2_rw_s": EfficientNetConfig(
-        stages=V2_RW, stem=24, out_channels=1792, is_tensorflow=False
-    ),
-    "efficientnetv2_rw_m": EfficientNetConfig(
-        stages=V2_RW,
-        stem=24,
-        out_channels=1792,
-        width=1.2,
-        depths=(1.2, 1.2, 1.2, 1.2, 1.6),
-        is_tensorflow=False,
+    **{
+        f"efficientnet_{size.lower()}": _own(width=w, depths=(d,))
+        for size, (w, d, tag) in SCALES.items()
+        if tag
+    },
+    "efficientnetv2_rw_t": _own(stages=V2_S, stem=24, width=0.8, depths=(0.9,)),
+    "efficientnetv2_rw_s": _own(stages=V2_RW, stem=24, out_channels=1792),
+    "efficientnetv2_rw_m": _own(
+        stages=V2_RW, stem=24, out_channels=1792, width=1.2, depths=(1.2, 1.2, 1.2, 1.2, 1.6)
     ),
 }
-# Tags of the weights that timm takes, by its name of the network.
-TIMM_TAGS = {
-    **{f"tf_efficientnet_b{size}": "ns_jft_in1k" for size in range(8)},
-    **{f"tf_efficientnetv2_b{size}": "in1k" for size in range(3)},
-    **{f"tf_efficientnetv2_{size}": "in21k_ft_in1k" for size in ("b3", "s", "m", "l", "xl")},
-    "efficientnet_b0": "ra_in1k",
-    "efficientnet_b1": "ra4_e3600_r240_in1k",
-    "efficientnet_b2": "ra_in1k",
-    "efficientnet_b3": "ra2_in1k",
-    "efficientnet_b4": "ra2_in1k",
-    "efficientnet_b5": "sw_in12k_ft_in1k",
-    "efficientnetv2_rw_t": "ra2_in1k",
-    "efficientnetv2_rw_s": "ra2_in1k",
-    "efficientnetv2_rw_m": "agc_in1k",
-}
-
-
-# What was trained with pixels between -1 and 1; the others with ImageNet's statistics.
-WITH_HALVES = (
-    "efficientnet_b1",
-    *(f"tf_efficientnetv2_{size}" for size in ("b3", "s", "m", "l", "xl")),
-)
 TIMM_NAMES = {f"tf_{name.replace('NetB', 'Net_B').lower()}": name for name in VARIANTS}
-TWINS = {name: twin for twin, name in TIMM_NAMES.items()}
-PADDLE = (
-    *(f"EfficientNetB{size}" for size in range(8)),
-    *(f"EfficientNetV2_{size}" for size in ("S", "M", "L", "XL")),
-)
+
+
+def _tag(name: str) -> str:
+    """Return the tag of the weights that timm takes for a variant."""
+    if name in TIMM_VARIANTS:
+        own = SCALES.get(name[-2:].upper(), (0, 0, None))[2]
+        return own or ("agc_in1k" if name == "efficientnetv2_rw_m" else "ra2_in1k")
+    if "V2" not in name:
+        return "ns_jft_in1k"
+    return "in1k" if name.endswith(("B0", "B1", "B2")) else "in21k_ft_in1k"
 
 
 def pixels(name: str) -> Pixels:
     """Return the statistics of the pixels that the weights of a network were trained with."""
-    return HALVES if TWINS.get(name, name) in WITH_HALVES else IMAGENET
+    tag = _tag(TIMM_NAMES.get(name, name))
+    return HALVES if "21k" in tag or "ra4" in tag else IMAGENET
 
 
 def sources(name: str) -> tuple[Source, ...]:
     """Return the published weights of a variant."""
-    tag = TIMM_TAGS[TWINS.get(name, name)]
-    found = (
-        timm(
-            f"{TWINS.get(name, name)}.{tag}",
-            trained_on="ImageNet-21k" if "21k" in tag else "JFT" if "jft" in tag else "ImageNet",
-            pixels=pixels(name).name,
-        ),
-    )
-    if name not in PADDLE:
-        return found
-    ours = paddle(f"{name}_pretrained", folder="")
-    return (*found, replace(ours, pixels=pixels(name).name))
+    tag, statistics = _tag(name), pixels(name).name
+    twin = next((twin for twin, ours in TIMM_NAMES.items() if ours == name), name)
+    trained_on = "ImageNet-21k" if "21k" in tag else "JFT" if "jft" in tag else "ImageNet"
+    found = timm(f"{twin}.{tag}", trained_on=trained_on, pixels=statistics)
+    if name in TIMM_VARIANTS or name.startswith("EfficientNetV2_B"):
+        return (found,)
+    return found, replace(paddle(f"{name}_pretrained", folder=""), pixels=statistics)
 
 
 FAMILY = Family(
     variants=VARIANTS,
-    build=EfficientNet,
+    build=build,
     names=names,
     heads={"paddle": "_fc", "timm": "classifier"},
     sources=sources,
@@ -327,7 +257,7 @@ FAMILY = Family(
 )
 TIMM_FAMILY = Family(
     variants=TIMM_VARIANTS,
-    build=EfficientNet,
+    build=build,
     names=names,
     heads={"timm": "classifier"},
     sources=sources,

@@ -161,10 +161,14 @@ class MobileNetV3(nnx.Module):
         return x * jax.lax.stop_gradient(self.feature_scale[...]).astype(x.dtype)
 
 
+def steep_hardsigmoid(x: Array) -> Array:
+    """clip(x / 5 + 0.5, 0, 1), PaddleClas' gate."""
+    return hardsigmoid(x, 0.2)
+
+
 def _squeeze(expanded: int, is_paddle: bool, dtype: jnp.dtype | None) -> SqueezeExcite:
     if is_paddle:
-        gate = partial(hardsigmoid, slope=0.2)
-        return SqueezeExcite(expanded, expanded // 4, gate=gate, dtype=dtype)
+        return SqueezeExcite(expanded, expanded // 4, gate=steep_hardsigmoid, dtype=dtype)
     return SqueezeExcite(expanded, scaled(expanded, 0.25), dtype=dtype)
 
 

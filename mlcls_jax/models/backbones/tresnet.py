@@ -1,0 +1,126 @@
+"""TResNet (Ridnik et al., 2020) as in timm, and in the files of its authors.
+
+The authors' networks normalise by the absolute value of a scale (in-place ABN), which is what is
+stored here.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.chain import Chain
+from mlcls_jax.models.family import Family
+from mlcls_jax.models.initial import Normal
+from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
+from mlcls_jax.models.pixels import UNIT
+from mlcls_jax.models.published import Source, timm
+from mlcls_jax.models.residual import Residual, block_names
+from mlcls_jax.models.weight_names import NameTable, conv_norm_names
+
+CELL = 4  # pixels each way that become channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class TResNetConfig:
+    """Blocks of the four stages, and the width of the stem."""
+
+    blocks: tuple[int, int, int, int]
+    width: int = 64
+    is_v2: bool = False  # bottlenecks in the first two stages as well
+    drop_path: float = 0.0
+
+
+VARIANTS = {
+    "TResNet_M": TResNetConfig(blocks=(3, 4, 11, 3)),
+    "TResNet_L": TResNetConfig(blocks=(4, 5, 18, 3), width=76),
+    "TResNet_XL": TResNetConfig(blocks=(4, 5, 24, 3), width=83),
+    "TResNet_V2_L": TResNetConfig(blocks=(3, 4, 23, 3), is_v2=True),
+}
+
+
+def build(config: TResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None) -> Chain:
+    """Return a network whose map has 32 times the stem's width in channels."""
+    channels, blocks = config.width, {}
+    stem = ConvNorm(3 * CELL**2, channels, 3, activation=leaky, dtype=dtype)
+    for stage, count in enumerate(config.blocks):
+        is_bottleneck, width = config.is_v2 or stage >= 2, config.width * 2**stage
+        out_channels = width * (4 if is_bottleneck else 1)
+        for index in range(count):
+            squeeze = None
+            if stage < 3:
+                reduced = max(width // 2 if is_bottleneck else width // 4, 64)
+                squeeze = SqueezeExcite(width, reduced, gate=nnx.sigmoid, dtype=dtype)
+            blocks[f"layer{stage + 1}_{index}"] = Residual(
+                channels,
+                width,
+                out_channels,
+                stride=2 if stage > 0 and index == 0 else 1,
+                is_bottleneck=is_bottleneck,
+                squeeze=squeeze,
+                blurred=True,
+                pooled=True,
+                activation=slightly_leaky,
+                dtype=dtype,
+            )
+            channels = out_channels
+    stems = {"stem": stem}
+    return Chain(config, channels=channels, stem=stems, blocks=blocks, before=cells_to_channels)
+
+
+def leaky(x: Array) -> Array:
+    """Return x, or a hundredth of it where it is negative."""
+    return jnp.maximum(x, 1e-2 * x)
+
+
+def slightly_leaky(x: Array) -> Array:
+    """Return x, or a thousandth of it where it is negative."""
+    return jnp.maximum(x, 1e-3 * x)
+
+
+def cells_to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    """Return squares of pixels as channels, row by row; rows and columns that fill none go."""
+    batch, height, width, channels = x.shape
+    rows, columns = height // CELL, width // CELL
+    x = x[:, : rows * CELL, : columns * CELL]
+    x = x.reshape(batch, rows, CELL, columns, CELL, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows, columns, -1)
+
+
+def names(backbone: Chain, origin: str) -> NameTable:
+    """Map each parameter and statistic to its place in a file of timm, or of the authors: abn."""
+    conv, norm = ("0", "1") if origin == "abn" else ("conv", "bn")
+    table = conv_norm_names("stem", f"body.conv1.{conv}", f"body.conv1.{norm}", origin=origin)
+    for (path,) in backbone.parts.stages:
+        there = f"body.{path.replace('_', '.')}"
+        block: Residual = getattr(backbone, path)
+        units = {ours: f"{there}.conv{i}" for i, ours in enumerate(block.convs, 1)}
+        units["short"] = f"{there}.downsample.{int(block.pooled)}"
+        if block.blurred and origin == "abn":  # the blurring comes after it, under the same name
+            units[block.convs[-2]] += ".0"
+        places = {ours: (f"{unit}.{conv}", f"{unit}.{norm}") for ours, unit in units.items()}
+        table |= block_names(path, block, places, squeeze=f"{there}.se", origin=origin)
+    if origin == "abn":
+        scales = [path for path in table if path.endswith("norm/scale")]
+        table |= {path: table[path]._replace(layout="absolute") for path in scales}
+    return table
+
+
+def sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of a variant."""
+    tag = "miil_in1k" if name in ("TResNet_L", "TResNet_XL") else "miil_in21k_ft_in1k"
+    trained_on = "ImageNet-21k" if "21k" in tag else "ImageNet"
+    return (timm(f"{name.lower()}.{tag}", trained_on=trained_on, pixels=UNIT.name),)
+
+
+FAMILY = Family(
+    variants=VARIANTS,
+    build=build,
+    names=names,
+    heads={"timm": "head.fc", "abn": "head.fc"},
+    head_initial=lambda channels: Normal(0.01),
+    sources=sources,
+    timm_names={name.lower(): name for name in VARIANTS},
+    pixels=lambda name: UNIT,
+)

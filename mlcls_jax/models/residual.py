@@ -1,0 +1,108 @@
+"""The block of ResNets and their relatives: convolutions in a row, added to a shortcut."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mlcls_jax.models.dropout import Draws, drop_path
+from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
+from mlcls_jax.models.weight_names import NameTable, affine_names, conv_norm_names
+
+
+class Residual(nnx.Module):
+    """Two or three convolutions, added to a shortcut; then ReLU.
+
+    A bottleneck is 1 x 1 to `width`, 3 x 3 with the stride, 1 x 1; otherwise there are two 3 x 3,
+    of which the first has the stride. Channels are weighed after the second. A stride may be
+    `blurred`: the convolution goes over every cell, and its result is smoothed before cells are
+    left out. The shortcut is a 1 x 1 convolution where the shape changes, which has the stride or
+    is `pooled`: means of 2 x 2 cells go into it.
+    """
+
+    drop_path = 0.0
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        out_channels: int,
+        *,
+        stride: int,
+        is_bottleneck: bool = True,
+        groups: int = 1,
+        squeeze: SqueezeExcite | None = None,
+        blurred: bool = False,
+        pooled: bool = False,
+        activation: Callable[[Array], Array] = nnx.relu,
+        dtype: jnp.dtype | None,
+    ) -> None:
+        unit = partial(ConvNorm, activation=activation, dtype=dtype)
+        last = partial(ConvNorm, dtype=dtype)
+        self.blurred, self.pooled = blurred and stride > 1, pooled and stride > 1
+        step = 1 if self.blurred else stride
+        if is_bottleneck:
+            self.conv0 = unit(in_channels, width, 1)
+            self.conv1 = unit(width, width, 3, stride=step, groups=groups)
+            self.conv2 = last(width, out_channels, 1)
+        else:
+            self.conv0 = unit(in_channels, width, 3, stride=step)
+            self.conv1 = last(width, out_channels, 3)
+        self.convs = ("conv0", "conv1", "conv2") if is_bottleneck else ("conv0", "conv1")
+        self.squeeze = squeeze
+        changes = stride > 1 or in_channels != out_channels
+        step = 1 if self.pooled else stride
+        self.short = last(in_channels, out_channels, 1, stride=step) if changes else None
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], *, train: bool, draws: Draws | None = None
+    ) -> Float[Array, "B h w D"]:
+        branch = x
+        for place, name in enumerate(self.convs):
+            branch = getattr(self, name)(branch, train=train)
+            if self.blurred and place == len(self.convs) - 2:
+                branch = blur(branch)
+            if self.squeeze is not None and place == 1:
+                branch = self.squeeze(branch)
+        if self.short is not None:
+            x = self.short(mean_pool(x) if self.pooled else x, train=train)
+        return nnx.relu(drop_path(branch, self.drop_path, draws) + x)
+
+
+def mean_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Return the means of squares of 2 x 2 cells; at an odd side's end, of the cells there are."""
+    x = jnp.pad(x, ((0, 0), *((0, side % 2) for side in x.shape[1:3]), (0, 0)), mode="edge")
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def blur(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Return every other cell of the smoothed map: weights 1, 2, 1 each way, mirrored borders."""
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    x = (x[:, :-2:2] + 2 * x[:, 1:-1:2] + x[:, 2::2]) / 4
+    return (x[:, :, :-2:2] + 2 * x[:, :, 1:-1:2] + x[:, :, 2::2]) / 4
+
+
+def block_names(
+    ours: str,
+    block: Residual,
+    places: dict[str, tuple[str, str]],
+    *,
+    squeeze: str = "",
+    origin: str,
+) -> NameTable:
+    """Return where a file has a block: `places` has, of each unit, names of convolution and norm.
+
+    `squeeze` is the name of what weighs channels, if it does; it has fc1 and fc2.
+    """
+    table: NameTable = {}
+    for place, unit in enumerate(block.convs):
+        table |= conv_norm_names(f"{ours}/{unit}", *places[unit], origin=origin)
+        if block.squeeze is not None and place == 1:
+            table |= affine_names(f"{ours}/squeeze/conv1", f"{squeeze}.fc1", "conv")
+            table |= affine_names(f"{ours}/squeeze/conv2", f"{squeeze}.fc2", "conv")
+    if block.short is not None:
+        table |= conv_norm_names(f"{ours}/short", *places["short"], origin=origin)
+    return table
