@@ -9,7 +9,13 @@ import pytest
 @pytest.mark.parametrize(
     "name",
     [
-        "losses",
+        "losses.asymmetric",
+        "losses.class_weights",
+        "losses.cross_entropy",
+        "losses.focal",
+        "losses.missing",
+        "losses.overlap",
+        "losses.ranks",
         "metrics.decisions",
         "metrics.ranking",
         "metrics.single_label",

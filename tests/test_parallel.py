@@ -164,7 +164,8 @@ from mlcls_jax.models.network import Variables
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import TrainStep, make_loss
+from mlcls_jax.training.loss import make_loss
+from mlcls_jax.training.step import TrainStep
 
 fsdp = int(sys.argv[1]) if len(sys.argv) > 1 else 4
 config = schema.Config(

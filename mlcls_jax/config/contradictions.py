@@ -22,8 +22,18 @@ def _in_training(config: Config) -> Iterator[str]:
     if model.embed_dim % model.num_heads:
         yield f"model.num_heads={model.num_heads}: must divide model.embed_dim={model.embed_dim}"
     if (model.task == "single") != (config.loss.name == "cross_entropy"):
-        wanted = "cross_entropy" if model.task == "single" else "asymmetric or multilabel"
+        wanted = "cross_entropy" if model.task == "single" else "another loss"
         yield f"loss.name={config.loss.name}: model.task={model.task} wants {wanted}"
+    if config.loss.name == "two_way" and train.accumulate > 1:
+        yield (
+            f"train.accumulate={train.accumulate}: loss.name=two_way compares the images of a"
+            " batch, which must not be divided"
+        )
+    if config.data.unknown != "ignore" and config.loss.name in ("cross_entropy", "entropy"):
+        yield (
+            f"data.unknown={config.data.unknown}: loss.name={config.loss.name} has a rule of its"
+            " own for labels of -1"
+        )
     if train.batch_size % train.accumulate:
         yield (
             f"train.accumulate={train.accumulate}: must divide train.batch_size={train.batch_size}"

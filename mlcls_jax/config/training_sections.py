@@ -137,6 +137,11 @@ class Data:
         "training augmentations, in order: flip, cutout, randaugment_v4, ..., all listed in"
         " docs/augmentation.md; random_resized_crop must be first; (): none",
     )
+    unknown: Literal["ignore", "negative", "selective"] = option(
+        "ignore",
+        "labels of -1 in training: left out of the loss, taken for absent, or taken for absent"
+        " where that is probably right; see docs/labels.md",
+    )
     feature_views: int = option(
         0,
         "train.frozen_backbone: views of each training image, the plain one and augmented ones,"
@@ -288,7 +293,9 @@ class Loss:
 
     name: str = option(
         "asymmetric",
-        "asymmetric (ASL), multilabel (binary cross-entropy), cross_entropy (model.task=single)",
+        "asymmetric (ASL), multilabel (binary cross-entropy), cross_entropy (model.task=single);"
+        " focal, angular, two_way, hill, distribution_balanced, entropy, overlap: see"
+        " docs/labels.md",
     )
     gamma_pos: float = option(0.0, "asymmetric: focusing of positives", min=0.0)
     gamma_neg: float = option(4.0, "asymmetric: focusing of negatives", min=0.0)
@@ -296,11 +303,25 @@ class Loss:
         0.05, "asymmetric: probability below which a negative adds no loss", min=0.0, max=0.999
     )
     stop_focal_gradient: bool = option(True, "asymmetric: no gradient through the focusing weight")
-    reduction: Literal["sum", "mean"] = option("sum", "asymmetric: over all images and labels")
+    reduction: Literal["sum", "mean"] = option(
+        "sum", "asymmetric and others that add up entries: over all images and labels"
+    )
     label_smoothing: float | None = option(
         None, "multilabel, cross_entropy: label smoothing of the targets", min=0.0, max=0.999
     )
     size_sum: bool = option(False, "multilabel: sum over labels instead of mean")
+    options: tuple[str, ...] = option(
+        (), "further arguments of the loss, gamma=2,alpha=0.25 of focal for instance"
+    )
+    class_weights: str = option(
+        "none",
+        "factors of the labels' entries: none; inverse or effective, by how many training images"
+        " have the label; or a JSON file of factors by label",
+        path="local",
+    )
+    positive_weight: float | None = option(
+        None, "factor of the entries of labels that are present; None: 1", min=0.0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ from mlcls_jax.planning import hlo, topologies
 from mlcls_jax.planning.chips import CHIPS
 from mlcls_jax.planning.costs import Layout, optimizer_and_state
 from mlcls_jax.planning.hlo import Collective
-from mlcls_jax.training.step import TrainStep, make_loss
+from mlcls_jax.training.loss import make_loss
+from mlcls_jax.training.step import TrainStep
 
 TICK = 5.0  # seconds between signs of life
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Shaped
 from mlcls_jax import config as schema
 from mlcls_jax.losses import cross_entropy, multilabel_loss
 from mlcls_jax.models.network import Network, Outputs, Variables
+from mlcls_jax.training.loss import is_summed
 from mlcls_jax.training.parts import join, split
 
 # (student's logits [B, K], teacher's logits [B, K], mask [B]) → scalar
@@ -132,7 +133,7 @@ def _score_loss(loss: schema.Loss) -> ScoreLoss:
     """
     if loss.name == "cross_entropy":
         return _divergence
-    sums_rows = loss.name == "asymmetric" and loss.reduction == "sum"
+    sums_rows = is_summed(loss)
     sums_labels = sums_rows or (loss.name == "multilabel" and loss.size_sum)
 
     def binary(student: Array, teacher: Array, mask: Array) -> Array:

@@ -25,7 +25,6 @@ from mlcls_jax.training.progress import Best, Progress
 from mlcls_jax.training.records import NONFINITE_FILE, Recorder
 from mlcls_jax.training.run import Run
 from mlcls_jax.training.state import TrainState
-from mlcls_jax.training.step import make_loss
 from mlcls_jax.training.stop import AskedToEndError, Stop
 from mlcls_jax.workdir import BEST_MODEL, check_data, epoch_model
 
@@ -153,8 +152,8 @@ def evaluate(
     best = keep_best(run, best, results, models, step)
     if run.config.train.keep_epochs:
         keep_epoch(run, results, models, step)
-    loss, size = make_loss(run.config.loss), run.config.train.batch_size
-    losses = {n: mean_loss(loss, v, targets, batch_size=size) for n, v in logits.items()}
+    size = run.config.train.batch_size
+    losses = {n: mean_loss(run.loss, v, targets, batch_size=size) for n, v in logits.items()}
     recorder.evaluation(step, results, best, losses)
     scores = [r[run.metric] for r in results.values() if not math.isnan(r[run.metric])]
     return best, {run.metric: max(scores)} if scores else None

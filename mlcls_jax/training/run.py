@@ -33,11 +33,12 @@ from mlcls_jax.models.weights.sources import NONE, find, sources
 from mlcls_jax.training.advice import Advice
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.distill import Distillation, make_distillation
+from mlcls_jax.training.loss import LossFunction, count_labels, make_loss
 from mlcls_jax.training.mixing import make_mix
 from mlcls_jax.training.nonfinite import Policy
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import CompiledStep, TrainStep, compile_step, make_loss
+from mlcls_jax.training.step import CompiledStep, TrainStep, compile_step
 from mlcls_jax.workdir import check_owner
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Run:
     begin: Callable[[Variables], TrainState]
     abstract: TrainState  # shapes and types of the state
     shardings: TrainState
+    loss: LossFunction
     step: CompiledStep
     teacher: Variables | None
     forward: Forward
@@ -152,7 +154,13 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
     )
     plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
     distill, teacher = teacher_of(config, data.train.labels, mesh)
-    optimizer, step = optimizer_and_step(config, network, plan, distill, mesh, schedule)
+    loss = make_loss(
+        config.loss,
+        unknown=config.data.unknown,
+        labels=data.train.labels,
+        counts=count_labels(data.train),
+    )
+    optimizer, step = optimizer_and_step(config, network, plan, loss, distill, mesh, schedule)
     has_ema = config.train.ema_decay > 0
     begin = partial(init_state, optimizer=optimizer, ema=has_ema, trained=network.trained)
     abstract = jax.eval_shape(begin, network.abstract)
@@ -173,6 +181,7 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
         begin=begin,
         abstract=abstract,
         shardings=shardings,
+        loss=loss,
         step=compile_step(step, mesh, shardings),
         teacher=teacher,
         forward=make_forward(network, mesh),
@@ -300,6 +309,7 @@ def optimizer_and_step(
     config: schema.Config,
     network: Network,
     plan: Plan,
+    loss: LossFunction,
     distill: Distillation | None,
     mesh: Mesh,
     schedule: optax.Schedule | None = None,
@@ -310,7 +320,7 @@ def optimizer_and_step(
     optimizer = make_optimizer(rates, schedule, network)
     step = TrainStep(
         network.on(mesh.devices.flat),
-        make_loss(config.loss),
+        loss,
         optimizer,
         schedule,
         config.train,

@@ -14,42 +14,17 @@ from jaxtyping import Array, Float
 
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
-from mlcls_jax.errors import ConfigError
-from mlcls_jax.losses import LOSSES
 from mlcls_jax.models.network import Network, Variables
 from mlcls_jax.training import parts
 from mlcls_jax.training.distill import Distillation
+from mlcls_jax.training.loss import LossFunction
 from mlcls_jax.training.mixing import DeviceBatch, Mix
 from mlcls_jax.training.state import TrainState
-
-LossFunction = Callable[..., Float[Array, ""]]
 
 # (trained parameters, batch statistics, images, key) → predictions, batch statistics afterwards.
 # Predictions are the logits [B, K]; with a teacher, what it is compared by.
 Forward = Callable[[dict, dict, Array, Array | None], tuple[Any, dict]]
 Objective = Callable[[Any], Float[Array, ""]]  # of the predictions for the whole batch
-
-
-def make_loss(config: schema.Loss) -> LossFunction:
-    """Return the loss (logits, targets, mask=) that `config` describes.
-
-    Raises:
-      ConfigError: there is no such loss.
-    """
-    options = {
-        "asymmetric": {
-            "gamma_pos": config.gamma_pos,
-            "gamma_neg": config.gamma_neg,
-            "clip": config.clip,
-            "stop_focal_gradient": config.stop_focal_gradient,
-            "reduction": config.reduction,
-        },
-        "multilabel": {"epsilon": config.label_smoothing, "size_sum": config.size_sum},
-        "cross_entropy": {"epsilon": config.label_smoothing},
-    }
-    if config.name not in LOSSES:
-        raise ConfigError(f"loss.name={config.name}: there are {', '.join(LOSSES)}")
-    return partial(LOSSES[config.name], **options.get(config.name, {}))
 
 
 class Gradient(NamedTuple):

@@ -64,6 +64,7 @@ def base_type(f: dataclasses.Field) -> Any:
 
 # Where not all that is legal goes together with the other options' defaults.
 LEGAL = {
+    "loss.options": [[], ["gamma=2", "alpha=0.25"]],
     "data.dir": ["a: b # 图片"],
     "predict.input": ["photos"],
     "export.formats": [[], ["litert", "onnx"]],
@@ -292,7 +293,7 @@ def test_options_without_a_default_take_a_value_of_their_type_and_none_again():
         ),
         (
             {"loss.name": "cross_entropy"},
-            "loss.name=cross_entropy: model.task=multilabel wants asymmetric or multilabel",
+            "loss.name=cross_entropy: model.task=multilabel wants another loss",
         ),
         (
             {"thresholds.objective": "recall"},

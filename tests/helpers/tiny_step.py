@@ -12,8 +12,9 @@ import optax
 from mlcls_jax.config import Loss, Train
 from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.network import Outputs, Variables
+from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import TrainState, init_state
-from mlcls_jax.training.step import TrainStep, make_loss
+from mlcls_jax.training.step import TrainStep
 
 RATE = 0.1
 LOSSES = {

@@ -12,9 +12,10 @@ from mlcls_jax.errors import ConfigError
 from mlcls_jax.inference.bundle import read_bundle, write_bundle
 from mlcls_jax.models import Network
 from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import TrainStep, make_loss
+from mlcls_jax.training.step import TrainStep
 
 SEEN = 8
 

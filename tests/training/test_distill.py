@@ -13,8 +13,9 @@ from mlcls_jax.config import Distill, Loss, Model, Train
 from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.network import Outputs, Variables
 from mlcls_jax.training.distill import Compared, make_distillation, similarity_loss
+from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import TrainStep, make_loss
+from mlcls_jax.training.step import TrainStep
 
 
 class Teacher(NamedTuple):

@@ -16,8 +16,9 @@ from mlcls_jax.config import Loss, Model, Train
 from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import clip_vit, resnet
 from mlcls_jax.models.network import Variables
+from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import TrainStep, make_loss
+from mlcls_jax.training.step import TrainStep
 from tests.helpers.tiny_step import (
     LOSSES,
     MAKE,
@@ -66,7 +67,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tests.helpers.tiny_step import MAKE, LOSSES, begin, kernel, some_batch, step_of
-from mlcls_jax.training.step import make_loss
+from mlcls_jax.training.loss import make_loss
+
 
 mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 everywhere, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))

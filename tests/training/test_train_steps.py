@@ -16,9 +16,10 @@ from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weight_names import to_theirs
 from mlcls_jax.models.weights import load
 from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import init_state
-from mlcls_jax.training.step import TrainStep, make_loss
+from mlcls_jax.training.step import TrainStep
 from tests.helpers.paddle_recipe import SEED, golden, weights
 from tests.helpers.tiers import slow
 

@@ -11,7 +11,8 @@ import pytest
 
 from mlcls_jax import parallel
 from mlcls_jax.models.kernels import PLAIN
-from mlcls_jax.training.step import TrainStep, TwoPrograms, compile_step, make_loss
+from mlcls_jax.training.loss import make_loss
+from mlcls_jax.training.step import TrainStep, TwoPrograms, compile_step
 from tests.helpers.tiny_step import LOSSES, MAKE, Colours, begin, some_batch
 
 MESH = parallel.make_mesh(devices=jax.devices()[:1])

@@ -18,7 +18,7 @@ from jax.test_util import check_grads
 
 from mlcls_jax.losses import LOSSES, asymmetric_loss, cross_entropy, multilabel_loss
 
-GOLDENS = np.load(Path(__file__).parent / "data" / "paddle" / "losses.npz")
+GOLDENS = np.load(Path(__file__).parents[1] / "data" / "paddle" / "losses.npz")
 TAGS = [name.removesuffix("/cfg") for name in GOLDENS.files if name.endswith("/cfg")]
 ASL_TAGS = [tag for tag in TAGS if tag.startswith("asl_")]
 ML_TAGS = [tag for tag in TAGS if tag.startswith("ml_")]
@@ -349,7 +349,7 @@ def test_bfloat16_logits_are_computed_in_float32(name: str) -> None:
     np.testing.assert_allclose(value, wide, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ["asymmetric", "multilabel", "cross_entropy"])
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float16])
 def test_targets_of_any_type_give_the_same_loss(name: str, dtype: type) -> None:
     logits, loss = np.asarray([[0.3, -2.0, 5.0]], np.float32), jax.jit(LOSSES[name])

@@ -1,0 +1,180 @@
+"""The training loss of a configuration, with what it takes from the data."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from mlcls_jax import config as schema
+from mlcls_jax.data.types import Source
+from mlcls_jax.errors import ConfigError
+from mlcls_jax.losses import CLASS_WEIGHTS, LOSSES, count_unknown, weights_of_classes
+from mlcls_jax.parsing import parse_json
+
+LossFunction = Callable[..., Float[Array, ""]]  # (logits, targets, mask=)
+
+# Arguments of a loss that have a key of their own in the configuration; the others are set by
+# `loss.options`.
+_KEYS = {
+    "asymmetric": {
+        key: key for key in ("gamma_pos", "gamma_neg", "clip", "stop_focal_gradient", "reduction")
+    },
+    "multilabel": {"epsilon": "label_smoothing", "size_sum": "size_sum"},
+    "cross_entropy": {"epsilon": "label_smoothing"},
+}
+_REDUCED = {"reduction": "reduction"}
+_OF_DATA = ("positives", "images", "positive_ratio", "class_weights", "positive_weight", "mask")
+
+
+class LabelCounts(NamedTuple):
+    """How often labels occur in training."""
+
+    positives: np.ndarray  # [K], images with each label
+    known: np.ndarray  # [K], images where it is annotated
+    images: int
+
+
+def count_labels(source: Source) -> LabelCounts | None:
+    """Count the labels of a source; None where that would mean to read all images."""
+    targets = getattr(source, "targets", None)
+    if targets is None:
+        return None
+    return LabelCounts((targets >= 1).sum(0), (targets >= 0).sum(0), len(targets))
+
+
+def make_loss(
+    config: schema.Loss,
+    *,
+    unknown: str = "ignore",
+    labels: Sequence[str] = (),
+    counts: LabelCounts | None = None,
+) -> LossFunction:
+    """Return the loss (logits, targets, mask=) that `config` describes.
+
+    Args:
+      config: which loss, with its options.
+      unknown: as `data.unknown`.
+      labels: of the data, for a file of class weights.
+      counts: of the training data; None: they are not known.
+
+    Raises:
+      ConfigError: there is no such loss, it has no such option, or what it needs to know of the
+        data is not known.
+      DataError: the file of class weights is malformed.
+    """
+    if config.name not in LOSSES:
+        raise ConfigError(f"loss.name={config.name}: there are {', '.join(LOSSES)}")
+    function = LOSSES[config.name]
+    takes = inspect.signature(function).parameters
+    keys = _KEYS.get(config.name, _REDUCED if "reduction" in takes else {})
+    options = {argument: getattr(config, key) for argument, key in keys.items()}
+    options |= dict(_given(config, takes, keys))
+    if "positives" in takes:
+        found = _needed(counts, f"loss.name={config.name}")
+        options |= {"positives": found.positives.astype(np.float32), "images": found.images}
+    options |= dict(_weights(config, takes, labels, counts))
+    loss = partial(function, **options)
+    if unknown == "ignore":
+        return loss
+    prior = None
+    if unknown == "selective":
+        found = _needed(counts, f"data.unknown={unknown}")
+        prior = (found.positives / np.maximum(found.known, 1)).astype(np.float32)
+    return partial(_with_unknown, loss, unknown, prior)
+
+
+def is_summed(config: schema.Loss) -> bool:
+    """Return whether the loss is the sum over images and labels, rather than a mean."""
+    takes = inspect.signature(LOSSES[config.name]).parameters
+    return "reduction" in takes and config.reduction == "sum"
+
+
+def _with_unknown(
+    loss: LossFunction,
+    unknown: str,
+    prior: np.ndarray | None,
+    logits: Array,
+    targets: Array,
+    **options: Any,
+) -> Float[Array, ""]:
+    return loss(logits, count_unknown(logits, targets, unknown, prior=prior), **options)
+
+
+def _given(
+    config: schema.Loss, takes: dict[str, inspect.Parameter] | Any, keys: dict[str, str]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments that `loss.options` sets."""
+    free = {
+        name: parameter.default
+        for name, parameter in takes.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in (*keys, *_OF_DATA)
+    }
+    for text in config.options:
+        name, is_set, value = text.partition("=")
+        if name not in free or not is_set:
+            usual = ", ".join(f"{name}={value}" for name, value in free.items()) or "none"
+            raise ConfigError(
+                f"loss.options has {text!r}: loss.name={config.name} has no such option",
+                f"Its options and their usual values: {usual}.",
+            )
+        kind = str if isinstance(free[name], str) else float
+        try:
+            yield name, kind(value)
+        except ValueError as error:
+            raise ConfigError(f"loss.options has {text!r}: must be a number") from error
+
+
+def _weights(
+    config: schema.Loss,
+    takes: Any,
+    labels: Sequence[str],
+    counts: LabelCounts | None,
+) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments that weigh classes and positives."""
+    asked = {}
+    if config.positive_weight is not None:
+        asked["positive_weight"] = config.positive_weight
+    how = config.class_weights
+    if how in CLASS_WEIGHTS[1:]:
+        positives = _needed(counts, f"loss.class_weights={how}").positives
+        asked["class_weights"] = weights_of_classes(how, positives).astype(np.float32)
+    elif how != CLASS_WEIGHTS[0]:
+        asked["class_weights"] = _of_file(Path(how), labels)
+    for argument, value in asked.items():
+        if argument not in takes:
+            raise ConfigError(f"loss.{argument}: loss.name={config.name} does not take it")
+        yield argument, value
+
+
+def _of_file(file: Path, labels: Sequence[str]) -> np.ndarray:
+    """Return the weights of a JSON file, {label: factor}; a label that it leaves out has 1."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"loss.class_weights={file}: cannot be read: {error.strerror}",
+            f"It must be {', '.join(CLASS_WEIGHTS)} or a JSON file of weights by label.",
+        ) from error
+    given = parse_json(content, file, ConfigError)
+    if not isinstance(given, dict):
+        raise ConfigError(f'{file}: must be weights by label, {{"cat": 2, "dog": 0.5}}')
+    if wrong := [label for label in given if label not in labels]:
+        raise ConfigError(f"{file}: the data has no label {wrong[0]!r}")
+    for label, factor in given.items():
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
+            raise ConfigError(f"{file}: the weight of {label!r} is {factor!r}: must be >= 0")
+    return np.array([given.get(label, 1.0) for label in labels], np.float32)
+
+
+def _needed(counts: LabelCounts | None, what: str) -> LabelCounts:
+    if counts is None:
+        raise ConfigError(
+            f"{what}: needs to know how often each label occurs, which this kind of data tells"
+            " only image by image",
+            "Convert it into an MLClsDataset, or name a JSON file in loss.class_weights.",
+        )
+    return counts
