@@ -30,8 +30,7 @@ class Arguments:
     license: str | None = option(None, "of the model, as the hub spells it: apache-2.0, mit, other")
     dataset: tuple[str, ...] = option((), "data sets on the hub that it was trained on")
     card: str | None = option(
-        None, "card of your own, the edited one of --dry_run for instance; None: it is generated",
-        path="local",
+        None, "card of your own, the edited one of --dry_run for instance", path="local"
     )  # fmt: skip
     dry_run: bool = option(False, "write the card, list the files, send nothing")
 

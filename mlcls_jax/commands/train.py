@@ -56,6 +56,9 @@ def run(argv: list[str]) -> str:
     place = Path(arguments.data)
     if (place / RECORD).is_file():
         return _go_on(place, argv)
+    if place.suffix in (".yaml", ".yml", ".py"):
+        hint = f"{usage.program()} train --config={shlex.quote(str(place))} --workdir=runs/mine"
+        raise FlagError(f"{place}: is a configuration, not data", hint)
     new = look(arguments.data, arguments, settings)
     log.info("The same in full:\n  %s train %s", usage.program(), new.flags)
     try:

@@ -109,6 +109,10 @@ def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
         ("train", CONFIG, WORKDIR, "--config.mode=trian"): "--config.mode=trian: the command train",
         ("train", CONFIG, WORKDIR, "--config.mode", "evaluate"): "--config.mode=evaluate: the comm",
         # no configuration: nothing is blamed that nobody typed
+        (
+            "train",
+            "run.yaml",
+        ): "run.yaml: is a configuration, not data\nmlcls train --config=run.yaml",
         ("train",): "--config is missing\nusage: mlcls train --config=",
         ("evaluate", WORKDIR): "--config is missing, and never-made has no config.yaml",
         ("train", WORKDIR, "--config.train.epochs=3"): "--config is missing, and never-made",
