@@ -25,8 +25,7 @@ from mlcls_jax.tuning.space import (
     start_of,
     to_json,
 )
-from mlcls_jax.tuning.study import Plan, begin
-from mlcls_jax.yaml_config import get_config
+from mlcls_jax.tuning.study import Plan, begin, best_of, search
 from tests.helpers.commands import REPOSITORY, forked
 from tests.helpers.small_run import small
 from tests.helpers.tiers import need
@@ -121,32 +120,47 @@ def test_a_table_has_its_first_columns_to_the_left():
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_after_sigkill_as_if_it_had_not_been_stopped(tmp_path):
+def test_a_study_goes_on_after_sigkill_with_the_same_trial(tmp_path):
     need("optuna")
-    base = small(epochs=2, train={"compile_cache": True})
-    plan = Plan(make_space(["rate", "data.augment=()/flip"], base, ()), trials=3, device="cpu")
-    for name in ("killed", "whole"):
-        (tmp_path / name).mkdir()
-        begin(tmp_path / name, base, plan)
+    base = small(epochs=1, train={"save_steps": 1})
+    folder = tmp_path / "study"
+    folder.mkdir()
+    begin(folder, base, Plan(make_space(["rate"], base, ()), trials=2, device="cpu"))
     killed = subprocess.Popen(
-        [sys.executable, "-m", "mlcls_jax.main", "tune", "killed"],
+        [sys.executable, "-m", "mlcls_jax.main", "tune", "study"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "GLIBC_TUNABLES": ""},
         stderr=subprocess.DEVNULL,
     )
-    while not (tmp_path / "killed/trial-001/checkpoints/4").exists():  # in its second trial
+    while not (folder / "trial-001/checkpoints/1").exists():
         assert killed.poll() is None
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    for name in ("killed", "whole"):
-        done = forked("mlcls", "tune", name, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    assert "Resumed after step 4." in (tmp_path / "killed/trial-001/train.log").read_text()
-    rows = {
-        name: [*csv.reader((tmp_path / name / "trials.csv").open())] for name in ("killed", "whole")
-    }
-    assert rows["killed"] == rows["whole"] and len(rows["whole"]) == 4
-    best = schema.parse(get_config(str(tmp_path / "killed/best.yaml")))
-    trial = schema.parse(get_config(str(tmp_path / "killed" / rows["whole"][1][0] / "config.yaml")))
-    assert best == trial
+    before = (folder / "trial-001/config.yaml").read_text()
+    done = forked("mlcls", "tune", "study", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Resumed after step" in (folder / "trial-001/train.log").read_text()
+    assert (folder / "trial-001/config.yaml").read_text() == before
+    head, *rows = csv.reader((folder / "trials.csv").open())
+    assert head[:2] == ["trial", "state"] and {row[1] for row in rows} == {"complete"}
+    assert rows[0][2] >= rows[1][2] and rows[0][4] != rows[1][4]
+    assert "train --config=study/best.yaml" in done.stdout
+    best = (folder / "best.yaml").read_text()
+    assert best == (folder / rows[0][0] / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_trial_that_falls_behind_is_ended(tmp_path, monkeypatch):
+    optuna = need("optuna")
+    # All are behind what cannot be reached.
+    monkeypatch.setattr(
+        optuna.pruners, "MedianPruner", lambda *_: optuna.pruners.ThresholdPruner(lower=2.0)
+    )
+    base = small(epochs=2)
+    begin(tmp_path, base, Plan(make_space(["rate"], base, ()), trials=1, device="cpu"))
+    [trial] = search(tmp_path)
+    assert (trial.state, trial.epochs) == ("pruned", 1) and best_of([trial]) is None
+    assert not (tmp_path / "best.yaml").exists() and (tmp_path / "trials.png").exists()
+    fault = json.loads((tmp_path / "trial-000/train_result.json").read_text())
+    assert not fault["done_flag"] and fault["err_type"] == "PrunedError"

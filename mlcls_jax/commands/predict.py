@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mlcls_jax import files, usage
 from mlcls_jax.commands.listing import Format, print_results
 from mlcls_jax.config import Precision, add_arguments, from_arguments, json_value, option
+from mlcls_jax.config.tta import HELP as TTA_HELP
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
 from mlcls_jax.inference.opening import is_weight_file
@@ -75,6 +76,7 @@ class Arguments:
     threshold: Any = option(
         None, "a number, or JSON: a list, or numbers by label", parse=json_value
     )
+    tta: tuple[str, ...] = option((), TTA_HELP, metavar="VIEW")
     explain: bool = option(False, "where the model looked, by label")
     use_hpip: bool = option(False, "the fastest backend, by measuring")
     backend: str | None = option(None, "jax, onnxruntime, tensorrt, openvino or auto")
@@ -136,7 +138,7 @@ def _parse(argv: list[str]) -> tuple[Arguments, Options | None]:
     options = from_arguments(Arguments, parsed)
     if not (options.input or options.serve or options.get_pipeline_config):
         parser.error("one of --input, --serve and --get_pipeline_config is needed")
-    return options, options_of(parsed) if options.serve else None
+    return options, options_of(parsed, options.tta) if options.serve else None
 
 
 def _predict(pipeline: Pipeline, images: tuple[Any, Any], options: Arguments) -> str:
@@ -148,6 +150,7 @@ def _predict(pipeline: Pipeline, images: tuple[Any, Any], options: Arguments) ->
     results = pipeline.predict(
         inputs,
         threshold=options.threshold,
+        tta=options.tta,
         explain=options.explain,
         on_error=options.on_error,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlcls_jax.config.field import option
+from mlcls_jax.config.tta import HELP as TTA_HELP
 
 Backend = Literal["jax", "onnxruntime", "tensorrt", "openvino", "auto"]
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -29,11 +30,7 @@ class Evaluate:
     model_dir: str | None = option(
         None, "bundle to evaluate; None: best_model in the workdir", path="local"
     )
-    tta: tuple[str, ...] = option(
-        (),
-        "mode=evaluate, thresholds: test-time augmentation, flip and scale:FACTOR, such as"
-        " scale:1.15; logits are averaged over all views; (): none",
-    )
+    tta: tuple[str, ...] = option((), f"mode=evaluate, thresholds: {TTA_HELP}")
     report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
     thresholds: bool = option(
         False, "mode=evaluate: choose thresholds at the end, as mode=thresholds does"
@@ -78,11 +75,7 @@ class Predict:
     output: str | None = option(
         None, "folder for the results; None: predictions in the workdir", path="local"
     )
-    tta: tuple[str, ...] = option(
-        (),
-        "test-time augmentation: flip and scale:FACTOR, such as scale:1.15; logits are"
-        " averaged over all views; (): none",
-    )
+    tta: tuple[str, ...] = option((), TTA_HELP)
     explain: bool = option(False, "ML-Decoder: draw where the head looked for each label")
     backend: Backend = option(
         "jax", "runtime; auto: the fastest on this machine, by a short measurement"

@@ -4,6 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 FLIP = "flip"
+HELP = (
+    "test-time augmentation: flip and scale:FACTOR, such as scale:1.15; logits are averaged over"
+    " all views; (): none"
+)
 SCALES = (0.25, 4.0)
 
 

@@ -75,14 +75,14 @@ def _write(answers: BinaryIO, answer: dict, *arrays: np.ndarray) -> None:
 
 
 def _decode(
-    data: bytes, *, frame: dict[str, Any], max_pixels: int, drawn_side: int | None
+    data: bytes, *, frames: list[dict[str, Any]], max_pixels: int, drawn_side: int | None
 ) -> list[np.ndarray]:
-    """Return the picture as in evaluation; with `drawn_side`, also one that long.
+    """Return the picture in each frame; with `drawn_side`, also one that long.
 
-    `frame` has the fields of `Frame`.
+    `frames` have the fields of `Frame`.
     """
     pixels = decode_image(data, name="image", max_pixels=max_pixels)
-    arrays = [Frame(**frame)(pixels)]
+    arrays = [Frame(**frame)(pixels) for frame in frames]
     if drawn_side:
         small = Image.fromarray(pixels)
         small.thumbnail((drawn_side, drawn_side))

@@ -103,12 +103,16 @@ class Predictor:
         """Return scores in 0…1 of images, uint8 [h, w, 3] of any sizes."""
         return self.run(np.stack([self.prepare(image) for image in images]))
 
-    def warm_up(self, *, explain: bool = False) -> None:
+    def warm_up(self, *, explain: bool = False, views: Views | None = None) -> None:
         """Compile for every batch size now rather than at the first images.
 
-        With `explain`, the programs of `run_explained`, too; it raises the same error.
+        With `explain`, the programs of `run_explained`, too; it raises the same error. With
+        `views`, those for all their sizes.
         """
         self.backend.warm_up()
+        if views is not None and isinstance(self.backend, Jitted):
+            for frame in views.frames[1:]:
+                self.backend.warm_up(image_size=frame.size)
         if explain:
             self._open_explainer().warm_up(explain=True)
 
@@ -152,12 +156,12 @@ class Predictor:
         if size < 1:
             raise InputError(f"batch_size is {size}; it must be at least 1")
         ahead = max(2 * size, 2 * self.threads)
-        views = self._views(tta)
+        views = self.views(tta)
         pictures = read(input, prepare=views.prepare, threads=self.threads, ahead=ahead, bgr=bgr)
         return self._stream(pictures, size, limits, views, explain, on_error)
 
-    def _views(self, tta: Sequence[str]) -> Views:
-        """Return the views of every picture.
+    def views(self, tta: Sequence[str] = ()) -> Views:
+        """Return the views of every picture, for `compute`; see `predict`.
 
         Raises:
           InputError: there is no such view, or the backend cannot compute it.
@@ -170,6 +174,25 @@ class Predictor:
             )
         return views
 
+    def compute(
+        self, views: Views, prepared: Sequence[tuple[np.ndarray, ...]], *, explain: bool = False
+    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"] | None]:
+        """Return the scores of pictures that `views.prepare` has prepared, averaged over the views.
+
+        With `explain`, also where each query looked in the plain view; see `run_explained`.
+        """
+        maps: list[np.ndarray] = []
+
+        def run(images: np.ndarray) -> np.ndarray:
+            if not explain or maps:  # the first view is the plain one
+                return self.run(images)
+            scores, seen = self.run_explained(images)
+            maps.append(seen)
+            return scores
+
+        scores = views.scores(run, prepared)
+        return scores, maps[0] if maps else None
+
     def _stream(
         self,
         pictures: Generator[Picture, None, None],
@@ -181,17 +204,9 @@ class Predictor:
     ) -> Iterator[Result]:
         def compute(batch: list[Picture]) -> tuple[list[Picture], Any, Any]:
             images = [picture.prepared for picture in batch if picture.error is None]
-            maps: list[np.ndarray] = []
-
-            def run(images: np.ndarray) -> np.ndarray:
-                if not explain or maps:  # maps are of the first view, which is the plain one
-                    return self.run(images)
-                scores, seen = self.run_explained(images)
-                maps.append(seen)
-                return scores
-
-            scores = views.scores(run, images) if images else None
-            return batch, scores, maps[0] if maps else None
+            if not images:
+                return batch, None, None
+            return batch, *self.compute(views, images, explain=explain)
 
         # A second batch is on its way while the first one is waited for, and one more per device.
         in_flight = 1 + self.backend.replicas

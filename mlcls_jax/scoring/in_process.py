@@ -14,6 +14,7 @@ from mlcls_jax.errors import UserError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.image_stream import read as read_pictures
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.inference.views import Views
 from mlcls_jax.lookahead import map_ahead
 from mlcls_jax.readable import readable
 from mlcls_jax.scoring.inputs import Item, Read, load, open_input
@@ -57,12 +58,13 @@ def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]
     size = predictor.batch_size
     ahead = max(size, 2 * predictor.threads)
     in_flight = 1 + predictor.backend.replicas  # one waits while each device works
-    compute = partial(_compute, predictor)
+    views = predictor.views(job.tta)
+    compute = partial(_compute, predictor, views)
     with (
         ThreadPoolExecutor(predictor.threads) as loaders,
         ThreadPoolExecutor(in_flight) as devices,
         closing(map_ahead(loaders, _load, _items(job, read, ranges), ahead)) as loaded,
-        closing(_decode(predictor, loaded, ahead)) as decoded,
+        closing(_decode(predictor, views, loaded, ahead)) as decoded,
         closing(map_ahead(devices, compute, _batches(decoded, size), in_flight)) as computed,
     ):
         for number, batches in groupby(computed, key=lambda batch: batch.number):
@@ -82,12 +84,12 @@ class _Loaded(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    """An image, or a page of a document, of the model's size; or the reason why there is none."""
+    """An image, or a page of a document, as the model sees it; or the reason why there is none."""
 
     number: int  # of the range
     name: str
     page: int | None
-    image: np.ndarray | None  # uint8 [H, W, 3]
+    prepared: tuple[np.ndarray, ...] | None  # uint8 [H, W, 3], in each frame
     error: str | None
 
 
@@ -115,7 +117,7 @@ def _load(numbered: tuple[int, Item]) -> _Loaded:
 
 
 def _decode(
-    predictor: Predictor, loaded: Iterator[_Loaded], ahead: int
+    predictor: Predictor, views: Views, loaded: Iterator[_Loaded], ahead: int
 ) -> Generator[_Decoded, None, None]:
     taken: deque[_Loaded] = deque()
 
@@ -126,7 +128,7 @@ def _decode(
 
     pictures = read_pictures(
         contents(),
-        prepare=predictor.prepare,
+        prepare=views.prepare,
         threads=predictor.threads,
         ahead=ahead,
         keep_image=False,
@@ -148,9 +150,9 @@ def _batches(decoded: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]
             yield batch
 
 
-def _compute(predictor: Predictor, batch: list[_Decoded]) -> _Computed:
-    images = [one.image for one in batch if one.image is not None]
-    scores = predictor.run(np.stack(images)) if images else ()
+def _compute(predictor: Predictor, views: Views, batch: list[_Decoded]) -> _Computed:
+    prepared = [one.prepared for one in batch if one.prepared is not None]
+    scores = predictor.compute(views, prepared)[0] if prepared else ()
     return _Computed(batch[0].number, batch, scores)
 
 
@@ -163,7 +165,7 @@ def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> in
             continue
         result = predictor.result(
             next(scores),
-            image=one.image,
+            image=None,
             threshold=predictor.threshold(None),
             page_index=one.page,
         )

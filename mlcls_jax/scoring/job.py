@@ -13,6 +13,7 @@ from typing import Any
 
 from mlcls_jax import __version__, files
 from mlcls_jax.config import REQUIRED, Backend, Precision, json_value, option
+from mlcls_jax.config.tta import HELP as TTA_HELP
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.readable import readable
 from mlcls_jax.scoring.inputs.kind import Columns, Survey
@@ -38,6 +39,7 @@ class Request:
         None, "a number, or a JSON list or dict; None: the model's", parse=json_value
     )
     all_scores: bool = option(False, "write the scores of all labels")
+    tta: tuple[str, ...] = option((), TTA_HELP, metavar="VIEW")
     shard: int = 0  # this process scores shard i of n
     shards: int = 1
     rows_per_file: int = option(10_000, "images in a file", min=1)
@@ -62,7 +64,7 @@ class Request:
 # Must not change while a job is under way. Of the others, device and backend decide about the last
 # bits at most, and the machines of a job may differ in them.
 _FIXED = (
-    *("batch_size", "all_scores", "shards", "rows_per_file", "backend", "precision"),
+    *("batch_size", "all_scores", "tta", "shards", "rows_per_file", "backend", "precision"),
     *("image_column", "path_column", "split"),
 )
 
@@ -76,6 +78,7 @@ class Job:
     model: dict[str, Any]  # name, labels, threshold, temperature, image_size, fit, weights_sha256
     rows_per_file: int
     all_scores: bool
+    tta: tuple[str, ...]
     shard: int
     shards: int
 
@@ -167,7 +170,8 @@ def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
         "version": __version__,
         "input": asdict(found),
         "model": model,
-        "options": {name: getattr(request, name) for name in _FIXED},
+        # Views are named where there are any: jobs of earlier versions have none.
+        "options": {n: getattr(request, n) for n in _FIXED if getattr(request, n) != ()},
     }
     asked = json.loads(json.dumps(asked))
     begun = _read(output)
@@ -189,6 +193,7 @@ def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
         model=model,
         rows_per_file=request.rows_per_file,
         all_scores=request.all_scores,
+        tta=request.tta,
         shard=request.shard,
         shards=request.shards,
     )

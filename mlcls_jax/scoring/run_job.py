@@ -78,6 +78,7 @@ def score(
     # A cheap one where an engine computes elsewhere: it checks the threshold.
     plain = replace(request, device="cpu", backend="jax", precision="float32")
     predictor = open_predictor(request if engine is None else plain, bundle)
+    predictor.views(request.tta)  # refuses what is none
     job = _begin_or_go_on(request, output, _facts(bundle, predictor))
     started = time.perf_counter()
     missing = _missing_ranges(job)

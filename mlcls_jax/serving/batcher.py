@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.inference.views import Views
 from mlcls_jax.serving.monitor import Monitor
 
 log = logging.getLogger(__name__)
@@ -22,9 +23,12 @@ log = logging.getLogger(__name__)
 Scored = tuple[Float[np.ndarray, " K"], Float[np.ndarray, "Q h w"] | None]
 
 
+Prepared = tuple[UInt8[np.ndarray, "H W 3"], ...]  # a picture by `Views.prepare`
+
+
 @dataclass(frozen=True)
 class _Job:
-    image: UInt8[np.ndarray, "H W 3"]
+    prepared: Prepared
     future: "Future[Scored]"
     entered: float = field(default_factory=time.monotonic)
 
@@ -34,15 +38,22 @@ class Batcher:
 
     Args:
       predictor: computes the scores.
+      views: of every picture, which are averaged.
       max_batch: images computed together, at most.
       max_wait_s: time that the oldest image waits for others while a device is idle.
       monitor: is told about every batch.
     """
 
     def __init__(
-        self, predictor: Predictor, *, max_batch: int, max_wait_s: float, monitor: Monitor
+        self,
+        predictor: Predictor,
+        views: Views,
+        *,
+        max_batch: int,
+        max_wait_s: float,
+        monitor: Monitor,
     ) -> None:
-        self._predictor = predictor
+        self._predictor, self._views = predictor, views
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
         self._monitor = monitor
@@ -54,9 +65,9 @@ class Batcher:
         for _ in range(predictor.backend.replicas):
             self._start_thread()
 
-    def submit(self, image: UInt8[np.ndarray, "H W 3"], *, explain: bool) -> "Future[Scored]":
-        """Queue a prepared image; cancel the future to take it out again."""
-        job = _Job(image, Future())
+    def submit(self, prepared: Prepared, *, explain: bool) -> "Future[Scored]":
+        """Queue a prepared picture; cancel the future to take it out again."""
+        job = _Job(prepared, Future())
         with self._changed:
             self._queues[explain].append(job)
             self._changed.notify()
@@ -111,13 +122,9 @@ class Batcher:
         started = time.monotonic()
         for job in jobs:
             self._monitor.queue.observe(started - job.entered)
-        images = np.stack([job.image for job in jobs])
+        prepared = [job.prepared for job in jobs]
         try:
-            scores, maps = (
-                self._predictor.run_explained(images)
-                if explain
-                else (self._predictor.run(images), None)
-            )
+            scores, maps = self._predictor.compute(self._views, prepared, explain=explain)
         except Exception as error:
             log.exception("A batch of %d images failed", len(jobs))
             _fail(jobs, error)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -54,14 +55,18 @@ class Decoders:
         self._groups[0].start()
 
     async def decode(
-        self, data: bytes, *, frame: Frame, drawn_side: int | None
+        self, data: bytes, *, frames: Sequence[Frame], drawn_side: int | None
     ) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """Return the picture as in evaluation, and any that is to be drawn.
+        """Return the picture in each frame, and any that is to be drawn.
 
         Raises:
           DataError: it is no picture, too large, damaged, or broke its decoder.
         """
-        job = {"frame": asdict(frame), "max_pixels": self._max_pixels, "drawn_side": drawn_side}
+        job = {
+            "frames": [asdict(frame) for frame in frames],
+            "max_pixels": self._max_pixels,
+            "drawn_side": drawn_side,
+        }
         for group in self._groups:
             answer, arrays = await group.ask(job, data)
             if not answer.get("is_late"):

@@ -43,6 +43,7 @@ class Options:
         512, "open connections; above it, status 503: keep it well below `ulimit -n`", min=1
     )
     max_pixels: int = option(50_000_000, "width times height of an image, at most", min=1)
+    tta: tuple[str, ...] = ()  # views of every picture; the command has the flag
     decoders: int = option(
         min(os.cpu_count() or 1, 8),
         "processes that decode and resize images; twice half as many more for slow ones",
@@ -67,9 +68,9 @@ class Options:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, low, high = getattr(self, f.name), f.metadata["min"], f.metadata["max"]
-            if low is None:
+            if f.metadata.get("min") is None:
                 continue
+            value, low, high = getattr(self, f.name), f.metadata["min"], f.metadata["max"]
             if not low <= value <= (math.inf if high is None else high):
                 limits = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise ConfigError(f"{f.name}={value}: must be {limits}")
@@ -86,7 +87,7 @@ class Options:
             )
 
 
-def options_of(arguments: argparse.Namespace) -> Options:
+def options_of(arguments: argparse.Namespace, tta: tuple[str, ...] = ()) -> Options:
     """Return the options among a command's arguments; the key may be in the environment."""
     key = os.environ.get(API_KEY) if arguments.api_key is None else arguments.api_key
-    return from_arguments(Options, arguments, api_key=key)
+    return from_arguments(Options, arguments, api_key=key, tta=tta)

@@ -45,8 +45,10 @@ class Service:
         self.is_draining = False
         self.open_requests = 0  # that came before draining, of any kind
         self._at_work = 0  # images between admission and answer
+        self._views = predictor.views(options.tta)
         self._batcher = Batcher(
             predictor,
+            self._views,
             max_batch=options.max_batch,
             max_wait_s=options.max_wait_ms / 1000,
             monitor=self.monitor,
@@ -69,7 +71,7 @@ class Service:
 
     def warm_up(self) -> None:
         """Compile all programs; requests are answered from then on."""
-        self.predictor.warm_up(explain=self.can_explain)
+        self.predictor.warm_up(explain=self.can_explain, views=self._views)
         self.is_warm = True
 
     def close(self) -> None:
@@ -120,17 +122,18 @@ class Service:
             data = await self._fetched(request.image)
             if isinstance(data, str):
                 data = await _in(self._threads, decode_base64, data)
-            image, *pictures = await self._decoders.decode(
+            frames = self._views.frames
+            images = await self._decoders.decode(
                 data,
-                frame=self.predictor.bundle.frame,
+                frames=frames,
                 drawn_side=MAX_DRAWN_SIDE if options.visualize else None,
             )
         except UserError as error:
             raise unprocessable(error.message) from error
         scored = await asyncio.wrap_future(
-            self._batcher.submit(image, explain=bool(options.explain))
+            self._batcher.submit(tuple(images[: len(frames)]), explain=bool(options.explain))
         )
-        picture = pictures[0] if pictures else None
+        picture = images[-1] if options.visualize else None
         return await _in(self._threads, self._describe, scored, picture, threshold)
 
     async def _fetched(self, image: bytes | str) -> bytes | str:

@@ -20,7 +20,7 @@ from mlcls_jax.serving.monitor import Monitor
 from mlcls_jax.serving.options import Options
 from tests.helpers import bombs
 
-PLAIN = {"frame": Frame((32, 48)), "drawn_side": None}
+PLAIN = {"frames": [Frame((32, 48))], "drawn_side": None}
 PICTURE = bombs.encoded(bombs.noise(60, 90), "PNG")
 
 
@@ -47,7 +47,7 @@ def living(group):
 def test_a_picture_is_as_evaluation_reads_it():
     async def work(decoders):
         plain = await decoders.decode(PICTURE, **PLAIN)
-        drawn = await decoders.decode(PICTURE, frame=Frame((32, 48)), drawn_side=45)
+        drawn = await decoders.decode(PICTURE, frames=[Frame((32, 48))], drawn_side=45)
         return plain, drawn
 
     (plain,), (image, drawn) = run(work)
@@ -130,7 +130,7 @@ def test_a_process_takes_no_more_memory_than_it_may():
     async def work():
         group = _Group(1, None, 2**27)
         try:
-            job = {**PLAIN, "frame": asdict(PLAIN["frame"]), "max_pixels": 10**8}
+            job = {**PLAIN, "frames": [asdict(Frame((32, 48)))], "max_pixels": 10**8}
             small, _ = await group.ask(job, PICTURE)
             large, _ = await group.ask(job, bombs.png(6000, 6000))
         finally:

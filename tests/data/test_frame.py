@@ -124,7 +124,9 @@ def test_training_evaluation_prediction_and_serving_see_the_same_pixels(fit, tmp
     predicted = np.stack([predictor.prepare(read_image(path)) for path in paths])
     np.testing.assert_array_equal(predicted, pixels)
     job = json.loads(json.dumps(asdict(bundle.frame)))  # as it travels to a server's decoder
-    served = [_decode(p.read_bytes(), frame=job, max_pixels=10**6, drawn_side=None) for p in paths]
+    served = [
+        _decode(p.read_bytes(), frames=[job], max_pixels=10**6, drawn_side=None) for p in paths
+    ]
     np.testing.assert_array_equal(np.concatenate(served), pixels)
     np.testing.assert_array_equal(read_images(tmp_path / "images", bundle.frame), pixels)
 

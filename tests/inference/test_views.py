@@ -1,16 +1,28 @@
 """Test-time augmentation: which views there are, and what becomes of their scores."""
 
+import asyncio
+import json
+from dataclasses import replace
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from mlcls_jax.commands import predict
 from mlcls_jax.config import Config, default, parse
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.images import read_image
-from mlcls_jax.errors import ConfigError, InputError
+from mlcls_jax.errors import ConfigError, InputError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.views import Views, averaged
 from mlcls_jax.modes.evaluate import run_bundle
+from mlcls_jax.scoring import run_job
+from mlcls_jax.scoring.job import Request
+from mlcls_jax.serving import Options
+from mlcls_jax.serving.requests import ParsedRequest
+from mlcls_jax.serving.schemas import ClassifyOptions, ClassifyResult
+from mlcls_jax.serving.service import Service
 from tests.helpers.bundles import LABELS, write_images, write_small
 
 TTA = ("flip", "scale:1.5")
@@ -60,6 +72,54 @@ def test_predictions_average_the_logits_of_all_views(folder, predictor, wanted):
     np.testing.assert_allclose([r.all_scores for r in results], scores, atol=1e-5)
     plain = [r.all_scores for r in predictor.predict(folder / "images")]
     assert np.abs(plain - scores).max() > 1e-3
+
+
+def test_batch_scoring_averages_them_too(folder, predictor, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_job, "open_predictor", lambda request, bundle: predictor)
+    request = Request(
+        model_dir=str(folder / "best_model"), input=str(folder / "images"), all_scores=True,
+        output=str(tmp_path / "scores"), tta=TTA, batch_size=5,
+    )  # fmt: skip
+    run_job.score(request)
+    rows = pq.read_table(request.output)
+    scores = rows["scores"].to_pylist()
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-wanted)), atol=1e-5)
+    with pytest.raises(WorkdirError, match="tta: .* when the job began, now null"):
+        run_job.score(replace(request, tta=()))
+    with pytest.raises(InputError, match="tta has 'mirror'"):
+        run_job.score(replace(request, tta=("mirror",), output=str(tmp_path / "other")))
+
+
+@pytest.mark.slow
+def test_a_server_averages_them_too(folder, wanted):
+    predictor = Predictor(read_bundle(folder / "best_model"), batch_size=1)
+    service = Service(predictor, Options(tta=TTA, decoders=1))
+    service.warm_up()
+    image = next(iter(sorted((folder / "images").iterdir()))).read_bytes()
+
+    async def ask() -> ClassifyResult:
+        options = ClassifyOptions(threshold=0.0, visualize=True, explain=True)
+        return await service.answer(ParsedRequest(image, options), asyncio.Event().wait)
+
+    answer = asyncio.run(ask())
+    service.close()
+    scores = {category["id"]: category["score"] for category in answer.categories}
+    found = [scores[k] for k in range(len(LABELS))]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-wanted[0])), atol=1e-5)
+    assert answer.image and "evidence" in answer.categories[0]
+
+
+def test_the_command_line_takes_views(folder, predictor, capsys):
+    predict.run(
+        [f"--model_dir={folder / 'best_model'}", f"--input={folder / 'images'}", "--tta", "flip",
+         "--batch_size=5", "--threshold=0", "--format=jsonl"]
+    )  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    images = [read_image(path) for path in sorted((folder / "images").iterdir())]
+    mirrored = Views.of(predictor.bundle, "flip")
+    found, _ = predictor.compute(mirrored, [mirrored.prepare(image) for image in images])
+    for line, scores in zip(lines, found, strict=True):
+        np.testing.assert_allclose(json.loads(line)["scores"], -np.sort(-scores), atol=1e-4)
 
 
 @pytest.mark.slow

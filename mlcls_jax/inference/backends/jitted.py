@@ -67,11 +67,14 @@ class Jitted:
         scores, maps = self._run(self._explained, images)
         return scores, maps
 
-    def warm_up(self, *, explain: bool = False) -> None:
-        """Compile what calls need, or what `explain` does, on every device."""
+    def warm_up(self, *, explain: bool = False, image_size: tuple[int, int] | None = None) -> None:
+        """Compile what calls need, or what `explain` does, on every device.
+
+        `image_size` is another than the bundle's, for views at other scales.
+        """
         function = self.explain if explain else self
         for size in self._sizes:
-            images = np.zeros((size, *self._bundle.image_size, 3), np.uint8)
+            images = np.zeros((size, *(image_size or self._bundle.image_size), 3), np.uint8)
             for _ in self._replicas:
                 function(images)
 
