@@ -71,6 +71,17 @@ def new_logger():
     logger.propagate, logger.level, logger.handlers[:] = True, logging.NOTSET, []
 
 
+@pytest.fixture(scope="module")
+def toy() -> Iterator[None]:
+    """Have the backbone of tests among the models; one line in the registry is all it needs."""
+    from mlcls_jax.models import registry
+    from tests.helpers import toy_backbone
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.FAMILIES, "Toy", toy_backbone.FAMILY)
+        yield
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Let wrong arrays reach functions whose annotations are checked, as users' do."""

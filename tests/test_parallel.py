@@ -155,21 +155,20 @@ def test_a_gradient_of_gathered_parameters_is_shared_out_like_them():
 
 
 MEMORY = """
-import sys
 from functools import partial
 import jax, jax.numpy as jnp, optax
 from mlcls_jax import config as schema, parallel
-from mlcls_jax.models import Network
-from mlcls_jax.models.network import Variables
+from mlcls_jax.models import Network, registry
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.step import TrainStep
+from tests.helpers import toy_backbone
 
-fsdp = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+registry.FAMILIES["Toy"] = toy_backbone.FAMILY
 config = schema.Config(
-    model=schema.Model(name="PP-LCNet_x0_25_ML", num_classes=20, image_size=(32, 32)),
+    model=schema.Model(name="Toy_ML", num_classes=20, image_size=(32, 32)),
     data=schema.Data(source="digits"),
 )
 network = Network.of(config.model)

@@ -1,12 +1,11 @@
-"""A run that compiles in a moment: a small network on boards of digits."""
+"""A run that compiles in a moment: the backbone of tests on boards of digits.
+
+Modules whose runs are of it use the fixture `toy`.
+"""
 
 from mlcls_jax import config as schema
 
-MODEL = schema.Model(
-    name="PP-LCNet_x0_25",  # pooled: compiles in a moment
-    image_size=(32, 32),
-    backbone_dropout=0.0,
-)
+MODEL = schema.Model(name="Toy", image_size=(32, 32))
 
 
 def small(*, epochs: int = 2, optimizer: dict | None = None, **sections) -> schema.Config:

@@ -83,4 +83,14 @@ def names(backbone: Toy, origin: str) -> NameTable:
     return table
 
 
+# What `python -c` runs: the command of the package, which knows this backbone as well.
+COMMAND = """
+from mlcls_jax import main
+from mlcls_jax.models import registry
+from tests.helpers import toy_backbone
+
+registry.FAMILIES["Toy"] = toy_backbone.FAMILY
+main.run()
+"""
+
 FAMILY = Family(variants={"Toy": ToyConfig()}, build=Toy, names=names, heads={"timm": "head.fc"})

@@ -56,10 +56,8 @@ DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a divis
 
 
 @pytest.fixture(scope="module", autouse=True)
-def toy():
-    """One line in the registry is all that a new backbone needs."""
+def tiny_clip(toy):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.FAMILIES, "Toy", toy_backbone.FAMILY)
         tiny = CLIPViTConfig(width=32, depth=2, num_heads=2, grid=2)
         patch.setitem(registry.FAMILIES["CLIP"].variants, "CLIP_tiny", tiny)
         mini_swin.register(patch)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from tests.helpers import toy_backbone
+
 ROOT = Path(__file__).parents[2]
 STEPS = 16  # a signal takes effect some steps later, and must not meet the last one
 SMALL = (
@@ -23,7 +25,7 @@ SMALL = (
     "--config.train.epochs=1",
     "--config.train.log_steps=1",
     "--config.evaluate.batch_size=8",
-    "--config.model.name=PP-LCNet_x0_25_ML",
+    "--config.model.name=Toy_ML",
     "--config.model.embed_dim=128",
     "--config.model.image_size=32",
     "--config.model.head_dropout=0.1",
@@ -49,7 +51,7 @@ def start(workdir: Path, processes: int, devices: int, *options: str) -> list[su
             f"--process_id={number}",
         ]
         command = [
-            *(sys.executable, "-m", "mlcls_jax.main", "--config=configs/lcnet.py"),
+            *(sys.executable, "-c", toy_backbone.COMMAND, "--config=configs/lcnet.py"),
             *(f"--workdir={workdir}", *SMALL, *(hosts if processes > 1 else []), *options),
         ]
         started.append(
@@ -115,7 +117,7 @@ def pair(tmp_path_factory) -> Path:
 
 
 def test_two_processes_are_one_run_of_which_one_talks(tmp_path):
-    tiny = ("--config.model.name=PP-LCNet_x0_25", "--config.data.epoch_size=16")
+    tiny = ("--config.model.name=Toy", "--config.data.epoch_size=16")
     lead, other = run(tmp_path / "run", 2, 1, *tiny, "--config.data.val_size=8")
     assert "Devices: data 2 x fsdp 1 x tensor 1, in 2 process(es)." in lead
     assert "MultiLabelMAP" in lead and "MultiLabelMAP" not in other

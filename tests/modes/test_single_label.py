@@ -44,12 +44,11 @@ def write_colors(root, *, train, val):
 
 
 SMALL = {
-    "model.name": "PP-LCNet_x0_25",
+    "model.name": "Toy",
     "model.task": "single",
     "model.image_size": (32,),
     "data.fit": "crop",
     "data.mixup": 0.2,
-    "model.backbone_dropout": 0.0,
     "train.epochs": 12,
     "train.eval_epochs": 6,
     "train.batch_size": 24,
@@ -73,7 +72,7 @@ def config(data, **predict):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(toy, tmp_path_factory):
     """Data set, workdir and result of a finished training."""
     folder = tmp_path_factory.mktemp("single")
     data, workdir = write_colors(folder / "data", train=240, val=30), folder / "run"
@@ -147,7 +146,7 @@ def write_bad_photos(root):
     return root
 
 
-def test_images_without_exactly_one_label_stop_a_run_before_it_begins(tmp_path):
+def test_images_without_exactly_one_label_stop_a_run_before_it_begins(toy, tmp_path):
     data = write_bad_photos(tmp_path / "data")
     workdir = tmp_path / "run"
     workdir.mkdir()

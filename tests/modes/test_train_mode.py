@@ -30,7 +30,7 @@ def run(config: schema.Config, workdir: Path) -> dict:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once():
+def compiled_once(toy):
     start_jax(cache=True)
 
 
@@ -43,6 +43,8 @@ import sys, traceback
 from pathlib import Path
 
 from mlcls_jax import losses, main
+from mlcls_jax.models import registry
+from tests.helpers import toy_backbone
 
 def seen(*arguments, **options):
     for frame in traceback.extract_stack()[:-1]:
@@ -51,6 +53,7 @@ def seen(*arguments, **options):
     raise SystemExit
 
 losses.LOSSES["multilabel"] = seen
+registry.FAMILIES["Toy"] = toy_backbone.FAMILY
 main.run(sys.argv)
 """
 
@@ -148,7 +151,11 @@ import os, signal, sys, time
 from pathlib import Path
 import mlcls_jax.training.run as module
 from mlcls_jax.errors import PreemptedError
+from mlcls_jax.models import registry
+from tests.helpers import toy_backbone
 from tests.modes.test_train_mode import run, small
+
+registry.FAMILIES["Toy"] = toy_backbone.FAMILY
 
 read = module.eval_batches
 

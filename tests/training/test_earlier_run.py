@@ -18,13 +18,14 @@ TIMES = {"images_per_s", "data_wait_ms"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once():
+def compiled_once(toy):
     start_jax(cache=True)
 
 
 def config_of(epochs: int = 3, **options) -> schema.Config:
-    config = small(epochs=epochs, train=options)
-    config = replace(config, model=replace(config.model, initial="paddle"))  # best at the end
+    config = small(epochs=epochs, train=options, optimizer={"learning_rate": 1e-2})
+    model = replace(config.model, initial="paddle")
+    config = replace(config, seed=3, model=model)  # begun so, it is best at the end
     return replace(config, data=replace(config.data, epoch_size=16))  # two steps an epoch
 
 
@@ -90,7 +91,7 @@ def test_going_on_from_an_epoch_equals_the_uninterrupted_run_and_leaves_it_alone
     assert entries(tmp_path / "run") == entries(workdir)
     assert weights(tmp_path / "run/best_model") == weights(workdir / "best_model")
     ours, theirs = (state(folder, 6) for folder in (tmp_path / "run", workdir))
-    assert ours.keys() == theirs.keys() and len(ours) > 100
+    assert ours.keys() == theirs.keys() and len(ours) > 50
     for name, array in ours.items():
         np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
@@ -113,12 +114,12 @@ def test_another_rate_may_go_on_and_a_best_model_that_is_gone_does_not_compete(t
     short = run(config_of(epochs=2), tmp_path / "short")  # keeps the two latest checkpoints
     assert short["best_epoch"] == 2
     config = config_of(resume_from=str(tmp_path / "short/epoch_1"))
-    config = replace(config, optimizer=replace(config.optimizer, learning_rate=1e-4))
+    config = replace(config, optimizer=replace(config.optimizer, learning_rate=1e-3))
     result = run(config, tmp_path / "run")
     assert result["best_epoch"] > 1
     assert ["has no longer the best weights" in text for text in result["warnings"]] == [True]
     rates = [entry["learning_rate"] for entry in entries(tmp_path / "run") if "loss" in entry]
-    assert rates == pytest.approx([1e-3] * 2 + [1e-4] * 4)
+    assert rates == pytest.approx([1e-2] * 2 + [1e-3] * 4)
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def test_what_cannot_be_gone_on_from_is_told_with_the_epochs_there_are(whole, tm
         run(config_of(resume_from=str(own / "epoch_1")), own)
     config = config_of(resume_from=str(workdir / "epoch_1"))
     with pytest.raises(CheckpointError, match="2: is of another model: "):
-        run(replace(config, model=replace(MODEL, name="PP-LCNet_x0_35")), tmp_path / "run")
+        run(replace(config, model=replace(MODEL, name="PP-LCNet_x0_25")), tmp_path / "run")
     with pytest.raises(WorkdirError, match="an epoch had 2 steps there, and has 4 here"):
         run(replace(config, data=replace(config.data, epoch_size=28)), tmp_path / "run")
     with pytest.raises(WorkdirError, match="of 3 steps each: after step 2, after step 4, 2"):

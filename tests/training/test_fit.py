@@ -30,6 +30,7 @@ from tests.helpers import tiny_step
 from tests.helpers.bundles import LABELS, write_small
 from tests.helpers.small_run import MODEL, small
 
+pytestmark = pytest.mark.usefixtures("toy")
 STEPS, LOG_STEPS, NUMBERS = 12, 4, 4  # numbers of one step
 
 

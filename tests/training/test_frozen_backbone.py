@@ -22,7 +22,7 @@ def compiled_once():
 def test_a_frozen_backbone_keeps_every_bit_and_has_no_moments(tmp_path):
     config = small(
         epochs=1,
-        model=replace(MODEL, backbone_dropout=0.5),
+        model=replace(MODEL, name="PP-LCNet_x0_25", backbone_dropout=0.5),
         train={"frozen_backbone": True, "ema_decay": 0.9},
     )
     run = prepare(config, tmp_path)

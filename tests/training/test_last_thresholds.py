@@ -13,7 +13,7 @@ from tests.helpers.small_run import small
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once():
+def compiled_once(toy):
     start_jax(cache=True)
 
 

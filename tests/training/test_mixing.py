@@ -195,8 +195,8 @@ def test_padding_gets_into_no_other_row(kind):
 @pytest.mark.slow
 def test_one_picture_alone_is_mixed_with_itself():
     batch = some_batch(1)
-    for kind in ALPHAS:
-        result = mixed(kind, batch, jax.random.key(0))
+    for seed in range(8):
+        result = mixed("both", batch, jax.random.key(seed))
         for name in batch:
             np.testing.assert_array_equal(result[name], batch[name])
 
@@ -220,7 +220,7 @@ def test_nothing_is_mixed_unless_asked_for():
 TWO_DEVICES = """
 import jax
 import numpy as np
-from tests.training.test_mixing import ALPHAS, options, some_batch
+from tests.training.test_mixing import options, some_batch
 from functools import partial
 from mlcls_jax import parallel
 from mlcls_jax.training.mixing import mix
@@ -231,20 +231,19 @@ one = parallel.make_mesh(devices=jax.devices()[:1])
 batch = some_batch()
 batch["mask"][2] = False
 batch["target"][0, 0] = -1
-for kind in ALPHAS:
-    functions = []
-    for mesh in (one, both):
-        shardings = (parallel.batch_sharding(mesh), parallel.replicated(mesh))
-        function = partial(mix, **options(kind))
-        functions.append(jax.jit(function, in_shardings=shardings, out_shardings=shardings[0]))
-    changed = False
-    for seed in range(5):
-        alone, shared = (function(batch, jax.random.key(seed)) for function in functions)
-        for name in batch:
-            assert len(shared[name].sharding.device_set) == 2
-            np.testing.assert_array_equal(alone[name], shared[name])
-        changed |= (np.asarray(shared["image"]) != batch["image"]).any()
-    assert changed
+functions = []
+for mesh in (one, both):
+    shardings = (parallel.batch_sharding(mesh), parallel.replicated(mesh))
+    function = partial(mix, **options("both"))
+    functions.append(jax.jit(function, in_shardings=shardings, out_shardings=shardings[0]))
+changed = 0
+for seed in range(8):  # some paste, some blend
+    alone, shared = (function(batch, jax.random.key(seed)) for function in functions)
+    for name in batch:
+        assert len(shared[name].sharding.device_set) == 2
+        np.testing.assert_array_equal(alone[name], shared[name])
+    changed += (np.asarray(shared["image"]) != batch["image"]).any()
+assert changed > 4
 """
 
 
@@ -273,7 +272,7 @@ class Means(NamedTuple):
 
 @pytest.mark.slow
 def test_the_training_step_trains_on_the_mixture():
-    function, batch = make_mix(Data(mixup=0.8)), some_batch()
+    function, batch = jax.jit(make_mix(Data(mixup=0.8))), some_batch()
     kernel = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     optimizer = optax.sgd(0.1)
     make = partial(

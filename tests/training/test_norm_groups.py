@@ -41,6 +41,7 @@ def test_groups_are_normalised_alone_and_the_running_statistics_follow_their_mea
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("toy")
 def test_a_network_learns_from_groups_as_from_batches_of_their_own():
     network = Network.of(replace(MODEL, num_classes=3))
     variables = network.init(0)

@@ -53,6 +53,7 @@ def test_a_loss_has_diverged_when_it_stays_high_or_is_not_finite():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("toy")
 def test_a_rate_is_found_by_the_run_s_own_steps_and_nothing_of_a_run_is_touched(tmp_path):
     start_jax(cache=True)
     (tmp_path / "config.yaml").write_text("train: {epochs: 3}\nmode: train\nmodel: {}\n")

@@ -21,7 +21,6 @@ from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep
 from tests.helpers.paddle_recipe import SEED, golden, weights
-from tests.helpers.tiers import slow
 
 # lr_mult_list of the golden, stage by stage. Squeeze-excite is part of its stage.
 MULTIPLIERS = tuple(
@@ -161,19 +160,8 @@ def test_four_momentum_steps_equal_the_original():
     assert_state_equals(expected, "float32", network, state, tolerance=5e-3)
 
 
-@pytest.mark.slow
-def test_four_steps_equal_the_original_in_float32():
-    # Four steps at this rate amplify rounding: the originals' own float32 and float64 losses
-    # differ by 1e-3 at the end. The first step, and the learning rates, do not.
-    expected = golden("train_steps_lcnet_adamw")
-    _, _, losses, rates = run("train_steps_lcnet_adamw", jnp.float32)
-    np.testing.assert_allclose(rates, expected["lr_float32"], rtol=1e-6)
-    assert losses[0] == pytest.approx(expected["loss_float32"][0], rel=1e-5)
-    np.testing.assert_allclose(losses, expected["loss_float32"], rtol=3e-3)
-
-
-@pytest.mark.parametrize("case", ["train_steps_lcnet_adamw", slow("train_steps_hgnet_b0_adamw")])
-def test_first_gradients_equal_the_original_in_float64(case):
+def test_first_gradients_equal_the_original_in_float64():
+    case = "train_steps_lcnet_adamw"
     expected = golden(case)
     names = json.loads(str(expected["names"]))
     network, model = drawn_model(CASES[case][0])
