@@ -1,20 +1,22 @@
-"""Outputs of a backbone and of the modules inside, by one forward pass."""
+"""Outputs of a network and of the modules of its backbone, by one compiled forward pass."""
 
 import jax
 import numpy as np
 from flax import nnx
 
 
-def features_and_maps(model, images, paths):
-    """What the backbone of `model` returns, and the outputs of its modules at `paths`."""
+def outputs_and_maps(model, images, paths):
+    """Logits and feature map of `model`, and the outputs of its backbone's modules at `paths`."""
+    network = model.network.on(jax.devices())
 
     @jax.jit
     def forward(variables, images):
-        backbone = model.network.module(variables).backbone
+        module = network.module(variables)
         features, outputs = nnx.capture(
-            backbone, nnx.Intermediate, method_outputs=nnx.Intermediate
+            module.backbone, nnx.Intermediate, method_outputs=nnx.Intermediate
         )(images)
         outputs = nnx.to_pure_dict(outputs)
-        return features, {path: outputs[path]["__call__"][-1] for path in paths}
+        maps = {path: outputs[path]["__call__"][-1] for path in paths}
+        return module.head(features), features, maps
 
     return jax.tree.map(np.asarray, forward(model.variables, images))

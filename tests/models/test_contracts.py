@@ -21,7 +21,6 @@ from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.exports import onnx, stablehlo
 from mlcls_jax.models import registry
 from mlcls_jax.models.backbones import efficientnet, tresnet
-from mlcls_jax.models.backbones.clip_vit import CLIPViTConfig
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.models.family import Parts
 from mlcls_jax.models.network import Network, Variables, flatten, unflatten
@@ -56,10 +55,9 @@ DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a divis
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_clip(toy):
+def tiny(toy):
+    """Small variants of families whose first is large for a compiled check."""
     with pytest.MonkeyPatch.context() as patch:
-        tiny = CLIPViTConfig(width=32, depth=2, num_heads=2, grid=2)
-        patch.setitem(registry.FAMILIES["CLIP"].variants, "CLIP_tiny", tiny)
         mini_swin.register(patch)
         patch.setitem(efficientnet.VARIANTS, "EfficientNet_tiny", TINY_EFFICIENTNET)
         tiny = tresnet.TResNetConfig(blocks=(1, 1, 1, 1), width=8)

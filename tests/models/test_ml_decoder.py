@@ -54,7 +54,7 @@ def load(head, arrays, dtype):
 def test_logits_equal_the_original(tag):
     config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
     head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float32)
-    logits = jax.jit(lambda x: head(x))(features_of(config))
+    logits = nnx.jit(lambda head, x: head(x))(head, features_of(config))
     np.testing.assert_allclose(logits, GOLDEN[f"{tag}/logits"], atol=2e-5, rtol=0)
 
 
@@ -65,7 +65,7 @@ def test_float64_logits_equal_the_original_to_ten_digits(tag):
     config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
     with jax.enable_x64(True):
         head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float64)
-        logits = jax.jit(lambda x: head(x))(features_of(config).astype(np.float64))
+        logits = nnx.jit(lambda head, x: head(x))(head, features_of(config).astype(np.float64))
         np.testing.assert_allclose(logits, GOLDEN[f"{tag}/logits64"], atol=1e-8, rtol=0)
 
 
@@ -94,7 +94,7 @@ def test_evidence_is_the_attention_of_the_last_layer(tag):
     config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
     head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float32)
     features = features_of(config)
-    maps = np.asarray(jax.jit(lambda x: head.evidence(x))(features))
+    maps = np.asarray(nnx.jit(lambda head, x: head.evidence(x))(head, features))
     batch, height, width, channels = features.shape
     assert maps.shape == (batch, head.num_queries, height, width)
     np.testing.assert_allclose(maps.sum((2, 3)), 1, atol=1e-5)
