@@ -17,6 +17,7 @@ import pytest
         "losses.overlap",
         "losses.ranks",
         "metrics.decisions",
+        "metrics.intervals",
         "metrics.ranking",
         "metrics.single_label",
         "metrics",

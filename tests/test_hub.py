@@ -12,7 +12,7 @@ from mlcls_jax.commands import push
 from mlcls_jax.errors import InputError, UserError, WeightsError
 from mlcls_jax.inference.bundle import update_bundle
 from mlcls_jax.inference.opening import open_model
-from mlcls_jax.reports.model_card import Facts, model_card, wilson
+from mlcls_jax.reports.model_card import Facts, model_card
 from tests.helpers.bundles import LABELS, write_small
 from tests.helpers.hub import TOKEN, commit_name, hub
 from tests.helpers.tiers import need
@@ -29,7 +29,8 @@ def write_run(folder):
     (folder / "config.yaml").write_text(schema.to_yaml(config))
     judged = {
         "done_flag": True, "MultiLabelMAP": 0.75, "SampleAccuracy": 0.9, "images": 100,
-        "average_precision": dict.fromkeys(LABELS, 0.5), "warnings": ["Look here."],
+        "intervals": {"SampleAccuracy": [0.8256, 0.9448]}, "warnings": ["Look here."],
+        "average_precision": dict.fromkeys(LABELS, 0.5),
         "model_dir": f"{folder}/best_model", "threshold": 0.5,
     }  # fmt: skip
     (folder / "evaluate_result.json").write_text(json.dumps(judged))
@@ -71,12 +72,6 @@ def test_a_bundle_alone_has_a_card_that_says_what_is_not_known(tmp_path):
     assert card.count("Not recorded") == 3 and "license" not in card
     assert "| a\\|b |\n| &lt;b&gt; |\n| c\\nd |\n" in card
     assert "Labels are reported above 0.5. Scores are not calibrated" in card
-
-
-def test_wilsons_interval_is_that_of_the_formula():
-    assert wilson(0.5, None) == (None, None)
-    low, high = wilson(0.0, 10)
-    assert low == pytest.approx(0.0, abs=1e-12) and high == pytest.approx(0.27753, abs=1e-5)
 
 
 def test_the_card_of_one_label_an_image_reports_the_best(tmp_path):

@@ -27,6 +27,7 @@ from mlcls_jax.metrics import (
     for_json,
     metrics_of,
 )
+from mlcls_jax.metrics.intervals import intervals
 from mlcls_jax.modes.result import remarks
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import Illustrator
@@ -88,7 +89,9 @@ class EvaluateResult:
         """Return the metrics, and where the rest is."""
         result_file = workdir / "evaluate_result.json"
         lines = [
-            f"{name:16} {as_text(self.metrics[name])}" for name in SUMMARY if name in self.metrics
+            f"{name:16} {as_text(self.metrics[name])}{self._interval(name)}"
+            for name in SUMMARY
+            if name in self.metrics
         ]
         lines += [f"on {self.images:,} images; by class in {result_file}"]
         if self.report:
@@ -96,6 +99,10 @@ class EvaluateResult:
         if self.thresholds:
             lines += ["", *self.thresholds.summary()]
         return lines + remarks(result_file, warnings=self.warnings, skipped=self.skipped_images)
+
+    def _interval(self, name: str) -> str:
+        low, high = self.details.get("intervals", {}).get(name, (None, None))
+        return "" if low is None else f"  95 %: {as_text(low)} to {as_text(high)}"
 
 
 def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
@@ -118,6 +125,7 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         return None
     evaluation = measure(outputs, config.evaluate)
     warnings = warn(evaluation)
+    found = intervals(evaluation.metrics, outputs.logits, outputs.targets, config.evaluate.map_type)
     fitted = report = None
     if choose:
         fitted = fit_thresholds(
@@ -130,7 +138,9 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         log.info("Report: %s", report)
     return EvaluateResult(
         metrics=for_json(evaluation.metrics),
-        details=details_of(evaluation, config.evaluate.map_type) | tta_of(config.evaluate),
+        details=details_of(evaluation, config.evaluate.map_type)
+        | tta_of(config.evaluate)
+        | {"intervals": found},
         images=len(outputs.targets),
         model_dir=outputs.model_dir,
         skipped_images=outputs.skipped,

@@ -1,6 +1,5 @@
 """The card of a model on the Hugging Face Hub: Markdown, made of what its files say."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from mlcls_jax.readable import printable
 from mlcls_jax.reports.page import templates
 
 FEW = 500  # validation images below which the card warns
-_SHARES = ("SampleAccuracy", "Top1", "Top5")  # metrics that are shares of independent images
 _NO_METRICS = ("images", "threshold")
 _ON_HUB = {"MultiLabelMAP": "mean_average_precision", "Top1": "accuracy"}
 
@@ -58,7 +56,7 @@ def model_card(
         data=facts.data,
         start=facts.config and _start(facts.config.model.weights),
         metrics=[
-            (name, value, *(wilson(value, images) if name in _SHARES else (None, None)))
+            (name, value, *measured.get("intervals", {}).get(name, (None, None)))
             for name, value in measured.items()
             if type(value) in (int, float) and name not in _NO_METRICS
         ],
@@ -72,21 +70,6 @@ def model_card(
         limits=list(_limits(facts, images)),
         version=bundle.get("versions", {}).get("mlcls_jax", "?"),
     )
-
-
-def wilson(share: float, count: int | None) -> tuple[float | None, float | None]:
-    """Return Wilson's 95 % interval of a share of `count` images.
-
-    >>> low, high = wilson(0.9, 100)
-    >>> round(low, 3), round(high, 3)
-    (0.826, 0.945)
-    """
-    if not count:
-        return None, None
-    z = 1.959964
-    middle = share + z * z / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
 
 
 def _front(

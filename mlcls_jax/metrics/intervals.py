@@ -1,0 +1,97 @@
+"""How far metrics of so few images can be relied on: 95 % intervals."""
+
+import math
+
+import numpy as np
+
+from mlcls_jax.metrics.blocks import check, labels_of, wide
+from mlcls_jax.metrics.ranking import mean_average_precision
+
+_Z = 1.959964  # 97.5 % of a normal distribution lie below
+RESAMPLES, FEWEST = 200, 50
+_LARGEST = 2 * 10**8  # images × labels × resamples: a few seconds
+SHARES = ("SampleAccuracy", "Top1", "Top5")  # metrics that are shares of independent images
+
+
+def intervals(
+    metrics: dict[str, float], scores: np.ndarray, targets: np.ndarray, method: str = "integral"
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals of the metrics that have one, by name.
+
+    Args:
+        metrics: as `metrics_of` returns them.
+        scores: [N, K], by which images are ranked.
+        targets: [N, K].
+        method: of the average precision; only "integral" has an interval.
+    """
+    found = {name: wilson(metrics[name], len(scores)) for name in SHARES if name in metrics}
+    has_value = not math.isnan(metrics.get("MultiLabelMAP", math.nan))
+    if has_value and method == "integral" and (drawn := bootstrap_map(scores, targets)):
+        found = {"MultiLabelMAP": drawn} | found
+    return found
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return Wilson's interval of a share of `count` independent images.
+
+    Example:
+        >>> low, high = wilson(0.9, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.826, 0.945)
+    """
+    middle = share + _Z * _Z / (2 * count)
+    half = _Z * math.sqrt(share * (1 - share) / count + _Z * _Z / (4 * count * count))
+    total = 1 + _Z * _Z / count
+    return (middle - half) / total, (middle + half) / total
+
+
+def bootstrap_map(
+    scores: np.ndarray, targets: np.ndarray, *, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the interval of the mean average precision, by drawing the images again.
+
+    Each of up to `RESAMPLES` draws has as many images, some of them several times; the interval
+    holds 95 % of their values. It is wide where labels have few images. Training differs from run
+    to run besides, which it does not know.
+
+    Returns:
+        None: images and labels are so many that even `FEWEST` draws would take long.
+    """
+    scores, targets = check(scores, targets)
+    draws = min(RESAMPLES, _LARGEST // scores.size)
+    if draws < FEWEST:
+        return None
+    images = len(scores)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(images, np.full(images, 1 / images), size=draws)  # [draws, N]
+    counts = counts.astype(np.float32)
+    values = np.stack([
+        _weighted_precision(wide(np.ascontiguousarray(column)), truth, counts)
+        for column, truth in zip(scores.T, targets.T, strict=True)
+    ])  # [K, draws]  # fmt: skip
+    has_value = ~np.isnan(values)
+    drawn = has_value.any(0)
+    if not drawn.any():
+        return None
+    means = np.where(has_value, values, 0.0).sum(0)[drawn] / has_value.sum(0)[drawn]
+    # Drawn with repetition, fewer images differ, and ranking them is a little easier.
+    shift = mean_average_precision(scores, targets) - means.mean()
+    low, high = np.quantile(means, (0.025, 0.975)) + shift
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def _weighted_precision(scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the average precision of one label in each draw, [draws]; NaN without positives."""
+    positives, known = labels_of(truth)
+    order = np.argsort(-scores, kind="stable")
+    order = order[known[order]]
+    ranked, hits = scores[order], positives[order]
+    last = np.searchsorted(-ranked, -ranked, side="right") - 1  # of those with the same score
+    last = last[hits]
+    taken = counts[:, order]
+    found = np.cumsum(taken * hits, axis=1)[:, last]  # [draws, P]
+    precision = found / np.maximum(np.cumsum(taken, axis=1)[:, last], 1.0)
+    weights = taken[:, hits]
+    total = weights.sum(1)
+    with np.errstate(invalid="ignore"):
+        return (precision * weights).sum(1) / total
