@@ -72,8 +72,8 @@ def list_models(pattern: str = "*") -> list[str]:
     `*_CSRA`, `*_Q2L`.
 
     Example:
-      >>> list_models("ResNet1*_ML")
-      ['ResNet18_ML', 'ResNet101_ML', 'ResNet152_ML']
+      >>> list_models("ResNet1??_ML")
+      ['ResNet101_ML', 'ResNet152_ML']
     """
     names = [name for family in FAMILIES.values() for name in family.variants]
     suffix = split_name(pattern)[1] or ML_SUFFIX
