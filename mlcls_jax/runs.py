@@ -23,13 +23,12 @@ from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.new_run import Wishes, plan
 from mlcls_jax.paths import local_path
 from mlcls_jax.start import start_console, start_jax
-from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, LAST_MODEL
+from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, EVALUATION, LAST_MODEL
 from mlcls_jax.yaml_config import get_config
 
 log = logging.getLogger(__name__)
 
 Listener = Callable[[dict[str, Any]], None]
-EVALUATION = "evaluate_result.json"
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference.backends import BACKENDS, open_backend, platform_of
-from mlcls_jax.inference.backends.fastest import machine, measure
-from mlcls_jax.inference.bundle import Bundle, read_bundle
-from mlcls_jax.inference.devices import device_list
-from mlcls_jax.inference.exports.verify import read_images
+
+if TYPE_CHECKING:  # imports JAX, which a help does without
+    from mlcls_jax.inference.bundle import Bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +55,10 @@ def run(argv: list[str]) -> str:
     )
     add_arguments(parser, Arguments)
     args = from_arguments(Arguments, parser.parse_args(argv))
+    from mlcls_jax.inference.bundle import read_bundle
+    from mlcls_jax.inference.devices import device_list
+    from mlcls_jax.inference.exports.verify import read_images
+
     bundle = read_bundle(Path(args.model_dir))
     images = read_images(args.images, bundle.frame)
     rows, missing = compare(bundle, images, device=args.device, batch_size=args.batch_size)
@@ -65,7 +67,7 @@ def run(argv: list[str]) -> str:
 
 
 def compare(
-    bundle: Bundle, images: np.ndarray, *, device: str | None, batch_size: int
+    bundle: "Bundle", images: np.ndarray, *, device: str | None, batch_size: int
 ) -> tuple[list[Row], dict[str, UserError]]:
     """Return a row for each backend and precision, and the errors of the unusable ones.
 
@@ -75,6 +77,9 @@ def compare(
       device: that all compute on; those that cannot are left out.
       batch_size: images computed together when time is measured.
     """
+    from mlcls_jax.inference.backends import BACKENDS, open_backend, platform_of
+    from mlcls_jax.inference.backends.fastest import measure
+
     opened, missing = {}, {}
     platform = platform_of("jax", device)
     for name, kind in BACKENDS.items():
@@ -119,6 +124,8 @@ def _text(
     images: int,
     batch_size: int,
 ) -> str:
+    from mlcls_jax.inference.backends.fastest import machine
+
     facts = machine()
     head = ("ms/image", "speed", "largest change", "mean change", "decisions changed")
     lines = [

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
 from mlcls_jax.modes.train_result import RESULT_FILE
 from mlcls_jax.readable import table
-from mlcls_jax.runs import EVALUATION, Run, load
-from mlcls_jax.workdir import BEST_MODEL
+from mlcls_jax.workdir import BEST_MODEL, EVALUATION
+
+if TYPE_CHECKING:  # imports JAX, which a help does without
+    from mlcls_jax.runs import Run
 
 LABELS = 8  # shown of each direction
 
@@ -41,12 +43,15 @@ def run(argv: list[str]) -> str:
         "compare runs/photos-1 runs/photos-2",
     )
     add_arguments(parser, Arguments)
-    runs = [load(folder) for folder in from_arguments(Arguments, parser.parse_args(argv)).runs]
+    folders = from_arguments(Arguments, parser.parse_args(argv)).runs
+    from mlcls_jax.runs import load
+
+    runs = [load(folder) for folder in folders]
     lines = table([("run", *map(str, (r.folder for r in runs))), *facts(runs)])
     return "\n".join([*lines, *differences(runs[0], runs[-1])])
 
 
-def facts(runs: list[Run]) -> list[tuple[str, ...]]:
+def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
     """Return rows of name and value per run; "-" is not known, as in an unfinished run."""
     configs = [run.config for run in runs]
     done = [_json(run, RESULT_FILE) for run in runs]
@@ -69,7 +74,7 @@ def facts(runs: list[Run]) -> list[tuple[str, ...]]:
     ]
 
 
-def differences(first: Run, last: Run) -> list[str]:
+def differences(first: "Run", last: "Run") -> list[str]:
     """Return lines on the labels whose average precision, or recall, differs most."""
     before, after = _json(first, EVALUATION), _json(last, EVALUATION)
     metric = next((m for m in ("average_precision", "recall") if m in before and m in after), None)
@@ -91,7 +96,7 @@ def differences(first: Run, last: Run) -> list[str]:
     return ["", *table([title, *rows]), *note]
 
 
-def _json(run: Run, name: str) -> dict[str, Any]:
+def _json(run: "Run", name: str) -> dict[str, Any]:
     path = run.folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 

@@ -12,7 +12,6 @@ from mlcls_jax.config import (
     from_arguments,
     option,
 )
-from mlcls_jax.inference import exports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +44,8 @@ def run(argv: list[str]) -> str:
     args = from_arguments(Arguments, parser.parse_args(argv))
     formats = [name.strip() for name in args.format.split(",")]
     output = Path(args.output)
+    from mlcls_jax.inference import exports  # imports JAX, which a help does without
+
     exported = exports.export(Path(args.model_dir), output, formats, args.images)
     lines = [f"{output / 'bundle'}: the bundle itself"]
     lines += [

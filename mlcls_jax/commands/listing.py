@@ -5,15 +5,16 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mlcls_jax.inference.results import Result
+if TYPE_CHECKING:  # imports JAX
+    from mlcls_jax.inference.results import Result
 
 Format = Literal["json", "table", "jsonl", "csv"]
 COLUMNS = ("image", "page", "label", "score", "error")
 
 
-def print_results(results: Iterable[Result], format: Format, *, width: int = 0) -> None:
+def print_results(results: Iterable["Result"], format: Format, *, width: int = 0) -> None:
     """Print each result as soon as it is there; before those in CSV a header.
 
     Args:

@@ -1,13 +1,14 @@
 """`mlcls models [PATTERN]`: the available models with their sizes."""
 
 from dataclasses import dataclass
-
-import jax
+from typing import TYPE_CHECKING
 
 from mlcls_jax import usage
 from mlcls_jax.config import add_arguments, from_arguments, option
 from mlcls_jax.errors import ConfigError, nearest
-from mlcls_jax.models import counting, registry
+
+if TYPE_CHECKING:  # imports JAX, which a help does without
+    from mlcls_jax.models import counting
 
 LABELS = 80
 TITLE = (
@@ -42,6 +43,10 @@ def list_models(pattern: str = "*") -> str:
     Raises:
       ConfigError: none does; names the pattern.
     """
+    import jax
+
+    from mlcls_jax.models import counting, registry
+
     names = registry.list_models(pattern)
     if not names:
         close = nearest(pattern, registry.list_models())
@@ -51,7 +56,7 @@ def list_models(pattern: str = "*") -> str:
     return format_table([counting.summarize(name, num_classes=LABELS) for name in names])
 
 
-def format_table(summaries: list[counting.Summary]) -> str:
+def format_table(summaries: "list[counting.Summary]") -> str:
     """Return rows under a title and a header, columns aligned."""
     rows = [COLUMNS, *(_row(summary) for summary in summaries)]
     name, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
@@ -59,7 +64,7 @@ def format_table(summaries: list[counting.Summary]) -> str:
     return "\n".join([TITLE, "", *lines])
 
 
-def _row(summary: counting.Summary) -> tuple[str, ...]:
+def _row(summary: "counting.Summary") -> tuple[str, ...]:
     size = summary["image_size"]
     return (
         summary["name"],

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlcls_jax import files, usage
 from mlcls_jax.commands.listing import Format, print_results
@@ -17,12 +17,12 @@ from mlcls_jax.config import Precision, add_arguments, from_arguments, json_valu
 from mlcls_jax.config.tta import HELP as TTA_HELP
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.api import PIPELINE, PIPELINES, Pipeline, create_pipeline, pipeline_config
-from mlcls_jax.inference.opening import is_weight_file
-from mlcls_jax.inference.results import Result
-from mlcls_jax.modes.predict import check_output, open_input
 from mlcls_jax.paths import local_text
 from mlcls_jax.serving import Options, options_of, serve
 from mlcls_jax.start import start_jax
+
+if TYPE_CHECKING:
+    from mlcls_jax.inference.results import Result
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ SERVE = (
 
 
 def _model_dir(given: str) -> str:
+    from mlcls_jax.inference.opening import is_weight_file  # imports JAX, which helps do without
+
     return given if is_weight_file(given) else local_text("--model_dir", given)
 
 
@@ -100,6 +102,8 @@ def run(argv: list[str]) -> str:
       SystemExit: the flags do not parse, or ask for help.
     """
     options, server = _parse(argv)
+    from mlcls_jax.modes.predict import check_output, open_input  # imports JAX
+
     if options.get_pipeline_config:
         return _write_config(options.get_pipeline_config, Path(options.save_path or "."))
     if options.save_path:
@@ -157,7 +161,7 @@ def _predict(pipeline: Pipeline, images: tuple[Any, Any], options: Arguments) ->
     count = broken = 0
     start = time.perf_counter()
 
-    def saved() -> Iterator[Result]:
+    def saved() -> "Iterator[Result]":
         nonlocal count, broken
         for result in results:
             count += 1

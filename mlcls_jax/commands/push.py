@@ -11,8 +11,8 @@ from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import InputError, UserError
 from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS, bundle_of_run, read_bundle
 from mlcls_jax.reports.model_card import Facts, model_card
-from mlcls_jax.runs import EVALUATION, Run
-from mlcls_jax.workdir import CONFIG_FILE, DATA_FILE
+from mlcls_jax.runs import Run
+from mlcls_jax.workdir import CONFIG_FILE, DATA_FILE, EVALUATION
 
 CARD = "README.md"  # on the hub
 DRAFT = "model_card.md"  # of --dry_run, beside the bundle

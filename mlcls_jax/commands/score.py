@@ -2,7 +2,7 @@
 
 import argparse
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlcls_jax import lazy, usage
 from mlcls_jax.config import add_arguments, from_arguments, option
@@ -10,7 +10,9 @@ from mlcls_jax.start import start_jax
 
 with lazy.optional("scores are written as Parquet, which needs pyarrow", extra="score"):
     from mlcls_jax.scoring.job import Request
-    from mlcls_jax.scoring.run_job import Summary, score
+
+if TYPE_CHECKING:
+    from mlcls_jax.scoring.run_job import Summary
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -53,6 +55,8 @@ def run(argv: list[str]) -> str:
     shard, shards = args.shard
     request = from_arguments(Request, parsed, shard=shard, shards=shards)
     start_jax(cache=True)
+    from mlcls_jax.scoring.run_job import score  # imports JAX, which a help does without
+
     if args.engine == "ray":
         import jax
 
@@ -65,7 +69,7 @@ def run(argv: list[str]) -> str:
     return _summary(score(request))
 
 
-def _summary(done: Summary) -> str:
+def _summary(done: "Summary") -> str:
     job = done.job
     shard = f"shard {job.shard}/{job.shards}: " if job.shards > 1 else ""
     lines = [f"{shard}{done.images:,} images, {done.broken:,} of them could not be read."]

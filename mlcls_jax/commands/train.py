@@ -17,7 +17,6 @@ from mlcls_jax.metrics import as_text
 from mlcls_jax.modes.result import remarks
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.new_run import NewRun, Wishes, plan
-from mlcls_jax.runs import run_and_judge
 from mlcls_jax.start import start_jax
 
 log = logging.getLogger(__name__)
@@ -61,6 +60,8 @@ def run(argv: list[str]) -> str:
         raise FlagError(f"{place}: is a configuration, not data", hint)
     new = look(arguments.data, arguments, settings)
     log.info("The same in full:\n  %s train %s", usage.program(), new.flags)
+    from mlcls_jax.runs import run_and_judge  # takes a second to import: once the plan is told
+
     try:
         with mode.interruptions(new.config, new.folder):
             result, report = run_and_judge(new.config, new.folder)

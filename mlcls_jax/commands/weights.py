@@ -8,8 +8,6 @@ from typing import Literal
 from mlcls_jax import files, usage
 from mlcls_jax.config import add_arguments, from_arguments, option
 from mlcls_jax.errors import ConfigError, InputError
-from mlcls_jax.models.registry import list_models
-from mlcls_jax.models.weights import sources
 from mlcls_jax.paths import expand
 from mlcls_jax.readable import table
 
@@ -44,6 +42,8 @@ def run(argv: list[str]) -> str:
     )
     add_arguments(parser, Arguments)
     args = from_arguments(Arguments, parser.parse_args(argv))
+    from mlcls_jax.models.weights import sources  # imports JAX, which a help does without
+
     if args.action == "get":
         return f"{sources.weight_file(args.source, args.subject)}"
     if args.action == "add":
@@ -52,6 +52,9 @@ def run(argv: list[str]) -> str:
 
 
 def _list(pattern: str) -> str:
+    from mlcls_jax.models.registry import list_models
+    from mlcls_jax.models.weights import sources
+
     if not (names := list_models(pattern)):
         raise ConfigError(f"no model matches {pattern!r}", "`mlcls models` lists them.")
     rows: list[tuple[str, ...]] = [COLUMNS]
@@ -65,6 +68,9 @@ def _list(pattern: str) -> str:
 
 
 def _add(file: Path) -> str:
+    from mlcls_jax.models.registry import list_models
+    from mlcls_jax.models.weights import sources
+
     if not file.is_file():
         raise InputError(f"{file}: there is no such file")
     for name in list_models():
@@ -78,6 +84,8 @@ def _add(file: Path) -> str:
 
 
 def _where() -> str:
+    from mlcls_jax.models.weights import sources
+
     folder = os.environ.get(sources.FOLDER)
     mirror = os.environ.get(sources.MIRROR)
     return (

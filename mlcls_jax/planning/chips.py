@@ -13,6 +13,10 @@ from typing import Literal
 from mlcls_jax.errors import ConfigError, unknown
 
 GIB = 2**30
+MFU = 0.4  # share of the peak that convolutions and matrix products reach; but
+TPU_MFU = 0.2  # networks of convolutions on TPUs, by the compiler's estimate
+TPU_IMAGES = 128  # a chip: with fewer, arrays are padded to the 128 lanes; see docs/scaling.md
+IMAGES = 32  # a chip of any other kind
 GPU_SHARE = 0.9  # of a GPU's memory; the rest is the driver's and lost between arrays
 
 

@@ -18,7 +18,7 @@ from mlcls_jax import jaxprs, parallel
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs, parameter_products
-from mlcls_jax.planning.chips import Chip
+from mlcls_jax.planning.chips import MFU, TPU_MFU, Chip
 from mlcls_jax.planning.maps import Map, layers_of
 from mlcls_jax.planning.search import largest
 from mlcls_jax.training.cadence import Plan
@@ -26,8 +26,6 @@ from mlcls_jax.training.optimizer import make_optimizer, make_schedule
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.trees import by_path
 
-MFU = 0.4  # share of the peak that convolutions and matrix products reach; but
-TPU_MFU = 0.2  # networks of convolutions on TPUs, by the compiler's estimate
 MEMORY_SHARE = 0.8  # of the peak rate of the memory
 LINK_SHARE = 0.5  # of the peak of the links: small slices of a torus have no way around
 PASSES = 9  # how often an input or output of a layer goes through a GPU's memory in a step, and

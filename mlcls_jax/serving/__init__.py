@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mlcls_jax import lazy
-from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.options import Options, options_of
+
+if TYPE_CHECKING:  # imports JAX
+    from mlcls_jax.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +16,7 @@ __all__ = ["Options", "options_of", "serve"]
 
 
 def serve(
-    predictor: Predictor,
+    predictor: "Predictor",
     options: Options,
     *,
     announce: Callable[[str], None] = log.info,

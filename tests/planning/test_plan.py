@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from benchmarks.scaling import tables
-from mlcls_jax.commands.plan import run, smaller
+from mlcls_jax.commands.plan import run
 from mlcls_jax.config import Model, Parallel
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
 from mlcls_jax.models.counting import count_macs
+from mlcls_jax.planning.answer import smaller
 from mlcls_jax.planning.chips import CHIPS, find_chip
 from mlcls_jax.planning.compile_report import Report, compile_step
 from mlcls_jax.planning.costs import (
@@ -274,7 +275,7 @@ def test_the_page_holds_what_the_script_prints():
 
 def test_a_slice_that_does_not_exist_is_refused_before_anything_is_compiled(monkeypatch):
     monkeypatch.setattr("mlcls_jax.planning.topologies.is_installed", lambda compiler: True)
-    monkeypatch.setattr("mlcls_jax.commands.plan.compile_step", None)  # would be called
+    monkeypatch.setattr("mlcls_jax.planning.answer.compile_step", None)  # would be called
     flags = ["--model", "PP-LCNet_x0_25_ML", "--kind", "v5e", "--chips", "3", "--batch", "24"]
     with pytest.raises(ConfigError, match="--chips=3: there is no such slice of v5e"):
         run(flags)
