@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from mlcls_jax import config as schema
 from mlcls_jax import recipes
-from mlcls_jax.config import Config, option
+from mlcls_jax.config import Config, Convert, option
 from mlcls_jax.data.convert import convert
 from mlcls_jax.data.convert import remarks as conversion_remarks
-from mlcls_jax.data.detect import Form, Found, detect
+from mlcls_jax.data.detect import Form, Found, detect, on_hub
 from mlcls_jax.data.lists import find_root
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
+from mlcls_jax.data.unpack_parquet import HUB, unpack
 from mlcls_jax.errors import WeightsError, WorkdirError
 from mlcls_jax.models.registry import find_variant, split_name
 from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
@@ -127,11 +128,12 @@ def plan(
     if str(data) == DIGITS and not Path(DIGITS).exists():
         with new_folder(wishes.output, DIGITS + suffix) as folder:
             return _finish("lcnet:demo", asked, folder, wishes, ("The demo: boards of digits.",))
-    found = detect(local_path("DATA", data), wishes.format)
+    is_hub = str(data).startswith(HUB)
+    found = on_hub(str(data)) if is_hub else detect(local_path("DATA", data), wishes.format)
     name = asked.get("model.name") or default_model(platform)
     weights = asked.get("model.weights", AUTO)
     check_weights(weights, name)
-    with new_folder(wishes.output, found.root.resolve().name + suffix) as folder:
+    with new_folder(wishes.output, found.name + suffix) as folder:
         prepared, told = prepare_data(found, folder, preparing)
         numbers = numbers_of(prepared)
         choice = choose(
@@ -213,7 +215,11 @@ def prepare_data(found: Found, folder: Path, config: Config) -> tuple[schema.Dat
     if found.form == "packed":
         return dataclasses.replace(data, source="packed"), ()
     ours, told = folder / "data", []
-    if options := found.convert:
+    if found.form == "parquet":
+        told.append(unpack(found.tables, ours))
+        listed = Convert(enable=True, source_type="csv", dialect="lists")
+        has_validation = "val" in convert(dataclasses.replace(data, dir=str(ours)), listed).images
+    elif options := found.convert:
         given = dataclasses.asdict(config.check_dataset.convert)
         kept = ("enable", "source_type", "train_annotations")
         options = dataclasses.replace(

@@ -13,14 +13,16 @@ from mlcls_jax.data.convert.coco import usual_annotations
 from mlcls_jax.data.convert.reading import SPLIT_NAMES
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.data.shards import MANIFEST
+from mlcls_jax.data.unpack_parquet import HUB, parquet_files
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
 
-Form = Literal["mlcls", "packed", "coco", "csv", "numbered", "voc", "folder"]
+Form = Literal["mlcls", "packed", "parquet", "coco", "csv", "numbered", "voc", "folder"]
 FORMS = get_args(Form)
 FORMS_HELP = (
     "Known are: an MLClsDataset (images/, label.txt, train.txt); a folder per class (CLASS/*.jpg,"
     " or train/CLASS/ and val/CLASS/); COCO (annotations/instances_train*.json, or the JSON file);"
-    " CSV lists (train.csv, or the file); VOC (Annotations/, JPEGImages/); shards of `mlcls pack`."
+    " CSV lists (train.csv, or the file); VOC (Annotations/, JPEGImages/); shards of `mlcls pack`;"
+    " Parquet files with images and labels in them, also of the hub (hf://datasets/OWNER/NAME)."
 )
 _NO_CLASSES = {"images", "annotations", "labels", "masks", "jpegimages", "imagesets"}
 _SHOWN = 64  # entries of a folder that are looked at, in search of an image
@@ -34,11 +36,17 @@ class Found:
     root: Path
     told: str  # by which it was recognized
     train_file: str | None = None  # the annotations, where they are not at the usual place
+    tables: tuple[str, ...] = ()  # the Parquet files
+
+    @property
+    def name(self) -> str:
+        """What runs on it are called by default."""
+        return self.root.resolve().name.removesuffix(".parquet").partition("@")[0]
 
     @property
     def convert(self) -> Convert | None:
         """How it is made an MLClsDataset; None: it need not be."""
-        if self.form in ("mlcls", "packed"):
+        if self.form in ("mlcls", "packed", "parquet"):
             return None
         return Convert(enable=True, source_type=self.form, train_annotations=self.train_file)
 
@@ -52,7 +60,7 @@ def detect(place: Path, form: Form | None = None) -> Found:
     """
     if not place.exists():
         hub = re.fullmatch(r"(hf:/+)?[\w.-]+/[\w.-]+", str(place))
-        hint = "Data sets of the Hugging Face hub are not read: save the images, with a CSV list."
+        hint = f"For a data set of the Hugging Face hub: {HUB}{str(place).removeprefix('hf:/')}"
         raise DatasetFileNotFoundError(
             f"{place}: there is no such folder or file", hint if hub else FORMS_HELP
         )
@@ -73,10 +81,9 @@ def detect(place: Path, form: Form | None = None) -> Found:
 def _refuse_unknown(place: Path) -> None:
     """Raise an error about forms that are known, but not read."""
     names = [place.name] if place.is_file() else os.listdir(place)
-    if any(name.endswith((".parquet", ".arrow")) for name in names):
+    if any(name.endswith(".arrow") for name in names):
         raise DataError(
-            f"{place}: Parquet and Arrow files are not read",
-            "Save the images as files, with a CSV list of lines `path,label|label`.",
+            f"{place}: Arrow files are not read", "Save them as Parquet: dataset.to_parquet(…)."
         )
     if {"data.yaml", "labels"} <= {*names}:
         raise DataError(
@@ -90,7 +97,25 @@ def _of_file(file: Path) -> Found:
     if file.suffix.lower() == ".json":
         root = file.parent.parent if file.parent.name == "annotations" else file.parent
         return Found("coco", root, f"the COCO file {file.name}", str(file.relative_to(root)))
+    if file.suffix.lower() == ".parquet":
+        return _of_tables(file, [file])
     raise DataError(f"{file}: is neither a folder nor a CSV or COCO file", FORMS_HELP)
+
+
+def on_hub(place: str) -> Found:
+    """Return what a data set of the hub is: Parquet files, as far as this project reads it.
+
+    Raises:
+      DataError: it is not there, or has none.
+    """
+    return Found(
+        "parquet", Path(place), "Parquet files of the hub", tables=(*parquet_files(place),)
+    )
+
+
+def _of_tables(place: Path, files: list[Path]) -> Found:
+    told = f"Parquet files ({files[0].name}{', …' if len(files) > 1 else ''})"
+    return Found("parquet", place, told, tables=tuple(map(str, files)))
 
 
 def _of_folder(folder: Path) -> list[Found]:
@@ -101,6 +126,8 @@ def _of_folder(folder: Path) -> list[Found]:
 def _usual(folder: Path) -> Iterator[Found]:
     if (folder / MANIFEST).is_file():
         yield Found("packed", folder, f"shards of `mlcls pack` ({MANIFEST})")
+    if tables := sorted({*folder.glob("*.parquet"), *folder.glob("data/*.parquet")}):
+        yield _of_tables(folder, tables)
     for root in (folder, *_folders(folder)):
         if all((root / name).exists() for name in ("images", "label.txt", "train.txt")):
             yield Found("mlcls", root, "an MLClsDataset (images/, label.txt, train.txt)")
