@@ -74,6 +74,9 @@ class Predictor:
         self.backend = open_backend(backend, bundle, **self._options)
         self._explainer = self.backend if isinstance(self.backend, Jitted) else None
 
+    def __repr__(self) -> str:
+        return f"Predictor({self.bundle.model.network.config.name}, {len(self._class_ids)} labels)"
+
     def prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """Return the image in the model's size, as in evaluation."""
         return self.bundle.frame(image)

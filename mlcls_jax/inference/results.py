@@ -1,5 +1,7 @@
 """The result of a prediction: a dict of the labels found, which prints, draws and saves itself."""
 
+import base64
+import html
 import io
 import json
 import os
@@ -23,6 +25,7 @@ from mlcls_jax.paths import local_text
 from mlcls_jax.readable import readable
 
 _DIGITS = 5
+_SHOWN_SIDE = 320  # pixels in a notebook
 _NO_PICTURE = np.full((120, 320, 3), 225, np.uint8)  # drawn where an image could not be read
 
 
@@ -130,6 +133,16 @@ class Result(dict[str, Any]):
         sheet = draw_grid(seen, entries, columns=columns, cell=max(picture.width // columns, 128))
         return {"res": stack([picture, sheet])}
 
+    def _repr_html_(self) -> str:
+        """Return the picture, made small, beside a table of its labels: for notebooks."""
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{score:.3f}</td></tr>"
+            for name, score in zip(self["label_names"], self["scores"], strict=True)
+        )
+        told = html.escape(readable(self.get("error") or self["input_path"] or "an array"))
+        picture = "" if self.image is None else f'<img src="{_thumbnail(self.image)}">'
+        return f"<b>{told}</b><div style='display:flex'>{picture}<table>{rows}</table></div>"
+
     def print(
         self, format_json: bool = True, *, indent: int | None = 4, ensure_ascii: bool = False
     ) -> None:
@@ -204,6 +217,14 @@ class Result(dict[str, Any]):
         # GIF has too few colours to draw in, PFM holds floats, MPO is for several pictures.
         is_fit = _picture_format(suffix) not in (None, "GIF", "MPO") and suffix.lower() != ".pfm"
         return suffix if is_fit and suffix.lower() in IMAGE_SUFFIXES else ".png"
+
+
+def _thumbnail(image: np.ndarray) -> str:
+    """Return a small JPEG of an image, [H, W, 3], as a data: URI."""
+    picture, buffer = Image.fromarray(image), io.BytesIO()
+    picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    picture.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _to_json(value: dict[str, Any], *, indent: int | None, ensure_ascii: bool) -> str:

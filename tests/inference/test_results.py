@@ -1,10 +1,13 @@
 """What a prediction reports, how it is saved, and that drawings never cut text off."""
 
+import base64
+import io
 import itertools
 import json
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -131,6 +134,15 @@ def test_json_holds_plain_types_and_survives_a_round_trip(tmp_path):
     compact = result.save_to_json(tmp_path / "ascii.json", indent=None, ensure_ascii=True)
     assert compact.read_bytes().isascii()
     assert json.loads(compact.read_text()) == result.json
+
+
+def test_a_notebook_shows_the_picture_and_its_labels():
+    shown = make_result([0.9, 0.6, 0.1], labels=["<b>", "b", "c"])._repr_html_()
+    assert "<td>&lt;b&gt;</td><td>0.900</td>" in shown and ">c<" not in shown
+    encoded = re.search(r'src="data:image/jpeg;base64,([^"]+)"', shown)[1]
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (64, 48)
+    broken = Result.of_error(UserError("a.jpg: is <broken>"), "a.jpg")._repr_html_()
+    assert "is &lt;broken&gt;" in broken and "<img" not in broken
 
 
 def test_print(capsys):
