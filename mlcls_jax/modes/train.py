@@ -31,6 +31,7 @@ from mlcls_jax.training.last_thresholds import fit_at_end
 from mlcls_jax.training.nonfinite import Verdict
 from mlcls_jax.training.run import Run, prepare, train_frames
 from mlcls_jax.training.stop import Stop
+from mlcls_jax.training.trackers.tensorboard import write_outcome
 from mlcls_jax.workdir import (
     BEST_MODEL,
     CHECKPOINTS,
@@ -170,6 +171,12 @@ def finish(run: Run, fitted: Fitted) -> TrainResult | None:
     pictures = write_pictures(
         run.config.log.pictures, run.data.validation, workdir / model, workdir
     )
+    if run.config.log.tensorboard:
+        picture = pictures.get("predictions")
+        write_outcome(
+            workdir, run.config, int(fitted.state.step), best.metrics if best else {},
+            Path(picture) if picture else None,
+        )  # fmt: skip
     paths = {name: str(workdir / path) for name, path in {model: model, **PATHS}.items()}
     return TrainResult(
         main_metric=run.metric,

@@ -155,6 +155,10 @@ def evaluate(
     size = run.config.train.batch_size
     losses = {n: mean_loss(run.loss, v, targets, batch_size=size) for n, v in logits.items()}
     recorder.evaluation(step, results, best, losses)
+    if run.config.model.task != "single":
+        shown = max(results, key=lambda name: results[name][run.metric])
+        labels = run.data.train.labels
+        recorder.curves(step, to_scores(logits[shown], "multilabel"), targets, labels)
     scores = [r[run.metric] for r in results.values() if not math.isnan(r[run.metric])]
     return best, {run.metric: max(scores)} if scores else None
 

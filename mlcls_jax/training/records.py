@@ -3,12 +3,13 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 import jax
+import numpy as np
 
 from mlcls_jax import files
 from mlcls_jax.bars import is_quiet, progress
@@ -163,6 +164,13 @@ class Recorder:
                 "[Eval][Epoch %d][Avg] %s weights: %s, loss: %.5f%s",
                 epoch, weights, shown, losses[weights], mark,
             )  # fmt: skip
+
+    def curves(
+        self, step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]
+    ) -> None:
+        """Hand what an evaluation found, [N, K], to the trackers."""
+        for tracker in self._trackers:
+            tracker.curves(step, scores, targets, labels)
 
     def _tell_waiting(self) -> None:
         """Say so if reading the images, not training on them, took much of the epoch."""

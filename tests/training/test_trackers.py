@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlcls_jax import config as schema
@@ -14,6 +15,7 @@ from mlcls_jax.errors import ConfigError, UserError, install_hint
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.trackers import kept_id, open_trackers
+from mlcls_jax.training.trackers.tensorboard import write_outcome
 
 
 def record(workdir: Path, *, name: str, first: int, last: int) -> None:
@@ -47,6 +49,25 @@ def test_tensorboard_has_the_configuration_as_text(tmp_path):
     held = events.read_bytes()
     for text in (b"config/text_summary", b"weight_decay:", b"train/loss", b"train/learning_rate"):
         assert text in held
+
+
+def test_tensorboard_has_curves_and_what_a_run_came_to(tmp_path):
+    from PIL import Image
+
+    targets = np.float32([[1, 0, -1], [0, 0, 1], [1, 0, 0]])
+    (tracker,) = open_trackers(tmp_path, Config(), 0)
+    tracker.curves(3, np.float32(targets == 1), targets, ("a", "never", "c"))
+    tracker.close()
+    Image.new("RGB", (8, 6)).save(tmp_path / "predictions.png")
+    metrics = {"MultiLabelMAP": 0.5}
+    write_outcome(tmp_path, Config(), 4, metrics, tmp_path / "predictions.png")
+    held = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    for text in (
+        b"precision_recall/all labels", b"precision_recall/a", b"precision_recall/c", b"pr_curves",
+        b"optimizer.learning_rate", b"best/MultiLabelMAP", b"\x89PNG", b"hparams",
+    ):  # fmt: skip
+        assert text in held
+    assert b"precision_recall/never" not in held
 
 
 def test_a_tracker_that_does_not_exist_is_told_with_those_that_do():

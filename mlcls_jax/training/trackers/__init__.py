@@ -6,8 +6,11 @@ network.
 """
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from mlcls_jax import files, lazy
 from mlcls_jax.config import Config
@@ -18,6 +21,12 @@ class Tracker(Protocol):
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write down numbers by name, `train/loss` for instance, after a step."""
+        ...
+
+    def curves(
+        self, step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]
+    ) -> None:
+        """Draw precision over recall; scores [N, K], targets [N, K] with -1 for not annotated."""
         ...
 
     def close(self) -> None:

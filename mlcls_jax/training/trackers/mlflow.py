@@ -27,6 +27,9 @@ class MlflowRun:
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
+    def curves(self, *_: object) -> None:
+        """Draw none: there is no chart of several labels' precision and recall here."""
+
     def close(self) -> None:
         self._client.set_terminated(self._run)
 

@@ -1,11 +1,22 @@
-"""TensorBoard's events, in `tensorboard/` of the workdir, with the configuration as text."""
+"""TensorBoard's events, in `tensorboard/` of the workdir, with the configuration as text.
 
+Of evaluations there are curves of precision and recall, of the end the hyper-parameters with what
+they reached, and the picture of predictions.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
+from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
 
 from mlcls_jax.config import Config, to_dict
+
+SHOWN = 20  # labels with a curve of their own
 
 
 class Events:
@@ -18,6 +29,17 @@ class Events:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def curves(
+        self, step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]
+    ) -> None:
+        columns = [("all labels", slice(None))]
+        columns += [(name, slice(k, k + 1)) for k, name in enumerate(labels[:SHOWN])]
+        for name, those in columns:
+            known = targets[:, those] >= 0
+            truth, found = targets[:, those][known] > 0.5, scores[:, those][known]
+            if truth.any():
+                self._writer.add_pr_curve(f"precision_recall/{name}", truth, found, step)
+
     def close(self) -> None:
         self._writer.close()
 
@@ -28,3 +50,32 @@ def open_run(workdir: Path, config: Config, start_step: int) -> Events:
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), start_step)
     return Events(writer)
+
+
+def write_outcome(
+    workdir: Path, config: Config, step: int, metrics: dict[str, float], picture: Path | None
+) -> None:
+    """Write what a run came to after its last step: hyper-parameters, metrics, picture."""
+    reached = {f"best/{name}": value for name, value in metrics.items()}
+    # Files of one second would have one name without the suffix.
+    with SummaryWriter(str(workdir / "tensorboard"), filename_suffix=".outcome") as writer:
+        assert writer.file_writer is not None  # it is open
+        for summary in hparams(_plain(to_dict(config)), reached):
+            writer.file_writer.add_summary(summary)
+        for name, value in reached.items():
+            writer.add_scalar(name, value, step)
+        if picture:
+            pixels = np.asarray(Image.open(picture).convert("RGB"))
+            writer.add_image("predictions", pixels, step, dataformats="HWC")
+
+
+def _plain(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return numbers and texts by dotted name; others, such as tuples, as texts."""
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            plain |= _plain(value, f"{prefix}{key}.")
+        elif value is not None:
+            is_plain = isinstance(value, str | int | float)
+            plain[f"{prefix}{key}"] = value if is_plain else str(value)
+    return plain

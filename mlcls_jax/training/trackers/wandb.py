@@ -19,6 +19,9 @@ class WandbRun:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._run.log(values, step=step)
 
+    def curves(self, *_: object) -> None:
+        """Draw none: there is no chart of several labels' precision and recall here."""
+
     def close(self) -> None:
         self._run.finish()
 
