@@ -86,23 +86,58 @@ def fit_thresholds(
     targets: np.ndarray,
     options: schema.Thresholds,
 ) -> Fitted:
-    """Choose thresholds and temperature, write them into the bundle, and tell what they change.
+    """Choose thresholds and temperature for logits [N, K], and put them into the bundle."""
+    return keep(model_dir, bundle, logits, targets, choose(logits, targets, options))
 
-    They start from the bare logits [N, K], whatever the bundle holds: done again on the same
-    images, the result is the same. An `inference.json` with thresholds that were chosen otherwise
-    is kept as `inference.json.bak`.
+
+@dataclass(frozen=True)
+class Chosen:
+    """Thresholds and temperature that fit some images, not in a bundle yet."""
+
+    options: schema.Thresholds
+    temperature: float
+    scores: np.ndarray  # [N, K] of these images, calibrated
+    choice: Choice
+
+    @property
+    def reported(self) -> float:
+        """The share of all labels of all images that are reported."""
+        return float((self.scores > self.choice.thresholds).mean())
+
+
+def choose(logits: np.ndarray, targets: np.ndarray, options: schema.Thresholds) -> Chosen:
+    """Return the thresholds and temperature that fit logits [N, K] best.
+
+    They start from the bare logits, whatever a bundle holds: done again on the same images, the
+    result is the same.
     """
-    wanted = {
+    temperature = fit_temperature(logits, targets) if options.calibrate else 1.0
+    scores = to_scores(logits, "multilabel", temperature=temperature)
+    choice = choose_thresholds(scores, targets, **_wanted(options))
+    return Chosen(options, temperature, scores, choice)
+
+
+def _wanted(options: schema.Thresholds) -> dict[str, Any]:
+    return {
         "objective": options.objective,
         "target": options.target,
         "min_positives": options.min_positives,
     }
-    temperature = fit_temperature(logits, targets) if options.calibrate else 1.0
+
+
+def keep(
+    model_dir: Path, bundle: Bundle, logits: np.ndarray, targets: np.ndarray, chosen: Chosen
+) -> Fitted:
+    """Write what `choose` chose for these logits into the bundle, and tell what it changes.
+
+    An `inference.json` with thresholds that were chosen otherwise is kept as `inference.json.bak`.
+    """
+    options, temperature, choice = chosen.options, chosen.temperature, chosen.choice
+    wanted = _wanted(options)
     scores = {
         "before": to_scores(logits, "multilabel", temperature=bundle.temperature),
-        "after": to_scores(logits, "multilabel", temperature=temperature),
+        "after": chosen.scores,
     }
-    choice = choose_thresholds(scores["after"], targets, **wanted)
     thresholds = {"before": np.asarray(bundle.threshold, np.float32), "after": choice.thresholds}
     measured = {
         when: precision_recall_f1(scores[when], targets, threshold=thresholds[when])

@@ -1,13 +1,12 @@
 """Thresholds of the best model, chosen at the end of its training."""
 
-import dataclasses
 import logging
+from dataclasses import replace
 
 from mlcls_jax import parallel
-from mlcls_jax.evaluation import score, to_scores
+from mlcls_jax.evaluation import score
 from mlcls_jax.inference.bundle import read_bundle
-from mlcls_jax.inference.threshold_fit import fit_thresholds
-from mlcls_jax.thresholds import choose_thresholds
+from mlcls_jax.inference.threshold_fit import choose, keep
 from mlcls_jax.training.advice import NEARLY_ALL, about_decisions
 from mlcls_jax.training.progress import Best
 from mlcls_jax.training.run import Run
@@ -43,14 +42,13 @@ def fit_at_end(run: Run, best: Best | None) -> dict[str, dict[str, float]] | Non
         return None
     if useless:
         log.info("A common threshold is of no use to the best model: each label gets its own.")
-    options, scores = config.thresholds, to_scores(logits["best"], "multilabel")
-    wanted = {"objective": options.objective, "target": options.target}
-    limits = choose_thresholds(scores, targets, **wanted, min_positives=options.min_positives)
-    if (scores > limits.thresholds).mean() > NEARLY_ALL:
+    chosen = choose(logits["best"], targets, config.thresholds)
+    if chosen.reported > NEARLY_ALL:
         run.advice.tell(
             "Even the best thresholds would report nearly all labels on every image: the scores say"
             " little. Each label is now reported as often as it occurs. Train longer, from"
             " published weights, or on more images."
         )
-        options = dataclasses.replace(options, objective="prevalence", target=None)
-    return fit_thresholds(folder, bundle, logits["best"], targets, options).metrics
+        by_prevalence = replace(config.thresholds, objective="prevalence", target=None)
+        chosen = choose(logits["best"], targets, by_prevalence)
+    return keep(folder, bundle, logits["best"], targets, chosen).metrics
