@@ -19,6 +19,7 @@ from mlcls_jax.inference.drawing import draw_evidence
 from mlcls_jax.inference.exports.verify import read_images
 from mlcls_jax.inference.predictor import Predictor
 from tests.helpers.bundles import write_images, write_small
+from tests.helpers.photos import cells
 
 SHAPES = [(40, 60), (60, 40), (61, 87), (50, 50), (37, 300), (300, 37), (500, 333)]
 
@@ -41,9 +42,7 @@ class Files:
 
 
 def picture(shape, seed=0):
-    rng = np.random.default_rng(seed)
-    cells = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(cells).resize(shape[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(cells(seed, shape, Image.Resampling.BICUBIC))
 
 
 def paddle_crop(image, short, size):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tests.helpers.photos import write_image, write_lines, write_photos
+from tests.helpers.photos import cells, write_image, write_lines, write_photos
 
 Spoil = Callable[[Path], object]  # breaks the data set in a folder
 
@@ -86,9 +86,7 @@ def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
 
 def photo(mode: str = "RGB", *, seed: int = 9) -> Image.Image:
     """A smooth picture of 160 x 120."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
-    smooth = Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC)
-    return smooth.convert(mode)
+    return cells(seed, (120, 160), Image.Resampling.BICUBIC).convert(mode)
 
 
 def put(data: bytes, start: int, value: bytes) -> bytes:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mlcls_jax.config import model_from_dict
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.inference.bundle import write_bundle
 from mlcls_jax.models.network import Network
+from tests.helpers.photos import cells
 
 LABELS = ("cat", "dog", "fire truck", "猫", "tree")
 
@@ -56,11 +56,7 @@ def _spread(path: str, array: np.ndarray) -> np.ndarray:
 def write_images(folder: Path, count: int, *, size: tuple[int, int] = (40, 60)) -> list[Path]:
     """Pictures of coloured noise that differ strongly from each other, `00.png` and on."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for index in range(count):
-        rng = np.random.default_rng(index)
-        cells = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        picture = Image.fromarray(cells).resize(size[::-1], Image.Resampling.NEAREST)
-        paths.append(folder / f"{index:02d}.png")
-        picture.save(paths[-1])
+    paths = [folder / f"{index:02d}.png" for index in range(count)]
+    for index, path in enumerate(paths):
+        cells(index, size).save(path)
     return paths

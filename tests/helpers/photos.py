@@ -19,6 +19,14 @@ def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> 
     return pixels
 
 
+def cells(
+    seed: int, size: tuple[int, int], resampling: Image.Resampling = Image.Resampling.NEAREST
+) -> Image.Image:
+    """A picture, height and width in `size`, of 5 x 6 cells in colours drawn from the seed."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(drawn).resize(size[::-1], resampling)
+
+
 def write_photos(
     root: Path, *, train: int = 4, val: int = 2, labels: Sequence[str] = LABELS
 ) -> Path:

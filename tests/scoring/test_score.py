@@ -31,6 +31,7 @@ from mlcls_jax.scoring.in_process import local_engine, open_job_input, open_pred
 from mlcls_jax.scoring.job import Request
 from mlcls_jax.scoring.run_job import score
 from tests.helpers.bundles import LABELS, write_small
+from tests.helpers.photos import cells
 
 COUNT = 23
 
@@ -81,9 +82,7 @@ def truth(bundle, photos):
 def write_pictures(root, names):
     for seed, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        cells = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        picture = Image.fromarray(cells).resize((48 + seed % 2, 32), Image.Resampling.NEAREST)
-        picture.save(root / name)
+        cells(seed, (32, 48 + seed % 2)).save(root / name)
 
 
 def request(bundle, source, output, **options):
