@@ -15,7 +15,7 @@ from mlcls_jax import files
 from mlcls_jax.bars import is_quiet, progress
 from mlcls_jax.config import Config
 from mlcls_jax.data.types import Batch
-from mlcls_jax.metrics import SHOWN_METRICS, as_text, for_json
+from mlcls_jax.metrics import MAIN_METRIC, SHOWN_METRICS, as_text, for_json
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.progress import Best
 from mlcls_jax.training.trackers import open_trackers
@@ -55,7 +55,8 @@ class Recorder:
         self._plan, self._batch_size = plan, config.train.batch_size
         self._quiet, self._workdir, self._listen = quiet, workdir, listen
         self.nonfinite_steps: list[int] = []
-        self._shown = SHOWN_METRICS[config.model.task]
+        self._task = config.model.task
+        self._shown = SHOWN_METRICS[self._task]
         self._epoch_losses: list[float] = []
         if not quiet:
             _cut_after(workdir / METRICS, start_step, is_evaluation_due)
@@ -164,6 +165,8 @@ class Recorder:
                 "[Eval][Epoch %d][Avg] %s weights: %s, loss: %.5f%s",
                 epoch, weights, shown, losses[weights], mark,
             )  # fmt: skip
+        for line in paddleclas_lines(self._task, epoch, results, losses, best):
+            log.debug("%s", line)
 
     def curves(
         self, step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]
@@ -230,6 +233,30 @@ class Recorder:
         known = {name: value for name, value in values.items() if value is not None}
         for tracker in self._trackers:
             tracker.scalars(step, known)
+
+
+def paddleclas_lines(
+    task: str,
+    epoch: int,
+    results: dict[str, dict[str, float]],
+    losses: dict[str, float],
+    best: Best | None,
+) -> Iterator[str]:
+    """Yield the lines about an evaluation that programs know from PaddleClas' logs.
+
+    They are about the better weights. The arguments are those of `Recorder.evaluation`.
+    """
+    main = MAIN_METRIC[task]
+    weights = max(results, key=lambda name: (results[name][main] >= 0, results[name][main]))
+    found, loss = results[weights], losses[weights]
+    if task == "single":
+        numbers = {"CELoss": loss, "loss": loss, "top1": found["Top1"], "top5": found["Top5"]}
+    else:
+        numbers = {"loss": loss, main: found[main]}
+    told = ", ".join(f"{name}: {value:.5f}" for name, value in numbers.items())
+    yield f"[Eval][Epoch {epoch}][Avg]{told}"
+    if best:
+        yield f"[Eval][Epoch {epoch}][best metric: {best.score}]"
 
 
 def _speed(images_per_s: float | None) -> str:

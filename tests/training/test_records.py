@@ -75,3 +75,17 @@ def test_images_that_come_in_time_are_no_news(tmp_path, caplog, monkeypatch):
     entries = run(tmp_path, in_time(), busy_step)
     assert [entry["data_wait_ms"] for entry in entries] == [0.0] * 4
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_programs_find_the_lines_of_paddleclas():
+    raw = {"Top1": 0.5, "Top5": 0.75, "BalancedAccuracy": 0.5}
+    ema = raw | {"Top1": 0.625}
+    best = Best(0.625, "ema", 3, STEPS, ema)
+    losses = {"raw": 0.5, "ema": 0.25}
+    assert [*records.paddleclas_lines("single", 3, {"raw": raw, "ema": ema}, losses, best)] == [
+        "[Eval][Epoch 3][Avg]CELoss: 0.25000, loss: 0.25000, top1: 0.62500, top5: 0.75000",
+        "[Eval][Epoch 3][best metric: 0.625]",
+    ]
+    metrics = {"raw": {"MultiLabelMAP": float("nan")}, "ema": {"MultiLabelMAP": 0.5}}
+    [line] = records.paddleclas_lines("multilabel", 1, metrics, losses, None)
+    assert line == "[Eval][Epoch 1][Avg]loss: 0.25000, MultiLabelMAP: 0.50000"
