@@ -18,6 +18,8 @@ import pytest
         "losses.ranks",
         "metrics.decisions",
         "metrics.intervals",
+        "metrics.per_class",
+        "metrics.per_image",
         "metrics.ranking",
         "metrics.single_label",
         "metrics",

@@ -11,9 +11,12 @@ PUBLIC = {
     "mlcls_jax.losses": "CLASS_WEIGHTS LOSSES REDUCTIONS UNKNOWN angular_loss asymmetric_loss"
     " count_unknown cross_entropy distribution_balanced_loss entropy_loss focal_loss hill_loss"
     " multilabel_loss overlap_loss two_way_loss weights_of_classes",
-    "mlcls_jax.metrics": "MAIN_METRIC SHOWN_METRICS as_text average_precision best_mean_accuracy"
-    " class_recall for_json hamming_distance label_accuracy mean_average_precision metrics_of"
-    " multilabel_metrics precision_recall_f1 sample_accuracy single_label_metrics top_k_accuracy",
+    "mlcls_jax.metrics": "MAIN_METRIC SHOWN_METRICS as_text average_precision"
+    " best_mean_accuracy class_recall example_metrics"
+    " for_json further_metrics hamming_distance label_accuracy matthews_correlation"
+    " mean_average_precision metrics_of multilabel_metrics precision_recall_f1"
+    " ranking_metrics roc_auc sample_accuracy single_label_metrics top_k_accuracy"
+    " top_k_f1",
     "mlcls_jax.models": "Model Network create from_config list_models with_labels",
     "mlcls_jax.models.weights": "LoadReport load save to_foreign",
 }

@@ -21,7 +21,10 @@ from mlcls_jax.metrics.decisions import (
     label_accuracy,
     precision_recall_f1,
     sample_accuracy,
+    top_k_f1,
 )
+from mlcls_jax.metrics.per_class import matthews_correlation, roc_auc
+from mlcls_jax.metrics.per_image import example_metrics, ranking_metrics
 from mlcls_jax.metrics.ranking import average_precision, mean_average_precision
 from mlcls_jax.metrics.single_label import class_recall, single_label_metrics, top_k_accuracy
 
@@ -32,16 +35,22 @@ __all__ = [
     "average_precision",
     "best_mean_accuracy",
     "class_recall",
+    "example_metrics",
     "for_json",
+    "further_metrics",
     "hamming_distance",
     "label_accuracy",
+    "matthews_correlation",
     "mean_average_precision",
     "metrics_of",
     "multilabel_metrics",
     "precision_recall_f1",
+    "ranking_metrics",
+    "roc_auc",
     "sample_accuracy",
     "single_label_metrics",
     "top_k_accuracy",
+    "top_k_f1",
 ]
 
 
@@ -106,6 +115,39 @@ def multilabel_metrics(
         "LabelAccuracy": counts.label_accuracy,
         "SampleAccuracy": counts.sample_accuracy,
         **{key: float(f1[key]) for key in _F1_KEYS},
+    }
+
+
+def further_metrics(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    *,
+    threshold: float | np.ndarray = 0.5,
+    ranking: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Return what else is told of a multi-label evaluation, which training does not show.
+
+    "AUROC" and "MCC" are means over the classes that have any. The others are those of
+    `ranking_metrics`, `example_metrics` and `top_k_f1` with 3 labels per image.
+
+    Args:
+        scores: [N, K].
+        targets: [N, K].
+        threshold: one number, or one per class [K].
+        ranking: [N, K], what ranks images and labels; None: the scores.
+    """
+    ranking = scores if ranking is None else ranking
+    overall, by_class = top_k_f1(ranking, targets, k=3)
+    areas = roc_auc(ranking, targets)
+    correlations = matthews_correlation(scores, targets, threshold=threshold)
+    has_both = ~np.isnan(areas)
+    return {
+        "AUROC": float(areas[has_both].mean()) if has_both.any() else math.nan,
+        "MCC": float(correlations[has_both].mean()) if has_both.any() else math.nan,
+        "OF1@3": overall,
+        "CF1@3": by_class,
+        **ranking_metrics(ranking, targets),
+        **example_metrics(scores, targets, threshold=threshold),
     }
 
 

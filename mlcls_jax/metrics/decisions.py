@@ -1,5 +1,6 @@
 """Metrics of decisions: accuracy, precision, recall and F1 at thresholds."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,10 +70,15 @@ class Counts(NamedTuple):
     hits: np.ndarray  # int64 [K]: predicted and present
     claims: np.ndarray  # int64 [K]: predicted
     present: np.ndarray  # int64 [K]
-    known: int  # decisions
+    annotated: np.ndarray  # int64 [K]
     wrong: int  # decisions
     images: int  # with any label annotated
     exact: int  # images with all decisions right
+
+    @property
+    def known(self) -> int:
+        """The number of decisions."""
+        return int(self.annotated.sum())
 
     @property
     def hamming_distance(self) -> float:
@@ -105,29 +111,77 @@ class Counts(NamedTuple):
         }
 
 
+def top_k_f1(scores: np.ndarray, targets: np.ndarray, *, k: int = 3) -> tuple[float, float]:
+    """Return OF1 and CF1 if each image's `k` highest annotated labels are predicted.
+
+    As papers report "top-3" numbers. Of equal scores the first class wins.
+
+    Args:
+        scores: [N, K].
+        targets: [N, K].
+        k: labels per image, at least 1.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.2, 0.4], [0.4, 0.8, 0.1]])
+        >>> found = top_k_f1(scores, np.array([[1, 1, 0], [0, 1, 0]]), k=1)
+        >>> [round(value, 3) for value in found]
+        [0.8, 0.571]
+    """
+
+    def decide(rows: slice, known: np.ndarray) -> np.ndarray:
+        ranked = np.where(known, wide(scores[rows]), -np.inf)
+        best = np.argsort(-ranked, axis=1, kind="stable")[:, :k]
+        chosen = np.zeros(known.shape, bool)
+        np.put_along_axis(chosen, best, True, axis=1)
+        return chosen
+
+    scores, targets = check(scores, targets)
+    found = _count(scores, targets, decide).precision_recall_f1()
+    return found["OF1"], found["CF1"]
+
+
 def count_decisions(
     scores: np.ndarray, targets: np.ndarray, threshold: float | np.ndarray
 ) -> Counts:
     """Return the counts behind every metric of decisions, in one pass."""
     scores, targets = check(scores, targets)
-    # In the type of the scores, so that a score of 0.3 is not above a threshold of 0.3.
+    limits = limits_of(threshold, scores)
+    return _count(scores, targets, lambda rows, _: wide(scores[rows]) > limits)
+
+
+def limits_of(threshold: float | np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return thresholds in the type of the scores: 0.3 in one type is above 0.3 in another.
+
+    Raises:
+        ValueError: neither one number nor one per class.
+    """
     limits = np.asarray(threshold, dtype=wide(scores[:0]).dtype)
     if limits.shape not in ((), scores.shape[1:]):
         raise ValueError(
             f"threshold {limits.shape} must be a number or [{scores.shape[1]}], one per class"
         )
-    hits, claims, present = (np.zeros(scores.shape[1], np.int64) for _ in range(3))
-    num_known = wrong = images = exact = 0
+    return limits
+
+
+def _count(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    decide: Callable[[slice, np.ndarray], np.ndarray],
+) -> Counts:
+    """Count the decisions `decide(rows, known)`, bool [n, K], about checked arrays."""
+    hits, claims, present, annotated = (np.zeros(scores.shape[1], np.int64) for _ in range(4))
+    wrong = images = exact = 0
     for rows in row_blocks(scores):
         positives, known = labels_of(targets[rows])
-        predicted = (wide(scores[rows]) > limits) & known
+        predicted = decide(rows, known) & known
         is_wrong = predicted != positives  # neither holds what is not annotated
         is_annotated = known.any(axis=1)
         hits += (predicted & positives).sum(axis=0)
         claims += predicted.sum(axis=0)
         present += positives.sum(axis=0)
-        num_known += int(np.count_nonzero(known))
+        annotated += known.sum(axis=0)
         wrong += int(np.count_nonzero(is_wrong))
         images += int(np.count_nonzero(is_annotated))
         exact += int(np.count_nonzero(is_annotated & ~is_wrong.any(axis=1)))
-    return Counts(hits, claims, present, num_known, wrong, images, exact)
+    return Counts(hits, claims, present, annotated, wrong, images, exact)

@@ -25,6 +25,7 @@ from mlcls_jax.metrics import (
     average_precision,
     class_recall,
     for_json,
+    further_metrics,
     metrics_of,
 )
 from mlcls_jax.metrics.intervals import intervals
@@ -169,6 +170,8 @@ def measure(outputs: Outputs, options: schema.Evaluate) -> Evaluation:
     if task == "single":
         by_class = class_recall(scores, targets)
     else:
+        limits = np.asarray(0.5 if threshold is None else threshold)
+        metrics |= further_metrics(scores, targets, threshold=limits, ranking=outputs.logits)
         by_class = average_precision(outputs.logits, targets, method=options.map_type)
     return Evaluation(
         model_dir=outputs.model_dir,

@@ -1,0 +1,67 @@
+"""Metrics of each class that average precision does not tell: ROC and Matthews' correlation."""
+
+import numpy as np
+
+from mlcls_jax.metrics import blocks
+from mlcls_jax.metrics.blocks import check, labels_of, wide
+from mlcls_jax.metrics.decisions import count_decisions
+
+
+def roc_auc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the area under each class' ROC curve, float64 [K]; NaN without positives or negatives.
+
+    The probability that a positive has a higher score than a negative; equal scores count half.
+    scikit-learn: `roc_auc_score`.
+
+    Args:
+        scores: [N, K].
+        targets: [N, K].
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.6, 0.3]])
+        >>> roc_auc(scores, np.array([[1, 0], [1, 1], [0, 0]])).tolist()
+        [0.5, 1.0]
+    """
+    scores, targets = check(scores, targets)
+    values = np.full(scores.shape[1], np.nan)
+    width = max(1, blocks.BLOCK // len(scores))
+    for start in range(0, scores.shape[1], width):
+        columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
+        for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
+            positives, known = labels_of(truth)
+            found = np.sort(wide(column[positives]))
+            others = np.sort(wide(column[known & ~positives]))
+            if found.size and others.size:
+                below = np.searchsorted(others, found, "left").sum(dtype=np.float64)
+                not_above = np.searchsorted(others, found, "right").sum(dtype=np.float64)
+                values[k] = (below + not_above) / 2 / (float(found.size) * others.size)
+    return values
+
+
+def matthews_correlation(
+    scores: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
+) -> np.ndarray:
+    """Return Matthews' correlation of each class' decisions, float64 [K] in [-1, 1]; 0 for 0/0.
+
+    scikit-learn: `matthews_corrcoef`.
+
+    Args:
+        scores: [N, K].
+        targets: [N, K].
+        threshold: a label is predicted if its score > threshold; one number, or one per class [K].
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.6, 0.3]])
+        >>> matthews_correlation(scores, np.array([[1, 0], [1, 1], [0, 0]])).round(2).tolist()
+        [-0.5, 1.0]
+    """
+    counts = count_decisions(scores, targets, threshold)
+    hits, claims, present, known = (
+        array.astype(np.float64)
+        for array in (counts.hits, counts.claims, counts.present, counts.annotated)
+    )
+    spread = np.sqrt(claims * (known - claims)) * np.sqrt(present * (known - present))
+    covariance = hits * known - claims * present
+    return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
