@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from mlcls_jax import config as schema
 from mlcls_jax import recipes
-from mlcls_jax.config import Config, Convert, option
+from mlcls_jax.config import Config, Convert
 from mlcls_jax.data.convert import convert
 from mlcls_jax.data.convert import remarks as conversion_remarks
-from mlcls_jax.data.detect import Form, Found, detect, on_hub
+from mlcls_jax.data.detect import Found, detect, on_hub
 from mlcls_jax.data.lists import find_root
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
@@ -24,45 +24,12 @@ from mlcls_jax.models.registry import find_variant, split_name
 from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
 from mlcls_jax.paths import local_path
 from mlcls_jax.recipe_choice import Choice, choose
+from mlcls_jax.wishes import Wishes
 
 RUNS = "runs"
 DIGITS = "digits"  # the embedded demo, in the place of a data set
 # Which of a family's recipes fits a model.
 _VARIANTS = {"B4": "_b4", "B5": "_b4", "B6": "_b6", "101": "_101", "152": "_152"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What a user asks of a new run; None: it is chosen."""
-
-    model: str | None = option(None, "architecture, of `mlcls models`")
-    epochs: int | None = option(None, "passes over the training images", min=1)
-    batch_size: int | None = option(None, "images of a step", min=1)
-    image_size: int | None = option(None, "height and width of the images", min=8)
-    lr: float | None = option(None, "learning rate", min=0.0)
-    device: str | None = option(None, "cpu, gpu, gpu:0,1 or tpu; None: all that JAX finds")
-    weights: str | None = option(
-        None,
-        "to start from: auto, none (random), a file, folder or address; None: auto",
-        path="any",
-    )
-    output: str | None = option(
-        None, "new folder for all that the run writes; None: runs/DATA-1, -2, …", path="local"
-    )
-    format: Form | None = option(None, "of the data, where it may be read in several ways")
-
-    def settings(self) -> dict[str, Any]:
-        """Return the values of the configuration that are asked for."""
-        size = self.image_size and (self.image_size, self.image_size)
-        given = {
-            "model.name": self.model,
-            "train.epochs": self.epochs,
-            "train.batch_size": self.batch_size,
-            "model.image_size": size,
-            "optimizer.learning_rate": self.lr,
-            "model.weights": self.weights,
-        }
-        return {key: value for key, value in given.items() if value is not None}
 
 
 class Numbers(NamedTuple):

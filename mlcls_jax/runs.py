@@ -20,9 +20,10 @@ from mlcls_jax.metrics import as_text
 from mlcls_jax.modes.evaluate import EvaluateResult
 from mlcls_jax.modes.running import run_mode
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
-from mlcls_jax.new_run import Wishes, plan
+from mlcls_jax.new_run import plan
 from mlcls_jax.paths import local_path
 from mlcls_jax.start import start_console, start_jax
+from mlcls_jax.wishes import Wishes
 from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, EVALUATION, LAST_MODEL
 from mlcls_jax.yaml_config import get_config
 

@@ -13,7 +13,8 @@ import mlcls_jax
 from mlcls_jax import commands
 from mlcls_jax import config as schema
 from mlcls_jax.errors import ConfigError, DataError, WeightsError, WorkdirError
-from mlcls_jax.new_run import Wishes, check_weights, plan, recipe_of
+from mlcls_jax.new_run import check_weights, plan, recipe_of
+from mlcls_jax.wishes import Wishes
 from tests.helpers.commands import forked
 
 

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.metrics import as_text
-from mlcls_jax.new_run import new_folder
 from mlcls_jax.readable import table
-from mlcls_jax.runs import load
 from mlcls_jax.start import start_jax
-from mlcls_jax.tuning.soup import average
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,10 @@ def run(argv: list[str]) -> str:
     )
     add_arguments(parser, Arguments)
     args = from_arguments(Arguments, parser.parse_args(argv))
+    from mlcls_jax.new_run import new_folder  # imports JAX, which a help does without
+    from mlcls_jax.runs import load
+    from mlcls_jax.tuning.soup import average
+
     runs = [load(folder) for folder in args.runs]
     start_jax(cache=True)
     with new_folder(args.output, "average") as folder:

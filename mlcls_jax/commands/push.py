@@ -4,15 +4,15 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlcls_jax import files, lazy, usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import InputError, UserError
-from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS, bundle_of_run, read_bundle
-from mlcls_jax.reports.model_card import Facts, model_card
-from mlcls_jax.runs import Run
 from mlcls_jax.workdir import CONFIG_FILE, DATA_FILE, EVALUATION
+
+if TYPE_CHECKING:
+    from mlcls_jax.reports.model_card import Facts
 
 CARD = "README.md"  # on the hub
 DRAFT = "model_card.md"  # of --dry_run, beside the bundle
@@ -54,6 +54,9 @@ def run(argv: list[str]) -> str:
     given = from_arguments(Arguments, parser.parse_args(argv))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repository):
         raise InputError(f"{given.repository}: is no name on the hub", "Give owner/name.")
+    # Imports JAX, which a help does without.
+    from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS, bundle_of_run, read_bundle
+
     place = bundle_of_run(Path(given.model))
     read_bundle(place)  # nothing damaged leaves
     card = _card(given, place)
@@ -81,13 +84,19 @@ def _card(given: Arguments, place: Path) -> str:
             return Path(given.card).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise InputError(f"--card={given.card}: cannot be read: {error}") from error
+    from mlcls_jax.reports.model_card import model_card
+
     return model_card(
         _facts(place), given.repository, licence=given.license, datasets=given.dataset
     )
 
 
-def _facts(place: Path) -> Facts:
+def _facts(place: Path) -> "Facts":
     """Return what the files of a bundle, and of the run that it lies in, say."""
+    from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS
+    from mlcls_jax.reports.model_card import Facts
+    from mlcls_jax.runs import Run
+
     here, run = files.current_folder(place), place.resolve().parent
     bundle, size = _json(here / DESCRIPTION), (here / WEIGHTS).stat().st_size
     if not (run / CONFIG_FILE).is_file():

@@ -5,10 +5,10 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlcls_jax import config as schema
-from mlcls_jax import parallel, usage
+from mlcls_jax import usage
 from mlcls_jax.command_line import RECORD, FlagError, take
 from mlcls_jax.commands import mode
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
@@ -16,8 +16,11 @@ from mlcls_jax.errors import PreemptedError
 from mlcls_jax.metrics import as_text
 from mlcls_jax.modes.result import remarks
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
-from mlcls_jax.new_run import NewRun, Wishes, plan
 from mlcls_jax.start import start_jax
+from mlcls_jax.wishes import Wishes
+
+if TYPE_CHECKING:
+    from mlcls_jax.new_run import NewRun
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +74,12 @@ def run(argv: list[str]) -> str:
     return "\n".join(["", *_summary(new, result, report)])
 
 
-def look(data: str, wishes: Wishes, settings: dict[str, Any], *, suffix: str = "") -> NewRun:
+def look(data: str, wishes: Wishes, settings: dict[str, Any], *, suffix: str = "") -> "NewRun":
     """Make a new run for a data set, and tell what was found and chosen; see `plan`."""
     log.info("Looking at %s …", data)
+    from mlcls_jax import parallel  # imports JAX, which a help does without
+    from mlcls_jax.new_run import plan
+
     start_jax(cache=True)
     with parallel.devices(wishes.device):
         pass
@@ -82,7 +88,7 @@ def look(data: str, wishes: Wishes, settings: dict[str, Any], *, suffix: str = "
     return new
 
 
-def _summary(new: NewRun, result: TrainResult, report: Path | None) -> list[str]:
+def _summary(new: "NewRun", result: TrainResult, report: Path | None) -> list[str]:
     folder = shlex.quote(str(new.folder))
     best = f"{result.best_weights} weights of epoch {result.best_epoch}, " * bool(result.best_epoch)
     lines = [

@@ -4,17 +4,20 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlcls_jax import parallel, usage
+from mlcls_jax import usage
 from mlcls_jax.commands import mode
 from mlcls_jax.commands.train import config_flags, look
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import PreemptedError
-from mlcls_jax.new_run import Wishes
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
-from mlcls_jax.tuning import study
 from mlcls_jax.tuning.space import USUAL, make_space
+from mlcls_jax.wishes import Wishes
+
+if TYPE_CHECKING:
+    from mlcls_jax.tuning import study
 
 TRIALS = 20
 SHOWN = 10  # trials in the summary
@@ -58,6 +61,9 @@ def run(argv: list[str]) -> str:
     )
     add_arguments(parser, Arguments)
     arguments = from_arguments(Arguments, parser.parse_args(given))
+    from mlcls_jax import parallel  # imports JAX, which a help does without
+    from mlcls_jax.tuning import study
+
     study.needs_optuna()
     folder = Path(arguments.data)
     if (folder / study.STUDY).is_file():
@@ -83,7 +89,9 @@ def run(argv: list[str]) -> str:
     return "\n".join(["", *_summary(folder, plan, trials)])
 
 
-def _summary(folder: Path, plan: study.Plan, trials: list[study.Trial]) -> list[str]:
+def _summary(folder: Path, plan: "study.Plan", trials: "list[study.Trial]") -> list[str]:
+    from mlcls_jax.tuning import study
+
     lines = table(study.rows_of(trials[:SHOWN], plan.space), to_left=2)
     lines += [f"  table       {folder / study.TABLE}", f"  picture     {folder / study.PICTURE}"]
     best, program = study.best_of(trials), usage.program()

@@ -8,9 +8,7 @@ from typing import Any
 from mlcls_jax import config as schema
 from mlcls_jax.config import Config
 from mlcls_jax.config.field import base_type
-from mlcls_jax.data.augment import augmentations
 from mlcls_jax.errors import ConfigError, unknown
-from mlcls_jax.models.registry import stride
 
 HEAD_RATE = "head_rate"  # no option of its own: a factor in optimizer.lr_multipliers
 FACTOR = 10.0  # by which rates may differ from the recipe's, up and down
@@ -95,6 +93,8 @@ def make_space(names: Sequence[str], base: Config, fixed: Collection[str]) -> li
     Raises:
       ConfigError: there is no such option, or a value is wrong.
     """
+    from mlcls_jax.data.augment import augmentations  # imports OpenCV, which a help does without
+
     space = []
     for name in names or USUAL:
         if "=" in name:
@@ -160,6 +160,8 @@ def _gammas(base: Config) -> Iterator[Dimension]:
 
 def _resolution(base: Config) -> Iterator[Dimension]:
     height, width = base.model.image_size
+    from mlcls_jax.models.registry import stride  # imports JAX, which a help does without
+
     cell = stride(base.model.name)
     sizes = {
         tuple(max(cell, round(side * share / cell) * cell) for side in (height, width))

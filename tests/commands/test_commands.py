@@ -1,5 +1,8 @@
 """Which command is meant by what was typed."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mlcls_jax.command_line import FlagError
@@ -35,6 +38,23 @@ def test_unknown_words_are_refused_with_the_nearest():
     with pytest.raises(FlagError, match="trian: there is no such command") as caught:
         find(["trian", "--config=x.py"])
     assert (caught.value.hint, caught.value.exit_code) == ("Did you mean train?", 2)
+
+
+def test_help_is_told_without_importing_jax():
+    """Each takes a second otherwise."""
+    program = """
+import contextlib, io, sys
+from mlcls_jax.commands import COMMANDS, find
+
+for words in [*([name] for name in COMMANDS), ["train", "photos"]]:
+    command, arguments = find([*words, "--help"])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        command.load()(arguments)
+    if "jax" in sys.modules:
+        sys.exit(f"{words} imports JAX")
+"""
+    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_only_what_computes_for_long_is_worth_starting_anew():
