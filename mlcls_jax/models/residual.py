@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -73,16 +74,28 @@ class Residual(nnx.Module):
 
 def mean_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """Return the means of squares of 2 x 2 cells; at an odd side's end, of the cells there are."""
-    x = jnp.pad(x, ((0, 0), *((0, side % 2) for side in x.shape[1:3]), (0, 0)), mode="edge")
+    for axis, side in ((1, x.shape[1]), (2, x.shape[2])):
+        if side % 2:
+            last = jax.lax.slice_in_dim(x, side - 1, side, axis=axis)
+            x = jnp.concatenate([x, last], axis)
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
 def blur(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     """Return every other cell of the smoothed map: weights 1, 2, 1 each way, mirrored borders."""
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    x = (x[:, :-2:2] + 2 * x[:, 1:-1:2] + x[:, 2::2]) / 4
-    return (x[:, :, :-2:2] + 2 * x[:, :, 1:-1:2] + x[:, :, 2::2]) / 4
+    return _halved(_halved(x, 1), 2)
+
+
+def _halved(x: Array, axis: int) -> Array:
+    # By pairs of cells, not by slices with a stride, for which exports to ONNX have no rule.
+    side, cut = x.shape[axis], partial(jax.lax.slice_in_dim, axis=axis)
+    count = (side + 1) // 2
+    first, last = (cut(x, i, i + 1) for i in (min(1, side - 1), max(side - 2, 0)))
+    x = jnp.concatenate([first, x, last, *[last] * (side % 2)], axis)
+    pairs = x.reshape(*x.shape[:axis], count + 1, 2, *x.shape[axis + 1 :])
+    even, odd = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
+    return (cut(even, 0, count) + 2 * cut(odd, 0, count) + cut(even, 1, count + 1)) / 4
 
 
 def block_names(

@@ -239,7 +239,8 @@ def sources(name: str) -> tuple[Source, ...]:
     """Return the published weights of a variant."""
     tag, statistics = _tag(name), pixels(name).name
     twin = next((twin for twin, ours in TIMM_NAMES.items() if ours == name), name)
-    trained_on = "ImageNet-21k" if "21k" in tag else "JFT" if "jft" in tag else "ImageNet"
+    data = {"21k": "ImageNet-21k", "12k": "ImageNet-12k", "jft": "JFT"}
+    trained_on = next((told for sign, told in data.items() if sign in tag), "ImageNet")
     found = timm(f"{twin}.{tag}", trained_on=trained_on, pixels=statistics)
     if name in TIMM_VARIANTS or name.startswith("EfficientNetV2_B"):
         return (found,)

@@ -47,11 +47,13 @@ SIZES = {
     "1280": (RegNetYConfig((2, 7, 17, 1), (528, 1056, 2904, 7392), 264), "swag_ft_in1k"),
     "2560": (RegNetYConfig((2, 7, 17, 1), (746, 1492, 4103, 10444), 373), "seer_ft_in1k"),
 }
-LICENCES = {
-    "pycls_in1k": "MIT",
-    "tv2_in1k": "BSD-3-Clause",
-    "seer_ft_in1k": "SEER licence",
-    "swag_ft_in1k": "CC-BY-NC-4.0",
+# Licence and data of the weights with a tag; the others are Apache-2.0, of ImageNet.
+FACTS = {
+    "pycls_in1k": ("MIT", "ImageNet"),
+    "tv2_in1k": ("BSD-3-Clause", "ImageNet"),
+    "sw_in12k_ft_in1k": ("Apache-2.0", "ImageNet-12k"),
+    "seer_ft_in1k": ("SEER licence", "Instagram"),
+    "swag_ft_in1k": ("CC-BY-NC-4.0", "Instagram"),
 }
 
 
@@ -101,8 +103,8 @@ def sources(name: str) -> tuple[Source, ...]:
     """Return the published weights of a variant."""
     size = next(size for size in SIZES if _name(size) == name)
     tag = SIZES[size][1]
-    licence = LICENCES.get(tag, "Apache-2.0")
-    return (timm(f"regnety_{size}.{tag}", licence=licence),)
+    licence, trained_on = FACTS.get(tag, ("Apache-2.0", "ImageNet"))
+    return (timm(f"regnety_{size}.{tag}", licence=licence, trained_on=trained_on),)
 
 
 FAMILY = Family(
