@@ -137,6 +137,13 @@ class Data:
         "training augmentations, in order: flip, cutout, randaugment_v4, ..., all listed in"
         " docs/augmentation.md; random_resized_crop must be first; (): none",
     )
+    repeat_below: float = option(
+        0.0,
+        "share of the training images below which a label is rare: images with a label on a share f"
+        " come sqrt(repeat_below / f) times in a pass, which has more steps then; 0: once",
+        min=0.0,
+        max=1.0,
+    )
     unknown: Literal["ignore", "negative", "selective"] = option(
         "ignore",
         "labels of -1 in training: left out of the loss, taken for absent, or taken for absent"

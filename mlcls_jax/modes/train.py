@@ -142,6 +142,8 @@ def announce(run: Run) -> None:
         "Data: %s, %s images to train on, %s to validate.",
         config.data.source, f"{len(data.train):,}", f"{len(data.validation):,}",
     )  # fmt: skip
+    if (images := len(run.readers[0].source)) != len(data.train):
+        log.info("Images with rare labels repeat: %s in a pass.", f"{images:,}")
     log.info(
         "Plan: %s of %s of %s, on %d x %s.",
         count(plan.epochs, "epoch"), count(plan.steps_per_epoch, "step"),

@@ -19,6 +19,7 @@ from mlcls_jax.data.fingerprint import describe_data
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import AnyReader, Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import DataSplits, open_data
+from mlcls_jax.data.sources.repeated import repeat_rare
 from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
@@ -107,7 +108,7 @@ class Run:
 
     def names_of(self, step: int) -> list[str]:
         """Return the names of the images of a step, counted from 1."""
-        source, size = self.data.train, self.config.train.batch_size
+        source, size = self.readers[0].source, self.config.train.batch_size
         indices = train_indices(len(source), step=step - 1, batch_size=size, seed=self.config.seed)
         return [source.name(index) for index in indices]
 
@@ -152,7 +153,8 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
         frozen_backbone=config.train.frozen_backbone,
         reads_features=config.data.feature_views > 0,
     )
-    plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(data.train))
+    source = repeat_rare(data.train, config.data.repeat_below, seed=config.seed)
+    plan = Plan.of(config.train, epoch_size=config.data.epoch_size or len(source))
     distill, teacher = teacher_of(config, data.train.labels, mesh)
     loss = make_loss(
         config.loss,
@@ -172,7 +174,7 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
         began=began,
         mesh=mesh,
         data=data,
-        readers=(Reader(data.train, frame, on_error), Reader(data.validation, frame, on_error)),
+        readers=(Reader(source, frame, on_error), Reader(data.validation, frame, on_error)),
         facts=facts,
         plan=plan,
         policy=Policy(config.train),
@@ -223,6 +225,7 @@ def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
         "std": list(statistics.std),
         "train_scales": list(config.data.train_scales),
         "train_resize": config.data.train_resize,
+        "repeat_below": config.data.repeat_below,
         "augment": list(config.data.augment),
         "mixup": config.data.mixup,
         "cutmix": config.data.cutmix,
