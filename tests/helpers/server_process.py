@@ -20,8 +20,11 @@ import json, sys, time
 from pathlib import Path
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.models import registry
 from mlcls_jax.serving import Options, serve
+from tests.helpers import toy_backbone
 
+registry.FAMILIES["Toy"] = toy_backbone.FAMILY
 bundle, switches, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 options = Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
 predictor = Predictor(read_bundle(Path(bundle)), batch_size=options.max_batch)

@@ -43,8 +43,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bundle(folder):
-    return write_small(folder / "bundle", size=(64, 96))
+def bundle(toy, folder):
+    return write_small(folder / "bundle", "Toy_ML", size=(64, 96))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_explained_labels_have_the_evidence_of_predict(server, predictor, images
     wanted = expected(predictor, images[1], threshold=0.0, explain=True)
     result = server.classify(images[1], threshold=0.0, explain=True)
     assert_same(result, wanted)
-    assert np.shape(wanted["evidence"]) == (len(LABELS), 2, 3)
+    assert np.shape(wanted["evidence"]) == (len(LABELS), 4, 6)
     seen = [c["evidence"] for c in result["categories"]]
     np.testing.assert_allclose(seen, wanted["evidence"], atol=LOOSE)
 
@@ -654,7 +654,7 @@ def test_pages_of_other_origins_may_ask_where_allowed(narrow, origin, allowed):
 
 
 def test_a_model_without_evidence_says_so(folder):
-    plain = write_small(folder / "plain", "PP-LCNet_x0_25", size=(64, 96))
+    plain = write_small(folder / "plain", "Toy", size=(64, 96))
     service = Service(Predictor(read_bundle(plain)), Options())
     request = ParsedRequest(b"", ClassifyOptions(explain=True))
     with pytest.raises(HTTPException, match="no ML-Decoder") as refusal:

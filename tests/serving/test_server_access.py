@@ -11,10 +11,15 @@ from mlcls_jax.serving.server_process import check_tls, on_signals
 from tests.helpers.bundles import write_small
 from tests.helpers.server_process import start, wait
 
+pytestmark = pytest.mark.usefixtures("toy")
+
 
 def test_a_server_with_a_key_answers_nothing_but_probes_without_it(tmp_path):
     server = start(
-        write_small(tmp_path / "bundle"), tmp_path / "switches", api_key="s3cret", max_batch=1
+        write_small(tmp_path / "bundle", "Toy_ML"),
+        tmp_path / "switches",
+        api_key="s3cret",
+        max_batch=1,
     )
     try:
         server.wait_for("/ready", 200)
@@ -65,7 +70,7 @@ def test_signals_work_where_asyncio_has_none():
 
 @pytest.mark.slow
 def test_a_server_stopped_while_it_compiles_ends_well(tmp_path):
-    bundle = write_small(tmp_path / "bundle")
+    bundle = write_small(tmp_path / "bundle", "Toy_ML")
     server = start(bundle, tmp_path / "switches")
     server.wait_for("/health", 200)
     assert server.stop() == 0
@@ -76,6 +81,8 @@ def test_a_server_waits_for_the_compiler_no_longer_than_for_answers(tmp_path):
     switches = tmp_path / "switches"
     switches.mkdir()
     (switches / "hold").touch()
-    server = start(write_small(tmp_path / "bundle"), switches, drain_timeout_s=1, max_batch=1)
+    server = start(
+        write_small(tmp_path / "bundle", "Toy_ML"), switches, drain_timeout_s=1, max_batch=1
+    )
     wait((switches / "held").exists)
     assert server.stop() == 0

@@ -69,14 +69,14 @@ class Tab:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(toy, tmp_path_factory):
     return tmp_path_factory.mktemp("page")
 
 
 @pytest.fixture(scope="module")
 def server(folder):
     labels = tuple(f"<b>label {i}</b>" for i in range(150))
-    bundle = write_small(folder / "bundle", labels=labels, size=(64, 96))
+    bundle = write_small(folder / "bundle", "Toy_ML", labels=labels, size=(64, 96))
     server = start(bundle, folder / "switches", max_batch=1, max_body_mb=1)
     server.wait_for("/ready", 200)
     yield server
@@ -207,8 +207,8 @@ def test_errors_are_told_as_text_and_the_next_image_works(tab, images, folder):
 
 
 def test_each_label_is_filtered_and_marked_by_its_own_threshold(folder, debugging_port, images):
-    thresholds = (0.05, 0.95, 0.25, 0.35, 0.45)
-    bundle = write_small(folder / "own", size=(64, 96), threshold=thresholds)
+    thresholds = (0.05, 0.25, 0.95, 0.35, 0.45)
+    bundle = write_small(folder / "own", "Toy_ML", size=(64, 96), threshold=thresholds)
     server = start(bundle, folder / "own_switches", max_batch=1)
     server.wait_for("/ready", 200)
     with opened(server, debugging_port) as tab:
