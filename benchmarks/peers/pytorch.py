@@ -22,6 +22,11 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "PP-HGNetV2-B4": ("hgnetv2_b4", {}),
     "PP-HGNetV2-B6": ("hgnetv2_b6", {}),
     "ResNet50": ("resnet50", {}),
+    "ResNet50_vd": ("resnet50d", {}),
+    "EfficientNetB0": ("tf_efficientnet_b0", {}),
+    "EfficientNetV2_S": ("tf_efficientnetv2_s", {}),
+    "RegNetY_1600MF": ("regnety_016", {}),
+    "TResNet_M": ("tresnet_m", {}),
     "CLIP_vit_base_patch16_448": ("vit_base_patch16_clip_224", {"img_size": 448}),
 }
 QUERIES = 80
