@@ -67,7 +67,8 @@ def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
         ("images/s", *_numbers(d.get("images_per_s") for d in done)),
         ("MB", *(f"{f.stat().st_size / 1e6:.1f}" if f.exists() else "-" for f in sizes)),
     ]
-    metrics = [run.metrics if d else {} for run, d in zip(runs, done, strict=True)]
+    judged = [d or _json(run, EVALUATION) for run, d in zip(runs, done, strict=True)]
+    metrics = [run.metrics if j else {} for run, j in zip(runs, judged, strict=True)]
     names = dict.fromkeys(name for c in configs for name in SHOWN_METRICS[c.model.task])
     return rows + [
         (name, *(as_text(m[name]) if name in m else "-" for m in metrics)) for name in names

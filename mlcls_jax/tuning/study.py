@@ -87,7 +87,12 @@ class Trial:
     @property
     def folder(self) -> str:
         """The run's folder in that of the study."""
-        return f"trial-{self.number:03d}"
+        return folder_of(self.number)
+
+
+def folder_of(number: int) -> str:
+    """Return the name of a trial's folder in that of the study."""
+    return f"trial-{number:03d}"
 
 
 def needs_optuna() -> None:
@@ -140,7 +145,7 @@ def search(folder: Path) -> list[Trial]:
             trial = _next(study, base.seed)
             values = {d.name: _suggested(d, trial) for d in plan.space}
             told = ", ".join(f"{name}={_text(value)}" for name, value in values.items())
-            log.info("Trial %d of %d: %s", trial.number + 1, plan.trials, told)
+            log.info("%s of %d trials: %s", folder_of(trial.number), plan.trials, told)
             state, metric = _run(trial, folder, config_of(base, values))
             study.tell(trial, metric, state)
             jax.clear_caches()  # no other trial has the same programs
@@ -196,7 +201,7 @@ def _run(
                 f"ended after epoch {entry['epoch']}: most trials were better by then"
             )
 
-    place = folder / Trial(trial.number, "", None, 0, {}).folder
+    place = folder / folder_of(trial.number)
     place.mkdir(exist_ok=True)
     if config.data.feature_views:
         _share_features(folder, place, config)
@@ -214,10 +219,10 @@ def _run(
 def _share_features(folder: Path, place: Path, config: Config) -> None:
     """Let trials that see the same images keep the features of a frozen backbone together."""
     size = "x".join(map(str, config.model.image_size))
-    shared = folder / FEATURES / "-".join((size, *config.data.augment))
-    shared.mkdir(parents=True, exist_ok=True)
+    shared = Path(FEATURES) / "-".join((size, *config.data.augment))
+    (folder / shared).mkdir(parents=True, exist_ok=True)
     if not (place / FEATURES).exists():
-        (place / FEATURES).symlink_to(shared.resolve(), target_is_directory=True)
+        (place / FEATURES).symlink_to(Path("..") / shared, target_is_directory=True)
 
 
 def trials_of(study: "optuna.Study") -> list[Trial]:
@@ -278,7 +283,7 @@ def write(folder: Path, base: Config, space: Sequence[Dimension], trials: list[T
 
 def _outcome(trials: Sequence[Trial], number: int) -> str:
     best, this = best_of(trials), next(t for t in trials if t.number == number)
-    told = f"Trial {number + 1}: {this.state}, {as_text(this.metric)} after epoch {this.epochs}"
+    told = f"{this.folder}: {this.state}, {as_text(this.metric)} after epoch {this.epochs}"
     return f"{told}; the best so far: {best.folder}, {as_text(best.metric)}." if best else told
 
 
