@@ -20,7 +20,7 @@ from tests.helpers.small_run import small
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, toy):
     """Three runs that began with the same weights, the third of much worse ones, and a fourth."""
     folder = tmp_path_factory.mktemp("runs")
     base = small()

@@ -122,7 +122,8 @@ def test_a_table_has_its_first_columns_to_the_left():
 @pytest.mark.slow
 def test_a_study_goes_on_after_sigkill_with_the_same_trial(tmp_path):
     need("optuna")
-    base = small(epochs=1, train={"save_steps": 1})
+    model = Model(name="PP-LCNet_x0_25", image_size=(32, 32))  # processes know no toys
+    base = small(epochs=1, train={"save_steps": 1}, model=model)
     folder = tmp_path / "study"
     folder.mkdir()
     begin(folder, base, Plan(make_space(["rate"], base, ()), trials=2, device="cpu"))
@@ -151,7 +152,7 @@ def test_a_study_goes_on_after_sigkill_with_the_same_trial(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_that_falls_behind_is_ended(tmp_path, monkeypatch):
+def test_a_trial_that_falls_behind_is_ended(tmp_path, monkeypatch, toy):
     optuna = need("optuna")
     # All are behind what cannot be reached.
     monkeypatch.setattr(
