@@ -79,6 +79,13 @@ class Model:
     quick_gelu: bool | None = option(
         None, "CLIP: OpenAI's activation; None: exact GELU, or what imported weights need"
     )
+    position_grid: int | None = option(
+        None,
+        "ViT: patches a side for which position embeddings are stored, resampled to those of the"
+        " images; None: as in the name, or as imported weights have them",
+        min=1,
+        max=1024,
+    )
     dtype: Literal["float32", "bfloat16"] = option(
         "float32", "compute type; parameters and logits stay float32"
     )

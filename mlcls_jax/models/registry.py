@@ -11,7 +11,6 @@ import numpy as np
 from mlcls_jax.config import Model
 from mlcls_jax.errors import ConfigError, unknown
 from mlcls_jax.models.backbones import (
-    clip_vit,
     convnext,
     efficientnet,
     mobilenetv3,
@@ -21,6 +20,7 @@ from mlcls_jax.models.backbones import (
     resnet,
     swin,
     tresnet,
+    vit_variants,
 )
 from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.csra import CSRA
@@ -36,7 +36,7 @@ FAMILIES: dict[str, Family] = {
     "MobileNetV3": mobilenetv3.FAMILY,
     "mobilenetv3": mobilenetv3.TIMM_FAMILY,
     "ResNet": resnet.FAMILY,
-    "CLIP": clip_vit.FAMILY,
+    "CLIP": vit_variants.CLIP,
     "ConvNeXt": convnext.FAMILY,
     "ConvNeXtV2": convnext.V2_FAMILY,
     "SwinTransformer": swin.FAMILY,
@@ -45,6 +45,13 @@ FAMILIES: dict[str, Family] = {
     "efficientnet": efficientnet.TIMM_FAMILY,
     "RegNetY": regnety.FAMILY,
     "TResNet": tresnet.FAMILY,
+    "ViT": vit_variants.AUGREG,
+    "DeiT": vit_variants.DEIT,
+    "DINOv2": vit_variants.DINOV2,
+    "DINOv3": vit_variants.DINOV3,
+    "SigLIP": vit_variants.SIGLIP,
+    "EVA": vit_variants.EVA,
+    "vit_clip": vit_variants.TIMM_CLIP,
 }
 
 ML_SUFFIX = "_ML"
@@ -179,6 +186,7 @@ def _with_options(config: Any, model: Model) -> Any:
         "drop_path": ("drop_path", model.drop_path),
         "memory": ("memory", model.memory),
         "quick_gelu": ("quick_gelu", model.quick_gelu),
+        "position_grid": ("grid", model.position_grid),
     }
     given = {option: pair for option, pair in options.items() if pair[1] is not None}
     for option, (field, value) in given.items():

@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from mlcls_jax.models.positions import resample_biases, resample_positions
+from mlcls_jax.models.positions import resample_biases
 
 IN_PLACE_EPSILON = np.float32(1e-5)  # what in-place norms add to the absolute value of a scale
 
@@ -78,9 +78,9 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
     Layouts: "same"; "linear" [out, in] → [in, out]; "conv" [out, in, kh, kw] → [kh, kw, in, out];
     "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
     (ours) gives Q; "reshape" the same numbers in another shape; "positions" [1 + N, C], with a
-    first axis of 1 or without, → [1, 1 + n, C], resampled where the grid of patches is another;
-    "biases" [(2 W - 1)^2, heads], resampled where the window is; "number" [n, 1, 1] → [n];
-    "absolute" the scale of an in-place norm, of which the sign does not count. An
+    first axis of 1 or without, → [1, 1 + N, C]; "biases" [(2 W - 1)^2, heads], resampled where the
+    window is another; "number" [n, 1, 1] → [n]; "absolute" the scale of an in-place norm, of which
+    the sign does not count. An
     array that no such layer has is given back as it is: the caller reports the shapes.
     """
     if layout == "linear":
@@ -90,7 +90,7 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
     if layout == "reshape":
         return array.reshape(shape) if array.size == math.prod(shape) else array
     if layout == "positions":
-        return _positions(array, shape)
+        return array[None] if array.ndim == 2 else array
     if layout == "biases":
         return _biases(array, shape)
     if layout == "number":
@@ -109,16 +109,6 @@ def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarra
             return array  # a different class or query count: the caller reports the shapes
         return array.reshape(queries, -1, array.shape[1]).transpose(0, 2, 1)
     return array
-
-
-def _positions(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    tokens = array[None] if array.ndim == 2 else array
-    if tokens.ndim != 3 or tokens.shape[0] != 1 or tokens.shape[2] != shape[2]:
-        return array
-    stored, side = (math.isqrt(max(count - 1, 0)) for count in (tokens.shape[1], shape[1]))
-    if stored < 1 or stored**2 + 1 != tokens.shape[1] or stored == side:
-        return tokens
-    return np.asarray(resample_positions(tokens.astype(np.float32), stored, (side, side)))
 
 
 def _biases(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

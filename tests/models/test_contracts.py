@@ -21,6 +21,7 @@ from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.exports import onnx, stablehlo
 from mlcls_jax.models import registry
 from mlcls_jax.models.backbones import efficientnet, tresnet
+from mlcls_jax.models.backbones.vit import ViT
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.models.family import Parts
 from mlcls_jax.models.network import Network, Variables, flatten, unflatten
@@ -35,9 +36,13 @@ from tests.helpers import mini_swin, toy_backbone
 from tests.helpers.bundles import write_small
 from tests.helpers.tiers import slow
 
+# Vision transformers are one network: two blocks of each family show what its options bring.
+TINY = {"CLIP": "CLIP_tiny", "DINOv3": "DINOv3_tiny", "EVA": "EVA_tiny", "SigLIP": "SigLIP_tiny"}
 VARIANTS = (*(name for family in registry.FAMILIES.values() for name in family.variants), "Toy")
+VARIANTS += tuple(TINY.values())
 # What a whole family shares is seen at its first variant, the only one in the fast tier.
-FIRST = (*(next(iter(family.variants)) for family in registry.FAMILIES.values()), "Toy")
+OTHERS = [f for name, f in registry.FAMILIES.items() if name == "CLIP" or f.build is not ViT]
+FIRST = (*(next(iter(family.variants)) for family in OTHERS), "Toy", *TINY.values())
 # Built of other blocks than the first variant of their family.
 OTHER_BLOCKS = ("PP-HGNetV2-B4", "ResNet50", "MobileNetV3_small_x0_35", "mobilenetv3_small_050",
                 "EfficientNetV2_B0")  # fmt: skip
@@ -58,6 +63,10 @@ DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a divis
 def tiny(toy):
     """Small variants of families whose first is large for a compiled check."""
     with pytest.MonkeyPatch.context() as patch:
+        sizes = {"width": 32, "hidden": 128, "depth": 2, "num_heads": 2, "grid": 2}
+        for family, name in TINY.items():
+            variants = registry.FAMILIES[family].variants
+            patch.setitem(variants, name, replace(next(iter(variants.values())), **sizes))
         mini_swin.register(patch)
         patch.setitem(efficientnet.VARIANTS, "EfficientNet_tiny", TINY_EFFICIENTNET)
         tiny = tresnet.TResNetConfig(blocks=(1, 1, 1, 1), width=8)
@@ -190,7 +199,11 @@ def test_a_parameter_outside_the_parts_is_refused():
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"{name}_ML" for name in FIRST if not name.startswith(("ConvNeXt", "Swin"))),
+        *(
+            f"{name}_ML"
+            for name in FIRST
+            if not name.startswith(("ConvNeXt", "Swin", *TINY.values()))
+        ),
         slow("ConvNeXt_base_ML"),
         slow("SwinTransformer_tiny_patch4_window7_224_ML"),
     ],
@@ -207,7 +220,7 @@ def test_counted_operations_are_those_of_the_compiler(name):
     ["PP-LCNet_x0_25", "PP-LCNet_x0_25_ML", "PP-HGNetV2-B0", "MobileNetV3_small_x0_35",
      "mobilenetv3_small_050", "ConvNeXt_atto", slow("ConvNeXtV2_atto"),
      "EfficientNet_tiny", slow("RegNetY_200MF"), "TResNet_tiny", slow("ResNet18_vd"),
-     slow("ResNet18"), "CLIP_tiny", "CLIP_tiny_ML", "Swin_mini", "SwinV2_mini", "Toy", "Toy_ML"],
+     slow("ResNet18"), *TINY.values(), "CLIP_tiny_ML", "Swin_mini", "SwinV2_mini", "Toy", "Toy_ML"],
 )  # fmt: skip
 def test_import_export_import_is_bit_identical(tmp_path, name):
     model = models.create(name, num_classes=5, seed=3)
@@ -250,7 +263,8 @@ def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
 @pytest.mark.parametrize(
     "name",
      ["Toy", "Toy_ML", slow("Toy_CSRA"), slow("Toy_Q2L"), slow("ConvNeXt_atto"),
-     slow("ConvNeXtV2_atto_ML"), slow("SwinV2_mini_ML"), slow("TResNet_tiny")],
+     slow("ConvNeXtV2_atto_ML"), slow("SwinV2_mini_ML"), slow("TResNet_tiny"),
+     slow("SigLIP_tiny"), slow("DINOv3_tiny_ML"), slow("EVA_tiny")],
 )  # fmt: skip
 def test_a_new_backbone_is_exported(name, tmp_path):
     bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))
@@ -266,7 +280,7 @@ def test_a_new_backbone_is_exported(name, tmp_path):
 @pytest.mark.parametrize(
     ("twin", "name"),
     [("lcnet_100_ML", "PP-LCNet_x1_0_ML"), ("hgnetv2_b4", "PP-HGNetV2-B4"),
-     ("resnet50", "ResNet50"), ("vit_base_patch16_clip_224_ML", "CLIP_vit_base_patch16_224_ML"),
+     ("resnet50", "ResNet50"), ("vit_small_patch16_224_ML", "ViT_small_patch16_224_ML"),
      ("convnext_tiny", "ConvNeXt_tiny"), ("tf_efficientnet_b0_ML", "EfficientNetB0_ML"),
      ("swinv2_base_window12to24_192to384", "SwinTransformerV2_base_patch4_window24_384")],
 )  # fmt: skip

@@ -17,10 +17,11 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.models import Network
-from mlcls_jax.models.backbones import clip_vit, mobilenetv3, pphgnetv2, pplcnet, resnet
+from mlcls_jax.models.backbones import mobilenetv3, pphgnetv2, pplcnet, resnet
 from mlcls_jax.models.counting import feature_map
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.network import Model, Variables, flatten
+from mlcls_jax.models.positions import resample_positions
 from mlcls_jax.models.weight_names import to_theirs
 from mlcls_jax.models.weights import load
 from tests.helpers.captured import outputs_and_maps
@@ -147,7 +148,7 @@ def test_an_explicit_memory_survives_the_import():
 
 def test_resampled_positions_keep_a_constant_and_the_class_token():
     positions = jnp.concatenate([jnp.full((1, 1, 4), 7.0), jnp.full((1, 9, 4), 3.0)], axis=1)
-    resampled = clip_vit.resample_positions(positions, 3, (5, 2))
+    resampled = resample_positions(positions, 3, (5, 2))
     assert resampled.shape == (1, 11, 4)
     np.testing.assert_allclose(resampled[:, 0], 7.0)
     np.testing.assert_allclose(resampled[:, 1:], 3.0, rtol=1e-6)

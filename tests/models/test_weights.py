@@ -504,26 +504,23 @@ def test_openai_and_hugging_face_towers_give_the_same_features_as_timms():
 
 
 @pytest.mark.parametrize("shape", [(1, 785, 768), (785, 768), (1, 10, 768)])
-def test_position_embeddings_of_another_grid_are_resampled(shape):
-    """A grid of 28, as timm has it at 448, or of 3; a plane in them stays one inside."""
+def test_position_embeddings_of_another_grid_are_kept_and_resampled_to_the_images(shape):
+    """A grid of 28, as timm has it at 448, or of 3."""
     key = "pos_embed" if len(shape) == 3 else "visual.positional_embedding"
     side = int(np.sqrt(shape[-2] - 1))
-    rows = np.repeat((np.arange(side) + 0.5) / side, side)
-    given = np.concatenate([[7.0], rows])[:, None] * np.ones(768)
+    given = np.random.default_rng(0).normal(size=shape[-2:])
     network = Network.of(ModelConfig(name="CLIP_vit_base_patch16_224", num_classes=3))
     model = Model(network, network.abstract)
     norm = "norm.weight" if len(shape) == 3 else "visual.ln_post.weight"
     report = load(model, {key: given.reshape(shape), norm: np.ones(768)}, strict=False)
     assert report.resampled == (f"backbone/pos_embed {shape}, here (1, 197, 768)",)
-    assert "backbone/pos_embed" in report.loaded and "resampled to another grid" in str(report)
-    found = np.asarray(flatten(model.variables)["backbone/pos_embed"])[0, :, 5]
-    assert found[0] == 7.0
-    inside = slice(2, 12) if side == 28 else slice(5, 9)
-    expected = np.repeat((np.arange(14) + 0.5) / 14, 14).reshape(14, 14)
-    assert np.ptp(found[1:].reshape(14, 14), axis=1).max() < 1e-6
-    np.testing.assert_allclose(
-        found[1:].reshape(14, 14)[inside], expected[inside], atol=1e-6 if side == 28 else 0.1
-    )
+    assert "backbone/pos_embed" in report.loaded and "of another grid" in str(report)
+    assert model.network.config.position_grid == side
+    found = np.asarray(flatten(model.variables)["backbone/pos_embed"])
+    np.testing.assert_array_equal(found, given.reshape(1, *shape[-2:]).astype(np.float32))
+    again = Model(Network.of(model.network.config), model.network.abstract)  # as a bundle does
+    own = {"backbone/pos_embed": found, "backbone/norm/scale": np.ones(768)}
+    assert not load(again, own, strict=False).resampled
 
 
 @pytest.mark.parametrize("shape", [(1, 784, 768), (1, 785, 512), (2, 197, 768), (197,)])

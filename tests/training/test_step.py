@@ -14,7 +14,7 @@ import pytest
 
 from mlcls_jax.config import Loss, Model, Train
 from mlcls_jax.models import Network
-from mlcls_jax.models.backbones import clip_vit, resnet
+from mlcls_jax.models.backbones import resnet, vit_variants
 from mlcls_jax.models.network import Variables
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import init_state
@@ -186,17 +186,24 @@ def test_policies_do_not_change_good_steps_and_rollback_scales_updates():
     assert new.rate_scale == 0.5
 
 
+SIZES = {"width": 16, "hidden": 64, "depth": 3, "num_heads": 2, "grid": 2}
 TINY = {  # with batch statistics and without
-    "conv": (resnet, resnet.ResNetConfig(blocks=(2, 2), bottleneck=False, strides=(2, 1, 1))),
-    "vit": (clip_vit, clip_vit.CLIPViTConfig(width=16, depth=3, num_heads=2, grid=2)),
+    "conv": (
+        resnet.VARIANTS,
+        resnet.ResNetConfig(blocks=(2, 2), bottleneck=False, strides=(2, 1, 1)),
+    ),
+    "vit": (
+        vit_variants.CLIP.variants,
+        replace(vit_variants.CLIP.variants["CLIP_vit_base_patch16_224"], **SIZES),
+    ),
 }
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
 @pytest.fixture
 def tiny(request, monkeypatch) -> Network:
-    module, config = TINY[request.param]
-    monkeypatch.setitem(module.VARIANTS, "tiny", config)
+    variants, config = TINY[request.param]
+    monkeypatch.setitem(variants, "tiny", config)
     monkeypatch.setattr(resnet, "STEM_WIDTH", 8)
     monkeypatch.setattr(resnet, "WIDTHS", (32, 32))
     return Network.of(Model(name="tiny", num_classes=3, image_size=(32, 32)))

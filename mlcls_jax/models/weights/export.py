@@ -41,7 +41,9 @@ def to_foreign(model: Model, origin: str) -> dict[str, np.ndarray]:
                     "These weights came from elsewhere: export them to where they came from.",
                 )
             continue
-        arrays[foreign.key] = np.ascontiguousarray(to_theirs(array, foreign.layout))
+        theirs = to_theirs(array, foreign.layout)
+        parts = [theirs] if len(foreign.keys) == 1 else np.split(theirs, len(foreign.keys))
+        arrays |= {k: np.ascontiguousarray(p) for k, p in zip(foreign.keys, parts, strict=True)}
     return arrays
 
 

@@ -1,8 +1,10 @@
 """Fills a model from foreign or own weights and reports what fitted."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,12 +43,12 @@ class LoadReport:
     initial: tuple[str, ...]  # our paths that kept their initial value
     reshaped: tuple[str, ...]  # of those, the ones present in the source with another shape
     ignored: tuple[str, ...]  # foreign keys without a place in the model
-    resampled: tuple[str, ...] = ()  # of those loaded, position embeddings of another grid
+    resampled: tuple[str, ...] = ()  # of those loaded, position embeddings of another grid; kept
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} tensors loaded ({self.origin} names)"]
         if self.resampled:
-            lines.append(f"resampled to another grid of patches: {_some(self.resampled)}")
+            lines.append(f"of another grid, resampled to the images': {_some(self.resampled)}")
         if self.initial:
             lines.append(f"{len(self.initial)} kept their initial value: {_some(self.initial)}")
         if self.reshaped:
@@ -90,14 +92,17 @@ def fill(
     arrays = _structured(network, arrays)
     origin, table = _matching_table(arrays, network.foreign_names)
     _check_types(arrays, table, where)
-    loaded, initial, reshaped, resampled = {}, [], [], []
-    for path, value in current.items():
+    grid, resampled = _grid_of(arrays, table, flatten(network.abstract))
+    if grid is not None:
+        network = Network.of(replace(network.config, position_grid=grid))
+    loaded, initial, reshaped = {}, [], []
+    for path, value in flatten(network.abstract).items():
         array = _take(table[path], arrays, value.shape)
         if array is None:
             initial.append(path)
         elif array.shape == value.shape:
             loaded[path] = jnp.asarray(array, value.dtype)
-            if table[path].layout in ("positions", "biases"):
+            if table[path].layout == "biases":
                 given = np.shape(arrays[table[path].keys[0]])
                 if given[-2] != value.shape[-2]:
                     resampled.append(f"{path} {given}, here {value.shape}")
@@ -115,6 +120,22 @@ def fill(
         network = Network.of(config)
     model.replace(network, unflatten(current | loaded, model.variables))
     return report
+
+
+def _grid_of(
+    arrays: Mapping[str, np.ndarray], table: NameTable, shapes: Mapping[str, Any]
+) -> tuple[int | None, list[str]]:
+    """Return the side of another grid of patches that position embeddings are for, and which."""
+    for path, foreign in table.items():
+        if foreign.layout != "positions" or foreign.keys[0] not in arrays:
+            continue
+        given, ours = np.shape(arrays[foreign.keys[0]]), shapes[path].shape
+        others = ours[1] - math.isqrt(ours[1]) ** 2  # a class token, or none
+        side = math.isqrt(max(given[-2] - others, 0)) if len(given) in (2, 3) else 0
+        is_fit = (1, side**2 + others, ours[2]) == (*(1,) * (3 - len(given)), *given)
+        if is_fit and side and given[-2] != ours[1]:
+            return side, [f"{path} {given}, here {ours}"]
+    return None, []
 
 
 def count_classes(network: Network, arrays: Mapping[str, np.ndarray]) -> int | None:
@@ -215,7 +236,11 @@ def _matching_table(
     arrays: Mapping[str, np.ndarray], foreign: dict[str, NameTable]
 ) -> tuple[str, NameTable]:
     """The name table under which most of the arrays are known."""
-    own = {path: Foreign(path) for path in next(iter(foreign.values()))}
+    some = next(iter(foreign.values()))
+    kept = {"positions"}  # the one layout that own files may have in another size
+    own = {
+        path: Foreign(path, f.layout if f.layout in kept else "same") for path, f in some.items()
+    }
     tables = foreign | {"mlcls_jax": own}
     hits = {
         origin: sum(key in arrays for f in table.values() for key in f.keys)

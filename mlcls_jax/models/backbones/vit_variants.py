@@ -1,0 +1,327 @@
+"""Which vision transformers there are: names, sizes, and where their weights are published.
+
+A row's text is that of timm's name: width, patch and resolution; the grid follows from them.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mlcls_jax.config import Model
+from mlcls_jax.models import pixels
+from mlcls_jax.models.backbones.vit import SMALL, ViT, ViTConfig
+from mlcls_jax.models.backbones.vit_names import names
+from mlcls_jax.models.family import Family
+from mlcls_jax.models.pixels import Pixels
+from mlcls_jax.models.published import PADDLE, Source, timm
+
+# width, depth, heads, width between the two linear layers
+SIZES = {
+    "tiny": (192, 12, 3, 768),
+    "xsmall": (256, 10, 4, 1024),
+    "small": (384, 12, 6, 1536),
+    "small_plus": (384, 12, 6, 1536),
+    "medium": (512, 12, 8, 2048),
+    "betwixt": (640, 12, 10, 2560),
+    "base": (768, 12, 12, 3072),
+    "large": (1024, 24, 16, 4096),
+    "so400m": (1152, 27, 16, 4304),
+    "huge": (1280, 32, 16, 5120),
+    "huge_plus": (1280, 32, 20, 5120),
+    "giant": (1408, 40, 16, 6144),
+    "giantopt": (1536, 40, 16, 6144),
+    "gigantic": (1664, 48, 16, 8192),
+    "enormous": (1792, 64, 16, 15360),
+    "7b": (4096, 40, 32, 8192),
+}
+
+LICENCES = {  # of single files, by their tag
+    "dfn5b": "Apple ASCL",
+    "metaclip2_worldwide": "CC-BY-NC-4.0",
+    "metaclip_2pt5b": "CC-BY-NC-4.0",
+    "eupe_lvd1689m": "FAIR non-commercial",
+}
+
+
+class Row(NamedTuple):
+    """A variant: our name, timm's, its sizes, and the tag of its weights there."""
+
+    name: str
+    twin: str
+    config: ViTConfig
+    tag: str
+
+
+def _rows(ours: str, theirs: str, published: dict[str, str], **options: Any) -> list[Row]:
+    """Make rows of templates of names, of texts by the tag of their weights, and of options."""
+    rows = []
+    for tag, texts in published.items():
+        for text in texts.split():
+            found = re.fullmatch(r"(?P<size>\w+?)_patch(?P<patch>\d+)_(?P<rest>\w*?(\d+))", text)
+            assert found, text
+            width, depth, num_heads, hidden = SIZES[found["size"]]
+            patch = int(found["patch"])
+            values = {"width": width, "depth": depth, "num_heads": num_heads, "hidden": hidden}
+            values |= {"patch_size": patch, "grid": int(found[4]) // patch, **options}
+            if ratio := values.pop("hidden_ratio", None):
+                values["hidden"] = int(values["width"] * ratio)
+            name, twin = (form.format(**found.groupdict()) for form in (ours, theirs))
+            rows.append(Row(name, twin, ViTConfig(**values), tag))
+    return rows
+
+
+def _family(
+    rows: list[Row],
+    *,
+    trained_on: str,
+    licence: str = "Apache-2.0",
+    statistics: Pixels = pixels.IMAGENET,
+    other_statistics: Mapping[str, Pixels] = {},  # by timm's name
+    **options: Any,
+) -> Family:
+    by_name = {row.name: row for row in rows}
+
+    def sources(name: str) -> tuple[Source, ...]:
+        row = by_name[name]
+        shown = other_statistics.get(row.twin, statistics).name
+        file = f"{row.twin.replace('quickgelu_', '')}.{row.tag}"
+        terms = LICENCES.get(row.tag, licence)
+        return (timm(file, trained_on=trained_on, pixels=shown, licence=terms),)
+
+    twins = {row.twin: row.name for row in rows if row.twin != row.name}
+    others = {twins.get(twin, twin): value for twin, value in other_statistics.items()}
+    values: dict[str, Any] = {"heads": {"timm": "head"}, "sources": sources}
+    values |= {"head_initial": lambda channels: SMALL, "recipes": "clip_vit", **options}
+    return Family(
+        variants={row.name: row.config for row in rows},
+        build=ViT,
+        names=names,
+        decoder="head",
+        stride=lambda sizes: sizes.patch_size,
+        timm_names=twins,
+        pixels=lambda name: others.get(twins.get(name, name), statistics),
+        **values,
+    )
+
+
+AUGREG = _family(
+    _rows(
+        "ViT_{size}_patch{patch}_{rest}",
+        "vit_{size}_patch{patch}_{rest}",
+        {
+            "augreg_in21k_ft_in1k": "tiny_patch16_224 tiny_patch16_384 small_patch32_224"
+            " small_patch32_384 small_patch16_224 small_patch16_384 base_patch32_224"
+            " base_patch32_384 base_patch16_384 large_patch16_224 large_patch16_384",
+            "augreg2_in21k_ft_in1k": "base_patch16_224 base_patch8_224",
+            "orig_in21k": "large_patch32_224 huge_patch14_224",
+            "orig_in21k_ft_in1k": "large_patch32_384",
+            "dino": "small_patch8_224",
+        },
+    ),
+    trained_on="ImageNet-21k, most then ImageNet",
+    statistics=pixels.HALVES,
+    other_statistics={"vit_small_patch8_224": pixels.IMAGENET},
+)
+DEIT = _family(
+    _rows(
+        "DeiT_{size}_patch{patch}_{rest}",
+        "deit_{size}_patch{patch}_{rest}",
+        {"fb_in1k": "tiny_patch16_224 small_patch16_224 base_patch16_224 base_patch16_384"},
+    )
+    + _rows(
+        "DeiT3_{size}_patch{patch}_{rest}",
+        "deit3_{size}_patch{patch}_{rest}",
+        {
+            "fb_in22k_ft_in1k": "small_patch16_224 small_patch16_384 medium_patch16_224"
+            " base_patch16_224 base_patch16_384 large_patch16_224 large_patch16_384"
+            " huge_patch14_224"
+        },
+        embedded="patches",
+        layer_scale=1e-6,
+    ),
+    trained_on="ImageNet, DeiT3 before that on ImageNet-22k",
+)
+
+_DINOV2: dict[str, Any] = {"layer_scale": 1e-5}
+_REGISTERS: dict[str, Any] = {**_DINOV2, "registers": 4, "embedded": "patches"}
+_GIANT: dict[str, Any] = {"width": 1536, "num_heads": 24, "hidden": 4096, "gated": True}
+_LVD142M = {"lvd142m": "small_patch14_518 base_patch14_518 large_patch14_518"}
+_LVD142M_GIANT = {"lvd142m": "giant_patch14_518"}
+_V2, _V2_REG4 = "DINOv2_vit_{size}_patch{patch}", "DINOv2_vit_{size}_patch{patch}_reg4"
+_V2_TIMM, _V2_REG4_TIMM = "vit_{size}_patch{patch}_dinov2", "vit_{size}_patch{patch}_reg4_dinov2"
+DINOV2 = _family(
+    _rows(_V2, _V2_TIMM, _LVD142M, **_DINOV2)
+    + _rows(_V2, _V2_TIMM, _LVD142M_GIANT, **_DINOV2 | _GIANT)
+    + _rows(_V2_REG4, _V2_REG4_TIMM, _LVD142M, **_REGISTERS)
+    + _rows(_V2_REG4, _V2_REG4_TIMM, _LVD142M_GIANT, **_REGISTERS | _GIANT),
+    trained_on="LVD-142M, without labels",
+)
+
+_DINOV3: dict[str, Any] = {
+    "epsilon": 1e-5,
+    "registers": 4,
+    "embedded": "none",
+    "rope": "dinov3",
+    "layer_scale": 1e-5,
+    "pooling": "mean",
+}
+_PLUS: dict[str, Any] = {**_DINOV3, "gated": True, "gate_apart": True}
+_V3, _V3_TIMM = "DINOv3_vit_{size}_patch{patch}", "vit_{size}_patch{patch}_dinov3"
+_V3_QKVB = (f"{_V3}_qkvb", f"{_V3_TIMM}_qkvb")
+_LVD1689M = {"lvd1689m": "small_patch16_256 base_patch16_256 large_patch16_256"}
+_LVD1689M_PLUS = {"lvd1689m": "small_plus_patch16_256 huge_plus_patch16_256"}
+_7B, _EUPE = {"lvd1689m": "7b_patch16_256"}, {"eupe_lvd1689m": "tiny_patch16_256"}
+DINOV3 = _family(
+    _rows(_V3, _V3_TIMM, _LVD1689M, **_DINOV3, qkv_bias="none")
+    + _rows(_V3, _V3_TIMM, _LVD1689M_PLUS, **_PLUS, qkv_bias="none")
+    + _rows(_V3, _V3_TIMM, _7B, **_PLUS, qkv_bias="none")
+    + _rows(*_V3_QKVB, _LVD1689M | _EUPE, **_DINOV3, qkv_bias="query_value")
+    + _rows(*_V3_QKVB, _LVD1689M_PLUS, **_PLUS, qkv_bias="query_value"),
+    trained_on="LVD-1689M, without labels",
+    licence="DINOv3 licence",
+)
+
+_SIGLIP: dict[str, Any] = {"class_token": False, "embedded": "patches"}
+_TANH: dict[str, Any] = {**_SIGLIP, "activation": "tanh_gelu"}
+_WEBLI = {
+    "v2_webli": "base_patch16_{0}224 base_patch16_{0}256 base_patch16_{0}384 base_patch16_{0}512"
+    " large_patch16_{0}256 large_patch16_{0}384 so400m_patch14_{0}224 so400m_patch14_{0}378",
+    "webli": "so400m_patch14_{0}384",
+}
+_WEBLI_TANH = {
+    "v2_webli": "base_patch32_{0}256 large_patch16_{0}512 so400m_patch16_{0}256"
+    " so400m_patch16_{0}384 so400m_patch16_{0}512 giantopt_patch16_{0}256 giantopt_patch16_{0}384"
+}
+_PALI = {"pali_mix": "so400m_patch14_gap_448", "pali_pt": "so400m_patch14_gap_896"}
+_SIG, _SIG_TIMM = "SigLIP_vit_{size}_patch{patch}_{rest}", "vit_{size}_patch{patch}_siglip_{rest}"
+
+
+def _siglip_rows(gap: str, pooling: str) -> list[Row]:
+    plain, tanh = (
+        {tag: texts.format(gap) for tag, texts in table.items()} for table in (_WEBLI, _WEBLI_TANH)
+    )
+    rows = _rows(_SIG, _SIG_TIMM, plain, **_SIGLIP, pooling=pooling)
+    return rows + _rows(_SIG, _SIG_TIMM, tanh, **_TANH, pooling=pooling)
+
+
+SIGLIP = _family(
+    _siglip_rows("", "attention")
+    + _siglip_rows("gap_", "mean")
+    + _rows(_SIG, _SIG_TIMM, _PALI, **_SIGLIP, pooling="mean"),
+    trained_on="WebLI's pairs of images and texts",
+    statistics=pixels.HALVES,
+)
+
+_EVA: dict[str, Any] = {"qkv_bias": "query_value"}
+_EVA02: dict[str, Any] = {**_EVA, "rope": "eva02", "gated": True, "hidden_ratio": 8 / 3}
+_MEAN: dict[str, Any] = {"pooling": "mean", "norm_after_pooling": True}
+_APART: dict[str, Any] = {"qkv_apart": True, "gate_apart": True, "hidden_norm": True}
+_E, _E_TIMM = "EVA02_vit_{size}_patch{patch}_{rest}", "eva02_{size}_patch{patch}_{rest}"
+_E_CLIP = "EVA02_CLIP_vit_{size}_patch{patch}_{rest}"
+_E_CLIP_TIMM = "eva02_{size}_patch{patch}_clip_{rest}"
+_MIM = {
+    "mim_in22k": "tiny_patch14_224 small_patch14_224",
+    "mim_in22k_ft_in1k": "tiny_patch14_336 small_patch14_336",
+}
+_MIM_LARGE = {
+    "mim_in22k": "base_patch14_224 large_patch14_224",
+    "mim_in22k_ft_in22k_in1k": "base_patch14_448 large_patch14_448",
+}
+_MERGED = {"merged2b": "base_patch16_224 large_patch14_224 large_patch14_336"}
+_EVA_GIANT = {
+    "clip_ft_in1k": "giant_patch14_224 giant_patch14_336",
+    "m30m_ft_in22k_in1k": "giant_patch14_560",
+}
+EVA = _family(
+    _rows(_E, _E_TIMM, _MIM, **_EVA02 | _MEAN)
+    + _rows(_E, _E_TIMM, _MIM_LARGE, **_EVA02 | _MEAN | _APART)
+    + _rows(_E_CLIP, _E_CLIP_TIMM, _MERGED, **_EVA02 | _APART, attention_norm=True)
+    + _rows(_E_CLIP, _E_CLIP_TIMM, {"laion2b": "enormous_patch14_224"}, **_EVA, post_norm=True)
+    + _rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_GIANT, **_EVA | _MEAN),
+    trained_on="ImageNet-22k, or pairs of images and texts",
+    licence="MIT",
+    statistics=pixels.CLIP,
+    other_statistics={"eva_giant_patch14_560": pixels.IMAGENET},
+)
+
+
+def adapt(model: Model, origin: str, *, has_decoder: bool) -> Model:
+    """The options under which weights of `origin` mean what they meant there, where left open.
+
+    Paddle's ML-Decoder was trained on the first patch token alone; OpenAI's towers on QuickGELU.
+    """
+    if origin == "paddle" and has_decoder and model.memory is None:
+        model = dataclasses.replace(model, memory="first_patch")
+    if origin in ("openai", "huggingface") and model.quick_gelu is None:
+        model = dataclasses.replace(model, quick_gelu=True)
+    return model
+
+
+_CLIP: dict[str, Any] = {"pre_norm": True, "epsilon": 1e-5}
+_C_TIMM = "vit_{size}_patch{patch}_clip_{rest}"
+_CLIP_TAGS = {
+    "openai": "base_patch16_224",
+    "laion2b": "base_patch32_224 large_patch14_224 huge_patch14_224 giant_patch14_224"
+    " gigantic_patch14_224",
+    "laion2b_ft_in12k_in1k": "base_patch16_384 base_patch32_384 base_patch32_448"
+    " large_patch14_336 huge_patch14_336",
+    "datacompxl": "base_patch32_256",
+    "dfn5b": "huge_patch14_378",
+    "metaclip2_worldwide": "gigantic_patch14_378",
+    "tinyclip_yfcc15m": "xsmall_patch16_224 medium_patch16_224",
+    "tinyclip_laion400m": "medium_patch32_224 betwixt_patch32_224",
+}
+_QUICK_TAGS = {
+    "openai": "base_patch16_{0}224 base_patch32_{0}224 large_patch14_{0}224 large_patch14_{0}336",
+    "dfn5b": "huge_patch14_{0}224 huge_patch14_{0}378",
+    "metaclip_2pt5b": "gigantic_patch14_{0}224",
+}
+_QUICK = {tag: texts.format("quickgelu_") for tag, texts in _QUICK_TAGS.items()}
+_PAIRS = "pairs of images and texts"
+_TOWERS = {
+    "heads": {
+        "paddle": "head.fc_head",
+        "timm": "head",
+        "openai": "head",
+        "huggingface": "classifier",
+    },
+    "adapt": adapt,
+}
+# PaddleClas' networks have its names. timm's have timm's: other pixels and positions.
+TIMM_CLIP = _family(
+    _rows(_C_TIMM, _C_TIMM, _CLIP_TAGS, **_CLIP)
+    + _rows(_C_TIMM, _C_TIMM, _QUICK, **_CLIP, quick_gelu=True),
+    trained_on=_PAIRS,
+    statistics=pixels.CLIP,
+    **_TOWERS,
+)
+_SMALLEST = {"": "base_patch16_224 base_patch32_224 large_patch14_224"}
+_B16, _B32, _L14 = (r.config for r in _rows("", "", _SMALLEST, **_CLIP, resampling="paddle"))
+
+
+def _clip_sources(name: str) -> tuple[Source, ...]:
+    """Return the published weights of the vision tower, at 224 x 224."""
+    file = f"{PADDLE}/foundation_models/CLIP_vit_base_patch16_224.pdparams"
+    paddle = Source("backbone", file, "MIT", f"OpenAI's {_PAIRS}", "CLIP")
+    return (paddle, *TIMM_CLIP.sources("vit_base_patch16_clip_224"))
+
+
+CLIP = Family(
+    variants={
+        "CLIP_vit_base_patch16_224": _B16,
+        "CLIP_vit_base_patch16_448": _B16,
+        "CLIP_vit_base_patch32_224": _B32,
+        "CLIP_vit_base_patch32_448": _B32,
+        "CLIP_vit_large_patch14_224": _L14,
+        "CLIP_vit_large_patch14_336": _L14,
+    },
+    build=ViT,
+    names=names,
+    recipes="clip_vit",
+    decoder="head",
+    stride=lambda sizes: sizes.patch_size,
+    official=("CLIP_vit_base_patch16_448",),
+    sources=_clip_sources,
+    **_TOWERS,
+)
