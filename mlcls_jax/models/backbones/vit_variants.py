@@ -62,7 +62,12 @@ def _rows(ours: str, theirs: str, published: dict[str, str], **options: Any) -> 
             assert found, text
             width, depth, num_heads, hidden = SIZES[found["size"]]
             patch = int(found["patch"])
-            values = {"width": width, "depth": depth, "num_heads": num_heads, "hidden": hidden}
+            values: dict[str, Any] = {
+                "width": width,
+                "depth": depth,
+                "num_heads": num_heads,
+                "hidden": hidden,
+            }
             values |= {"patch_size": patch, "grid": int(found[4]) // patch, **options}
             if ratio := values.pop("hidden_ratio", None):
                 values["hidden"] = int(values["width"] * ratio)
