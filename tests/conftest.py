@@ -75,13 +75,11 @@ def new_logger():
 def toy() -> Iterator[None]:
     """Have two small models besides: the backbone of tests, which is one line, and a CLIP."""
     from mlcls_jax.models import registry
-    from mlcls_jax.models.backbones.clip_vit import CLIPViTConfig
-    from tests.helpers import toy_backbone
+    from tests.helpers import tiny_vit, toy_backbone
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.FAMILIES, "Toy", toy_backbone.FAMILY)
-        tiny = CLIPViTConfig(width=32, depth=2, num_heads=2, grid=2)
-        patch.setitem(registry.FAMILIES["CLIP"].variants, "CLIP_tiny", tiny)
+        tiny_vit.register(patch, "CLIP")
         yield
 
 

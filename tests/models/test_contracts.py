@@ -32,17 +32,17 @@ from mlcls_jax.models.weights.sources import sources
 from mlcls_jax.planning.compile_report import report
 from mlcls_jax.planning.costs import Layout
 from mlcls_jax.training.optimizer import make_optimizer
-from tests.helpers import mini_swin, toy_backbone
+from tests.helpers import mini_swin, tiny_vit, toy_backbone
 from tests.helpers.bundles import write_small
 from tests.helpers.tiers import slow
 
 # Vision transformers are one network: two blocks of each family show what its options bring.
-TINY = {"CLIP": "CLIP_tiny", "DINOv3": "DINOv3_tiny", "EVA": "EVA_tiny", "SigLIP": "SigLIP_tiny"}
+TINY = ("CLIP_tiny", "DINOv3_tiny", "EVA_tiny", "SigLIP_tiny")
 VARIANTS = (*(name for family in registry.FAMILIES.values() for name in family.variants), "Toy")
-VARIANTS += tuple(TINY.values())
+VARIANTS += TINY
 # What a whole family shares is seen at its first variant, the only one in the fast tier.
 OTHERS = [f for name, f in registry.FAMILIES.items() if name == "CLIP" or f.build is not ViT]
-FIRST = (*(next(iter(family.variants)) for family in OTHERS), "Toy", *TINY.values())
+FIRST = (*(next(iter(family.variants)) for family in OTHERS), "Toy", *TINY)
 # Built of other blocks than the first variant of their family.
 OTHER_BLOCKS = ("PP-HGNetV2-B4", "ResNet50", "MobileNetV3_small_x0_35", "mobilenetv3_small_050",
                 "EfficientNetV2_B0")  # fmt: skip
@@ -63,10 +63,8 @@ DIVISORS = 2, 8  # the tensor devices for which docs/scaling.md promises a divis
 def tiny(toy):
     """Small variants of families whose first is large for a compiled check."""
     with pytest.MonkeyPatch.context() as patch:
-        sizes = {"width": 32, "hidden": 128, "depth": 2, "num_heads": 2, "grid": 2}
-        for family, name in TINY.items():
-            variants = registry.FAMILIES[family].variants
-            patch.setitem(variants, name, replace(next(iter(variants.values())), **sizes))
+        for name in TINY[1:]:
+            tiny_vit.register(patch, name.removesuffix("_tiny"))
         mini_swin.register(patch)
         patch.setitem(efficientnet.VARIANTS, "EfficientNet_tiny", TINY_EFFICIENTNET)
         tiny = tresnet.TResNetConfig(blocks=(1, 1, 1, 1), width=8)
@@ -199,11 +197,7 @@ def test_a_parameter_outside_the_parts_is_refused():
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            f"{name}_ML"
-            for name in FIRST
-            if not name.startswith(("ConvNeXt", "Swin", *TINY.values()))
-        ),
+        *(f"{name}_ML" for name in FIRST if not name.startswith(("ConvNeXt", "Swin", *TINY))),
         slow("ConvNeXt_base_ML"),
         slow("SwinTransformer_tiny_patch4_window7_224_ML"),
     ],
@@ -220,7 +214,7 @@ def test_counted_operations_are_those_of_the_compiler(name):
     ["PP-LCNet_x0_25", "PP-LCNet_x0_25_ML", "PP-HGNetV2-B0", "MobileNetV3_small_x0_35",
      "mobilenetv3_small_050", "ConvNeXt_atto", slow("ConvNeXtV2_atto"),
      "EfficientNet_tiny", slow("RegNetY_200MF"), "TResNet_tiny", slow("ResNet18_vd"),
-     slow("ResNet18"), *TINY.values(), "CLIP_tiny_ML", "Swin_mini", "SwinV2_mini", "Toy", "Toy_ML"],
+     slow("ResNet18"), *TINY, "CLIP_tiny_ML", "Swin_mini", "SwinV2_mini", "Toy", "Toy_ML"],
 )  # fmt: skip
 def test_import_export_import_is_bit_identical(tmp_path, name):
     model = models.create(name, num_classes=5, seed=3)
