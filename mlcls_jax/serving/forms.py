@@ -6,12 +6,13 @@ from fastapi import HTTPException
 
 from mlcls_jax.serving.refusals import unprocessable
 
-MAX_FIELDS = 8
+MAX_IMAGES = 64  # of a request
+MAX_FIELDS = 8  # besides them
 MAX_HEAD = 4096  # bytes of the headers of a field
 
 
-def read_fields(content_type: str, body: bytes) -> dict[str, tuple[bytes, bool]]:
-    """Return the content of each field, and whether it is a file's.
+def read_fields(content_type: str, body: bytes) -> list[tuple[str, bytes, bool]]:
+    """Return name and content of each field, and whether it is a file's.
 
     A charset is not obeyed: browsers and libraries send UTF-8, and some codecs take very long.
 
@@ -25,8 +26,9 @@ def read_fields(content_type: str, body: bytes) -> dict[str, tuple[bytes, bool]]
     start = 0 if body.startswith(b"--") else body.find(b"\r\n--") + 2
     if not body.startswith(boundary, start):
         raise _unreadable("it does not begin with its boundary")
-    parts = body[start + len(boundary) :].split(b"\r\n" + boundary, MAX_FIELDS)
-    fields = {}
+    most = MAX_IMAGES + MAX_FIELDS
+    parts = body[start + len(boundary) :].split(b"\r\n" + boundary, most)
+    fields = []
     for part in parts:
         if part.startswith(b"--"):
             return fields
@@ -38,9 +40,9 @@ def read_fields(content_type: str, body: bytes) -> dict[str, tuple[bytes, bool]]
         if "name" not in parameters:
             raise _unreadable("a field has no name")
         is_file = "filename" in parameters or "filename*" in parameters
-        fields[parameters["name"]] = (content, is_file)
-    if len(parts) > MAX_FIELDS:
-        raise unprocessable(f"the multipart body has more than {MAX_FIELDS} fields")
+        fields.append((parameters["name"], content, is_file))
+    if len(parts) > most:
+        raise unprocessable(f"the multipart body has more than {most} fields")
     raise _unreadable("its end is missing")
 
 

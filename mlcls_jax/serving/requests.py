@@ -16,9 +16,9 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from mlcls_jax.errors import nearest
-from mlcls_jax.serving.forms import MAX_FIELDS, read_fields
+from mlcls_jax.serving.forms import MAX_FIELDS, MAX_IMAGES, read_fields
 from mlcls_jax.serving.refusals import shown, unprocessable
-from mlcls_jax.serving.schemas import ClassifyOptions, ClassifyRequest
+from mlcls_jax.serving.schemas import ClassifyOptions, ClassifyRequest, ClassifyRequests
 
 MAX_KIND = 500  # characters of a Content-Type
 MAX_URL = 4096  # characters
@@ -27,10 +27,11 @@ LONG = 4096  # bytes of a text in JSON that can only be the image
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request whose image is a file's content, base64 of one, or a URL."""
+    """A request whose images are each a file's content, base64 of one, or a URL."""
 
-    image: bytes | str
+    images: tuple[bytes | str, ...]
     options: ClassifyOptions
+    is_list: bool = False  # whether the answer is about several, be it one of them
 
 
 def max_text(labels: Iterable[str]) -> int:
@@ -59,7 +60,7 @@ def parse(request: Request, body: bytes, limit: int) -> ParsedRequest:
     if kind == "application/json":
         return _parse_json(body, limit)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return ParsedRequest(body, _options(_query(request.scope["query_string"], limit), limit))
+        return ParsedRequest((body,), _options(_query(request.scope["query_string"], limit), limit))
     if kind == "multipart/form-data":
         return _parse_form(content_type, body, limit)
     raise unprocessable(
@@ -99,11 +100,11 @@ _SPACES = b" \t\r\n\f\v"
 
 
 def _parse_json(body: bytes, limit: int) -> ParsedRequest:
-    text, image = _split(body, limit)
+    text, texts = _split(body, limit)
     try:
         # As float, since a whole number of many digits takes long, and is none that we could use.
         value = json.loads(text.decode(), parse_int=float)
-        long = None if image is None else _unescaped(image.decode())
+        longs = {_placeholder(n): _unescaped(long.decode()) for n, long in enumerate(texts)}
     except UnicodeDecodeError as error:
         raise unprocessable("body: not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -112,31 +113,45 @@ def _parse_json(body: bytes, limit: int) -> ParsedRequest:
         raise unprocessable("body: too deeply nested") from error
     if not isinstance(value, dict):
         raise unprocessable('body: must be a JSON object, such as {"image": "…"}')
-    if image is not None:
-        if value.get("image") != _IMAGE:
-            raise unprocessable(f"body: a text of {len(image)} bytes is not at image")
-        value["image"] = long
-    request = _checked(ClassifyRequest, value)
-    return ParsedRequest(_image(request.image), request)
+    is_list = "images" in value
+    given = value["images"] if is_list else [value.get("image")]
+    found = {text for text in given if isinstance(text, str)} if isinstance(given, list) else set()
+    for stray in longs.keys() - found:
+        size = len(longs[stray])
+        raise unprocessable(f"body: a text of {size} characters is not at image or in images")
+    request = _checked(ClassifyRequests if is_list else ClassifyRequest, value)
+    images: list[str] = request.images if is_list else [request.image]
+    _check_count(len(images))
+    return ParsedRequest(
+        tuple(_image(longs.get(image) or image) for image in images), request, is_list
+    )
+
+
+def _check_count(images: int) -> None:
+    if not 0 < images <= MAX_IMAGES:
+        raise unprocessable(f"{images} images; a request has 1 to {MAX_IMAGES}")
 
 
 def _unescaped(text: str) -> str:
     return json.loads(text) if "\\" in text else text[1:-1]  # twenty times as fast
 
 
-_IMAGE = "the long text"
+def _placeholder(number: int) -> str:
+    return f"the long text {number}"
+
+
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
-def _split(body: bytes, limit: int) -> tuple[bytes, bytes | None]:
-    """Return JSON without its one long text, in whose place there is `_IMAGE`; and that text.
+def _split(body: bytes, limit: int) -> tuple[bytes, list[bytes]]:
+    """Return JSON without its long texts, in whose places there are `_placeholder`s; and these.
 
     So an image costs a look for the next quotation mark, and what is left is small.
     """
-    kept, size, image, place = [], 0, None, 0
+    kept, size, texts, place = [], 0, [], 0
     while (start := body.find(b'"', place)) >= 0:
         end = body.find(b'"', start + 1)
-        is_long = end - start > LONG and body[end - 1] != ord("\\") and image is None
+        is_long = end - start > LONG and body[end - 1] != ord("\\") and len(texts) < MAX_IMAGES
         if not is_long:  # then the end of a text may also be behind escaped quotation marks
             match = _TEXT.match(body, start, start + limit)
             if match is None:
@@ -148,25 +163,29 @@ def _split(body: bytes, limit: int) -> tuple[bytes, bytes | None]:
         if size > limit:
             break
         if is_long:
-            image = body[start : end + 1]
-            kept.append(json.dumps(_IMAGE).encode())
+            kept.append(json.dumps(_placeholder(len(texts))).encode())
+            texts.append(body[start : end + 1])
         place = end + 1
     size += len(body) - place
     if size > limit:
         raise unprocessable(
             f"body: more than {limit} bytes besides the image, or a text without an end"
         )
-    return b"".join([*kept, body[place:]]), image
+    return b"".join([*kept, body[place:]]), texts
 
 
 def _parse_form(content_type: str, body: bytes, limit: int) -> ParsedRequest:
     fields = read_fields(content_type, body)
-    image = fields.pop("file", None) or fields.pop("image", None)
-    if image is None:
+    images = tuple(
+        content if is_file else _image(_utf8(name, content))
+        for name, content, is_file in fields
+        if name in ("file", "image")
+    )
+    if not images:
         raise unprocessable("the multipart body has no file: name it file or image")
-    options = _options({name: content for name, (content, _) in fields.items()}, limit)
-    content, is_file = image
-    return ParsedRequest(content if is_file else _image(_utf8("image", content)), options)
+    _check_count(len(images))
+    others = {name: content for name, content, _ in fields if name not in ("file", "image")}
+    return ParsedRequest(images, _options(others, limit), len(images) > 1)
 
 
 def _query(query: bytes, limit: int) -> dict[str, bytes]:

@@ -44,6 +44,12 @@ class ClassifyRequest(ClassifyOptions, _Image):  # fields of the last base come 
     """A request in JSON."""
 
 
+class ClassifyRequests(ClassifyOptions):
+    """A request in JSON about several images."""
+
+    images: list[str] = Field(description="several in the place of `image`, each as it is there")
+
+
 class Category(TypedDict):  # a dict: an answer may hold thousands, and objects take twice as long
     """A label found."""
 
@@ -60,6 +66,12 @@ class ClassifyResult(BaseModel):
     image: str | None = Field(description="if asked for: a JPEG with the labels, in base64")
 
 
+class ClassifyResults(BaseModel):
+    """The labels found in each of several images, in their order."""
+
+    images: list[ClassifyResult]
+
+
 class Status(BaseModel):
     """An answer without a result: an error, or that all is well."""
 
@@ -71,7 +83,7 @@ class Status(BaseModel):
 class Answer(Status):
     """A result."""
 
-    result: ClassifyResult
+    result: ClassifyResult | ClassifyResults
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -113,12 +125,16 @@ def describe_classify() -> dict[str, Any]:
     options = ClassifyOptions.model_json_schema()["properties"]
     file = {"type": "string", "format": "binary", "description": "an image file"}
     form = {"type": "object", "required": ["file"], "properties": {"file": file, **options}}
+    question = ClassifyRequest.model_json_schema()
+    question["properties"] |= ClassifyRequests.model_json_schema()["properties"]
+    question["oneOf"] = [{"required": [name]} for name in ("image", "images")]
+    question["required"] = []
     return {
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": ClassifyRequest.model_json_schema(),
+                    "schema": question,
                     "example": _EXAMPLE,
                 },
                 "multipart/form-data": {"schema": form},

@@ -21,7 +21,7 @@ from mlcls_jax.serving.monitor import Monitor
 from mlcls_jax.serving.options import Options
 from mlcls_jax.serving.refusals import unavailable, unprocessable
 from mlcls_jax.serving.requests import ParsedRequest, decode_base64
-from mlcls_jax.serving.schemas import Category, ClassifyResult
+from mlcls_jax.serving.schemas import Category, ClassifyOptions, ClassifyResult, ClassifyResults
 
 MAX_DETAILED = 100  # labels of one image that are drawn, or have evidence: the best ones
 MAX_DRAWN_SIDE = 2048  # of pictures in answers: more would hold too much memory while they wait
@@ -84,8 +84,8 @@ class Service:
 
     async def answer(
         self, request: ParsedRequest, gone: Callable[[], Awaitable[None]]
-    ) -> ClassifyResult:
-        """Return what is found in the image of a request.
+    ) -> ClassifyResult | ClassifyResults:
+        """Return what is found in the image of a request, or in each of several.
 
         Args:
           request: the request.
@@ -95,10 +95,13 @@ class Service:
           HTTPException: the request is at fault (422), the queue is full (503), it took too long
             (504), or nobody waits (499).
         """
-        if self._at_work >= self.options.queue_size:
+        count = len(request.images)
+        if count > self.options.queue_size:
+            raise unprocessable(f"{count} images: more than this server's queue holds")
+        if self._at_work + count > self.options.queue_size:
             raise unavailable("the queue is full")
-        self._at_work += 1
-        work, leaving = asyncio.ensure_future(self._work(request)), asyncio.ensure_future(gone())
+        self._at_work += count
+        work, leaving = asyncio.ensure_future(self._all(request)), asyncio.ensure_future(gone())
         try:
             timeout = self.options.request_timeout_s
             await asyncio.wait((work, leaving), timeout=timeout, return_when="FIRST_COMPLETED")
@@ -111,15 +114,33 @@ class Service:
             # Cancelling takes the image out of every queue, and ends a slow decoding.
             work.cancel()
             leaving.cancel()
-            self._at_work -= 1
+            self._at_work -= count
 
-    async def _work(self, request: ParsedRequest) -> ClassifyResult:
-        options = request.options
+    async def _all(self, request: ParsedRequest) -> ClassifyResult | ClassifyResults:
+        if not request.is_list:
+            return await self._work(request.images[0], request.options)
+        count = len(request.images)
+
+        async def one(number: int, image: bytes | str) -> ClassifyResult:
+            try:
+                return await self._work(image, request.options)
+            except HTTPException as error:
+                told = f"image {number} of {count}: {error.detail}"
+                raise HTTPException(error.status_code, told, error.headers) from error
+
+        try:
+            async with asyncio.TaskGroup() as group:  # the first fault ends the others
+                tasks = [group.create_task(one(*it)) for it in enumerate(request.images, 1)]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return ClassifyResults(images=[task.result() for task in tasks])
+
+    async def _work(self, given: bytes | str, options: ClassifyOptions) -> ClassifyResult:
         if options.explain and not self.can_explain:
             raise unprocessable("explain: this model has no ML-Decoder, and so no evidence")
         try:
             threshold = self.predictor.threshold(options.threshold)
-            data = await self._fetched(request.image)
+            data = await self._fetched(given)
             if isinstance(data, str):
                 data = await _in(self._threads, decode_base64, data)
             frames = self._views.frames

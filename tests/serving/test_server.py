@@ -150,6 +150,23 @@ def test_every_form_of_request_gets_the_predictors_answer(server, predictor, ima
             assert all(set(c) == {"id", "name", "score"} for c in answer["result"]["categories"])
 
 
+def test_several_images_of_a_request_are_answered_in_their_order(server, predictor, images):
+    form, kind = multipart(images[0])
+    second = multipart(images[1])[0]
+    forms = [
+        ({"images": [base64_of(image) for image in images[:2]]}, "application/json", 2),
+        ({"images": [base64_of(images[0])], "threshold": None}, "application/json", 1),
+        (form.removesuffix(b"--xyz--\r\n") + second, kind, 2),
+    ]
+    for body, kind, count in forms:
+        status, answer, _ = server.ask(body, kind)
+        assert status == 200, answer
+        results = answer["result"]["images"]
+        assert len(results) == count
+        for result, image in zip(results, images, strict=False):
+            assert_same(result, expected(predictor, image))
+
+
 @pytest.mark.parametrize(
     "threshold",
     [0, 0.0, 0.45, 1, [0.1, 0.9, 0.45, 0.5, 0.0], {"猫": 0.1, "1": 0.9, "default": 0.45}, {}],
@@ -218,6 +235,11 @@ BAD = {
     "a list": ([], "body"),
     "not UTF-8": (b"\xff\xfe", "body"),
     "deep": (b'{"image": "", "threshold": ' + b"[" * 100_000, "body"),
+    "no images": ({"images": []}, "0 images; a request has 1 to 64"),
+    "too many images": ({"images": [SMALL] * 65}, "65 images"),
+    "images are no list": ({"images": SMALL}, "images: "),
+    "image and images": ({"images": [SMALL], "image": SMALL}, "image: no such field"),
+    "one of several is broken": ({"images": [SMALL, SMALL]}, "of 2: "),
     "a URL": ({"image": "http://example.org/a.png"}, "--allow_urls"),
     "a URL in capitals": ({"image": "HTTPS://example.org/a.png"}, "--allow_urls"),
 }
@@ -254,7 +276,7 @@ HOSTILE = {
     "unknown keys": (b'{"image": "",' + many_keys(300_000) + b"}", "besides the image"),
     "a long key": (b'{"image": "", "' + LONG + b'": 1}', "is not at image"),
     "a long key of a threshold": (json_with(b'{"' + LONG + b'": 1}'), "is not at image"),
-    "two long texts": (b'{"image": "' + LONG + b'", "x": "' + LONG + b'"}', "besides the image"),
+    "two long texts": (b'{"image": "' + LONG + b'", "x": "' + LONG + b'"}', "is not at image"),
     "a long list": (json_with(b"[" + b"0," * 1_000_000 + b"0]"), "besides the image"),
     "a key of many digits": (json_with(b'{"' + b"9" * 4000 + b'": 1}'), "threshold has the key"),
     "a number of many digits": (json_with(b"9" * 5000), "threshold is inf"),
@@ -545,7 +567,7 @@ def test_pages_take_nothing_from_outside(server):
     assert "access-control-allow-origin" not in headers
     status, schema, _ = server.ask(path="/openapi.json")
     body = schema["paths"][PATH]["post"]["requestBody"]["content"]
-    assert {"image", "threshold", "visualize", "explain"} == set(
+    assert {"image", "images", "threshold", "visualize", "explain"} == set(
         body["application/json"]["schema"]["properties"]
     )
     assert "/ready" in page
@@ -656,7 +678,7 @@ def test_pages_of_other_origins_may_ask_where_allowed(narrow, origin, allowed):
 def test_a_model_without_evidence_says_so(folder):
     plain = write_small(folder / "plain", "Toy", size=(64, 96))
     service = Service(Predictor(read_bundle(plain)), Options())
-    request = ParsedRequest(b"", ClassifyOptions(explain=True))
+    request = ParsedRequest((b"",), ClassifyOptions(explain=True))
     with pytest.raises(HTTPException, match="no ML-Decoder") as refusal:
         asyncio.run(service.answer(request, asyncio.Event().wait))
     assert refusal.value.status_code == 422
