@@ -27,6 +27,10 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "EfficientNetV2_S": ("tf_efficientnetv2_s", {}),
     "RegNetY_1600MF": ("regnety_016", {}),
     "TResNet_M": ("tresnet_m", {}),
+    "ConvNeXt_tiny": ("convnext_tiny", {}),
+    # At 224 alone: elsewhere timm's windows stay as they are, unless it is told otherwise.
+    "SwinTransformer_tiny_patch4_window7_224": ("swin_tiny_patch4_window7_224", {}),
+    "SwinTransformerV2_tiny_patch4_window8_256": ("swinv2_tiny_window8_256", {}),
     "CLIP_vit_base_patch16_448": ("vit_base_patch16_clip_224", {"img_size": 448}),
 }
 QUERIES = 80
@@ -102,6 +106,8 @@ class Classifier(nn.Module):
         x = self.backbone.forward_features(images)
         if x.ndim == 3:  # a transformer's tokens [B, 1 + N, C], of which the head sees the patches
             return self.head(x[:, 1:])
+        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+            return self.head(x.flatten(1, 2))
         return self.head(self.last(x).flatten(2).transpose(1, 2))
 
 

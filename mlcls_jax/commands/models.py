@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 from mlcls_jax import usage
 from mlcls_jax.config import add_arguments, from_arguments, option
 from mlcls_jax.errors import ConfigError, nearest
+from mlcls_jax.readable import table
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
-    from mlcls_jax.models import counting
+    from mlcls_jax.models.counting import Summary
+    from mlcls_jax.models.published import Source
 
-LABELS = 80
 TITLE = (
-    f"Models for {LABELS} labels. GMACs: 10^9 multiply-accumulates of one image, which Paddle's"
-    " papers call FLOPs."
+    "Models for 80 labels. GMACs: 10^9 multiply-accumulates of one image, which Paddle's"
+    " papers call FLOPs. Weights: words of model.weights, which `mlcls weights` explains."
 )
-COLUMNS = ("name", "parameters", "GMACs", "feature map", "resolution")
+COLUMNS = ("name", "weights", "licence", "parameters", "GMACs", "feature map", "resolution")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def list_models(pattern: str = "*") -> str:
     import jax
 
     from mlcls_jax.models import counting, registry
+    from mlcls_jax.models.weights.sources import sources
 
     names = registry.list_models(pattern)
     if not names:
@@ -53,21 +55,17 @@ def list_models(pattern: str = "*") -> str:
         hint = f"Did you mean {close}?" if close else "A pattern looks like 'PP-LCNet*_ML'."
         raise ConfigError(f"no model matches {pattern!r}", hint)
     jax.config.update("jax_platforms", "cpu")  # shapes need no accelerator
-    return format_table([counting.summarize(name, num_classes=LABELS) for name in names])
+    stored = counting.stored()
+    rows = [_row(stored.get(n) or counting.summarize(n), sources(n)) for n in names]
+    return "\n".join([TITLE, "", *table([COLUMNS, *rows], to_left=3)])
 
 
-def format_table(summaries: "list[counting.Summary]") -> str:
-    """Return rows under a title and a header, columns aligned."""
-    rows = [COLUMNS, *(_row(summary) for summary in summaries)]
-    name, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = ("  ".join([row[0].ljust(name), *map(str.rjust, row[1:], widths)]) for row in rows)
-    return "\n".join([TITLE, "", *lines])
-
-
-def _row(summary: "counting.Summary") -> tuple[str, ...]:
+def _row(summary: "Summary", published: "tuple[Source, ...]") -> tuple[str, ...]:
     size = summary["image_size"]
     return (
         summary["name"],
+        ", ".join(source.word for source in published) or "–",
+        ", ".join(dict.fromkeys(source.licence for source in published)) or "–",
         f"{summary['parameters']:,}",
         f"{summary['gmacs']:.3f}",
         " x ".join(map(str, summary["feature_map"])),

@@ -4,8 +4,11 @@ Nothing is allocated or compiled: the forward pass is traced with abstract value
 operations are read off the jaxpr.
 """
 
+import csv
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypedDict
 
 import jax
@@ -17,6 +20,9 @@ from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
 from mlcls_jax.models.initial import Constant
 from mlcls_jax.models.network import Network, flatten
+
+# Sizes counted before, with 80 labels: counting all models takes a minute. A test holds them.
+STORED = Path(__file__).with_name("sizes.csv")
 
 
 class Summary(TypedDict):
@@ -44,6 +50,38 @@ def summarize(name: str, *, num_classes: int = 80) -> Summary:
         feature_map=feature_map(network, size),
         image_size=size,
     )
+
+
+@functools.cache
+def stored() -> dict[str, Summary]:
+    """Return by name the sizes that were counted before, as `summarize` counts them."""
+    with STORED.open(encoding="utf-8", newline="") as file:
+        return {row["name"]: _read(row) for row in csv.DictReader(file)}
+
+
+def _read(row: dict[str, str]) -> Summary:
+    height, width, channels, size, parameters, macs = (int(row[column]) for column in _COLUMNS[1:])
+    return Summary(
+        name=row["name"],
+        parameters=parameters,
+        gmacs=macs / 1e9,
+        feature_map=(height, width, channels),
+        image_size=size,
+    )
+
+
+_COLUMNS = ("name", "height", "width", "channels", "size", "parameters", "macs")
+
+
+def store(summaries: Iterable[Summary]) -> None:
+    """Write the sizes that `stored` reads."""
+    with STORED.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(_COLUMNS)
+        for one in summaries:
+            macs = round(one["gmacs"] * 1e9)
+            cells = (*one["feature_map"], one["image_size"], one["parameters"], macs)
+            lines.writerow((one["name"], *cells))
 
 
 def count_parameters(network: Network) -> int:

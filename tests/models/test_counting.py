@@ -13,10 +13,11 @@ from mlcls_jax import models
 from mlcls_jax.commands.models import list_models
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.models import Network
+from mlcls_jax.models import Network, counting, registry
 from mlcls_jax.models.counting import count_macs, count_parameters, feature_map, summarize
 from mlcls_jax.models.kernels import PLAIN
 from tests.helpers.commands import forked
+from tests.helpers.tiers import slow
 
 # Of the originals with 80 labels and 80 queries: parameters; GMACs of the backbone at 224 and at
 # 448, and of the head at 448, counted by hand.
@@ -43,6 +44,7 @@ SIZES = {
     "CLIP_vit_base_patch16_448_ML": (92_421_712 - 768 * 512, 17.563, 78.494, 0.348),
 }
 SMALL = "PP-LCNet_x0_25_ML"
+RENEW = "MLCLS_RENEW_GOLDENS"
 
 
 def network(name: str, **options) -> Network:
@@ -109,6 +111,25 @@ def test_models_are_counted_and_created_at_their_default_size(name, size):
     assert models.create(name, num_classes=2).network.config.image_size == (size, size)
 
 
+def test_the_sizes_of_every_model_are_stored():
+    """Those of new models are added when goldens are renewed; a changed one is counted anew."""
+    stored = counting.stored()
+    if os.environ.get(RENEW):
+        counting.store(stored.get(name) or summarize(name) for name in models.list_models())
+        counting.stored.cache_clear()
+    assert list(counting.stored()) == models.list_models(), (
+        f"renew mlcls_jax/models/sizes.csv: {RENEW}=1 python -m pytest {Path(__file__).name}"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [SMALL, *(slow(next(iter(family.variants))) for family in registry.FAMILIES.values())],
+)
+def test_stored_sizes_are_those_that_are_counted(name):
+    assert counting.stored()[name] == summarize(name)
+
+
 def test_an_image_size_that_is_given_is_kept():
     assert models.create(SMALL, num_classes=2, image_size=96).network.config.image_size == (96, 96)
 
@@ -139,9 +160,25 @@ def test_the_command_prints_the_table():
     title, _, *rows = done.stdout.splitlines()
     assert "80 labels" in title and "GMACs" in title and "multiply-accumulates" in title
     assert [row.split("  ") for row in map(single_spaced, rows)] == [
-        ["name", "parameters", "GMACs", "feature map", "resolution"],
-        ["PP-LCNet_x1_0_ML", "8,293,808", "1.537", "14 x 14 x 1280", "448 x 448"],
-        ["PP-LCNet_x1_0", "1,775,280", "0.155", "1 x 1 x 1280", "224 x 224"],
+        ["name", "weights", "licence", "parameters", "GMACs", "feature map", "resolution"],
+        [
+            "PP-LCNet_x1_0_ML",
+            "official, backbone, timm",
+            "Apache-2.0",
+            "8,293,808",
+            "1.537",
+            "14 x 14 x 1280",
+            "448 x 448",
+        ],
+        [
+            "PP-LCNet_x1_0",
+            "backbone, timm",
+            "Apache-2.0",
+            "1,775,280",
+            "0.155",
+            "1 x 1 x 1280",
+            "224 x 224",
+        ],
     ]
 
 
@@ -160,5 +197,5 @@ def test_a_useless_pattern_is_one_message():
 def test_two_patterns_are_refused():
     done = forked("mlcls", "models", "a", "b")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("usage: mlcls models [-h] [PATTERN]\n")
+    assert done.stderr.startswith("usage: mlcls models [-h] ")
     assert "Traceback" not in done.stderr

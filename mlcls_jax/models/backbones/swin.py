@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
 from mlcls_jax.models.layers import Linear, Patches, gelu, heads
@@ -45,6 +45,7 @@ class SwinConfig:
     windows: tuple[int, ...]
     size: int
     is_v2: bool = False
+    drop_path: float = 0.0
     # V2: windows of an earlier training at a smaller size, of which coordinates are parts.
     trained_windows: tuple[int, ...] = (0, 0, 0, 0)
 
@@ -75,6 +76,8 @@ class Swin(nnx.Module):
                 setattr(self, down, Merge(width, is_v2=config.is_v2, dtype=dtype))
                 groups[-count] = (down, *groups[-count])
                 width *= 2
+        for place, (*_, path) in enumerate(groups):  # a block drops the more the deeper it lies
+            getattr(self, path).drop_path = config.drop_path * place / (len(groups) - 1)
         self.norm = LayerNorm(width)
         self.channels, self.config = width, config
         self.parts = Parts(stem=("stem", "stem_norm"), stages=tuple(groups), outputs=("norm",))
@@ -88,7 +91,7 @@ class Swin(nnx.Module):
             if stage > 0:
                 x = getattr(self, f"downsample{stage}")(x)
             for index in range(count):
-                x = getattr(self, f"stage{stage}_{index}")(x, window=window)
+                x = getattr(self, f"stage{stage}_{index}")(x, window=window, draws=draws)
         return self.norm(x)
 
 
@@ -115,6 +118,8 @@ class Block(nnx.Module):
     Each is added to what went in; V1 normalises before them, V2 after.
     """
 
+    drop_path = 0.0
+
     def __init__(
         self, config: SwinConfig, stage: int, *, is_shifted: bool, dtype: jnp.dtype | None
     ) -> None:
@@ -128,12 +133,13 @@ class Block(nnx.Module):
         self.fc2 = linear(4 * width, width, shared="rows")
         self.is_v2, self.is_shifted = config.is_v2, is_shifted
 
-    def __call__(self, x: Float[Array, "B H W C"], *, window: Sides) -> Float[Array, "B H W C"]:
-        if self.is_v2:
-            x = x + self.norm1(self.mix(x, window))
-            return x + self.norm2(self.fc2(gelu(self.fc1(x))))
-        x = x + self.mix(self.norm1(x), window)
-        return x + self.fc2(gelu(self.fc1(self.norm2(x))))
+    def __call__(
+        self, x: Float[Array, "B H W C"], *, window: Sides, draws: Draws | None = None
+    ) -> Float[Array, "B H W C"]:
+        mixed = self.norm1(self.mix(x, window)) if self.is_v2 else self.mix(self.norm1(x), window)
+        x = x + drop_path(mixed, self.drop_path, draws)
+        y = self.fc2(gelu(self.fc1(x if self.is_v2 else self.norm2(x))))
+        return x + drop_path(self.norm2(y) if self.is_v2 else y, self.drop_path, draws)
 
     def mix(self, x: Float[Array, "B H W C"], window: Sides) -> Float[Array, "B H W C"]:
         """Shift, pad, cut into windows, attend, and back."""
