@@ -46,20 +46,33 @@ def readers(key: str) -> list[str]:
     found, (section, _, name) = [], key.rpartition(".")
     for path in sorted(_ROOT.rglob("*.py")):
         text, place = path.read_text(encoding="utf-8"), path.relative_to(_ROOT)
-        if place.parts[0] in _NOT_READERS or not re.search(rf"\.{name}\b", text):
+        if place.parts[0] in _NOT_READERS or not re.search(rf"\b{name}\b", text):
             continue
         tree = ast.parse(text)
         owners = {section.rpartition(".")[2] or "config", *_variables(tree, section)}
+        nodes = [*ast.walk(tree)]
         lines = {
             node.lineno
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Attribute)
             and node.attr == name
             and _last_name(node.value) in owners
         }
+        if any(_reads_by_name(node, owners) for node in nodes):
+            lines |= {n.lineno for n in nodes if isinstance(n, ast.Constant) and n.value == name}
         if lines:
             found.append(f"{place}:{','.join(map(str, sorted(lines)))}")
     return found
+
+
+def _reads_by_name(node: ast.AST, owners: set[str]) -> bool:
+    """Return whether it is `getattr(config, key)` with a name that is a text elsewhere."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "getattr"
+        and _last_name(node.args[0]) in owners
+    )
 
 
 def _template(node: ast.AST) -> str:

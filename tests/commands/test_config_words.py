@@ -32,7 +32,7 @@ def test_an_option_is_explained_with_recipes_contradictions_and_readers():
 
 def test_who_reads_an_option_is_found_through_arguments_and_variables():
     for key, place in {
-        "loss.clip": "training/step.py:",
+        "loss.clip": "training/loss.py:",
         "check_dataset.split.group": "data/split.py:",
         "train.compile_cache": "commands/mode.py:",
     }.items():
