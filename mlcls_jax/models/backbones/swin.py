@@ -367,6 +367,7 @@ def _family(twins: Iterable[str]) -> Family:
         variants={ours(twin): read(twin) for twin in twins},
         build=Swin,
         names=names,
+        recipes="clip_vit",
         heads={"paddle": "head", "timm": "head.fc"},
         head_initial=lambda channels: INITIAL,
         sources=sources,
