@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mlcls_jax.guarantees import guarantee_recall
+
 Objective = Literal["f1", "precision", "recall", "prevalence"]
 
 DEFAULT = 0.5  # where no positive says anything
@@ -37,6 +39,7 @@ class Choice(NamedTuple):
     thresholds: Float[np.ndarray, " K"]  # float32
     shared: Bool[np.ndarray, " K"]  # the class has too few positives for one of its own
     unreached: Bool[np.ndarray, " K"]  # no threshold gives the wanted precision or recall
+    guaranteed: Bool[np.ndarray, " K"]  # the wanted recall holds with the wanted confidence
 
 
 def choose_thresholds(
@@ -46,6 +49,7 @@ def choose_thresholds(
     objective: Objective = "f1",
     target: float | None = None,
     min_positives: int = 10,
+    confidence: float | None = None,
 ) -> Choice:
     """Return the threshold of each class that fits these images best.
 
@@ -65,6 +69,8 @@ def choose_thresholds(
         is reached by reporting it everywhere.
       target: see `objective`; of "precision" and "recall" only.
       min_positives: see above.
+      confidence: "recall": the recall is to be guaranteed by it; see `guarantees`. Classes without
+        a guarantee are dealt with as if none were asked for.
 
     Raises:
       ValueError: arrays that do not fit; a `target` is missing.
@@ -86,7 +92,14 @@ def choose_thresholds(
     if is_shared.any():
         pool = _pool(scores, targets, np.flatnonzero(is_shared))
         thresholds[is_shared], is_unreached[is_shared] = _choose(*pool, objective, target)
-    return Choice(thresholds, is_shared, is_unreached)
+    is_guaranteed = np.zeros(num_classes, bool)
+    if confidence is not None and target is not None:
+        found = guarantee_recall(scores, targets, recall=target, confidence=confidence)
+        is_guaranteed = found.given
+        thresholds = np.where(is_guaranteed, found.thresholds, thresholds)
+    return Choice(
+        thresholds, is_shared & ~is_guaranteed, is_unreached & ~is_guaranteed, is_guaranteed
+    )
 
 
 def held_out_decisions(
@@ -96,6 +109,7 @@ def held_out_decisions(
     objective: Objective = "f1",
     target: float | None = None,
     min_positives: int = 10,
+    confidence: float | None = None,
     folds: int = FOLDS,
 ) -> Bool[np.ndarray, "N K"] | None:
     """Return the labels reported of each image by thresholds chosen on the other folds.
@@ -117,6 +131,7 @@ def held_out_decisions(
             objective=objective,
             target=target,
             min_positives=min_positives,
+            confidence=confidence,
         )
         decisions[held_out] = scores[held_out] > choice.thresholds
     return decisions

@@ -9,6 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     "name",
     [
+        "guarantees",
         "losses.asymmetric",
         "losses.class_weights",
         "losses.cross_entropy",

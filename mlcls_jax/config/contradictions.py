@@ -129,6 +129,13 @@ def _in_modes(config: Config) -> Iterator[str]:
     yield from tta_faults("evaluate.tta", config.evaluate.tta)
     yield from tta_faults("predict.tta", config.predict.tta)
     thresholds = config.thresholds
+    if thresholds.confidence is not None and not (
+        thresholds.objective == "recall" and 0 < (thresholds.target or 0) < 1
+    ):
+        yield (
+            f"thresholds.confidence={thresholds.confidence}: guarantees a recall: it wants"
+            " thresholds.objective=recall and a target between 0 and 1"
+        )
     needs_target = thresholds.objective in ("precision", "recall")
     if (thresholds.target is not None) != needs_target:
         wanted = "a number, 0.9 for instance" if needs_target else "none"

@@ -52,6 +52,13 @@ class Thresholds:
         " images as have the label",
     )
     target: float | None = option(None, "target precision or recall, such as 0.9", min=0.0, max=1.0)
+    confidence: float | None = option(
+        None,
+        "recall: guarantee the target to each class with this confidence, such as 0.9, where it has"
+        " enough positives; None: no guarantee",
+        min=0.5,
+        max=0.9999,
+    )
     min_positives: int = option(10, "classes with fewer positive images share one threshold", min=1)
     calibrate: bool = option(
         True, "also scale the logits, so that scores are calibrated probabilities"

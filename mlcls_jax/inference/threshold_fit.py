@@ -11,6 +11,7 @@ import numpy as np
 from mlcls_jax import config as schema
 from mlcls_jax import files
 from mlcls_jax.evaluation import to_scores
+from mlcls_jax.guarantees import positives_needed
 from mlcls_jax.inference.bundle import Bundle, update_bundle
 from mlcls_jax.metrics import for_json, mean_average_precision, precision_recall_f1
 from mlcls_jax.thresholds import (
@@ -74,6 +75,12 @@ class Fitted:
         for name, values in calibration.items():
             lines.append(f"{name:12}{values['before']:18.4f}{values['after']:18.4f}")
         lines.append(f"Thresholds and temperature are in {self.model_dir}.")
+        if "guaranteed" in self.wanted:
+            given, wanted = len(self.wanted["guaranteed"]), self.wanted
+            lines.append(
+                f"Guaranteed for {given} of {len(self.classes)} labels: a recall of"
+                f" {wanted['target']:g}, with {wanted['confidence']:.0%} confidence for each."
+            )
         if missed := sum("cannot be reached" in row["note"] for row in self.classes):
             lines.append(f"{missed} labels cannot reach what was wanted.")
         return lines
@@ -122,6 +129,7 @@ def _wanted(options: schema.Thresholds) -> dict[str, Any]:
         "objective": options.objective,
         "target": options.target,
         "min_positives": options.min_positives,
+        **({"confidence": options.confidence} if options.confidence is not None else {}),
     }
 
 
@@ -150,6 +158,9 @@ def keep(
         )
     temperatures = {"before": bundle.temperature, "after": temperature}
     facts = {**wanted, "calibrated": options.calibrate, "images": len(targets)}
+    if options.confidence is not None:
+        given = zip(bundle.labels, choice.guaranteed, strict=True)
+        facts["guaranteed"] = [label for label, is_given in given if is_given]
     _store(model_dir, choice, temperature, facts)
     log.info(
         "Thresholds of %s: OF1 %.4f, was %.4f.",
@@ -210,6 +221,16 @@ def _rows(
             fewer = f"{positives[k]} positives: shares its threshold with other rare labels"
             has_pool = positives[choice.shared].any()
             notes.append(fewer if has_pool else f"no positives: threshold {DEFAULT}")
+        if options.confidence is not None and options.target is not None:
+            promise = f"recall {options.target:g} with {options.confidence:.0%} confidence"
+            needed = positives_needed(options.target, options.confidence)
+            notes.append(
+                f"guaranteed: {promise}"
+                if choice.guaranteed[k]
+                else f"no guarantee of {promise}, which needs {needed} positives"
+                if positives[k] < needed
+                else f"no guarantee of {promise}: too many positives score 0"
+            )
         if choice.unreached[k]:
             notes.append(f"{options.objective} {options.target} cannot be reached")
         rows.append(row | {"note": "; ".join(notes)})

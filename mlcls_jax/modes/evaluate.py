@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score, to_scores
+from mlcls_jax.guarantees import chance_of_misses
 from mlcls_jax.inference.bundle import Bundle, check_labels, read_bundle
 from mlcls_jax.inference.threshold_fit import Fitted, fit_thresholds
 from mlcls_jax.inference.views import Views
@@ -35,6 +37,8 @@ from mlcls_jax.reports.mistakes import Illustrator
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
 
 log = logging.getLogger(__name__)
+
+DOUBT = 0.05  # chance below which a guarantee is called broken, of all labels together
 
 # Metrics that the terminal shows, as far as the task has them.
 SUMMARY = (
@@ -94,12 +98,21 @@ class EvaluateResult:
             for name in SUMMARY
             if name in self.metrics
         ]
-        lines += [f"on {self.images:,} images; by class in {result_file}"]
+        lines += [*self._guarantees(), f"on {self.images:,} images; by class in {result_file}"]
         if self.report:
             lines += [f"  report  {self.report}"]
         if self.thresholds:
             lines += ["", *self.thresholds.summary()]
         return lines + remarks(result_file, warnings=self.warnings, skipped=self.skipped_images)
+
+    def _guarantees(self) -> Iterator[str]:
+        if told := self.details.get("guaranteed_recall"):
+            judged = {name: row for name, row in told["labels"].items() if row["positives"]}
+            kept = sum(row["recall"] >= told["target"] for row in judged.values())
+            yield f"guaranteed recall of {told['target']:g}: kept by {kept} of {len(judged)} labels"
+            broken = [name for name, row in judged.items() if row["chance"] < DOUBT / len(judged)]
+            if broken:
+                yield f"  too low for chance: {', '.join(broken)}. Are the images of another kind?"
 
     def _interval(self, name: str) -> str:
         low, high = self.details.get("intervals", {}).get(name, (None, None))
@@ -140,6 +153,7 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
     return EvaluateResult(
         metrics=for_json(evaluation.metrics),
         details=details_of(evaluation, config.evaluate.map_type)
+        | guarantees_of(evaluation)
         | tta_of(config.evaluate)
         | {"intervals": found},
         images=len(outputs.targets),
@@ -209,6 +223,32 @@ def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
     if isinstance(threshold, tuple):
         threshold = dict(zip(labels, threshold, strict=True))
     return {"map_type": map_type, "threshold": threshold, "average_precision": values}
+
+
+def guarantees_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Return, of labels whose recall was guaranteed, what became of it on these images.
+
+    `chance` is that of as many misses or more if the recall just held. Without annotated positives
+    a label has no recall.
+    """
+    facts = evaluation.calibration or {}
+    if "guaranteed" not in facts:
+        return {}
+    limits = np.asarray(evaluation.threshold)
+    found = evaluation.scores > limits
+    labels = {}
+    for label in facts["guaranteed"]:
+        k = evaluation.labels.index(label)
+        present = evaluation.targets[:, k] >= 1
+        positives, hits = int(present.sum()), int((found[:, k] & present).sum())
+        chance = chance_of_misses(positives - hits, positives, facts["target"])
+        labels[label] = {
+            "recall": hits / positives if positives else None,
+            "positives": positives,
+            "chance": chance,
+        }
+    wanted = {key: facts[key] for key in ("target", "confidence")}
+    return {"guaranteed_recall": wanted | {"labels": labels}}
 
 
 def tta_of(options: schema.Evaluate) -> dict[str, Any]:

@@ -70,6 +70,7 @@ LEGAL = {
     "export.formats": [[], ["litert", "onnx"]],
     "thresholds.objective": ["f1"],
     "thresholds.target": [None],
+    "thresholds.confidence": [None],
     "profile.steps": ["3:3", "10:15"],
     "train.resume_from": ["runs/a/epoch_5", None],
     "parallel.fsdp": [1, 8],
