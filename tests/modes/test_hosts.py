@@ -51,7 +51,7 @@ def start(workdir: Path, processes: int, devices: int, *options: str) -> list[su
             f"--process_id={number}",
         ]
         command = [
-            *(sys.executable, "-c", toy_backbone.COMMAND, "--config=configs/lcnet.py"),
+            *(sys.executable, "-c", toy_backbone.COMMAND, "--config=configs/clip_vit.py"),
             *(f"--workdir={workdir}", *SMALL, *(hosts if processes > 1 else []), *options),
         ]
         started.append(
