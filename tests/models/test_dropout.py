@@ -126,6 +126,21 @@ def test_blocks_drop_their_branches_more_often_the_deeper_they_lie(monkeypatch):
     np.testing.assert_array_equal(*used)  # nothing is dropped in use
 
 
+@pytest.mark.parametrize(
+    ("name", "branches"), [("ConvNeXt_atto", 12), ("CLIP_vit_base_patch16_224", 24)]
+)
+def test_each_branch_but_those_of_the_first_block_is_dropped(name, branches):
+    network = Network.of(ModelConfig(name=name, num_classes=2, drop_path=0.1))
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def run(variables, image, key):
+        return network.apply(variables, image, train=True, key=key).logits
+
+    drawn = jax.make_jaxpr(run)(network.abstract, image, key).jaxpr.eqns
+    assert sum(e.primitive.name == "ge" for e in drawn) == branches - branches // 12
+
+
 def test_a_backbone_without_stochastic_depth_says_so():
     with pytest.raises(ConfigError, match="drop_path=0.1: PP-LCNet_x1_0 has no such option"):
         Network.of(ModelConfig(name="PP-LCNet_x1_0", num_classes=2, drop_path=0.1))

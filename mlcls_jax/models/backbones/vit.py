@@ -7,14 +7,14 @@ at hand in every forward pass, or rotations of queries and keys that are compute
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.dropout import Draws
+from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.family import Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, kaiming_normal, param
 from mlcls_jax.models.kernels import PLAIN
@@ -58,6 +58,7 @@ class ViTConfig:
     # timm's files hold these apart, not as one matrix.
     qkv_apart: bool = False
     gate_apart: bool = False
+    drop_path: float = 0.0
 
     @property
     def prefix(self) -> int:
@@ -85,8 +86,10 @@ class ViT(nnx.Module):
         norm = partial(LayerNorm, width, epsilon=config.epsilon)
         self.ln_pre, self.norm = norm() if config.pre_norm else None, norm()
         paths = [f"block{index}" for index in range(config.depth)]
-        for path in paths:
-            setattr(self, path, Block(config, dtype=dtype))
+        for index, path in enumerate(paths):
+            block = Block(config, dtype=dtype)
+            block.drop_path = config.drop_path * index / max(config.depth - 1, 1)
+            setattr(self, path, block)
         has_query = pool and config.pooling == "attention"
         self.attention_pool = AttentionPool(config, dtype=dtype) if has_query else None
         self.channels, self.config, self.pool, self.dtype = width, config, pool, dtype
@@ -100,7 +103,7 @@ class ViT(nnx.Module):
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
-        x, grid = self.tokens(images)
+        x, grid = self.tokens(images, draws=draws)
         config, patches = self.config, x[:, self.config.prefix :]
         if self.attention_pool is not None:
             x, grid = self.attention_pool(self.norm(patches)), (1, 1)
@@ -116,7 +119,7 @@ class ViT(nnx.Module):
         return x.reshape(x.shape[0], *grid, -1)
 
     def tokens(
-        self, images: Float[Array, "B H W 3"]
+        self, images: Float[Array, "B H W 3"], *, draws: Draws | None = None
     ) -> tuple[Float[Array, "B N C"], tuple[int, int]]:
         """All tokens after the last block, patches last, and the grid of the patches."""
         config, size = self.config, self.config.patch_size
@@ -142,10 +145,10 @@ class ViT(nnx.Module):
         if positions is not None and config.embedded == "class":
             x = x + positions
         x = x if self.ln_pre is None else self.ln_pre(x)
-        options = {}
+        options: dict[str, Any] = {"draws": draws}
         if config.rope != "none":
             dim = config.width // config.num_heads
-            options = {"turn": rotation(config.rope, grid, dim, prefix=config.prefix)}
+            options["turn"] = rotation(config.rope, grid, dim, prefix=config.prefix)
         for (path,) in self.parts.stages:
             x = getattr(self, path)(x, **options)
         return x, grid
@@ -153,6 +156,8 @@ class ViT(nnx.Module):
 
 class Block(nnx.Module):
     """Transformer block: attention, then two linear layers on each token."""
+
+    drop_path = 0.0
 
     def __init__(self, config: ViTConfig, *, dtype: jnp.dtype | None) -> None:
         width, hidden = config.width, config.hidden
@@ -174,12 +179,15 @@ class Block(nnx.Module):
         self.config, self.activation = config, _activation(config)
         self.kernels = PLAIN
 
-    def __call__(self, x: Float[Array, "B N C"], *, turn: Rotation | None = None) -> Array:
+    def __call__(
+        self, x: Float[Array, "B N C"], *, turn: Rotation | None = None, draws: Draws | None = None
+    ) -> Float[Array, "B N C"]:
+        dropped = partial(drop_path, rate=self.drop_path, draws=draws)
         if self.config.post_norm:
-            x = x + self.norm1(self.attention(x, turn))
-            return x + self.norm2(self.layers(x))
-        x = x + _scaled(self.attention(self.norm1(x), turn), self.scale1)
-        return x + _scaled(self.layers(self.norm2(x)), self.scale2)
+            x = x + dropped(self.norm1(self.attention(x, turn)))
+            return x + dropped(self.norm2(self.layers(x)))
+        x = x + dropped(_scaled(self.attention(self.norm1(x), turn), self.scale1))
+        return x + dropped(_scaled(self.layers(self.norm2(x)), self.scale2))
 
     def attention(self, x: Float[Array, "B N C"], turn: Rotation | None) -> Float[Array, "B N C"]:
         """Attention of each token over all, with positions as rotations if they are such."""
