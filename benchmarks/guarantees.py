@@ -1,0 +1,71 @@
+"""Whether a guaranteed recall holds on new images, and what it costs in precision.
+
+python -m benchmarks.guarantees RUN [--recall 0.95] [--confidence 0.9] [--draws 200]
+    [--chosen-on 1000] [--images 5000]
+
+RUN is a run's folder. Its best model scores the validation images once; each draw then chooses
+thresholds on some of them and judges these on the rest, as many times as there are labels. `held`
+is the share of pairs of label and draw whose recall on the rest is at least the wanted one; the
+rest being a sample itself, a threshold that just holds is found short half of the time.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.timing import print_table
+from mlcls_jax.config import changed
+from mlcls_jax.evaluation import to_scores
+from mlcls_jax.metrics import precision_recall_f1
+from mlcls_jax.modes.evaluate import run_bundle
+from mlcls_jax.thresholds import choose_thresholds
+from mlcls_jax.yaml_config import get_config
+
+
+def main() -> None:
+    """Print a row per way to choose."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument("--confidence", type=float, default=0.9)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--chosen-on", type=int, default=1000, help="images of a draw")
+    parser.add_argument("--images", type=int, default=5000, help="of digits, to validate on")
+    given = parser.parse_args()
+    config = changed(get_config(str(given.run / "config.yaml")), {"data.val_size": given.images})
+    outputs = run_bundle(config, given.run, thresholds=True)
+    scores = to_scores(outputs.logits, "multilabel", temperature=outputs.bundle.temperature)
+    rng, targets = np.random.default_rng(0), outputs.targets
+    orders = [rng.permutation(len(scores)) for _ in range(given.draws)]
+    ways = {
+        "guaranteed": {"target": given.recall, "confidence": given.confidence},
+        "recall": {"target": given.recall},
+        "f1": {},
+    }
+    rows = []
+    for way, options in ways.items():
+        objective = "f1" if way == "f1" else "recall"
+        judged = []
+        for order in orders:
+            chosen, rest = order[: given.chosen_on], order[given.chosen_on :]
+            choice = choose_thresholds(
+                scores[chosen], targets[chosen], objective=objective, **options
+            )
+            judged.append(
+                precision_recall_f1(scores[rest], targets[rest], threshold=choice.thresholds)
+            )
+        recall = np.stack([found["recall"] for found in judged])
+        precision = np.stack([found["precision"] for found in judged])
+        rows.append({
+            "thresholds": way,
+            "held": f"{(recall >= given.recall).mean():.3f}",
+            "recall": f"{recall.mean():.3f}",
+            "precision": f"{precision.mean():.3f}",
+        })  # fmt: skip
+    title = f"Recall {given.recall:g} with {given.confidence:.0%} confidence, {given.draws} draws"
+    print_table(f"{title} of {given.chosen_on} of {len(scores)} images", rows, None)
+
+
+if __name__ == "__main__":
+    main()
