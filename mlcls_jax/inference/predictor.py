@@ -163,6 +163,38 @@ class Predictor:
         pictures = read(input, prepare=views.prepare, threads=self.threads, ahead=ahead, bgr=bgr)
         return self._stream(pictures, size, limits, views, explain, on_error)
 
+    def embed(
+        self, input: Any, batch_size: int | None = None, *, bgr: bool = False
+    ) -> Float[np.ndarray, "N C"]:
+        """Return an embedding of each image, to search, group or map images by what they show.
+
+        It is the mean over the feature map that the head sees; by JAX, whatever the backend. Images
+        are alike if the cosine between their embeddings is high.
+
+        Args:
+          input: as in `predict`.
+          batch_size: images computed together, at most; None: the predictor's.
+          bgr: arrays are BGR.
+
+        Raises:
+          InputError: the input is of no known kind, or holds no image.
+          DataError: an image cannot be read.
+        """
+        size = self.batch_size if batch_size is None else batch_size
+        ahead = max(2 * size, 2 * self.threads)
+        prepare = self.views().prepare
+        pictures = read(input, prepare=prepare, threads=self.threads, ahead=ahead, bgr=bgr)
+        jax, parts = self._open_explainer(), []
+        with closing(pictures):
+            while batch := list(islice(pictures, size)):
+                for picture in batch:
+                    if picture.error is not None:
+                        raise picture.error
+                parts.append(jax.embed(np.stack([picture.prepared[0] for picture in batch])))
+        if not parts:
+            raise InputError("there is no image to embed")
+        return np.concatenate(parts)
+
     def views(self, tta: Sequence[str] = ()) -> Views:
         """Return the views of every picture, for `compute`; see `predict`.
 

@@ -240,3 +240,20 @@ def test_several_devices_share_the_batches(folder, paths, truth):
     devices, scores = process.stdout.splitlines()
     assert devices == "[0, 1]"
     np.testing.assert_allclose(np.array(eval(scores)), truth, atol=1e-5)
+
+
+def test_embeddings_are_means_of_the_map_that_the_head_sees(folder, predictor, paths):
+    bundle = read_bundle(folder)
+    images = np.stack([resize(read_image(path), bundle.image_size) for path in paths])
+    features = jax.jit(bundle.model.network.apply)(bundle.model.variables, images).features
+    found = predictor.embed(paths)  # a batch of 4 and one of 3
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, features.mean((1, 2)), atol=1e-5)
+
+
+def test_what_cannot_be_embedded_is_named(predictor, paths, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        predictor.embed([paths[0], tmp_path / "broken.png"])
+    with pytest.raises(InputError, match="no image to embed"):
+        predictor.embed([])

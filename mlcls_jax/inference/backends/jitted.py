@@ -46,6 +46,7 @@ class Jitted:
         self._turn = itertools.count()  # next() is atomic
         self._scores = jax.jit(self._trace_scores)
         self._explained = jax.jit(self._trace_explained)
+        self._embedded = jax.jit(self._trace_embedded)
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
         """Return scores in 0…1 of images of the model's size."""
@@ -66,6 +67,10 @@ class Jitted:
             )
         scores, maps = self._run(self._explained, images)
         return scores, maps
+
+    def embed(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n C"]:
+        """Return the means of the feature maps that the head sees."""
+        return self._run(self._embedded, images)[0]
 
     def warm_up(self, *, explain: bool = False, image_size: tuple[int, int] | None = None) -> None:
         """Compile what calls need, or what `explain` does, on every device.
@@ -102,6 +107,12 @@ class Jitted:
             outputs = self._network.apply(variables, images)
             maps = self._network.evidence(variables, outputs.features)
             return self._bundle.probabilities(outputs.logits), maps.astype(np.float32)
+
+    def _trace_embedded(self, weights: Packed, images: Array) -> tuple[Array]:
+        with jax.default_matmul_precision(PRECISION):
+            variables = unpack(weights, self._network.abstract)
+            features = self._network.apply(variables, images).features
+            return (features.mean((1, 2), dtype=np.float32),)
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:
