@@ -211,7 +211,7 @@ def test_the_pipelines_two_names(folder, name, paths, expected):
     [
         ("ocr", None, "ocr: there is no such pipeline"),
         ("none.yaml", None, "none.yaml: cannot be read"),
-        ("a.yaml", "a: [", "a.yaml: is not YAML"),
+        ("a.yaml", "a: [", "a.yaml:1: is not YAML"),
         ("a.yaml", "a: 1", "a.yaml: lacks pipeline_name or SubModules.ImageMultiLabel"),
         ("a.yaml", pipeline_config().replace("batch_size", "batchsize"), "unknown key 'batchsize'"),
         ("a.yaml", pipeline_config().replace("batch_size: 4", "batch_size: 0"), "batch_size is 0"),
