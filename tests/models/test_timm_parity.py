@@ -2,14 +2,17 @@
 
 import json
 import zlib
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 from mlcls_jax import models
+from mlcls_jax.models import registry
 from mlcls_jax.models.backbones import tresnet
 from mlcls_jax.models.network import flatten
+from mlcls_jax.models.positions import resample_biases
 from mlcls_jax.models.weight_names import to_theirs
 from mlcls_jax.models.weights import load
 from tests.helpers import mini_swin, tiny_vit
@@ -155,6 +158,23 @@ def check_tokens(model, expected, state, images):
     assert_near(tokens.mean(1 if means.ndim == 2 else (0, 1)), means)
     assert_near(tokens[0].ravel()[:512], expected["features_first"])
     assert_near(logits[:, :50], expected["logits"])
+
+
+def test_biases_of_other_windows_are_resampled_on_loading(monkeypatch):
+    """As timm does: windows of twice the side at an image of twice the side mean the same."""
+    mini_swin.register(monkeypatch)
+    variants = registry.FAMILIES["SwinTransformer"].variants
+    twice = replace(mini_swin.V1, windows=(8, 6, 8, 4), size=128)
+    monkeypatch.setitem(variants, "Swin_twice", twice)
+    _, state, _ = read("timm_swin_mini_80x48")
+    index = "layers.0.blocks.1.attn.relative_position_index"  # which older files hold
+    state[index] = np.zeros((16, 16), np.int64)
+    model = models.create("Swin_twice", num_classes=50)
+    report = load(model, state)
+    assert not report.ignored and len(report.resampled) == sum(twice.depths)
+    table = model.variables.params["backbone"]["stage0_1"]["attention"]["table"]
+    given = state["layers.0.blocks.1.attn.relative_position_bias_table"]
+    np.testing.assert_array_equal(table, resample_biases(given, 4, (8, 8)))
 
 
 @pytest.mark.slow  # draws 86 million weights
