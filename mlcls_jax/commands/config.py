@@ -1,6 +1,7 @@
 """`mlcls config show|explain|schema`: the options, one of them, or all as a JSON Schema."""
 
 import json
+import re
 import shlex
 import textwrap
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def run(argv: list[str]) -> str:
       FlagError: there is no such option, or the configuration file is wrong.
       SystemExit: argparse refuses the arguments, or has shown their help.
     """
-    flags = [argument for argument in argv if argument.lstrip("-").startswith("config")]
+    file, rest = take(argv, "config")
+    keys = [argument for argument in rest if re.match(r"--?(?:no)?config\.", argument)]
     parser = usage.parser(
         "config",
         "The options of a configuration: --config.KEY=VALUE on the command line, sections and keys"
@@ -49,11 +51,11 @@ def run(argv: list[str]) -> str:
         "mlcls config [{show,explain,schema}] [KEY] [--config=FILE] [--config.KEY=VALUE ...]",
     )
     add_arguments(parser, Arguments)
-    asked = from_arguments(Arguments, parser.parse_args([a for a in argv if a not in flags]))
+    asked = from_arguments(Arguments, parser.parse_args([a for a in rest if a not in keys]))
     if asked.what == "schema":
         return json.dumps(_schema(), indent=2, ensure_ascii=False)
     if asked.what == "show":
-        return _show(asked.key, flags)
+        return _show(asked.key, [f"--config={file}"] * (file is not None) + keys)
     if asked.key is None:
         parser.error("explain: which KEY? `mlcls config show` lists all")
     return "\n\n".join(_explain(key) for key in _meant(asked.key))

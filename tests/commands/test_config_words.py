@@ -22,10 +22,11 @@ def test_an_option_is_explained_with_recipes_contradictions_and_readers():
         "going on    stays",
     ):
         assert part in told
-    assert "256 in clip_vit:single  hgnetv2:coco," in config.run(["explain", "train.batch_size"])
-    assert config.run(["explain", "lr"]).startswith("optimizer.learning_rate: ")
-    both = config.run(["explain", "threshold"])
-    assert both.startswith("evaluate.threshold: ") and "\npredict.threshold: " in both
+    found = option_facts.recipe_values("train.batch_size", 64)
+    assert {"lcnet:coco", "hgnetv2:coco"} <= set(found["256"])
+    assert config._by_file(["a:b", "a:c", "d:e"]) == "a:b,c  d:e"
+    assert config._meant("lr") == ["optimizer.learning_rate"]
+    assert config._meant("threshold") == ["evaluate.threshold", "predict.threshold"]
     with pytest.raises(FlagError, match=r"train.epoch: there .* did you mean train.epochs\?"):
         config.run(["explain", "train.epoch"])
 
@@ -33,10 +34,21 @@ def test_an_option_is_explained_with_recipes_contradictions_and_readers():
 def test_who_reads_an_option_is_found_through_arguments_and_variables():
     for key, place in {
         "loss.clip": "training/loss.py:",
+        "optimizer.beta1": "training/optimizer.py:",
         "check_dataset.split.group": "data/split.py:",
         "train.compile_cache": "commands/mode.py:",
     }.items():
         assert any(found.startswith(place) for found in option_facts.readers(key))
+
+
+def test_options_are_shown_with_the_values_of_a_file_however_it_is_given():
+    shown = config.run(["show", "train.epochs", "--config", "lcnet", "--config.train.epochs=7"])
+    assert shown.endswith(
+        "--config.train.epochs=7  (int, at least 1; default: 40)\n"
+        "      passes over the training images"
+    )
+    with pytest.raises(FlagError, match="configs: there is no such key"):
+        config.run(["show", "configs"])
 
 
 def test_the_schema_for_editors_knows_base_and_every_key():
