@@ -280,8 +280,15 @@ def new_folder(output: str | None, name: str) -> Iterator[Path]:
       WorkdirError: `output` is in use.
     """
     folder = _claimed(output, name)
-    try:
+    with removed_after_fault(folder):
         yield folder
+
+
+@contextmanager
+def removed_after_fault(folder: Path) -> Iterator[None]:
+    """Remove the folder of a run that does not come about, as what the block does goes wrong."""
+    try:
+        yield
     except BaseException:
         _remove(folder)
         raise

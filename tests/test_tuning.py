@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from mlcls_jax import config as schema
+from mlcls_jax.commands import tune
 from mlcls_jax.config import Config, Data, Loss, Model, Optimizer, Train
 from mlcls_jax.errors import ConfigError, WorkdirError
 from mlcls_jax.readable import table
 from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
+from mlcls_jax.tuning import study
 from mlcls_jax.tuning.space import (
     HEAD_RATE,
     Dimension,
@@ -96,6 +98,14 @@ def test_values_become_a_configuration_and_the_recipe_is_among_them():
     assert config.optimizer.lr_multipliers == ("^head/=3", "^head/=0.1")
     assert config.data.augment == ("random_resized_crop", "flip")
     assert config.model.image_size == (96, 96)
+
+
+def test_a_refused_search_leaves_no_folder_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "needs_optuna", lambda: None)
+    with pytest.raises(ConfigError, match="did you mean gammas"):
+        tune.run(["digits", "--space", "gamas"])
+    assert not [*tmp_path.glob("runs/*")]
 
 
 def test_a_folder_without_a_study_is_none(tmp_path):

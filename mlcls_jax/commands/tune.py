@@ -1,7 +1,7 @@
 """`mlcls tune DATA`: better settings for a data set, by a search over runs."""
 
+import logging
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from mlcls_jax.wishes import Wishes
 
 if TYPE_CHECKING:
     from mlcls_jax.tuning import study
+
+log = logging.getLogger(__name__)
 
 TRIALS = 20
 SHOWN = 10  # trials in the summary
@@ -62,6 +64,7 @@ def run(argv: list[str]) -> str:
     add_arguments(parser, Arguments)
     arguments = from_arguments(Arguments, parser.parse_args(given))
     from mlcls_jax import parallel  # imports JAX, which a help does without
+    from mlcls_jax.new_run import removed_after_fault
     from mlcls_jax.tuning import study
 
     study.needs_optuna()
@@ -76,10 +79,11 @@ def run(argv: list[str]) -> str:
     else:
         new = look(arguments.data, arguments, settings, suffix="-tune")
         folder, fixed = new.folder, arguments.settings() | settings
-        space = make_space(arguments.space, new.config, fixed)
-        plan = study.Plan(space, arguments.trials or TRIALS, new.device)
-        study.begin(folder, new.config, plan)
-    print("Searched:", *(f"  {d}" for d in plan.space), sep="\n", file=sys.stderr, flush=True)
+        with removed_after_fault(folder):
+            space = make_space(arguments.space, new.config, fixed)
+            plan = study.Plan(space, arguments.trials or TRIALS, new.device)
+            study.begin(folder, new.config, plan)
+    log.info("%s", "\n".join(["Searched:", *(f"  {d}" for d in plan.space)]))
     try:
         with mode.interruptions(study.base_of(folder), folder):
             trials = study.search(folder)
