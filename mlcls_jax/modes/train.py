@@ -139,8 +139,10 @@ def announce(run: Run) -> None:
             ", ".join(f"{height} x {width}" for height, width in (f.size for f in frames)),
         )
     log.info(
-        "Data: %s, %s images to train on, %s to validate.",
-        config.data.source, f"{len(data.train):,}", f"{len(data.validation):,}",
+        "Data: %s, %s images to train on%s, %s to validate.",
+        config.data.source, f"{len(data.train):,}",
+        f" ({config.data.epoch_size:,} an epoch)" if config.data.epoch_size else "",
+        f"{len(data.validation):,}",
     )  # fmt: skip
     if (images := len(run.readers[0].source)) != len(data.train):
         log.info("Images with rare labels repeat: %s in a pass.", f"{images:,}")

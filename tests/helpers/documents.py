@@ -36,7 +36,11 @@ def commands(text: str) -> list[tuple[str, str]]:
 
 
 class Reader:
-    """Runs what stands in documents, in one folder; a command that several have runs once."""
+    """Runs what stands in documents, in one folder; a command that several have runs once.
+
+    That is all Python, and the commands of `console`. What is dear, and tested elsewhere, stands in
+    blocks of `shell-session`, which look the same.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

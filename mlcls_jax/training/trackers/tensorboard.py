@@ -17,6 +17,7 @@ from tensorboardX.summary import hparams
 from mlcls_jax.config import Config, to_dict
 
 SHOWN = 20  # labels with a curve of their own
+SECTIONS = ("model", "data", "train", "optimizer", "loss")  # whose options are hyper-parameters
 
 
 class Events:
@@ -60,7 +61,8 @@ def write_outcome(
     # Files of one second would have one name without the suffix.
     with SummaryWriter(str(workdir / "tensorboard"), filename_suffix=".outcome") as writer:
         assert writer.file_writer is not None  # it is open
-        for summary in hparams(_plain(to_dict(config)), reached):
+        sections = {name: to_dict(config)[name] for name in SECTIONS}
+        for summary in hparams(_plain(sections), reached):
             writer.file_writer.add_summary(summary)
         for name, value in reached.items():
             writer.add_scalar(name, value, step)
