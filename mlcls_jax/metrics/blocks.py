@@ -38,6 +38,22 @@ def row_blocks(array: np.ndarray) -> Iterator[slice]:
     return (slice(start, start + height) for start in range(0, len(array), height))
 
 
+def annotated_columns(
+    scores: np.ndarray, targets: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the number, scores and positives of each class [n], of its annotated entries.
+
+    Classes are taken out in blocks, since one by one each would read the whole arrays.
+    """
+    width = max(1, BLOCK // len(scores))
+    for start in range(0, scores.shape[1], width):
+        columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
+        for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
+            positives, known = labels_of(truth)
+            rows = slice(None) if known.all() else known
+            yield k, wide(column[rows]), positives[rows]
+
+
 def wide(scores: np.ndarray) -> np.ndarray:
     """Return scores as float32 or float64; no copy if they are already."""
     return scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float64)

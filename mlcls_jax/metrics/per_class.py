@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from mlcls_jax.metrics import blocks
-from mlcls_jax.metrics.blocks import check, labels_of, wide
+from mlcls_jax.metrics.blocks import annotated_columns, check
 from mlcls_jax.metrics.decisions import count_decisions
 
 
@@ -25,17 +24,12 @@ def roc_auc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """
     scores, targets = check(scores, targets)
     values = np.full(scores.shape[1], np.nan)
-    width = max(1, blocks.BLOCK // len(scores))
-    for start in range(0, scores.shape[1], width):
-        columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
-        for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
-            positives, known = labels_of(truth)
-            found = np.sort(wide(column[positives]))
-            others = np.sort(wide(column[known & ~positives]))
-            if found.size and others.size:
-                below = np.searchsorted(others, found, "left").sum(dtype=np.float64)
-                not_above = np.searchsorted(others, found, "right").sum(dtype=np.float64)
-                values[k] = (below + not_above) / 2 / (float(found.size) * others.size)
+    for k, column, positives in annotated_columns(scores, targets):
+        found, others = np.sort(column[positives]), np.sort(column[~positives])
+        if found.size and others.size:
+            below = np.searchsorted(others, found, "left").sum(dtype=np.float64)
+            not_above = np.searchsorted(others, found, "right").sum(dtype=np.float64)
+            values[k] = (below + not_above) / 2 / (float(found.size) * others.size)
     return values
 
 

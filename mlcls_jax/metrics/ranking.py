@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlcls_jax.metrics import blocks
-from mlcls_jax.metrics.blocks import check, labels_of, wide
+from mlcls_jax.metrics.blocks import annotated_columns, check
 
 
 def mean_average_precision(
@@ -54,15 +53,9 @@ def average_precision(
     summarise = _METHODS[method]
     scores, targets = check(scores, targets)
     values = np.full(scores.shape[1], np.nan)
-    width = max(1, blocks.BLOCK // len(scores))
-    for start in range(0, scores.shape[1], width):
-        # One class at a time, its entries contiguous for sorting.
-        columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
-        for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
-            positives, known = labels_of(truth)
-            if positives.any():
-                rows = slice(None) if known.all() else known
-                values[k] = summarise(*_precision_recall(wide(column[rows]), positives[rows]))
+    for k, column, positives in annotated_columns(scores, targets):
+        if positives.any():
+            values[k] = summarise(*_precision_recall(column, positives))
     return values
 
 
