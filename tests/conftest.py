@@ -28,10 +28,11 @@ os.environ["XDG_CACHE_HOME"] = str(FOLDER / "cache")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(FOLDER / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# Calls in this module are held to their annotations, shapes included; those in processes that tests
-# start are not. With the tower of numbers, a float may be given as 1.
+# Calls in these modules are held to their annotations, shapes included; those in processes that
+# tests start are not. With the tower of numbers, a float may be given as 1.
 jaxtyping.install_import_hook(
-    ["mlcls_jax.losses"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    ["mlcls_jax.losses", "mlcls_jax.metrics"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
 # Servers of tests are on this machine, and no proxy leads there.

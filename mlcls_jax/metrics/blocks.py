@@ -27,7 +27,7 @@ def check(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if first is not None:
         raise ValueError(
             f"{count} of {scores.size} scores are not finite; the first "
-            f"is {wide(scores[first])} of image {first[0]}, class {first[1]}"
+            f"is {float(scores[first])} of image {first[0]}, class {first[1]}"
         )
     return scores, targets
 
