@@ -25,7 +25,7 @@ from mlcls_jax.models.backbones.vit import ViT
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.models.family import Parts
 from mlcls_jax.models.network import Network, Variables, flatten, unflatten
-from mlcls_jax.models.pixels import HALVES
+from mlcls_jax.models.pixels import CLIP, HALVES, IMAGENET
 from mlcls_jax.models.weight_names import to_ours, to_theirs
 from mlcls_jax.models.weights import load, save, to_foreign
 from mlcls_jax.models.weights.sources import sources
@@ -341,3 +341,15 @@ def test_a_network_is_given_pixels_with_the_statistics_of_its_family(tmp_path, m
     np.testing.assert_allclose(bundle.model(images), bundle.model(normalised), atol=1e-4)
     described = json.loads((tmp_path / "bundle" / "inference.json").read_text())
     assert described["preprocess"]["std"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "statistics"),
+    [("vit_small_patch16_224_ML", HALVES), ("ViT_small_patch8_224", IMAGENET),
+     ("CLIP_vit_base_patch16_224", IMAGENET), ("vit_base_patch16_clip_224", CLIP),
+     ("vit_large_patch14_clip_224", HALVES), ("vit_large_patch14_clip_quickgelu_224", CLIP),
+     ("vit_base_patch16_siglip_224", HALVES), ("eva02_tiny_patch14_336_ML", CLIP),
+     ("eva_giant_patch14_560", IMAGENET), ("deit3_small_patch16_224", IMAGENET)],
+)  # fmt: skip
+def test_pixels_of_transformers_are_those_of_timm(name, statistics):
+    assert registry.pixels(name) == statistics

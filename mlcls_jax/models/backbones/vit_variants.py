@@ -25,6 +25,7 @@ SIZES = {
     "medium": (512, 12, 8, 2048),
     "betwixt": (640, 12, 10, 2560),
     "base": (768, 12, 12, 3072),
+    "base_plus": (896, 12, 14, 3584),
     "large": (1024, 24, 16, 4096),
     "so400m": (1152, 27, 16, 4304),
     "huge": (1280, 32, 16, 5120),
@@ -41,6 +42,9 @@ LICENCES = {  # of single files, by their tag
     "metaclip2_worldwide": "CC-BY-NC-4.0",
     "metaclip_2pt5b": "CC-BY-NC-4.0",
     "eupe_lvd1689m": "FAIR non-commercial",
+    "tinyclip_yfcc15m": "MIT",
+    "tinyclip_laion400m": "MIT",
+    "laion400m_e32": "MIT",
 }
 
 
@@ -238,12 +242,14 @@ _EVA_GIANT = {
     "clip_ft_in1k": "giant_patch14_224 giant_patch14_336",
     "m30m_ft_in22k_in1k": "giant_patch14_560",
 }
+_EVA_CLIP = {"laion400m": "giant_patch14_224"}
 EVA = _family(
     _rows(_E, _E_TIMM, _MIM, **_EVA02 | _MEAN)
     + _rows(_E, _E_TIMM, _MIM_LARGE, **_EVA02 | _MEAN | _APART)
     + _rows(_E_CLIP, _E_CLIP_TIMM, _MERGED, **_EVA02 | _APART, attention_norm=True)
     + _rows(_E_CLIP, _E_CLIP_TIMM, {"laion2b": "enormous_patch14_224"}, **_EVA, post_norm=True)
-    + _rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_GIANT, **_EVA | _MEAN),
+    + _rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_GIANT, **_EVA | _MEAN)
+    + _rows(_E_CLIP.replace("02", ""), _E_CLIP_TIMM.replace("02", ""), _EVA_CLIP, **_EVA),
     trained_on="ImageNet-22k, or pairs of images and texts",
     licence="MIT",
     statistics=pixels.CLIP,
@@ -265,6 +271,8 @@ def adapt(model: Model, origin: str, *, has_decoder: bool) -> Model:
 
 _CLIP: dict[str, Any] = {"pre_norm": True, "epsilon": 1e-5}
 _C_TIMM = "vit_{size}_patch{patch}_clip_{rest}"
+_C_PLUS = "vit_base_patch{patch}_plus_clip_{rest}"
+_LAION_LARGE = ("vit_large_patch14_clip_224", "vit_large_patch14_clip_336")
 _CLIP_TAGS = {
     "openai": "base_patch16_224",
     "laion2b": "base_patch32_224 large_patch14_224 huge_patch14_224 giant_patch14_224"
@@ -296,9 +304,11 @@ _TOWERS = {
 # PaddleClas' networks have its names. timm's have timm's: other pixels and positions.
 TIMM_CLIP = _family(
     _rows(_C_TIMM, _C_TIMM, _CLIP_TAGS, **_CLIP)
-    + _rows(_C_TIMM, _C_TIMM, _QUICK, **_CLIP, quick_gelu=True),
+    + _rows(_C_TIMM, _C_TIMM, _QUICK, **_CLIP, quick_gelu=True)
+    + _rows(_C_PLUS, _C_PLUS, {"laion400m_e32": "base_plus_patch16_240"}, **_CLIP),
     trained_on=_PAIRS,
     statistics=pixels.CLIP,
+    other_statistics=dict.fromkeys(_LAION_LARGE, pixels.HALVES),
     **_TOWERS,
 )
 _SMALLEST = {"": "base_patch16_224 base_patch32_224 large_patch14_224"}
