@@ -127,7 +127,6 @@ def test_a_run_or_a_data_set_stands_first(line, arguments):
 
 
 TINY = {
-    "model.strides": (2, 1, 2, 2, 1),
     "data.threads": 0,
     "log.tensorboard": False,
     "evaluate.batch_size": 4,
@@ -135,12 +134,12 @@ TINY = {
 
 
 @pytest.mark.slow
-def test_python_trains_twice_and_leaves_the_process_as_it_was(classes):
+def test_python_trains_twice_and_leaves_the_process_as_it_was(toy, classes):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     logged, epochs, steps = len(logging.getLogger("mlcls_jax").handlers), [], []
     for number in (1, 2):
         run = mlcls_jax.train(
-            "photos", model="PP-LCNet_x0_25_ML", epochs=2, batch_size=4, image_size=32,
+            "photos", model="Toy_ML", epochs=2, batch_size=4, image_size=32,
             weights="none", settings=TINY, on_epoch=epochs.append, on_log=steps.append,
         )  # fmt: skip
         assert str(run.folder) == f"runs/photos-{number}"
@@ -157,7 +156,8 @@ def test_python_trains_twice_and_leaves_the_process_as_it_was(classes):
 
 @pytest.mark.slow
 def test_the_command_trains_and_its_folder_is_an_argument(classes):
-    flags = [f"--config.{key}={value}" for key, value in TINY.items()]
+    settings = TINY | {"model.strides": (2, 1, 2, 2, 1)}
+    flags = [f"--config.{key}={value}" for key, value in settings.items()]
     done = forked(
         "mlcls", "train", "photos", "--model", "PP-LCNet_x0_25_ML", "--epochs=1",
         "--batch_size=4", "--image_size=32", "--weights=none", "--device=cpu", *flags,
