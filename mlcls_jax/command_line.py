@@ -104,6 +104,8 @@ def parse(argv: list[str], *, workdir: bool = True) -> list[str]:
     else:
         rest.insert(1, f"--config={_find(file)}")  # before its keys
     typed, sys.argv = sys.argv, rest  # ml_collections looks there for the keys
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+        delattr(flags.FLAGS, name)  # of a command line before, in this process
     try:
         rest = flags.FLAGS(rest)
         if CONFIG.present:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import pytest
 
+from mlcls_jax import command_line, recipes
 from mlcls_jax import config as schema
-from mlcls_jax import recipes
 from mlcls_jax.commands import COMMANDS
 from mlcls_jax.commands.mode import summary
 from mlcls_jax.errors import install_hint
 from mlcls_jax.modes import train_result
 from mlcls_jax.modes.train_result import TrainResult
+from mlcls_jax.recipes.lcnet import get_config as get_demo
 from mlcls_jax.yaml_config import get_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -313,3 +314,12 @@ def test_the_commands_proposed_after_training_are_as_short_as_those_typed(monkey
     assert f"tensorboard --logdir='my runs/a'  ({install_hint('tensorboard')})" in text
     monkeypatch.setattr(train_result, "find_spec", lambda name: name)
     assert "pip install" not in summary(finished, schema.Config(), Path("my runs/a"), flags)
+
+
+def test_command_lines_may_be_parsed_one_after_another():
+    """In one process, as from a notebook: the keys of the one are not in the way of the next."""
+    for epochs in (3, 4):
+        command_line.parse(["mlcls", "--config=lcnet", WORKDIR, f"--config.train.epochs={epochs}"])
+        assert schema.parse(command_line.CONFIG.value).train.epochs == epochs
+    command_line.parse(["mlcls", "--config=lcnet", WORKDIR])
+    assert schema.parse(command_line.CONFIG.value).train.epochs == get_demo().train.epochs
