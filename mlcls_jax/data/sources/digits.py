@@ -4,6 +4,7 @@ Needs no download: scikit-learn carries 1,797 real digits of 8 × 8 pixels. Ever
 on the fly from its number; training and validation boards use different digits.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,16 @@ class DigitBoards:
 
 def open_split(config: Data, split: Split) -> DigitBoards:
     """Training or validation boards; they use different digits."""
+    return _boards(split, TRAIN_BOARDS if split == "train" else config.val_size)
+
+
+@functools.cache  # runs of one process share them
+def _boards(split: Split, length: int) -> DigitBoards:
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()  # a Bunch, which its stub takes for a pair
     is_validation = np.arange(len(data.target)) % VALIDATION_SHARE == 0
-    chosen = ~is_validation if split == "train" else is_validation
-    length, salt = (TRAIN_BOARDS, 1) if split == "train" else (config.val_size, 2)
+    chosen, salt = (~is_validation, 1) if split == "train" else (is_validation, 2)
     return DigitBoards(data.images[chosen] / 16.0, data.target[chosen], length=length, salt=salt)
 
 
