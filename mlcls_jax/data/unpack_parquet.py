@@ -19,6 +19,7 @@ from mlcls_jax.remote import open_store, store_errors
 
 HUB = "hf://datasets/"
 LABELS = ("labels", "label", "tags", "categories", "classes")  # usual names of the column
+_OFFLINE = "Where there is no network: fetch its Parquet files elsewhere, and name their folder."
 _ROWS = 64  # decoded at once
 _SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"GI": ".gif", b"BM": ".bmp"}
 
@@ -31,8 +32,8 @@ def parquet_files(place: str) -> list[str]:
       UserError: the library that reaches it is missing.
     """
     with (
+        store_errors(place, DataError, _OFFLINE),
         lazy.optional(f"{place} is read through a library", extra="hub"),
-        store_errors(place, DataError),
     ):
         store, path = open_store(place)
         found = sorted(store.glob(f"{path.rstrip('/')}/**/*.parquet"))

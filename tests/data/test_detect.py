@@ -9,7 +9,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.detect import detect, on_hub
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.unpack_parquet import unpack
-from mlcls_jax.errors import DataError, DatasetFileNotFoundError
+from mlcls_jax.errors import DataError, DatasetFileNotFoundError, UserError
 from mlcls_jax.new_run import prepare_data
 from tests.helpers.photos import write_image
 
@@ -127,6 +127,20 @@ def test_a_parquet_file_of_texts_is_divided(tmp_path):
     found, told = read(path, tmp_path, "one")
     assert [labels for labels, _ in found] == [("a", "b")] * 2
     assert len(found[0][1]) + len(found[1][1]) == 6 and "no validation list" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [(ImportError("no hub"), "[hub]"), (OSError("no network"), "name their folder")],
+)
+def test_a_hub_out_of_reach_is_told_with_the_way_out(monkeypatch, error, hint):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("mlcls_jax.data.unpack_parquet.open_store", fail)
+    with pytest.raises(UserError, match=f"hf://datasets/owner/name.*{error}") as caught:
+        on_hub("hf://datasets/owner/name")
+    assert hint in caught.value.hint
 
 
 def test_parquet_files_without_pictures_or_damaged_are_told(tmp_path):
