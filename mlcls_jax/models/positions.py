@@ -121,5 +121,5 @@ def rotate(x: Float[Array, "B N heads d"], turn: Rotation) -> Float[Array, "B N 
         other = jnp.concatenate([-second, first], axis=-1)
     else:
         pairs = wide.reshape(*wide.shape[:-1], -1, 2)
-        other = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(wide.shape)
+        other = jnp.concatenate([-pairs[..., 1:], pairs[..., :1]], axis=-1).reshape(wide.shape)
     return (wide * cos + other * sin).astype(x.dtype)
