@@ -28,6 +28,7 @@ from mlcls_jax.tuning.space import (
     to_json,
 )
 from mlcls_jax.tuning.study import Plan, begin, best_of, search
+from tests.helpers import toy_backbone
 from tests.helpers.commands import REPOSITORY, forked
 from tests.helpers.small_run import small
 from tests.helpers.tiers import need
@@ -130,15 +131,14 @@ def test_a_table_has_its_first_columns_to_the_left():
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_after_sigkill_with_the_same_trial(tmp_path):
+def test_a_study_goes_on_after_sigkill_with_the_same_trial(tmp_path, toy):
     need("optuna")
-    model = Model(name="PP-LCNet_x0_25", image_size=(32, 32))  # processes know no toys
-    base = small(epochs=1, train={"save_steps": 1}, model=model)
+    base = small(epochs=1, train={"save_steps": 1})
     folder = tmp_path / "study"
     folder.mkdir()
     begin(folder, base, Plan(make_space(["rate"], base, ()), trials=2, device="cpu"))
     killed = subprocess.Popen(
-        [sys.executable, "-m", "mlcls_jax.main", "tune", "study"],
+        [sys.executable, "-c", toy_backbone.COMMAND, "tune", "study"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "GLIBC_TUNABLES": ""},
         stderr=subprocess.DEVNULL,
@@ -149,7 +149,7 @@ def test_a_study_goes_on_after_sigkill_with_the_same_trial(tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     before = (folder / "trial-001/config.yaml").read_text()
-    done = forked("mlcls", "tune", "study", cwd=tmp_path)
+    done = forked("mlcls", "tune", "study", cwd=tmp_path, toy=True)
     assert done.returncode == 0, done.stderr
     assert "Resumed after step" in (folder / "trial-001/train.log").read_text()
     assert (folder / "trial-001/config.yaml").read_text() == before

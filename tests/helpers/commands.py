@@ -18,6 +18,8 @@ FORKS = """
 import json, os, sys, traceback
 import mlcls_jax.commands.predict, mlcls_jax.commands.score, mlcls_jax.modes.train
 from mlcls_jax import main
+from mlcls_jax.models import registry
+from tests.helpers import toy_backbone
 
 for line in sys.stdin:
     asked = json.loads(line)
@@ -29,6 +31,8 @@ for line in sys.stdin:
         os.chdir(asked["cwd"])
         os.environ.update(asked["environment"])
         sys.argv, code = asked["argv"], 0
+        if asked["toy"]:
+            registry.FAMILIES["Toy"] = toy_backbone.FAMILY
         try:
             main.run()
         except SystemExit as ended:
@@ -55,8 +59,12 @@ def _forks() -> subprocess.Popen:
     return process
 
 
-def forked(*argv: Any, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess:
+def forked(
+    *argv: Any, cwd: Path = REPOSITORY, toy: bool = False, **environment: str
+) -> subprocess.CompletedProcess:
     """Run a command line of the console command; `argv[0]` is its name.
+
+    With `toy` it knows the backbone of tests.
 
     JAX is imported already: variables that it reads at its import come too late.
     """
@@ -65,7 +73,8 @@ def forked(*argv: Any, cwd: Path = REPOSITORY, **environment: str) -> subprocess
         for stream in streams:
             stream.touch()
         given = [str(word) for word in argv]
-        asked = {"argv": given, "cwd": cwd, "streams": streams, "environment": environment}
+        asked = {"argv": given, "cwd": cwd, "streams": streams, "toy": toy}
+        asked["environment"] = environment
         forks = _forks()
         print(json.dumps(asked, default=str), file=forks.stdin, flush=True)
         code = int(forks.stdout.readline())
