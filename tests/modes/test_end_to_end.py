@@ -218,7 +218,7 @@ def write_dataset(folder, *, images=24, size=40):
 
 
 OWN = (
-    "--config.model.name=PP-LCNet_x0_25_ML",
+    "--config.model.name=Toy_ML",
     "--config.model.weights=none",
     "--config.model.embed_dim=16",
     "--config.model.hidden_dim=16",
@@ -236,7 +236,7 @@ def test_own_images_train_on_two_devices_and_broken_ones_are_named_or_left_out(t
     broken.write_bytes(broken.read_bytes()[:400])
     options = (*OWN, f"--config.data.dir={data}")
     env = {
-        "config": "configs/lcnet.py:mlcls",
+        "config": "configs/clip_vit.py:mlcls",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
 

@@ -13,10 +13,11 @@ from mlcls_jax.training.run import prepare
 from tests.helpers.photos import write_photos
 
 LABELS = tuple("abcdefghij")
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 def config_of(data, **settings):
-    config = small_recipe(default(), name="PP-LCNet_x0_25_ML")
+    config = small_recipe(default(), name="Toy_ML")
     config.data.dir = str(data)
     config.update_from_flattened_dict({
         "model.weights": "none",
