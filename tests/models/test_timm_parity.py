@@ -121,7 +121,6 @@ TRANSFORMERS = (
     slow("timm_deit3_small_patch16_224_r224"),
     slow("timm_eva02_small_patch14_336_r336"),
     slow("timm_vit_base_patch16_clip_224_r224"),
-    slow("timm_vit_base_patch16_clip_quickgelu_224_r224"),
     slow("timm_vit_base_patch16_siglip_224_r224"),
     slow("timm_vit_small_patch14_dinov2_r518"),
     slow("timm_vit_small_patch14_reg4_dinov2_r224"),  # positions of another grid than the name's
