@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 from mlcls_jax.training.in_flight import InFlight
+from tests.helpers import toy_backbone
 
 ROOT = Path(__file__).parents[2]
 ENV = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -89,7 +90,7 @@ def test_numbers_are_read_once_and_in_order():
 
 
 def train(workdir: Path, *options: str, **pipes) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mlcls_jax.main", "--config=configs/lcnet.py"]
+    command = [sys.executable, "-c", toy_backbone.COMMAND, "--config=configs/clip_vit.py"]
     command += [f"--workdir={workdir}", "--config.log.tensorboard=False", *options]
     return subprocess.Popen(command, cwd=ROOT, env=ENV, **pipes)
 
@@ -121,7 +122,7 @@ def test_while_it_compiles_the_bar_says_so_and_a_signal_ends_it(tmp_path):
 
 @pytest.mark.slow
 def test_the_first_interruption_saves_the_step_in_hand(tmp_path):
-    small = ("--config.model.name=PP-LCNet_x0_25", "--config.model.image_size=32")
+    small = ("--config.model.name=Toy", "--config.model.image_size=32")
     sizes = ("--config.train.batch_size=8", "--config.train.log_steps=1")
     process = train(tmp_path, *small, *sizes, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "metrics.jsonl").exists():
