@@ -41,7 +41,7 @@ BASE, STUDY, DATABASE = "base.yaml", "study.json", "study.db"
 BEST, TABLE, PICTURE = "best.yaml", "trials.csv", "trials.png"
 NAME = "tune"  # of the study in the database
 UNJUDGED = 4  # trials that are never ended early, for others to be compared with
-EARLY = 5  # a trial runs for a fifth of its epochs before it can be ended
+EARLY = 3  # a trial runs for a third of its epochs before it can be ended
 
 
 class PrunedError(UserError):
