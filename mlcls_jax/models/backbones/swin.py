@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
-from mlcls_jax.models.layers import Linear, Patches, gelu, heads
+from mlcls_jax.models.layers import Linear, Patches, gelu
 from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.positions import resample_biases
 from mlcls_jax.models.published import Source, paddle, timm
@@ -152,7 +152,8 @@ class Block(nnx.Module):
         pads = [(0, -s % w) for s, w in zip(sides, window, strict=True)]
         if any(shift):
             x = jnp.roll(x, [-n for n in shift], (1, 2))
-        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        if any(high for _, high in pads):
+            x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         x = x.reshape(batch, counts[0], window[0], counts[1], window[1], channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, counts[0] * counts[1], -1, channels)
         x = self.attention(x, window, strangers(counts, window, shift) if any(shift) else None)
@@ -186,24 +187,28 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "B W N C"], window: Sides, mask: Float[np.ndarray, "W N N"] | None
     ) -> Float[Array, "B W N C"]:
-        x = self.qkv(x)
+        batch, count, cells, channels = x.shape
+        # As one row of cells: exports make products of it, and convolutions of what is a map.
+        x = self.qkv(x.reshape(batch, -1, channels))
         wide = jnp.promote_types(x.dtype, jnp.float32)
         if self.is_v2:
             q_bias, v_bias = self.q_bias[...], self.v_bias[...]
             x = x + jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(x.dtype)
-        q, k, v = (heads(part, self.num_heads) for part in jnp.split(x, 3, axis=-1))
+        q, k, v = jnp.split(x, 3, axis=-1)
+        if not self.is_v2:
+            q = q * HEAD**-0.5
+        shape = (batch, count, cells, self.num_heads, HEAD)
+        q, k, v = (part.reshape(shape) for part in (q, k, v))
         if self.is_v2:
             scale = jnp.exp(jnp.minimum(self.log_scale[...], float(np.log(100))))
             q, k = scale[:, None] * unit(q.astype(wide)), unit(k.astype(wide))
-        else:
-            q = q * HEAD**-0.5
         scores = jnp.einsum("bwqhd,bwnhd->bwhqn", q.astype(x.dtype), k.astype(x.dtype))
         scores = scores.astype(wide) + self.biases(window)[pairs(window)].transpose(2, 0, 1)
         if mask is not None:
             scores = scores + mask[:, None]
         weights = jax.nn.softmax(scores).astype(x.dtype)
         x = jnp.einsum("bwhqn,bwnhd->bwqhd", weights, v)
-        return self.proj(x.reshape(*x.shape[:3], -1))
+        return self.proj(x.reshape(batch, -1, channels)).reshape(batch, count, cells, channels)
 
     def biases(self, window: Sides) -> Float[Array, "P heads"]:
         """Return the bias of each way from one cell of a window to another, row by row."""
