@@ -76,7 +76,7 @@ def test_the_command_begins_anew_for_what_takes_long(arguments, restarts, monkey
     class FoundError(Exception):
         pass
 
-    def stop() -> None:
+    def stop(level: int | None) -> None:
         raise FoundError
 
     restarted = []

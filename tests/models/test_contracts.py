@@ -30,7 +30,7 @@ from mlcls_jax.models.weight_names import to_ours, to_theirs
 from mlcls_jax.models.weights import load, save, to_foreign
 from mlcls_jax.models.weights.sources import sources
 from mlcls_jax.planning.compile_report import report
-from mlcls_jax.planning.costs import Layout
+from mlcls_jax.planning.costs import Layout, count
 from mlcls_jax.training.optimizer import make_optimizer
 from tests.helpers import mini_swin, tiny_vit, toy_backbone
 from tests.helpers.bundles import write_small
@@ -307,7 +307,7 @@ def test_a_new_backbone_is_planned():
     command = "--model Toy_ML --kind v5e --chips 4 --tensor 2 --size 64 --no-compile"
     table = plan.run(command.split())
     assert "Toy_ML, 64 x 64, 80 labels" in table and "activations" in table
-    counted = plan.count(ModelConfig(name="Toy", num_classes=7, image_size=(64, 64)))
+    counted = count(ModelConfig(name="Toy", num_classes=7, image_size=(64, 64)))
     # Of each pair of layers on 4 x 4, 2 x 2 cells and so on: what goes in and what comes out.
     assert counted.exchanged == 2 * 64 * (16 * 16 + 8 * 8 + 4 * 4) * 4
 
@@ -316,7 +316,7 @@ def test_a_new_backbone_is_planned():
 def test_the_plan_of_a_new_backbone_is_what_its_step_compiles_to():
     model = ModelConfig(name="Toy", num_classes=7, image_size=(64, 64))
     compiled = report(model, Layout(1, 1, 1), batch=2)
-    assert compiled.flops / 2 == pytest.approx(plan.count(model).flops, rel=0.25)
+    assert compiled.flops / 2 == pytest.approx(count(model).flops, rel=0.25)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def show(mistakes):
 
 def evaluation(scores, targets, *, labels=None, task="multilabel", threshold=0.5, **more):
     by_class = (class_recall if task == "single" else average_precision)(scores, targets)
-    limit = 0.5 if threshold is None else threshold
+    limit = np.asarray(0.5 if threshold is None else threshold)
     values = {
         "model_dir": Path("runs/demo/best_model"),
         "task": task,

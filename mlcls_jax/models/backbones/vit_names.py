@@ -26,12 +26,12 @@ def _timm_names(backbone: ViT, linear: str, *, is_paddle: bool) -> NameTable:
     table: NameTable = {"patch_kernel": Foreign("patch_embed.proj.weight", "conv")}
     if not config.pre_norm:
         table["patch_bias"] = Foreign("patch_embed.proj.bias")
-    table |= {
+    table |= {  # in the order in which Paddle makes them, which its inference folders count
         path: Foreign(path, layout)
         for path, layout in (
+            ("pos_embed", "positions"),
             ("cls_token", "same"),
             ("reg_token", "same"),
-            ("pos_embed", "positions"),
         )
         if path in backbone.parts.stem
     }
