@@ -99,7 +99,7 @@ def test_a_server_averages_them_too(folder, wanted):
 
     async def ask() -> ClassifyResult:
         options = ClassifyOptions(threshold=0.0, visualize=True, explain=True)
-        return await service.answer(ParsedRequest(image, options), asyncio.Event().wait)
+        return await service.answer(ParsedRequest((image,), options), asyncio.Event().wait)
 
     answer = asyncio.run(ask())
     service.close()
