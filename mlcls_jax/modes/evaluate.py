@@ -173,18 +173,18 @@ def measure(outputs: Outputs, options: schema.Evaluate) -> Evaluation:
     threshold, calibration = bundle.threshold, bundle.facts.get("calibration")
     if options.threshold is not None:
         threshold, calibration = options.threshold, None
+    limits = np.asarray(0.5 if threshold is None else threshold)
     metrics = metrics_of(
         task,
         scores,
         targets,
-        threshold=np.asarray(0.5 if threshold is None else threshold),
+        threshold=limits,
         method=options.map_type,
         ranking=outputs.logits,
     )
     if task == "single":
         by_class = class_recall(scores, targets)
     else:
-        limits = np.asarray(0.5 if threshold is None else threshold)
         metrics |= further_metrics(scores, targets, threshold=limits, ranking=outputs.logits)
         by_class = average_precision(outputs.logits, targets, method=options.map_type)
     return Evaluation(

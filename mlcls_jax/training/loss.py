@@ -1,7 +1,7 @@
 """The training loss of a configuration, with what it takes from the data."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,9 +62,8 @@ def make_loss(
       counts: of the training data; None: they are not known.
 
     Raises:
-      ConfigError: there is no such loss, it has no such option, or what it needs to know of the
-        data is not known.
-      DataError: the file of class weights is malformed.
+      ConfigError: there is no such loss, it has no such option, what it needs to know of the data
+        is not known, or the file of class weights is malformed.
     """
     if config.name not in LOSSES:
         raise ConfigError(f"loss.name={config.name}: there are {', '.join(LOSSES)}")
@@ -105,7 +104,7 @@ def _with_unknown(
 
 
 def _given(
-    config: schema.Loss, takes: dict[str, inspect.Parameter] | Any, keys: dict[str, str]
+    config: schema.Loss, takes: Mapping[str, inspect.Parameter], keys: Mapping[str, str]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the arguments that `loss.options` sets."""
     free = {
@@ -130,7 +129,7 @@ def _given(
 
 def _weights(
     config: schema.Loss,
-    takes: Any,
+    takes: Mapping[str, inspect.Parameter],
     labels: Sequence[str],
     counts: LabelCounts | None,
 ) -> Iterator[tuple[str, Any]]:
