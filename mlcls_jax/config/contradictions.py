@@ -161,6 +161,8 @@ def _in_split(split: Split) -> Iterator[str]:
             f"check_dataset.split: train_percent, val_percent and test_percent must add to 100,"
             f" not {' + '.join(map(str, percents))} = {sum(percents)}"
         )
+    if split.folds == 1:
+        yield "check_dataset.split.folds=1: at least 2 folds divide anything; 0: none"
     if split.group is not None:
         try:
             re.compile(split.group)

@@ -161,6 +161,13 @@ class Split:
     test_percent: int = option(
         0, "percentage of test images; 0: test.txt, if any, stays as it is", min=0, max=98
     )
+    folds: int = option(
+        0,
+        "lists for cross-validation, fold1_train.txt, fold1_val.txt and so on, are written of the"
+        " training and validation images, whose own lists stay; 0: none",
+        min=0,
+        max=100,
+    )
     stratify: bool = option(True, "keep the share of every label the same in each list")
     group: str | None = option(
         None,

@@ -1,4 +1,4 @@
-"""A new division of a data set's images into training, validation and test lists."""
+"""A new division of a data set's images: training, validation and test lists, or folds."""
 
 import re
 from collections import Counter
@@ -47,21 +47,29 @@ class Pool(NamedTuple):
 def split(data: Data, options: Split, *, seed: int) -> SplitResult:
     """Divide the images of data.train_list and data.val_list anew, by the percentages of `options`.
 
-    With a test_percent test.txt takes part too; without, it stays as it is. Lines are taken over
-    as they are and stay in their order. What was there becomes a backup. Lines with the same path
-    always stay together.
+    With a test_percent test.txt takes part too; without, it stays as it is. With `folds` the lists
+    themselves stay, and those of the folds are written beside them; `images` of the result has the
+    validation lists. Lines are taken over as they are and stay in their order. What was there
+    becomes a backup. Lines with the same path always stay together.
 
     Raises:
       SplitFailedError: a list is missing or malformed, with every line at fault, or a new list
         would be empty. All is as it was.
     """
-    shares = {data.train_list: options.train_percent, data.val_list: options.val_percent}
-    if options.test_percent:
-        shares[TEST_LIST] = options.test_percent
+    lists = [data.train_list, data.val_list, *([TEST_LIST] if options.test_percent else [])]
+    percents = (options.train_percent, options.val_percent, options.test_percent)
+    shares = dict(zip(lists, percents, strict=False))
+    written = {name: i for i, name in enumerate(lists)}  # list → its part
+    rests: dict[str, int] = {}  # list → the part that it lacks
+    if options.folds:
+        lists = lists[:2]
+        written = {f"fold{i + 1}_val.txt": i for i in range(options.folds)}
+        rests = {f"fold{i + 1}_train.txt": i for i in range(options.folds)}
+        shares = dict.fromkeys(written, 1)
     try:
         root = find_root(Path(data.folder))
-        recover(root, {data.label_file, TEST_LIST, *shares})
-        pool = _read_pool(root, list(shares), label_file=data.label_file, group=options.group)
+        recover(root, {data.label_file, TEST_LIST, *lists, *written, *rests})
+        pool = _read_pool(root, lists, label_file=data.label_file, group=options.group)
         weights = np.bincount(pool.group)  # [groups]
         labels = pool.labels if options.stratify else [Counter()] * len(weights)
         part = divide(labels, weights.tolist(), list(shares.values()), seed=seed)[pool.group]  # [N]
@@ -70,11 +78,15 @@ def split(data: Data, options: Split, *, seed: int) -> SplitResult:
             raise SplitFailedError(
                 f"{list(shares)[images.index(0)]} would be empty: there are {len(part)} images in"
                 f" {len(weights)} groups",
-                "Raise its share of check_dataset.split, or add images.",
+                "Take fewer folds, or add images."
+                if options.folds
+                else "Raise its share of check_dataset.split, or add images.",
             )
+        chosen = {name: part == i for name, i in written.items()}
+        chosen |= {name: part != i for name, i in rests.items()}
         writers = {
-            name: partial(_write, root=root, lists=pool.sizes, chosen=part == i)
-            for i, name in enumerate(shares)
+            name: partial(_write, root=root, lists=pool.sizes, chosen=rows)
+            for name, rows in chosen.items()
         }
         backups = replace_files(root, writers)
     except OSError as error:

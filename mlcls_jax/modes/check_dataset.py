@@ -1,5 +1,6 @@
 """mode=check_dataset: report all that is wrong with an MLClsDataset at once, with pictures."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,9 @@ def check_dataset(config: schema.Config, workdir: Path) -> CheckResult:
         conversion = convert(config.data, options.convert)
         _tell_conversion(conversion)
         divide = divide or "val" not in conversion.images  # or the check would fail for want of it
-    if divide:
-        _tell_split(split(config.data, options.split, seed=config.seed), options.split)
+    new = dataclasses.replace(options.split, folds=0)
+    for wanted in [new] * divide + [options.split] * bool(options.split.folds):
+        _tell_split(split(config.data, wanted, seed=config.seed), wanted)
     folder = workdir / FOLDER
     folder.mkdir(exist_ok=True)
     report = check(
@@ -155,7 +157,10 @@ def _tell_split(result: SplitResult, options: schema.Split) -> None:
         ", ".join(f"{name} {count:,}" for name, count in counts.items())
         for counts in (result.pooled, result.images)
     )
-    log.info("Divided anew: %s; before: %s.", images, pooled)
+    if options.folds:
+        log.info("Folds of %s: %s; fold1_train.txt has what fold1_val.txt lacks.", pooled, images)
+    else:
+        log.info("Divided anew: %s; before: %s.", images, pooled)
     if options.group:
         log.info("They are %s groups by %s.", f"{result.groups:,}", options.group)
     if result.unmatched:

@@ -70,6 +70,24 @@ def test_all_lines_are_divided_by_the_percentages(root, percents, expected):
     assert (found.root, found.groups, found.unmatched) == (root, 20, 0)
 
 
+def test_folds_validate_on_each_image_once_and_leave_the_lists(root):
+    before = lists(root)
+    found = run(root, folds=3)
+    assert lists(root) == before and not found.backups
+    pooled = before["train.txt"] + before["val.txt"]
+    folds = [
+        [(root / f"fold{i}_{part}.txt").read_text().splitlines() for part in ("train", "val")]
+        for i in (1, 2, 3)
+    ]
+    assert sorted(chain.from_iterable(val for _, val in folds)) == sorted(pooled)
+    for train, val in folds:
+        assert sorted(train + val) == sorted(pooled) and not {*train} & {*val}
+        assert 3 <= sum(line.split("\t")[1].startswith("1") for line in val) <= 4  # of ten
+    assert found.images == {f"fold{i}_val.txt": len(folds[i - 1][1]) for i in (1, 2, 3)}
+    with pytest.raises(SplitFailedError, match=r"fold21_val.txt would be empty.*20 images"):
+        run(root, folds=21)
+
+
 def test_a_test_list_takes_part_only_if_there_is_to_be_one(root):
     write_lines(root / "test.txt", ["images/20.png\t1,1"])
     run(root)
