@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mlcls_jax.groups import NO_GROUPS, Groups, ordered_thresholds
 from mlcls_jax.guarantees import guarantee_recall
 
 Objective = Literal["f1", "precision", "recall", "prevalence"]
@@ -50,6 +51,7 @@ def choose_thresholds(
     target: float | None = None,
     min_positives: int = 10,
     confidence: float | None = None,
+    groups: Groups = NO_GROUPS,
 ) -> Choice:
     """Return the threshold of each class that fits these images best.
 
@@ -71,6 +73,8 @@ def choose_thresholds(
       min_positives: see above.
       confidence: "recall": the recall is to be guaranteed by it; see `guarantees`. Classes without
         a guarantee are dealt with as if none were asked for.
+      groups: labels of an exclusive group share a threshold, of which no image passes two labels
+        unless the objective is "recall" or "prevalence"; no label is reported without its parent.
 
     Raises:
       ValueError: arrays that do not fit; a `target` is missing.
@@ -81,22 +85,26 @@ def choose_thresholds(
     if objective in ("precision", "recall") and target is None:
         raise ValueError(f"the objective {objective!r} needs a target")
     num_classes = scores.shape[1]
-    is_shared = (targets >= 1).sum(0) < min_positives
+    is_grouped = np.isin(np.arange(num_classes), [k for pool in groups.members for k in pool])
+    is_shared = ((targets >= 1).sum(0) < min_positives) & ~is_grouped
     thresholds = np.full(num_classes, DEFAULT, np.float32)
     is_unreached = np.zeros(num_classes, bool)
-    for k in np.flatnonzero(~is_shared):
+    for k in np.flatnonzero(~is_shared & ~is_grouped):
         known = targets[:, k] >= 0
         thresholds[k], is_unreached[k] = _choose(
             scores[known, k], targets[known, k] >= 1, objective, target
         )
-    if is_shared.any():
-        pool = _pool(scores, targets, np.flatnonzero(is_shared))
-        thresholds[is_shared], is_unreached[is_shared] = _choose(*pool, objective, target)
+    for together in filter(len, (np.flatnonzero(is_shared), *groups.members)):
+        pool = _pool(scores, targets, together)
+        thresholds[together], is_unreached[together] = _choose(*pool, objective, target)
+    if objective in ("f1", "precision"):  # scores of a group add up to 1: one at most is above 1/2
+        thresholds[is_grouped] = np.maximum(thresholds[is_grouped], DEFAULT)
     is_guaranteed = np.zeros(num_classes, bool)
     if confidence is not None and target is not None:
         found = guarantee_recall(scores, targets, recall=target, confidence=confidence)
         is_guaranteed = found.given
         thresholds = np.where(is_guaranteed, found.thresholds, thresholds)
+    thresholds = ordered_thresholds(thresholds, groups, is_lowered=objective == "recall")
     return Choice(
         thresholds, is_shared & ~is_guaranteed, is_unreached & ~is_guaranteed, is_guaranteed
     )
@@ -110,6 +118,7 @@ def held_out_decisions(
     target: float | None = None,
     min_positives: int = 10,
     confidence: float | None = None,
+    groups: Groups = NO_GROUPS,
     folds: int = FOLDS,
 ) -> Bool[np.ndarray, "N K"] | None:
     """Return the labels reported of each image by thresholds chosen on the other folds.
@@ -132,6 +141,7 @@ def held_out_decisions(
             target=target,
             min_positives=min_positives,
             confidence=confidence,
+            groups=groups,
         )
         decisions[held_out] = scores[held_out] > choice.thresholds
     return decisions

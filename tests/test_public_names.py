@@ -9,7 +9,8 @@ import pytest
 PUBLIC = {
     "mlcls_jax": "create_model create_pipeline evaluate list_models load train",
     "mlcls_jax.losses": "CLASS_WEIGHTS LOSSES REDUCTIONS UNKNOWN angular_loss asymmetric_loss"
-    " count_unknown cross_entropy distribution_balanced_loss entropy_loss focal_loss hill_loss"
+    " count_unknown cross_entropy distribution_balanced_loss entropy_loss exclusive_loss focal_loss"
+    " hill_loss"
     " multilabel_loss overlap_loss two_way_loss weights_of_classes",
     "mlcls_jax.metrics": "MAIN_METRIC SHOWN_METRICS as_text average_precision"
     " best_mean_accuracy class_recall example_metrics"

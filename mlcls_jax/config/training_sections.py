@@ -19,6 +19,12 @@ class Model:
         "multilabel", "multilabel: any number of labels per image; single: exactly one"
     )
     num_classes: int | None = option(None, "number of labels; None: as in the data", min=1)
+    parents: tuple[int, ...] = option(
+        (), "of each label, its parent's index, or -1; empty: by the label file", min=-1
+    )
+    exclusive: tuple[int, ...] = option(
+        (), "of each label, the group of which an image has one, or -1; likewise", min=-1
+    )
     image_size: tuple[int, int] = option(
         (448, 448),
         "height and width; a single number stands for both",

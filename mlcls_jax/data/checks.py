@@ -33,8 +33,17 @@ from mlcls_jax.data.findings import (
     SplitSummary,
     is_error,
 )
-from mlcls_jax.data.lists import TEST_LIST, Row, find_root, read_labels, read_list, usual_columns
+from mlcls_jax.data.lists import (
+    TEST_LIST,
+    Row,
+    find_root,
+    groups_of,
+    read_label_lines,
+    read_list,
+    usual_columns,
+)
 from mlcls_jax.data.probe import probe_file, probe_pixels
+from mlcls_jax.groups import NO_GROUPS, Groups, contradictions
 from mlcls_jax.lookahead import map_ahead
 from mlcls_jax.readable import printable
 
@@ -65,16 +74,18 @@ def check(
     if TEST_LIST not in lists.values() and (root / TEST_LIST).exists():
         lists["test"] = TEST_LIST
     with Collector(findings_file) as findings, ThreadPoolExecutor(threads) as pool:
-        names, found = read_labels(root / data.label_file, name=data.label_file)
+        known, found = read_label_lines(root / data.label_file, name=data.label_file)
         findings.add(*found)
-        num_classes = len(names)
+        num_classes, groups = len(known), NO_GROUPS
         if any(map(is_error, found)):
             num_classes = usual_columns(root / name for name in lists.values())
-        labels = tuple(names.get(k, str(k)) for k in range(num_classes))
+        else:
+            groups = groups_of([known[k] for k in range(num_classes)])
+        labels = tuple(known[k].name if k in known else str(k) for k in range(num_classes))
         lines = Lines(tuple(lists.values()))
         cooccurrence = np.zeros((num_classes, num_classes), np.int64)
         splits = {
-            split: _read_split(split, number, root, labels, lines, cooccurrence, findings)
+            split: _read_split(split, number, root, labels, groups, lines, cooccurrence, findings)
             for number, split in enumerate(lists)
         }
         in_order = partial(_in_order, pool, ahead=2 * threads)
@@ -104,6 +115,7 @@ def _read_split(
     number: int,
     root: Path,
     labels: tuple[str, ...],
+    groups: Groups,
     lines: Lines,
     cooccurrence: np.ndarray,
     findings: Collector,
@@ -125,6 +137,10 @@ def _read_split(
         positives[present] += 1
         unknown += is_unknown
         cooccurrence[present[:, None], present] += 1
+        for told in contradictions(labels, present.tolist(), item.target == 0, groups):
+            place = f"{name}:{item.line}"
+            message = f"{item.image} {told}"
+            findings.add(Finding("against_groups", place, message, item.image))
         if not len(present):
             unlabelled += 1
             kind, what = "unlabelled", "has no label"

@@ -90,6 +90,11 @@ KINDS: dict[str, Kind] = {
         "error", "malformed lines of labels", "A line is `<index> <name>`: `0 dining table`."
     ),
     "label_index": Kind("error", "indices given twice", "Give every label an index of its own."),
+    "label_parent": Kind(
+        "error",
+        "parents that cannot be",
+        "A parent is another label, and the way up ends: `7 Royal-Gala<TAB>parent=Apple`.",
+    ),
     "label_name": Kind("error", "names given twice", "Give every label a name of its own."),
     "label_start": Kind(
         "error",
@@ -211,6 +216,12 @@ KINDS: dict[str, Kind] = {
         "Look at both; keep near duplicates in one list (check_dataset.split.group).",
     ),
     "near_copy": Kind("warning", "images that look alike", "Look at both; one may be enough."),
+    "against_groups": Kind(
+        "warning",
+        "images whose labels contradict the groups",
+        "Mend the line, or the columns of the label file. Training takes ancestors for present, and"
+        " two labels of one group for half each.",
+    ),
     "no_annotation": Kind(
         "warning",
         "labels that a list annotates nowhere",

@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ import numpy as np
 
 from mlcls_jax.data.findings import KINDS, Finding, is_error
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError, raise_faults
+from mlcls_jax.groups import NO_GROUPS, NONE, Groups, circle_in
 
 TEST_LIST = "test.txt"  # the others' names are options
 
@@ -29,7 +30,18 @@ _UNDIVIDED = {  # values that something else than commas divides
 }
 _DIVIDER = re.compile(r"[\s,;]+")
 _SIGNS = {",": "comma", ";": "semicolon"}
+# What follows a TAB otherwise belongs to the name, as it did before there were columns.
+_COLUMNS = re.compile(r"\t[ \t]*(parent|group)=")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
+
+
+class Label(NamedTuple):
+    """A line of a label file."""
+
+    name: str
+    parent: str | None = None  # the label that it is a kind of
+    group: str | None = None  # of labels of which an image has one at most
+    line: int = 0
 
 
 class Row(NamedTuple):
@@ -68,28 +80,46 @@ def find_root(folder: Path) -> Path:
 
 
 def read_labels(path: Path, *, name: str) -> tuple[dict[int, str], list[Finding]]:
-    """Label names by index, from lines `<index> <name>`, and what is to be said about the file.
+    """Label names by index, and what is to be said about the file; see `read_label_lines`."""
+    labels, findings = read_label_lines(path, name=name)
+    return {index: label.name for index, label in labels.items()}, findings
 
-    Without an error among the findings the indices are 0 … K - 1. `name` is what findings call
-    the file.
+
+def read_label_lines(path: Path, *, name: str) -> tuple[dict[int, Label], list[Finding]]:
+    """Labels by index, from lines `<index> <name>`, and what is to be said about the file.
+
+    TAB-separated columns `parent=<name>` and `group=<name>` may follow. Without an error among the
+    findings the indices are 0 … K - 1 and parents are labels. `name` is what findings call the
+    file.
     """
-    names: dict[int, str] = {}
+    labels: dict[int, Label] = {}
     taken: set[str] = set()
     findings = []
     for item in _lines(path, name=name):
-        finding = item if isinstance(item, Finding) else _add_label(*item, names, taken, name=name)
+        finding = item if isinstance(item, Finding) else _add_label(*item, labels, taken, name=name)
         if finding:
             findings.append(finding)
     faults = sum(map(is_error, findings))
-    gaps = (i for i in range(max(names, default=-1) + 1) if i not in names)
+    gaps = (i for i in range(max(labels, default=-1) + 1) if i not in labels)
     missing = list(islice(gaps, max(10, faults + 1)))  # one wrong index may leave millions
     if len(missing) > faults:  # else the faulty lines may be the missing ones
         shown = ", ".join(map(str, missing[:10]))
         message = f"indices must run from 0 without gaps; missing: {shown}"
-        findings.append(Finding("label_gap" if 0 in names else "label_start", name, message))
-    if not names and not faults:
+        findings.append(Finding("label_gap" if 0 in labels else "label_start", name, message))
+    if not labels and not faults:
         findings.append(Finding("empty_labels", name, "is empty"))
-    return names, findings
+    return labels, [*findings, *_parent_faults(labels.values(), name=name)]
+
+
+def groups_of(labels: Sequence[Label]) -> Groups:
+    """Return the groups that the columns of a label file without errors tell."""
+    places = {label.name: index for index, label in enumerate(labels)}
+    names = dict.fromkeys(label.group for label in labels if label.group)
+    numbers = {name: number for number, name in enumerate(names)}
+    parents = tuple(NONE if one.parent is None else places[one.parent] for one in labels)
+    exclusive = tuple(NONE if one.group is None else numbers[one.group] for one in labels)
+    groups = Groups(parents, exclusive)
+    return groups if groups else NO_GROUPS
 
 
 def read_list(path: Path, num_classes: int, *, name: str) -> Iterator[Row | Finding]:
@@ -157,24 +187,43 @@ def _lines(path: Path, *, name: str) -> Iterator[tuple[int, bytes] | Finding]:
 
 
 def _add_label(
-    number: int, content: bytes, names: dict[int, str], taken: set[str], *, name: str
+    number: int, content: bytes, labels: dict[int, Label], taken: set[str], *, name: str
 ) -> Finding | None:
-    """Put one line's label into `names` and `taken`, or say why not."""
+    """Put one line's label into `labels` and `taken`, or say why not."""
     place = f"{name}:{number}"
     try:
         line = content.decode()
     except UnicodeDecodeError as error:
         return Finding("not_utf8", place, f"is not UTF-8: {error}")
-    index, _, label = (part.strip() for part in line.strip().partition(" "))
+    text, *columns = _COLUMNS.split(line.strip())  # keys and values in turn
+    index, _, label = (part.strip() for part in text.partition(" "))
     if not index.isdecimal() or len(index) > 18 or not label:
         return Finding("label_line", place, f"{_shorten(line)} is not `<index> <name>`")
-    if int(index) in names:
+    if int(index) in labels:
         return Finding("label_index", place, f"index {index} was given before")
     if label in taken:
         return Finding("label_name", place, f"the name {label!r} was given before")
-    names[int(index)] = label
+    keys, values = columns[::2], [value.strip() for value in columns[1::2]]
+    if len({*keys}) < len(keys) or not all(values):
+        return Finding("label_line", place, "a column is there twice, or has no value")
+    given = dict(zip(keys, values, strict=True))
+    labels[int(index)] = Label(label, given.get("parent"), given.get("group"), number)
     taken.add(label)
     return None
+
+
+def _parent_faults(labels: Collection[Label], *, name: str) -> Iterator[Finding]:
+    """Yield what is wrong with parents: one that is no label, a label that is its own ancestor."""
+    known = {label.name: number for number, label in enumerate(labels)}
+    parents = []
+    for label in labels:
+        if label.parent is not None and label.parent not in known:
+            message = f"the parent {label.parent!r} is no label"
+            yield Finding("label_parent", f"{name}:{label.line}", message)
+        parents.append(NONE if label.parent is None else known.get(label.parent, NONE))
+    if (number := circle_in(parents)) is not None:
+        label = [*labels][number]
+        yield Finding("label_parent", f"{name}:{label.line}", f"{label.name!r} is its own ancestor")
 
 
 def _parse_row(number: int, content: bytes, num_classes: int, *, name: str) -> Row | Finding:

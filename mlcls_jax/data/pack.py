@@ -26,6 +26,7 @@ from mlcls_jax.data.shards import (
 )
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError, raise_faults
+from mlcls_jax.groups import NO_GROUPS
 from mlcls_jax.lookahead import map_ahead
 
 SHARD_SIZE = 1024  # images: some 150 MB of photographs
@@ -133,8 +134,10 @@ def verify(folder: Path) -> Manifest:
 
 def _open_output(output: Path, sources: Mapping[str, Source], options: PackOptions) -> Manifest:
     """Return what there is of the data set in the folder, which is made if there is none."""
+    first = next(iter(sources.values()))
     begun = Manifest(
-        labels=next(iter(sources.values())).labels,
+        labels=first.labels,
+        groups=getattr(first, "groups", NO_GROUPS),
         options=options,
         source_images={split: len(source) for split, source in sources.items()},
         shards={split: {} for split in sources},
@@ -144,7 +147,7 @@ def _open_output(output: Path, sources: Mapping[str, Source], options: PackOptio
         differences = [
             f"{output / MANIFEST}: was begun with {part} {getattr(there, part)},"
             f" not {getattr(begun, part)}"
-            for part in ("labels", "source_images", "options")
+            for part in ("labels", "groups", "source_images", "options")
             if getattr(there, part) != getattr(begun, part)
         ]
         if differences:

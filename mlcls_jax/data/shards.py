@@ -22,6 +22,7 @@ import numpy as np
 
 from mlcls_jax import files
 from mlcls_jax.errors import DataError
+from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.parsing import shorten
 
 MANIFEST = "dataset.json"
@@ -59,6 +60,7 @@ class Manifest:
     source_images: dict[str, int]  # split → images given to `pack`
     shards: dict[str, dict[str, Shard]]  # split → file → those finished
     complete: bool = False
+    groups: Groups = NO_GROUPS
 
     def images(self, split: str) -> int:
         """Return the number of images in the shards of the split."""
@@ -79,6 +81,7 @@ class Manifest:
             "version": VERSION,
             "complete": self.complete,
             "labels": self.labels,
+            **(asdict(self.groups) if self.groups else {}),
             "options": self.options,
             "splits": splits,
         }
@@ -123,6 +126,7 @@ def parse_manifest(content: bytes, place: str) -> Manifest:
             source_images={s: entry["source_images"] for s, entry in value["splits"].items()},
             shards=shards,
             complete=value["complete"],
+            groups=Groups(*(tuple(value.get(k, ())) for k in ("parents", "exclusive"))),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = shorten(repr(error))

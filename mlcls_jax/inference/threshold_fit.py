@@ -11,6 +11,7 @@ import numpy as np
 from mlcls_jax import config as schema
 from mlcls_jax import files
 from mlcls_jax.evaluation import to_scores
+from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.guarantees import positives_needed
 from mlcls_jax.inference.bundle import Bundle, update_bundle
 from mlcls_jax.metrics import for_json, mean_average_precision, precision_recall_f1
@@ -94,7 +95,8 @@ def fit_thresholds(
     options: schema.Thresholds,
 ) -> Fitted:
     """Choose thresholds and temperature for logits [N, K], and put them into the bundle."""
-    return keep(model_dir, bundle, logits, targets, choose(logits, targets, options))
+    chosen = choose(logits, targets, options, bundle.model.network.groups)
+    return keep(model_dir, bundle, logits, targets, chosen)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,12 @@ class Chosen:
         return float((self.scores > self.choice.thresholds).mean())
 
 
-def choose(logits: np.ndarray, targets: np.ndarray, options: schema.Thresholds) -> Chosen:
+def choose(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    options: schema.Thresholds,
+    groups: Groups = NO_GROUPS,
+) -> Chosen:
     """Return the thresholds and temperature that fit logits [N, K] best.
 
     They start from the bare logits, whatever a bundle holds: done again on the same images, the
@@ -120,7 +127,7 @@ def choose(logits: np.ndarray, targets: np.ndarray, options: schema.Thresholds) 
     """
     temperature = fit_temperature(logits, targets) if options.calibrate else 1.0
     scores = to_scores(logits, "multilabel", temperature=temperature)
-    choice = choose_thresholds(scores, targets, **_wanted(options))
+    choice = choose_thresholds(scores, targets, groups=groups, **_wanted(options))
     return Chosen(options, temperature, scores, choice)
 
 
@@ -151,7 +158,8 @@ def keep(
         when: precision_recall_f1(scores[when], targets, threshold=thresholds[when])
         for when in scores
     }
-    decisions = held_out_decisions(scores["after"], targets, **wanted)
+    groups = bundle.model.network.groups
+    decisions = held_out_decisions(scores["after"], targets, groups=groups, **wanted)
     if decisions is not None:  # as scores of 0 and 1
         measured["cross_validated"] = precision_recall_f1(
             decisions.astype(np.float32), targets, threshold=0.5
@@ -183,7 +191,7 @@ def keep(
             when: {key: float(numbers[key]) for key in SUMMARY}
             for when, numbers in measured.items()
         },
-        classes=_rows(bundle.labels, targets, thresholds, choice, measured, options),
+        classes=_rows(bundle.labels, targets, thresholds, choice, measured, options, groups),
     )
 
 
@@ -206,9 +214,11 @@ def _rows(
     choice: Choice,
     measured: dict[str, dict[str, Any]],
     options: schema.Thresholds,
+    groups: Groups,
 ) -> list[dict[str, Any]]:
     positives = (targets >= 1).sum(0)
     limits = {when: np.broadcast_to(t, len(labels)) for when, t in thresholds.items()}
+    grouped = {k: len(pool) for pool in groups.members for k in pool}
     rows = []
     for k, label in enumerate(labels):
         row = {"label": label, "positives": int(positives[k])}
@@ -221,17 +231,23 @@ def _rows(
             fewer = f"{positives[k]} positives: shares its threshold with other rare labels"
             has_pool = positives[choice.shared].any()
             notes.append(fewer if has_pool else f"no positives: threshold {DEFAULT}")
+        if k in grouped and not choice.guaranteed[k]:
+            notes.append(f"shares its threshold with its group of {grouped[k]}")
         if options.confidence is not None and options.target is not None:
-            promise = f"recall {options.target:g} with {options.confidence:.0%} confidence"
-            needed = positives_needed(options.target, options.confidence)
-            notes.append(
-                f"guaranteed: {promise}"
-                if choice.guaranteed[k]
-                else f"no guarantee of {promise}, which needs {needed} positives"
-                if positives[k] < needed
-                else f"no guarantee of {promise}: too many positives score 0"
-            )
+            is_given = bool(choice.guaranteed[k])
+            notes.append(_promise(options.target, options.confidence, int(positives[k]), is_given))
         if choice.unreached[k]:
             notes.append(f"{options.objective} {options.target} cannot be reached")
         rows.append(row | {"note": "; ".join(notes)})
     return rows
+
+
+def _promise(recall: float, confidence: float, positives: int, is_given: bool) -> str:
+    """Return what is guaranteed of a label, or why nothing is."""
+    promise = f"recall {recall:g} with {confidence:.0%} confidence"
+    if is_given:
+        return f"guaranteed: {promise}"
+    needed = positives_needed(recall, confidence)
+    if positives < needed:
+        return f"no guarantee of {promise}, which needs {needed} positives"
+    return f"no guarantee of {promise}: too many positives score 0"

@@ -24,6 +24,7 @@ from mlcls_jax.losses.asymmetric import angular_loss, asymmetric_loss
 from mlcls_jax.losses.class_weights import CLASS_WEIGHTS, weights_of_classes
 from mlcls_jax.losses.cross_entropy import cross_entropy, multilabel_loss
 from mlcls_jax.losses.entries import REDUCTIONS
+from mlcls_jax.losses.exclusive import exclusive_loss
 from mlcls_jax.losses.focal import distribution_balanced_loss, focal_loss
 from mlcls_jax.losses.missing import UNKNOWN, count_unknown, entropy_loss, hill_loss
 from mlcls_jax.losses.overlap import overlap_loss
@@ -40,6 +41,7 @@ __all__ = [
     "cross_entropy",
     "distribution_balanced_loss",
     "entropy_loss",
+    "exclusive_loss",
     "focal_loss",
     "hill_loss",
     "multilabel_loss",

@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.groups import Groups, consistent
 from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import Classifier
 from mlcls_jax.models.dropout import Draws
@@ -39,7 +40,7 @@ class Variables(NamedTuple):
 class Outputs(NamedTuple):
     """The results of a forward pass."""
 
-    logits: Float[Array, "B K"]
+    logits: Float[Array, "B K"]  # agree with the labels' groups, where there are any
     batch_stats: dict[str, Any]  # after this batch; unchanged unless it was for training
     features: Float[Array, "B h w C"]  # the feature map that the head sees
 
@@ -70,6 +71,7 @@ class Network:
         Raises:
           ConfigError: unknown name, or an option that the architecture does not have.
         """
+        Groups(config.parents, config.exclusive).check(config.num_classes or 0)
         config = replace(config, text_dim=registry.text_dim(config))
         module = nnx.eval_shape(lambda: registry.build(config))
         graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
@@ -143,8 +145,13 @@ class Network:
                 features = module.feature_map(images)
             else:
                 features = module.feature_map(images, train=train, draws=draws)
-        logits = module.head(features, draws=draws)
+        logits = consistent(module.head(features, draws=draws), self.groups)
         return Outputs(logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)), features)
+
+    @property
+    def groups(self) -> Groups:
+        """Return the labels' groups, with which all scores agree."""
+        return Groups(self.config.parents, self.config.exclusive)
 
     @property
     def has_evidence(self) -> bool:

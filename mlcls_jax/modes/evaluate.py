@@ -17,6 +17,7 @@ from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import make_forward, score, to_scores
+from mlcls_jax.groups import NO_GROUPS, Groups, inconsistent
 from mlcls_jax.guarantees import chance_of_misses
 from mlcls_jax.inference.bundle import Bundle, check_labels, read_bundle
 from mlcls_jax.inference.threshold_fit import Fitted, fit_thresholds
@@ -98,6 +99,8 @@ class EvaluateResult:
             for name in SUMMARY
             if name in self.metrics
         ]
+        if (share := self.details.get("inconsistent_answers")) is not None:
+            lines.append(f"{share:.1%} of the answers contradict the groups of labels")
         lines += [*self._guarantees(), f"on {self.images:,} images; by class in {result_file}"]
         if self.report:
             lines += [f"  report  {self.report}"]
@@ -154,6 +157,7 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         metrics=for_json(evaluation.metrics),
         details=details_of(evaluation, config.evaluate.map_type)
         | guarantees_of(evaluation)
+        | consistency_of(evaluation, getattr(outputs.source, "groups", NO_GROUPS))
         | tta_of(config.evaluate)
         | {"intervals": found},
         images=len(outputs.targets),
@@ -249,6 +253,17 @@ def guarantees_of(evaluation: Evaluation) -> dict[str, Any]:
         }
     wanted = {key: facts[key] for key in ("target", "confidence")}
     return {"guaranteed_recall": wanted | {"labels": labels}}
+
+
+def consistency_of(evaluation: Evaluation, groups: Groups) -> dict[str, Any]:
+    """Return the share of answers that contradict the groups of the data's labels, if it has any.
+
+    They have a label without its parent, or two that exclude each other.
+    """
+    if not groups or evaluation.threshold is None:
+        return {}
+    decisions = evaluation.scores > np.asarray(evaluation.threshold, evaluation.scores.dtype)
+    return {"inconsistent_answers": float(inconsistent(decisions, groups).mean())}
 
 
 def tta_of(options: schema.Evaluate) -> dict[str, Any]:

@@ -175,6 +175,12 @@ def about_data(data: DataSplits) -> list[str | None]:
     """Warn of such labels in both splits, as far as their targets are in memory."""
     told, labels = [], data.train.labels
     for split, source in {"training": data.train, "validation": data.validation}.items():
+        if wrong := getattr(source, "contradicted", 0):
+            told.append(
+                f"{wrong:,} {split} images have labels that contradict the groups of the label"
+                " file: an ancestor counts as present, two labels of one group as half each."
+                " mode=check_dataset lists them."
+            )
         if (targets := getattr(source, "targets", None)) is not None:
             positives = (targets >= 1).sum(0)
             told.append(about_positives(split, labels, positives))

@@ -42,7 +42,8 @@ def fit_at_end(run: Run, best: Best | None) -> dict[str, dict[str, float]] | Non
         return None
     if useless:
         log.info("A common threshold is of no use to the best model: each label gets its own.")
-    chosen = choose(logits["best"], targets, config.thresholds)
+    groups = bundle.model.network.groups
+    chosen = choose(logits["best"], targets, config.thresholds, groups)
     if chosen.reported > NEARLY_ALL:
         run.advice.tell(
             "Even the best thresholds would report nearly all labels on every image: the scores say"
@@ -50,5 +51,5 @@ def fit_at_end(run: Run, best: Best | None) -> dict[str, dict[str, float]] | Non
             " published weights, or on more images."
         )
         by_prevalence = replace(config.thresholds, objective="prevalence", target=None)
-        chosen = choose(logits["best"], targets, by_prevalence)
+        chosen = choose(logits["best"], targets, by_prevalence, groups)
     return keep(folder, bundle, logits["best"], targets, chosen).metrics

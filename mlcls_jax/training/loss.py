@@ -6,13 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from mlcls_jax import config as schema
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.losses import CLASS_WEIGHTS, LOSSES, count_unknown, weights_of_classes
+from mlcls_jax.groups import NO_GROUPS, NONE, Groups
+from mlcls_jax.losses import (
+    CLASS_WEIGHTS,
+    LOSSES,
+    count_unknown,
+    exclusive_loss,
+    weights_of_classes,
+)
 from mlcls_jax.parsing import parse_json
 
 LossFunction = Callable[..., Float[Array, ""]]  # (logits, targets, mask=)
@@ -52,6 +60,7 @@ def make_loss(
     unknown: str = "ignore",
     labels: Sequence[str] = (),
     counts: LabelCounts | None = None,
+    groups: Groups = NO_GROUPS,
 ) -> LossFunction:
     """Return the loss (logits, targets, mask=) that `config` describes.
 
@@ -60,6 +69,7 @@ def make_loss(
       unknown: as `data.unknown`.
       labels: of the data, for a file of class weights.
       counts: of the training data; None: they are not known.
+      groups: of the labels; those that exclude each other have a cross-entropy of their own.
 
     Raises:
       ConfigError: there is no such loss, it has no such option, what it needs to know of the data
@@ -77,6 +87,12 @@ def make_loss(
         options |= {"positives": found.positives.astype(np.float32), "images": found.images}
     options |= dict(_weights(config, takes, labels, counts))
     loss = partial(function, **options)
+    if groups.members:
+        if config.name == "entropy":
+            raise ConfigError("loss.name=entropy: is not for labels that exclude each other")
+        sums_labels = config.name == "multilabel" and config.size_sum
+        weight = len(groups.members) if sums_labels else 1
+        loss = partial(_with_groups, loss, groups, not is_summed(config), weight)
     if unknown == "ignore":
         return loss
     prior = None
@@ -90,6 +106,24 @@ def is_summed(config: schema.Loss) -> bool:
     """Return whether the loss is the sum over images and labels, rather than a mean."""
     takes = inspect.signature(LOSSES[config.name]).parameters
     return "reduction" in takes and config.reduction == "sum"
+
+
+def _with_groups(
+    loss: LossFunction,
+    groups: Groups,
+    mean: bool,
+    weight: int,
+    logits: Array,
+    targets: Array,
+    **options: Any,
+) -> Float[Array, ""]:
+    """Return `loss` of the labels in no exclusive group, plus the cross-entropy of the groups."""
+    within = exclusive_loss(logits, targets, groups.members, mean=mean, **options)
+    is_free = np.array(groups.exclusive) == NONE
+    within = within * weight
+    if not is_free.any():
+        return within
+    return loss(logits, jnp.where(is_free, targets, -1), **options) + within
 
 
 def _with_unknown(

@@ -24,6 +24,7 @@ from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import Forward, make_forward
+from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.inference.bundle import check_labels, read_bundle, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
@@ -147,7 +148,8 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
         data = DataSplits(*(single_label(s, on_error=config.data.on_error) for s in data))
     facts = describe(config, data)
     check_owner(workdir, config, facts)
-    network, weights = initial_weights(config, data.train.labels)
+    groups = getattr(data.train, "groups", NO_GROUPS)
+    network, weights = initial_weights(config, data.train.labels, groups)
     network = replace(
         network,
         frozen_backbone=config.train.frozen_backbone,
@@ -161,6 +163,7 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
         unknown=config.data.unknown,
         labels=data.train.labels,
         counts=count_labels(data.train),
+        groups=network.groups,
     )
     optimizer, step = optimizer_and_step(config, network, plan, loss, distill, mesh, schedule)
     has_ema = config.train.ema_decay > 0
@@ -233,8 +236,10 @@ def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
     return describe_data(data.train, data.validation) | {"preprocessing": preprocessing}
 
 
-def with_classes(model: schema.Model, labels: tuple[str, ...]) -> schema.Model:
-    """Return the model section with the data's number of labels.
+def with_classes(
+    model: schema.Model, labels: tuple[str, ...], groups: Groups = NO_GROUPS
+) -> schema.Model:
+    """Return the model section with the data's number of labels and, for several labels, groups.
 
     Raises:
       ConfigError: the configuration asks for another number.
@@ -244,17 +249,19 @@ def with_classes(model: schema.Model, labels: tuple[str, ...]) -> schema.Model:
             f"model.num_classes={model.num_classes}: the data has {len(labels)} labels",
             "Leave model.num_classes out: it follows the data.",
         )
+    if groups and model.task != "single" and not (model.parents or model.exclusive):
+        model = replace(model, parents=groups.parents, exclusive=groups.exclusive)
     return replace(model, num_classes=len(labels))
 
 
 def initial_weights(
-    config: schema.Config, labels: tuple[str, ...]
+    config: schema.Config, labels: tuple[str, ...], groups: Groups = NO_GROUPS
 ) -> tuple[Network, Variables | None]:
     """Return the network, and its weights from `model.weights`; None if all are to be drawn.
 
     Weights may bring options of the network along; see `weights.load`.
     """
-    network, given = Network.of(with_classes(config.model, labels)), config.model.weights
+    network, given = Network.of(with_classes(config.model, labels, groups)), config.model.weights
     if given is None and sources(config.model.name):
         log.warning(
             "The network starts from random weights; model.weights=auto takes published ones."

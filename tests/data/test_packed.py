@@ -26,6 +26,7 @@ from mlcls_jax.data.pipeline import Reader, train_batches
 from mlcls_jax.data.shards import decode_record, encode_record
 from mlcls_jax.data.sources import load, open_data
 from mlcls_jax.errors import DataError
+from mlcls_jax.groups import Groups
 from tests.helpers.photos import LABELS, Numbers, write_image, write_lines, write_photos
 
 
@@ -111,6 +112,13 @@ def test_what_goes_in_comes_out(root, output):
     assert packed.train.name(6) == "images/ünï/猫 (1).png"
     shard = output / "train-00002-of-00003.array_record"
     assert packed.train.place(6) == f"{shard}: record 0: images/ünï/猫 (1).png"
+
+
+def test_groups_of_labels_are_kept(root, output):
+    lines = [f"{k} {label}\tgroup=kind" for k, label in enumerate(LABELS)]
+    (root / "label.txt").write_text("\n".join(lines), encoding="utf-8")
+    pack_root(root, output)
+    assert open_packed(output).train.groups == Groups((-1, -1, -1), (0, 0, 0))
 
 
 def test_training_sees_the_same_batches(root, output):

@@ -6,6 +6,7 @@ import pytest
 from mlcls_jax.config import Data
 from mlcls_jax.data.sources import digits, load, open_data, open_split
 from mlcls_jax.errors import MAX_FAULTS, ConfigError, DataError
+from mlcls_jax.groups import Groups
 from tests.helpers.photos import LABELS, row, write_image, write_lines, write_photos
 
 
@@ -63,6 +64,17 @@ def test_label_names_may_hold_anything_and_come_in_any_order(root):
     assert open_root(root).train.labels == ("dining table", "犬\t(dog)", "Vogel: groß, grün")
 
 
+def test_columns_of_the_label_file_close_the_targets(root):
+    lines = ["0 pet", "2 dog\tparent=pet\t group=kind ", "1 house cat\tgroup=kind\tparent=pet"]
+    write_lines(root / "label.txt", lines)
+    write_lines(root / "train.txt", ["images/train_0.png\t-1,1,-1", "images/train_1.png\t0,1,-1"])
+    train = open_root(root).train
+    assert train.labels == ("pet", "house cat", "dog")
+    assert train.groups == Groups((-1, 0, 0), (-1, 0, 0))
+    np.testing.assert_array_equal(train.targets, [[1, 1, 0], [1, 1, 0]])
+    assert train.contradicted == 1
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_windows_files_read_like_others(root, end):
     expected = open_root(root)
@@ -99,6 +111,10 @@ def test_blanks_around_values_do_not_matter(root):
         (["0 cat", "1 "], "label.txt:2: '1 ' is not `<index> <name>`"),
         (["-1 cat"], "label.txt:1: '-1 cat' is not `<index> <name>`"),
         (["", ""], "label.txt: is empty"),
+        (["0 cat\tparent="], "label.txt:1: a column is there twice, or has no value"),
+        (["0 cat\tgroup=a\tgroup=b"], "label.txt:1: a column is there twice, or has no value"),
+        (["0 cat\tparent=pet"], "label.txt:1: the parent 'pet' is no label"),
+        (["0 cat\tparent=dog", "1 dog\tparent=cat"], "label.txt:1: 'cat' is its own ancestor"),
     ],
 )
 def test_faults_of_a_label_file(root, lines, told):

@@ -188,6 +188,25 @@ IN_LABEL_FILE = [
         [("label_name", "label.txt:3", "the name 'cat' was given before")],
     ),
     Broken(
+        "a parent that is no label",
+        labels("0 cat\tparent=pet", "1 dog", "2 bird"),
+        [("label_parent", "label.txt:1", "the parent 'pet' is no label")],
+    ),
+    Broken(
+        "labels against their groups",
+        both(
+            labels("0 cat\tgroup=kind", "1 dog\tgroup=kind", "2 bird\tparent=dog"),
+            line(2, "images/train_1.png\t1,1,0"),
+            line(3, "images/train_2.png\t0,0,1"),
+        ),
+        [
+            ("against_groups", "train.txt:2", "has 'cat' and 'dog', of which there can be one"),
+            ("against_groups", "train.txt:3", "has 'bird', but not 'dog', which that is"),
+            ("against_groups", "train.txt:6", "has 'bird', but not 'dog', which that is"),
+            ("against_groups", "val.txt:3", "has 'bird', but not 'dog', which that is"),
+        ],
+    ),
+    Broken(
         "a gap in the indices",
         labels("0 cat", "1 dog", "3 bird"),
         [("label_gap", "label.txt", "missing: 2")],

@@ -12,6 +12,7 @@ import pytest
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import ExportError
+from mlcls_jax.groups import Groups, consistent
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports import onnx as exported
 from mlcls_jax.inference.exports.onnx import convert, export_onnx
@@ -413,3 +414,13 @@ def test_random_functions_give_the_same_numbers(seed):
     (given,) = session.run(["scores"], {"images": IMAGES})
     wanted = np.asarray(jax.jit(scores)(IMAGES))
     np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_groups_of_labels_are_part_of_the_model():
+    groups = Groups((-1, 0, 1, 1, -1), (0, -1, 1, 1, 0))
+    weights = jnp.array(np.random.default_rng(1).normal(size=(3, 5)), jnp.float32)
+
+    def scores(images):
+        return consistent(images.mean((1, 2)) @ weights, groups)
+
+    check(scores, "ReduceMean", "Reshape", "Gemm", "Clip", "Exp", "Log", "Sub", "Gather", "Min")

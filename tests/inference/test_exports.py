@@ -36,8 +36,9 @@ DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A calibrated bundle."""
-    folder = write_small(tmp_path_factory.mktemp("bundle"), query_num=3)
+    """A calibrated bundle, with groups of labels."""
+    groups = {"parents": (-1, 0, -1, 1, -1), "exclusive": (0, -1, 0, 1, 1)}
+    folder = write_small(tmp_path_factory.mktemp("bundle"), query_num=3, **groups)
     update_bundle(folder, threshold=0.5, temperature=2.0, calibration={})
     return folder
 

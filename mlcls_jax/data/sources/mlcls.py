@@ -9,18 +9,31 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.image_files import read_file
-from mlcls_jax.data.lists import find_root, raise_findings, read_labels, read_list
+from mlcls_jax.data.lists import (
+    find_root,
+    groups_of,
+    raise_findings,
+    read_label_lines,
+    read_list,
+)
 from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError
+from mlcls_jax.groups import Groups, close
 
 
 class MLClsList:
-    """The images of one list file."""
+    """The images of one list file; what the groups of labels say is filled in."""
 
     def __init__(
-        self, root: Path, list_file: Path, labels: tuple[str, ...], *, on_error: str
+        self,
+        root: Path,
+        list_file: Path,
+        labels: tuple[str, ...],
+        groups: Groups,
+        *,
+        on_error: str,
     ) -> None:
-        self.labels = labels
+        self.labels, self.groups = labels, groups
         self._root, self._list_file = root, list_file
         self._paths: list[str] = []
         self._lines: list[int] = []
@@ -39,6 +52,7 @@ class MLClsList:
             targets += item.target.tobytes()
         raise_findings(faults)
         self.targets = np.frombuffer(targets, np.int8).reshape(-1, len(labels))  # [N, K]
+        self.contradicted = int(close(self.targets, groups).sum())  # images against the groups
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -46,7 +60,11 @@ class MLClsList:
     def fingerprint(self) -> dict[str, str]:
         """Return digests of the images and the targets as listed."""
         names = (path.encode(errors="surrogateescape") for path in self._paths)
-        return {"images listed": digest(names), "targets": digest([self.targets.tobytes()])}
+        return {
+            "images listed": digest(names),
+            "targets": digest([self.targets.tobytes()]),
+            "groups": digest([repr(self.groups).encode()]),
+        }
 
     def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
         try:
@@ -71,8 +89,9 @@ def open_split(config: Data, split: Split) -> MLClsList:
     """
     root = find_root(Path(config.folder))
     label_file = root / config.label_file
-    names, findings = read_labels(label_file, name=str(label_file))
+    lines, findings = read_label_lines(label_file, name=str(label_file))
     raise_findings([finding for finding in findings if is_error(finding)])
-    labels = tuple(names[i] for i in range(len(names)))
+    labels = [lines[i] for i in range(len(lines))]
     list_file = root / (config.train_list if split == "train" else config.val_list)
-    return MLClsList(root, list_file, labels, on_error=config.on_error)
+    names = tuple(label.name for label in labels)
+    return MLClsList(root, list_file, names, groups_of(labels), on_error=config.on_error)

@@ -37,10 +37,10 @@ HINT = "Run the `pack` command that wrote it again: it keeps good shards. Or cop
 class PackedSplit:
     """The records of one split's shards, one after the other."""
 
-    def __init__(self, folder: Path, labels: tuple[str, ...], shards: Iterable[Shard]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, shards: Iterable[Shard]) -> None:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        self.labels = labels
+        self.labels, self.groups = manifest.labels, manifest.groups
         shards = list(shards)
         self._checksums = [shard.sha256 for shard in shards]
         counts = {folder / shard.file: shard.images for shard in shards}
@@ -106,7 +106,7 @@ def open_split(config: Data, split: Split) -> PackedSplit:
         faults = (size_fault(folder, shard) for shard in manifest.shards[name].values())
         if told := list(filter(None, faults)):
             raise DataError("\n".join(told), HINT)
-    return PackedSplit(folder, manifest.labels, manifest.shards[name].values())
+    return PackedSplit(folder, manifest, manifest.shards[name].values())
 
 
 def _require_split(manifest: Manifest, name: str, place: str) -> None:

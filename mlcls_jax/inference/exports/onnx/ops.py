@@ -93,6 +93,13 @@ class Slice(NamedTuple):
     starts: tuple[int, ...]
 
 
+class Take(NamedTuple):
+    """Rows of one axis, by their indices."""
+
+    axis: int
+    indices: np.ndarray
+
+
 class Pad(NamedTuple):
     """A constant around the edges."""
 
@@ -127,7 +134,7 @@ class Power(NamedTuple):
 
 Does = (
     Primitive | Plain | Affine | Clip | HardSigmoid | Conv | Linear | LayerNorm | Reduce | MaxPool
-    | Slice | Pad | Transpose | Concatenate | Dot | Power
+    | Slice | Take | Pad | Transpose | Concatenate | Dot | Power
 )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from mlcls_jax.errors import ExportError
 from mlcls_jax.inference.exports.onnx.ops import (
     Concatenate,
@@ -12,6 +14,7 @@ from mlcls_jax.inference.exports.onnx.ops import (
     Plain,
     Reduce,
     Slice,
+    Take,
     Transpose,
     becomes,
     skip,
@@ -58,12 +61,20 @@ def cut(op: Op) -> Op:
 
 
 def gather(op: Op) -> Op:
-    """Make it a slice, which x[:, :1] of a symbolic batch is: constant indices, whole windows."""
+    """Make it a slice, which x[:, :1] of a symbolic batch is, or rows of one axis, x[:, [3, 1]]."""
     x, indices = op.inputs
     names = op.params["dimension_numbers"]
-    is_slice = not (names.collapsed_slice_dims or names.operand_batching_dims)
-    if not is_slice or isinstance(indices, Op) or indices.shape != (len(names.start_index_map),):
-        raise ExportError("ONNX: no rule for gather other than a slice")
+    if isinstance(indices, Op) or names.operand_batching_dims:
+        raise ExportError("ONNX: no rule for gather by what is computed")
+    if len(names.start_index_map) == 1 and indices.ndim == 2:
+        (axis,) = names.start_index_map
+        sizes = tuple(1 if a == axis else size for a, size in enumerate(x.shape))
+        kept = tuple(a for a in range(len(x.shape)) if a != axis)
+        is_whole = op.params["slice_sizes"][1:] == sizes[1:] and axis > 0
+        if is_whole and names.collapsed_slice_dims == (axis,) and names.offset_dims == kept:
+            return becomes(op, Take(axis, np.clip(indices[:, 0], 0, x.shape[axis] - 1)), x)
+    if names.collapsed_slice_dims or indices.shape != (len(names.start_index_map),):
+        raise ExportError("ONNX: no rule for gather other than of a slice, or of rows of one axis")
     starts = [0] * len(x.shape)
     for axis, start in zip(names.start_index_map, indices, strict=True):
         starts[axis] = min(int(start), x.shape[axis] - op.shape[axis])

@@ -32,6 +32,7 @@ from mlcls_jax.inference.exports.onnx.ops import (
     Power,
     Reduce,
     Slice,
+    Take,
     Transpose,
     in_order,
 )
@@ -295,6 +296,12 @@ def _slice(does: Slice, op: Op, to: Nodes) -> Written:
     return to.node("Slice", inputs) if axes else inputs[0], order
 
 
+def _take(does: Take, op: Op, to: Nodes) -> Written:
+    order = to.order(op.x)
+    inputs = [to.read(op.x, order), to.weight(does.indices, np.int64)]
+    return to.node("Gather", inputs, axis=order.index(does.axis)), order
+
+
 def _pad(does: Pad, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     pads = [does.pads[axis][side] for side in range(2) for axis in order]
@@ -327,5 +334,6 @@ WRITERS: dict[type, Callable[[Any, Op, Nodes], Written]] = {
     Transpose: _transpose,
     Concatenate: _concatenate,
     Slice: _slice,
+    Take: _take,
     Pad: _pad,
 }

@@ -1,0 +1,180 @@
+"""Labels that imply or exclude others: parents, and groups of which an image has one at most.
+
+Everything that knows of them asks here: the network's answers (`consistent`), targets of the data
+(`close`), the loss, thresholds and reports.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int8
+
+from mlcls_jax.errors import ConfigError
+
+NONE = -1  # no parent, or no group
+MOST = 4_096  # labels in groups: each is compared with each
+
+_LARGEST = 60.0  # logits above it exclude others no more; exp of it, times labels, is still finite
+
+
+@dataclass(frozen=True)
+class Groups:
+    """By label, the index of its parent and the number of its exclusive group; -1 for none."""
+
+    parents: tuple[int, ...] = ()
+    exclusive: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(number != NONE for number in (*self.parents, *self.exclusive))
+
+    @cached_property
+    def order(self) -> list[tuple[int, int]]:
+        """The pairs (label, parent), those nearer to the root first."""
+        pairs = ((k, parent) for k, parent in enumerate(self.parents) if parent != NONE)
+        return sorted(pairs, key=lambda pair: (sum(1 for _ in self.ancestors(pair[0])), pair))
+
+    @cached_property
+    def members(self) -> list[np.ndarray]:
+        """The labels of each exclusive group, by its number."""
+        numbers = np.array(self.exclusive, int)
+        return [np.flatnonzero(numbers == group) for group in np.unique(numbers[numbers != NONE])]
+
+    def ancestors(self, label: int) -> Iterator[int]:
+        """Yield the parent of a label, its parent, and so on."""
+        while self.parents and (label := self.parents[label]) != NONE:
+            yield label
+
+    def check(self, num_classes: int) -> "Groups":
+        """Return the same.
+
+        Raises:
+          ConfigError: they are not of so many labels, or a label is its own ancestor.
+        """
+        for name in ("parents", "exclusive"):
+            numbers = getattr(self, name)
+            if numbers and len(numbers) != num_classes:
+                raise ConfigError(f"model.{name}: {len(numbers)} numbers for {num_classes} labels")
+        for label, parent in enumerate(self.parents):
+            if not NONE <= parent < num_classes:
+                raise ConfigError(f"model.parents: {parent} of label {label} is no other label")
+        if (label := circle_in(self.parents)) is not None:
+            raise ConfigError(f"model.parents: label {label} is its own ancestor")
+        if (count := sum(map(len, self.members))) > MOST:
+            raise ConfigError(
+                f"model.exclusive: {count:,} labels exclude others: at most {MOST:,} can",
+                "Where an image has one of all labels, take model.task=single.",
+            )
+        return self
+
+
+NO_GROUPS = Groups()
+
+
+def circle_in(parents: Sequence[int]) -> int | None:
+    """Return a label that is its own ancestor, if there is one."""
+    for label in range(len(parents)):
+        ancestor = parents[label]
+        for _ in parents:
+            if ancestor in (NONE, label):
+                break
+            ancestor = parents[ancestor]
+        if ancestor == label:
+            return label
+    return None
+
+
+def consistent(logits: Float[Array, "B K"], groups: Groups) -> Float[Array, "B K"]:
+    """Return logits whose sigmoids agree with the groups.
+
+    In an exclusive group they are the logits of a softmax over its labels and "none of them", whose
+    logit is 0: the sigmoids add up to less than 1. A label's logit is then at most that of each of
+    its ancestors.
+    """
+    if groups.members:
+        numbers = np.array(groups.exclusive)
+        rivals = (
+            (numbers[:, None] == numbers) & (numbers != NONE) & ~np.eye(len(numbers), dtype=bool)
+        )
+        shares = jnp.exp(jnp.minimum(logits, _LARGEST))
+        others = jnp.matmul(shares, rivals.astype(logits.dtype), precision="highest")
+        logits = logits - jnp.log(1 + others)
+    if groups.order:
+        above = np.array([k if p == NONE else p for k, p in enumerate(groups.parents)])
+        depth = max(sum(1 for _ in groups.ancestors(label)) for label, _ in groups.order)
+        for _ in range(depth):
+            logits = jnp.minimum(logits, jnp.take(logits, above, axis=1, mode="clip"))
+    return logits
+
+
+def close(targets: Int8[np.ndarray, "N K"], groups: Groups) -> Bool[np.ndarray, " N"]:
+    """Fill in, in place, what the groups say of targets; return which rows contradicted them.
+
+    A label that is present makes its ancestors present, whatever was written, and the others of
+    its exclusive group, if nobody looked at them, absent. A label that is absent makes its
+    descendants absent if nobody looked at them. Two of one group stay as they are.
+    """
+    wrong = np.zeros(len(targets), bool)
+    for label, parent in reversed(groups.order):
+        present = targets[:, label] == 1
+        wrong |= present & (targets[:, parent] == 0)
+        targets[present, parent] = 1
+    for members in groups.members:
+        part = targets[:, members]
+        count = (part == 1).sum(1)
+        wrong |= count > 1
+        part[(part < 0) & (count > 0)[:, None]] = 0
+        targets[:, members] = part
+    for label, parent in groups.order:
+        targets[(targets[:, label] < 0) & (targets[:, parent] == 0), label] = 0
+    return wrong
+
+
+def contradictions(
+    labels: Sequence[str], present: Sequence[int], absent: Bool[np.ndarray, " K"], groups: Groups
+) -> Iterator[str]:
+    """Yield what an image's labels say against the groups, in words.
+
+    Args:
+      labels: names of all.
+      present: indices of those that the image has.
+      absent: which it is said not to have.
+      groups: of the labels.
+    """
+    for label in present:
+        for parent in groups.ancestors(label):
+            if absent[parent]:
+                yield f"has {labels[label]!r}, but not {labels[parent]!r}, which that is"
+    closed = {*present} | {ancestor for label in present for ancestor in groups.ancestors(label)}
+    for members in groups.members:
+        if len(both := [labels[k] for k in members if k in closed]) > 1:
+            yield f"has {' and '.join(map(repr, both))}, of which there can be one only"
+
+
+def ordered_thresholds(
+    thresholds: Float[np.ndarray, " K"], groups: Groups, *, is_lowered: bool
+) -> Float[np.ndarray, " K"]:
+    """Return thresholds under which no label is reported without its parent.
+
+    A label's is raised to its parent's; or, with `is_lowered`, a parent's lowered to its labels',
+    which takes nothing from the recall of either.
+    """
+    ordered = thresholds.copy()
+    for label, parent in reversed(groups.order) if is_lowered else groups.order:
+        if is_lowered:
+            ordered[parent] = min(ordered[parent], ordered[label])
+        else:
+            ordered[label] = max(ordered[parent], ordered[label])
+    return ordered
+
+
+def inconsistent(decisions: Bool[np.ndarray, "N K"], groups: Groups) -> Bool[np.ndarray, " N"]:
+    """Return which rows have a label without its parent, or two of an exclusive group."""
+    wrong = np.zeros(len(decisions), bool)
+    for label, parent in groups.order:
+        wrong |= decisions[:, label] & ~decisions[:, parent]
+    for members in groups.members:
+        wrong |= decisions[:, members].sum(1) > 1
+    return wrong
