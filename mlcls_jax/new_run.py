@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 from mlcls_jax import config as schema
 from mlcls_jax import recipes
-from mlcls_jax.config import Config, Convert
+from mlcls_jax.config import Config
 from mlcls_jax.data.convert import convert
 from mlcls_jax.data.convert import remarks as conversion_remarks
+from mlcls_jax.data.convert.parquet_tables import HUB
 from mlcls_jax.data.detect import Found, detect, on_hub
 from mlcls_jax.data.lists import find_root
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
-from mlcls_jax.data.unpack_parquet import HUB, unpack
 from mlcls_jax.errors import WeightsError, WorkdirError
 from mlcls_jax.models.registry import find_variant, split_name
 from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
@@ -182,19 +182,20 @@ def prepare_data(found: Found, folder: Path, config: Config) -> tuple[schema.Dat
     if found.form == "packed":
         return dataclasses.replace(data, source="packed"), ()
     ours, told = folder / "data", []
-    if found.form == "parquet":
-        told.append(unpack(found.tables, ours))
-        listed = Convert(enable=True, source_type="csv", dialect="lists")
-        has_validation = "val" in convert(dataclasses.replace(data, dir=str(ours)), listed).images
-    elif options := found.convert:
+    if options := found.convert:
         given = dataclasses.asdict(config.check_dataset.convert)
         kept = ("enable", "source_type", "train_annotations")
         options = dataclasses.replace(
             options, **{key: value for key, value in given.items() if key not in kept}
         )
         ours.mkdir()
+        if "://" in str(options.train_annotations):
+            data = dataclasses.replace(data, dir=str(ours))
         conversion = convert(data, options, ours)
-        told += [*conversion.told, f"Its lists are in {ours}, the images stay where they are."]
+        where = "the images stay where they are"
+        if conversion.written:
+            where = f"{conversion.written:,} images are written to {ours / 'images'}"
+        told += [*conversion.told, f"Its lists are in {ours}, {where}."]
         told += conversion_remarks(conversion)[: len(conversion.left_out)]
         has_validation = "val" in conversion.images
     else:

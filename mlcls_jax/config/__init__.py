@@ -37,6 +37,7 @@ from mlcls_jax.config.mode_sections import (
     Export,
     Precision,
     Predict,
+    SourceType,
     Split,
     Thresholds,
 )

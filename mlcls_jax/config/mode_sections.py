@@ -113,15 +113,18 @@ class Export:
     )
 
 
+SourceType = Literal["coco", "csv", "folder", "numbered", "parquet", "voc"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Convert:
     """Conversion to an MLClsDataset, in place, before the check."""
 
     enable: bool = option(False, "convert data.dir before it is checked")
-    source_type: Literal["coco", "csv", "folder", "numbered", "voc"] = option(
+    source_type: SourceType = option(
         "coco",
         "COCO instances; CSV lists `path,label|label`; a folder per class; PaddleClas'"
-        " train_list.txt of lines `path 12`; VOC XML",
+        " train_list.txt of lines `path 12`; VOC XML; and others: see the documentation of data",
     )
     dialect: Literal[
         "auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns"

@@ -4,28 +4,25 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
-from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.coco import usual_annotations
-from mlcls_jax.data.convert.reading import SPLIT_NAMES
-from mlcls_jax.data.image_files import is_image_name
+from mlcls_jax.config import Convert, SourceType
+from mlcls_jax.data.convert import FORMATS
+from mlcls_jax.data.convert.coco import file_sign
+from mlcls_jax.data.convert.dataset_format import Sign
+from mlcls_jax.data.convert.parquet_tables import HUB, parquet_files
 from mlcls_jax.data.shards import MANIFEST
-from mlcls_jax.data.unpack_parquet import HUB, parquet_files
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
 
-Form = Literal["mlcls", "packed", "parquet", "coco", "csv", "numbered", "voc", "folder"]
+Form = Literal["mlcls", "packed", SourceType]
 FORMS = get_args(Form)
 FORMS_HELP = (
-    "Known are: an MLClsDataset (images/, label.txt, train.txt); a folder per class (CLASS/*.jpg,"
-    " or train/CLASS/ and val/CLASS/); COCO (annotations/instances_train*.json, or the JSON file);"
-    " CSV lists (train.csv, or the file); VOC (Annotations/, JPEGImages/); shards of `mlcls pack`;"
-    " Parquet files with images and labels in them, also of the hub (hf://datasets/OWNER/NAME)."
+    "Known are: an MLClsDataset (images/, label.txt, train.txt); shards of `mlcls pack`; "
+    + "; ".join(known.help for known in FORMATS.values())
+    + "."
 )
-_NO_CLASSES = {"images", "annotations", "labels", "masks", "jpegimages", "imagesets"}
-_SHOWN = 64  # entries of a folder that are looked at, in search of an image
+_TEXTS = (".csv", ".tsv", ".json", ".xml")  # files that may stand for the folder that holds them
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,25 @@ class Found:
     root: Path
     told: str  # by which it was recognized
     train_file: str | None = None  # the annotations, where they are not at the usual place
-    tables: tuple[str, ...] = ()  # the Parquet files
 
     @property
     def name(self) -> str:
         """What runs on it are called by default."""
-        return self.root.resolve().name.removesuffix(".parquet").partition("@")[0]
+        name = self.root.resolve().name
+        if self.form == "parquet" and self.train_file:
+            name = Path(self.train_file).name.removesuffix(".parquet")
+        return name.partition("@")[0]
 
     @property
     def convert(self) -> Convert | None:
         """How it is made an MLClsDataset; None: it need not be."""
-        if self.form in ("mlcls", "packed", "parquet"):
+        if self.form in ("mlcls", "packed"):
             return None
-        return Convert(enable=True, source_type=self.form, train_annotations=self.train_file)
+        return Convert(
+            enable=True,
+            source_type=cast(SourceType, self.form),
+            train_annotations=self.train_file,
+        )
 
 
 def detect(place: Path, form: Form | None = None) -> Found:
@@ -64,11 +67,16 @@ def detect(place: Path, form: Form | None = None) -> Found:
         raise DatasetFileNotFoundError(
             f"{place}: there is no such folder or file", hint if hub else FORMS_HELP
         )
-    _refuse_unknown(place)
-    found = [_of_file(place)] if place.is_file() else _of_folder(place)
+    found = _of_file(place) if place.is_file() else _of_folder(place)
     if form:
-        chosen = next((one for one in found if one.form == form), None)
-        return chosen or Found(form, place, f"--format {form}")
+        usual = Found(form, place, f"--format {form}")
+        if place.is_file():
+            usual = Found(form, place.parent, usual.told, place.name)
+        return next((one for one in found if one.form == form), usual)
+    if not found and place.suffix.lower() == ".json":  # whose reader says what is wrong with it
+        found = [_found("coco", file_sign(place), place.parent)]
+    if not found and place.is_file():
+        raise DataError(f"{place}: is no file of a known form", FORMS_HELP)
     if not found:
         raise DataError(f"{place}: holds no data set of a known form{_seen(place)}", FORMS_HELP)
     if len(found) > 1 and found[0].form != "mlcls":
@@ -78,44 +86,26 @@ def detect(place: Path, form: Form | None = None) -> Found:
     return found[0]
 
 
-def _refuse_unknown(place: Path) -> None:
-    """Raise an error about forms that are known, but not read."""
-    names = [place.name] if place.is_file() else os.listdir(place)
-    if any(name.endswith(".arrow") for name in names):
-        raise DataError(
-            f"{place}: Arrow files are not read", "Save them as Parquet: dataset.to_parquet(…)."
-        )
-    if {"data.yaml", "labels"} <= {*names}:
-        raise DataError(
-            f"{place}: looks like YOLO's labels/*.txt, which are not read", "Export it as COCO."
-        )
-
-
-def _of_file(file: Path) -> Found:
-    if file.suffix.lower() in (".csv", ".tsv"):
-        return Found("csv", file.parent, f"the CSV list {file.name}", file.name)
-    if file.suffix.lower() == ".json":
-        root = file.parent.parent if file.parent.name == "annotations" else file.parent
-        return Found("coco", root, f"the COCO file {file.name}", str(file.relative_to(root)))
-    if file.suffix.lower() == ".parquet":
-        return _of_tables(file, [file])
-    raise DataError(f"{file}: is neither a folder nor a CSV or COCO file", FORMS_HELP)
-
-
 def on_hub(place: str) -> Found:
     """Return what a data set of the hub is: Parquet files, as far as this project reads it.
 
     Raises:
       DataError: it is not there, or has none.
     """
-    return Found(
-        "parquet", Path(place), "Parquet files of the hub", tables=(*parquet_files(place),)
-    )
+    parquet_files(place)
+    return Found("parquet", Path(place), "Parquet files of the hub", place)
 
 
-def _of_tables(place: Path, files: list[Path]) -> Found:
-    told = f"Parquet files ({files[0].name}{', …' if len(files) > 1 else ''})"
-    return Found("parquet", place, told, tables=tuple(map(str, files)))
+def _found(form: str, sign: Sign, place: Path) -> Found:
+    return Found(cast(Form, form), sign.root or place, sign.told, sign.file)
+
+
+def _of_file(file: Path) -> list[Found]:
+    """Return the first format that takes this file for one of its own."""
+    for form, known in FORMATS.items():
+        for sign in known.of_file(file):
+            return [_found(form, sign, file.parent)]
+    return []
 
 
 def _of_folder(folder: Path) -> list[Found]:
@@ -126,64 +116,30 @@ def _of_folder(folder: Path) -> list[Found]:
 def _usual(folder: Path) -> Iterator[Found]:
     if (folder / MANIFEST).is_file():
         yield Found("packed", folder, f"shards of `mlcls pack` ({MANIFEST})")
-    if tables := sorted({*folder.glob("*.parquet"), *folder.glob("data/*.parquet")}):
-        yield _of_tables(folder, tables)
-    for root in (folder, *_folders(folder)):
+        return
+    inside = (p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith("."))
+    for root in (folder, *inside):
         if all((root / name).exists() for name in ("images", "label.txt", "train.txt")):
             yield Found("mlcls", root, "an MLClsDataset (images/, label.txt, train.txt)")
-    if path := usual_annotations(folder, ()).get("train"):
-        yield Found("coco", folder, f"COCO's {path.relative_to(folder)}")
-    for name in ("train.csv", "train/_classes.csv"):
-        if (folder / name).is_file():
-            yield Found("csv", folder, f"the CSV list {name}")
-    if (folder / "train_list.txt").is_file():
-        yield Found("numbered", folder, "PaddleClas' train_list.txt")
-    if (folder / "Annotations").is_dir():
-        yield Found("voc", folder, "VOC's Annotations/")
-    if (folder / "train").is_dir() and any(map(_has_image, _folders(folder / "train"))):
-        yield Found("folder", folder, "a folder per class in train/")
+    for form, known in FORMATS.items():
+        yield from (_found(form, sign, folder) for sign in known.usual(folder))
 
 
 def _unusual(folder: Path) -> Iterator[Found]:
-    signs: tuple[tuple[str, Form, str], ...] = (
-        ("*.json", "coco", "COCO file"),
-        ("*.[ct]sv", "csv", "CSV list"),
-    )
-    for pattern, form, kind in signs:
-        files = [path for path in sorted(folder.glob(pattern)) if form == "csv" or _is_coco(path)]
-        if len(files) > 1:
-            names = ", ".join(path.name for path in files)
+    files: dict[str, list[tuple[str, Found]]] = {}  # form → the files that it takes for its own
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _TEXTS and path.is_file():
+            for found in _of_file(path):
+                files.setdefault(found.form, []).append((path.name, found))
+    for own in files.values():
+        if len(own) > 1:
             raise DataError(
-                f"{folder}: several files may list the images: {names}",
+                f"{folder}: several files may list the images: {', '.join(n for n, _ in own)}",
                 "Name the file instead of the folder.",
             )
-        yield from (Found(form, folder, f"the {kind} {path.name}", path.name) for path in files)
-    splits = {name for names in SPLIT_NAMES.values() for name in names}
-    classes = [
-        path
-        for path in _folders(folder)
-        if path.name.lower() not in _NO_CLASSES | splits and _has_image(path)
-    ]
-    if len(classes) > 1:
-        yield Found(
-            "folder", folder, f"a folder per class ({classes[0].name}/, {classes[1].name}/ …)"
-        )
-
-
-def _is_coco(path: Path) -> bool:
-    """Return whether a JSON file begins as one of COCO may."""
-    with path.open("rb") as file:
-        start = file.read(65_536)
-    return any(f'"{key}"'.encode() in start for key in ("images", "annotations", "categories"))
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _has_image(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(is_image_name(entry.name) for entry in islice(entries, _SHOWN))
+        yield own[0][1]
+    for form, known in FORMATS.items():
+        yield from (_found(form, sign, folder) for sign in known.unusual(folder))
 
 
 def _seen(folder: Path) -> str:

@@ -749,7 +749,7 @@ def test_label_names_that_are_known_decide_how_cells_are_divided(photos):
         ("0.png,1,0\n1.png,0,1\n", "train.csv:1: no header names the labels of the columns"),
         ("0.png\t1,0\n1.png\t0,1\n", "train.csv:1: '1,0': no header says which label each value"),
         ("f,a,b\n0.png,1,0\n1.png,1,0.5\n2.png,0,1\n",
-         "train.csv:3: ['1.png', '1', '0.5'] is not a path and 2 cells of 0 or 1"),
+         "train.csv:3: ['1.png', '1', '0.5'] is not a path and 2 cells of 0, 1 or -1"),
         ("f,a,a\n0.png,1,0\n", "train.csv:1: several columns are called 'a'"),
     ],
 )  # fmt: skip
@@ -1159,3 +1159,16 @@ def test_a_folder_that_cannot_be_written_is_told(coco):
     (coco / ".label.txt.new").mkdir()
     assert ".label.txt.new: Is a directory" in fails(coco)
     assert not (coco / "images").exists()
+
+
+def test_links_give_an_image_the_labels_of_several_classes(tmp_path):
+    for name in ("cat/a.png", "dog/b.png", "dog/c.png"):
+        write_image(tmp_path / "train" / name, len(name))
+    (tmp_path / "train/dog/a.png").symlink_to("../cat/a.png")
+    (tmp_path / "train/cat/other.png").symlink_to(tmp_path / "train/dog/b.png")
+    run(tmp_path, "folder")
+    assert rows(tmp_path / "train.txt") == {
+        "images/train/cat/a.png": [1, 1],
+        "images/train/cat/other.png": [1, 1],
+        "images/train/dog/c.png": [0, 1],
+    }

@@ -8,7 +8,6 @@ import pytest
 from mlcls_jax.config import Config
 from mlcls_jax.data.detect import detect, on_hub
 from mlcls_jax.data.sources import open_split
-from mlcls_jax.data.unpack_parquet import unpack
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError, UserError
 from mlcls_jax.new_run import prepare_data
 from tests.helpers.photos import write_image
@@ -41,7 +40,7 @@ def lay(root, *files):
 def test_a_form_is_told_by_its_files(tmp_path, files, form, told):
     found = detect(lay(tmp_path, *files))
     assert found.form == form and told in found.told
-    assert (found.convert is None) == (form in ("mlcls", "packed", "parquet"))
+    assert (found.convert is None) == (form in ("mlcls", "packed"))
 
 
 def test_a_file_stands_for_itself(tmp_path):
@@ -49,7 +48,7 @@ def test_a_file_stands_for_itself(tmp_path):
     coco, csv = detect(tmp_path / "annotations" / "few.json"), detect(tmp_path / "few.csv")
     assert (coco.form, coco.root, coco.train_file) == ("coco", tmp_path, "annotations/few.json")
     assert (csv.form, csv.root, csv.train_file) == ("csv", tmp_path, "few.csv")
-    with pytest.raises(DataError, match="neither a folder nor a CSV"):
+    with pytest.raises(DataError, match="no file of a known form"):
         detect(tmp_path / "notes.txt")
 
 
@@ -61,8 +60,6 @@ def test_a_file_stands_for_itself(tmp_path):
         (("one.csv", "two.csv"), "several files may list the images: one.csv, two.csv"),
         (("photos/a.jpg",), "no data set of a known form; there are photos"),
         (("images/a.jpg", "label.txt"), "no data set of a known form"),
-        (("data.yaml", "labels/a.txt", "images/a.jpg"), "YOLO"),
-        (("train-0000.arrow",), "Arrow files are not read"),
     ],
 )
 def test_in_doubt_it_asks(tmp_path, files, message):
@@ -117,7 +114,11 @@ def test_parquet_files_are_unpacked_with_the_names_of_their_labels(tmp_path):
     tables(root, [(3, [0])], names=names, split="validation")
     expected = [(tuple(names), [[0, 1, 0], [1, 1, 0], [0, 0, 0]]), (tuple(names), [[1, 0, 0]])]
     found, told = read(root, tmp_path, "one")
-    assert found == expected and "4 images are written to" in told[0] and "1 rows" in told[0]
+    assert (
+        found == expected
+        and "4 images are written to" in told[0]
+        and "1 rows without an image" in told[1]
+    )
     again, _ = read(f"file://{root}", tmp_path, "two")  # as those of the hub, through fsspec
     assert again == expected
 
@@ -137,7 +138,7 @@ def test_a_hub_out_of_reach_is_told_with_the_way_out(monkeypatch, error, hint):
     def fail(_):
         raise error
 
-    monkeypatch.setattr("mlcls_jax.data.unpack_parquet.open_store", fail)
+    monkeypatch.setattr("mlcls_jax.data.convert.parquet_tables.open_store", fail)
     with pytest.raises(UserError, match=f"hf://datasets/owner/name.*{error}") as caught:
         on_hub("hf://datasets/owner/name")
     assert hint in caught.value.hint
@@ -150,7 +151,7 @@ def test_parquet_files_without_pictures_or_damaged_are_told(tmp_path):
     path = tmp_path / "train.parquet"
     pq.write_table(pa.table({"text": ["x"], "label": [1]}), path)
     with pytest.raises(DataError, match="no column of images and one of labels: text .string"):
-        unpack([str(path)], tmp_path / "a")
+        read(path, tmp_path, "a")
     path.write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match="is no Parquet file"):
-        unpack([str(path)], tmp_path / "b")
+    with pytest.raises(DataError, match="is no such table"):
+        read(path, tmp_path, "b")

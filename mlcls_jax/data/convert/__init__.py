@@ -1,11 +1,11 @@
 """Other formats made an MLClsDataset: label.txt and lists are written, images stay.
 
-A new format is one file and one line in `CONVERTERS`.
+A new format is one file and one line in `FORMATS`.
 """
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import NamedTuple, TextIO
 
 from mlcls_jax.config import Convert, Data
 from mlcls_jax.data.backups import recover, replace_files
-from mlcls_jax.data.convert import coco, csv_list, folder, numbered, voc
+from mlcls_jax.data.convert import coco, csv_list, folder, numbered, parquet_tables, voc
+from mlcls_jax.data.convert.dataset_format import Format
+from mlcls_jax.data.convert.listings import Contents, Listing, resolve
 from mlcls_jax.data.convert.reading import (
     ImageFolder,
     LeftOut,
@@ -26,13 +28,14 @@ from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten
 from mlcls_jax.readable import printable
 
-# name in check_dataset.convert.source_type → function of root, label.txt there, and options
-CONVERTERS: dict[str, Callable[[Path, Path, Convert], Reading]] = {
-    "coco": coco.read,
-    "csv": csv_list.read,
-    "folder": folder.read,
-    "numbered": numbered.read,
-    "voc": voc.read,
+# name in check_dataset.convert.source_type → the format
+FORMATS: dict[str, Format] = {
+    "coco": coco.FORMAT,
+    "csv": csv_list.FORMAT,
+    "folder": folder.FORMAT,
+    "numbered": numbered.FORMAT,
+    "parquet": parquet_tables.FORMAT,
+    "voc": voc.FORMAT,
 }
 
 
@@ -46,6 +49,7 @@ class Conversion(NamedTuple):
     backups: dict[str, str]  # file → what it is called now
     left_out: LeftOut  # why → boxes and images
     told: tuple[str, ...]  # how files were read that may be read in several ways
+    written: int  # images that lay within other files
 
 
 def convert(data: Data, options: Convert, into: Path | None = None) -> Conversion:
@@ -61,30 +65,50 @@ def convert(data: Data, options: Convert, into: Path | None = None) -> Conversio
     """
     try:
         root = _find_root(Path(data.folder), options)
-        lists = {"test": TEST_LIST, "val": data.val_list, "train": data.train_list}
         target = into or root
-        recover(target, {data.label_file, *lists.values()})
-        reading = CONVERTERS[options.source_type](root, root / data.label_file, options)
-        if not options.keep_empty:
-            reading = _drop_empty(reading)
-        _check(reading)
-        if into:
-            reading = _apart(reading, root)
-        writers = dict.fromkeys(lists.values()) | {
-            lists[split]: partial(_write_rows, rows=rows, num_labels=len(reading.labels))
-            for split, rows in reading.splits.items()
-        }
-        writers[data.label_file] = partial(_write_labels, labels=reading.labels)
-        with _links(target, reading.folders) as links:
-            backups = replace_files(target, writers)
+        names = {"test": TEST_LIST, "val": data.val_list, "train": data.train_list}
+        recover(target, {data.label_file, *names.values()})
+        with Contents(target) as contents:
+            reading = _read(root, root / data.label_file, options, contents)
+            if into:
+                reading = _apart(reading, root)
+            writers = dict.fromkeys(names.values()) | {
+                names[split]: partial(_write_rows, rows=rows, reading=reading)
+                for split, rows in reading.splits.items()
+            }
+            writers[data.label_file] = partial(_write_labels, labels=reading.labels)
+            with _links(target, reading.folders) as links:
+                backups = replace_files(target, writers)
     except OSError as error:
         raise ConvertFailedError(f"{error.filename or data.dir}: {error.strerror}") from error
     except DataError as error:
         raise ConvertFailedError(error.message, error.hint) from error
     images = {split: len(rows) for split, rows in reading.splits.items()}
     return Conversion(
-        target, reading.labels, images, links, backups, reading.left_out, reading.told
+        target,
+        reading.labels,
+        images,
+        links,
+        backups,
+        reading.left_out,
+        reading.told,
+        contents.written,
     )
+
+
+def _read(root: Path, label_file: Path, options: Convert, contents: Contents) -> Reading:
+    """Return what a format's reader finds, if it can be written.
+
+    Raises:
+      ConvertFailedError: nothing is left, or labels cannot stand in label.txt.
+    """
+    reading = FORMATS[options.source_type].read(root, label_file, options)
+    if isinstance(reading, Listing):
+        reading = resolve(reading, root, label_file, options, contents)
+    if not options.keep_empty:
+        reading = _drop_empty(reading)
+    _check(reading)
+    return reading
 
 
 def remarks(conversion: Conversion) -> list[str]:
@@ -118,9 +142,11 @@ def _find_root(folder: Path, options: Convert) -> Path:
 
 
 def _drop_empty(reading: Reading) -> Reading:
-    empty = [path for rows in reading.splits.values() for path, labels in rows if not labels]
+    empty = [
+        path for rows in reading.splits.values() for path, row in rows if 1 not in row.values()
+    ]
     splits = {
-        split: [(path, labels) for path, labels in rows if labels]
+        split: [(path, row) for path, row in rows if 1 in row.values()]
         for split, rows in reading.splits.items()
     }
     left_out = reading.left_out | ({"images without labels": empty} if empty else {})
@@ -141,8 +167,7 @@ def _apart(reading: Reading, root: Path) -> Reading:
         return path if is_inside else f"{inner}{path.removeprefix('images')}"
 
     splits = {
-        split: [(moved(path), labels) for path, labels in rows]
-        for split, rows in reading.splits.items()
+        split: [(moved(path), row) for path, row in rows] for split, rows in reading.splits.items()
     }
     folders = tuple(
         ImageFolder(path, moved(f"{listed}/").rstrip("/")) for path, listed in reading.folders
@@ -216,9 +241,9 @@ def _write_labels(file: TextIO, *, labels: Sequence[str]) -> None:
     file.writelines(f"{index} {name}\n" for index, name in enumerate(labels))
 
 
-def _write_rows(file: TextIO, *, rows: Sequence[Row], num_labels: int) -> None:
-    for path, present in rows:
-        values = ["0"] * num_labels
-        for index in present:
-            values[index] = "1"
+def _write_rows(file: TextIO, *, rows: Sequence[Row], reading: Reading) -> None:
+    for path, row in rows:
+        values = [str(reading.rest)] * len(reading.labels)
+        for index, value in row.items():
+            values[index] = str(value)
         file.write(f"{path}\t{','.join(values)}\n")

@@ -6,13 +6,14 @@ Columns stand in the order of the category ids. (The originals keep the order of
 
 import contextlib
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mlcls_jax import lazy
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dataset_format import Format, Sign, head, json_keys
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, usual_places
 from mlcls_jax.errors import ConvertFailedError, raise_faults
@@ -68,10 +69,27 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     return Reading(labels, splits, tuple(folders.values()), left_out)
 
 
+def _usual(folder: Path) -> Iterator[Sign]:
+    if path := usual_annotations(folder, ()).get("train"):
+        yield Sign(f"COCO's {path.relative_to(folder)}")
+
+
+def _of_file(file: Path) -> Iterator[Sign]:
+    if file.suffix.lower() == ".json" and json_keys(head(file)) & {*FIELDS}:
+        yield file_sign(file)
+
+
+def file_sign(file: Path) -> Sign:
+    """Return what a COCO file stands for: the folder above annotations/, or its own."""
+    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return Sign(f"the COCO file {file.name}", str(file.relative_to(root)), root)
+
+
 def usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
     """Find the files of the splits not `given`, in the layouts of PaddleX, COCO and Roboflow.
 
-    Label Studio's result.json is for training. Where files are given, none is added for testing.
+    Label Studio's result.json and CVAT's instances_default.json are for training. Where files are
+    given, none is added for testing.
     """
     folder = root / "annotations"
 
@@ -84,8 +102,9 @@ def usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
         return [exact] if exact.is_file() else [plain, *several, roboflow]
 
     found = usual_places(places)
-    if not found and not given and (root / "result.json").is_file():
-        return {"train": root / "result.json"}
+    for alone in (root / "result.json", folder / "instances_default.json"):
+        if not found and not given and alone.is_file():
+            found = {"train": alone}
     return found
 
 
@@ -183,7 +202,7 @@ def _rows(
                 left_out.setdefault(reason, []).append(place)
             else:
                 positives.add(column[annotation["category_id"]])
-        rows.append((path, tuple(sorted(positives))))
+        rows.append((path, dict.fromkeys(sorted(positives), 1)))
     return rows
 
 
@@ -223,3 +242,12 @@ def _agreed(categories: dict[Path, dict[int, str]]) -> dict[int, str]:
         ConvertFailedError, faults, "Training and validation must have the same categories."
     )
     return expected
+
+
+FORMAT = Format(
+    read,
+    "COCO (annotations/instances_train*.json, CVAT's instances_default.json, Label Studio's"
+    " result.json, or the JSON file)",
+    _usual,
+    of_file=_of_file,
+)

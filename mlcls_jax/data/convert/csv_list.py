@@ -5,10 +5,11 @@ for what else is understood.
 """
 
 import posixpath
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dataset_format import Format, Sign
 from mlcls_jax.data.convert.dialects import (
     STYLES,
     Line,
@@ -21,25 +22,20 @@ from mlcls_jax.data.convert.dialects import (
     read_table,
     shown,
 )
+from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.places import Places
-from mlcls_jax.data.convert.reading import (
-    ImageFolder,
-    LeftOut,
-    NamedRow,
-    Reading,
-    index_rows,
-    usual_places,
-)
+from mlcls_jax.data.convert.reading import usual_places
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 
 _HINT = (
-    "A line is `path,label|label`; or, after a header `path,cat,dog`, has a 0 or 1 for each label."
+    "A line is `path,label|label`; or, after a header `path,cat,dog`, has 0, 1 or -1 for each"
+    " label."
     " Quote paths that hold commas."
 )
 
 
-def read(root: Path, label_file: Path, options: Convert) -> Reading:
+def read(root: Path, label_file: Path, options: Convert) -> Listing:
     """Read rows in the order of the files; an image on several lines has the labels of all.
 
     A path, unless absolute, is relative to train_images or val_images; where these are not given,
@@ -57,9 +53,9 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
         )
     images = {"train": options.train_images, "val": options.val_images or options.train_images}
     tables = {split: read_table(path) for split, path in lists.items()}
+    folders = {split: _usual_folders(root, table.path) for split, table in tables.items()}
     places = {
-        split: Places(root, given=images.get(split), usual=_usual_folders(root, table.path))
-        for split, table in tables.items()
+        split: Places(root, given=images.get(split), usual=folders[split]) for split in tables
     }
     headers = {s: _header(table, places[s], options.dialect) for s, table in tables.items()}
     lines = {s: table.lines[bool(headers[s]) :] for s, table in tables.items()}
@@ -67,23 +63,12 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     dialect = _dialect(tables, headers, lines, options.dialect, known=known.values())
     declared = _columns(tables, headers) if dialect == "columns" else []
 
-    splits: dict[str, list[NamedRow]] = {}
-    folders: dict[str, ImageFolder] = {}
-    left_out: LeftOut = {}
+    splits: dict[str, list[Entry]] = {}
     told = []
     for split, table in tables.items():
-        entries = _entries(table.path, lines[split], dialect, headers[split][1:])
-        told.append(
-            describe(table, dialect, header=bool(headers[split]), rows=list(entries.items()))
-        )
-        rows: dict[str, set[str]] = {}
-        for image, labels in entries.items():
-            if path := places[split].listed(image, left_out):
-                rows.setdefault(path, set()).update(labels)
-        folders |= places[split].folders
-        splits[split] = list(rows.items())
-    labels, indexed = index_rows(splits, label_file, declared=declared)
-    return Reading(labels, indexed, tuple(folders.values()), left_out, tuple(told))
+        splits[split] = _entries(table.path, lines[split], dialect, headers[split][1:])
+        told.append(describe(table, dialect, header=bool(headers[split]), rows=splits[split]))
+    return Listing(splits, declared, folders=folders, told=tuple(told))
 
 
 def _usual_folders(root: Path, path: Path) -> list[Path]:
@@ -148,38 +133,54 @@ def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[st
     return first
 
 
-def _entries(
-    path: Path, lines: list[Line], dialect: str, columns: list[str]
-) -> dict[str, set[str]]:
-    """Return the labels of each image."""
-    entries: dict[str, set[str]] = {}
+def _entries(path: Path, lines: list[Line], dialect: str, columns: list[str]) -> list[Entry]:
+    """Return the images in their order; on several lines an image has the labels of all."""
+    entries: dict[str, Entry] = {}
     faults = []
     for number, fields in lines:
         image, *cells = (field.strip() for field in fields)
-        names = _names(cells, dialect, columns)
-        if names is None or not image:
+        values = _values(cells, dialect, columns)
+        if values is None or not image:
             wanted = "`path,label|label`"
             if dialect == "columns":
-                wanted = f"a path and {len(columns)} cells of 0 or 1"
+                wanted = f"a path and {len(columns)} cells of 0, 1 or -1"
             elif dialect == "lists":
                 wanted = "`path,['label', 'label']`"
             faults.append(f"{path}:{number}: {shown(fields)} is not {wanted}")
-        else:
-            entries.setdefault(posixpath.normpath(image), set()).update(names)
+            continue
+        image = posixpath.normpath(image)
+        before = entries.setdefault(image, Entry(image, values, f"{path}:{number}")).values
+        joined = {name: max(value, before.get(name, -1)) for name, value in values.items()}
+        entries[image] = entries[image]._replace(values={**before, **joined})
     raise_faults(ConvertFailedError, faults, _HINT)
-    return entries
+    return list(entries.values())
 
 
-def _names(cells: list[str], dialect: str, columns: list[str]) -> set[str] | None:
+def _values(cells: list[str], dialect: str, columns: list[str]) -> dict[str, int] | None:
     """Return the labels of a line; None if it is malformed."""
     if dialect == "columns":
         values = flags(cells)
         if values is None or len(values) != len(columns):
             return None
-        return {name for name, value in zip(columns, values, strict=True) if value}
+        return dict(zip(columns, values, strict=True))
     if len(cells) != 1:
         return None
     try:
-        return {name.strip() for name in STYLES[dialect](cells[0])} - {""}
+        names = [name.strip() for name in STYLES[dialect](cells[0])]
+        return {name: 1 for name in names if name}
     except ValueError:  # no list
-        return None if cells[0] else set()
+        return None if cells[0] else {}
+
+
+def _usual(folder: Path) -> Iterator[Sign]:
+    for name in ("train.csv", "train/_classes.csv"):
+        if (folder / name).is_file():
+            yield Sign(f"the CSV list {name}")
+
+
+def _of_file(file: Path) -> Iterator[Sign]:
+    if file.suffix.lower() in (".csv", ".tsv"):
+        yield Sign(f"the CSV list {file.name}", file.name)
+
+
+FORMAT = Format(read, "CSV lists (train.csv, or the file)", _usual, of_file=_of_file)

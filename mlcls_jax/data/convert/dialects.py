@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from mlcls_jax.data.convert.listings import Entry
 from mlcls_jax.data.convert.reading import annotation_text
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.errors import ConvertFailedError
@@ -27,7 +28,10 @@ _LABEL_WORDS = {
     *("annotation", "annotations", "categories", "category", "class", "classes", "label", "labels"),
     *("tag", "tags", "target", "targets"),
 }
-_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_FLAGS = {
+    **{"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1},
+    **{"false": 0, "true": 1},
+}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 _QUOTED = r"""(?:'[^']*'|"[^"]*")"""
 # As Python, JSON and NumPy write lists; without quotes only in square brackets.
@@ -126,8 +130,8 @@ def has_header(table: Table, has_image: Callable[[str], bool]) -> bool:
     )
 
 
-def flags(cells: Sequence[str]) -> list[bool] | None:
-    """Return what cells of 0 and 1 say; None if one is something else."""
+def flags(cells: Sequence[str]) -> list[int] | None:
+    """Return what cells of 0, 1 and -1 say; None if one is something else."""
     values = [_FLAGS.get(cell.strip().lower()) for cell in cells]
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else None
@@ -226,17 +230,16 @@ def shown(value: object) -> str:
     return shorten(repr(value))
 
 
-def describe(
-    table: Table, dialect: str, *, header: bool, rows: Sequence[tuple[str, Collection[str]]]
-) -> str:
+def describe(table: Table, dialect: str, *, header: bool, rows: Sequence[Entry]) -> str:
     """Describe how a file was read, with its first rows."""
     first = f"its line {table.lines[0].number} is a header" if header else "no header"
     lines = [
         f"{table.path}: cells divided by {_DELIMITERS[table.delimiter]}; {first};"
         f" dialect={dialect}. As read:"
     ]
-    for name, labels in rows[:SHOWN]:
-        lines.append(f"    {shorten(name)}: {shorten(', '.join(sorted(labels))) or '(no label)'}")
-    if dialect == "single" and any(len(name.split()) > 1 for _, labels in rows for name in labels):
+    for name, values, *_ in rows[:SHOWN]:
+        labels = sorted(label for label, value in values.items() if value == 1)
+        lines.append(f"    {shorten(name)}: {shorten(', '.join(labels)) or '(no label)'}")
+    if dialect == "single" and any(len(name.split()) > 1 for row in rows for name in row.values):
         lines.append("    Blanks belong to the names; dialect=spaces would divide there.")
     return "\n".join(lines)

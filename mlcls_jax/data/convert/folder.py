@@ -1,13 +1,19 @@
 """A folder a class: train/CLASS/*.jpg and val/CLASS/*.jpg (and test/), or CLASS/*.jpg alone.
 
-val/ may be called valid/ or validation/.
+val/ may be called valid/ or validation/. An image has the labels of all folders that hold it or a
+link to it.
 """
 
+import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dataset_format import Format, Sign
 from mlcls_jax.data.convert.reading import (
+    SPLIT_NAMES,
     ImageFolder,
     LeftOut,
     NamedRow,
@@ -24,7 +30,7 @@ from mlcls_jax.readable import printable
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Reading:
-    """Read every image with the one label that its folder is named after, in path order."""
+    """Read every image with the label that its folder is named after, in path order."""
     given = {"train": options.train_images, "val": options.val_images}
     left_out: LeftOut = {}
     if any(given.values()):
@@ -45,15 +51,31 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
             )
             images = images_below(folder.path, left_out)
             paths = [listed_path(folder, image, left_out) for image in images]
-            rows += ((path, (name.strip(),)) for path in paths if path)
+            rows += ((path, {name.strip(): 1}) for path in paths if path)
             if not paths:
                 left_out.setdefault("folders without images", []).append(str(folder.path))
             elif not above and any(paths):
                 folders.append(folder)
         folders += [above] if above else []
-        splits[split] = rows
+        splits[split] = _joined(rows, folders)
     labels, indexed = index_rows(splits, label_file)
     return Reading(labels, indexed, tuple(folders), left_out)
+
+
+def _joined(rows: list[NamedRow], folders: list[ImageFolder]) -> list[NamedRow]:
+    """Return one row for an image that links to it show in the folders of other classes, too."""
+    paths = {folder.listed: folder.path for folder in folders}
+    joined: dict[str, tuple[str, dict[str, int]]] = {}  # by the file itself
+    for path, values in rows:
+        listed = next(up for up in _above(path) if up in paths)
+        file = os.path.realpath(paths[listed] / path[len(listed) + 1 :])
+        joined.setdefault(file, (path, {}))[1].update(values)
+    return list(joined.values())
+
+
+def _above(path: str) -> Iterator[str]:
+    while path:
+        yield (path := path.rpartition("/")[0])
 
 
 def _usual_trees(root: Path, left_out: LeftOut) -> dict[str, Path]:
@@ -89,3 +111,33 @@ def _folders(tree: Path) -> list[Path]:
     if not tree.is_dir():
         return []
     return sorted(p for p in tree.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+_NO_CLASSES = {"images", "annotations", "labels", "masks", "jpegimages", "imagesets"}
+_SHOWN = 64  # entries of a folder that are looked at, in search of an image
+
+
+def _usual(folder: Path) -> Iterator[Sign]:
+    if any(map(_has_image, _folders(folder / "train"))):
+        yield Sign("a folder per class in train/")
+
+
+def _unusual(folder: Path) -> Iterator[Sign]:
+    splits = {name for names in SPLIT_NAMES.values() for name in names}
+    classes = [
+        path
+        for path in _folders(folder)
+        if path.name.lower() not in _NO_CLASSES | splits and _has_image(path)
+    ]
+    if len(classes) > 1:
+        yield Sign(f"a folder per class ({classes[0].name}/, {classes[1].name}/ …)")
+
+
+def _has_image(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_image_name(entry.name) for entry in islice(entries, _SHOWN))
+
+
+FORMAT = Format(
+    read, "a folder per class (CLASS/*.jpg, or train/CLASS/ and val/CLASS/)", _usual, _unusual
+)

@@ -5,19 +5,13 @@ The names of the numbers are in label_list.txt, or *_label_list.txt, in lines `1
 
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.places import Places
-from mlcls_jax.data.convert.reading import (
-    ImageFolder,
-    LeftOut,
-    NamedRow,
-    Reading,
-    annotation_text,
-    index_rows,
-    usual_places,
-)
+from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.listings import Entry, Listing
+from mlcls_jax.data.convert.reading import annotation_text, usual_places
 from mlcls_jax.data.findings import is_error
 from mlcls_jax.data.lists import raise_findings, read_labels
 from mlcls_jax.errors import ConvertFailedError, raise_faults
@@ -27,7 +21,7 @@ from mlcls_jax.parsing import shorten
 _LINE = re.compile(r"(.*\S)[ \t]+(\d{1,6})")
 
 
-def read(root: Path, label_file: Path, options: Convert) -> Reading:
+def read(root: Path, label_file: Path, options: Convert) -> Listing:
     """Read each image with the one label of its number, in the order of the lists.
 
     A path is relative to train_images or val_images, or else to `root`.
@@ -44,17 +38,11 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
     numbers = {split: _numbers(path) for split, path in lists.items()}
     highest = max((n for rows in numbers.values() for n in rows.values()), default=-1)
     names, told = _names(root, highest)
-    images = {"train": options.train_images, "val": options.val_images or options.train_images}
-    left_out: LeftOut = {}
-    folders: dict[str, ImageFolder] = {}
-    splits: dict[str, list[NamedRow]] = {}
-    for split, rows in numbers.items():
-        places = Places(root, given=images.get(split), usual=[root, root / "images"])
-        found = ((places.listed(path, left_out), number) for path, number in rows.items())
-        splits[split] = [(path, (names[number],)) for path, number in found if path]
-        folders |= places.folders
-    labels, indexed = index_rows(splits, label_file, declared=names)
-    return Reading(labels, indexed, tuple(folders.values()), left_out, (told,))
+    splits = {
+        split: [Entry(path, {names[n]: 1}, str(lists[split])) for path, n in rows.items()]
+        for split, rows in numbers.items()
+    }
+    return Listing(splits, names, told=(told,))
 
 
 def _numbers(path: Path) -> dict[str, int]:
@@ -101,3 +89,11 @@ def _names(root: Path, highest: int) -> tuple[list[str], str]:
             f"{files[0]}: has names for 0 to {len(known) - 1}, but label {highest} occurs"
         )
     return [known[i] for i in range(len(known))], f"{files[0]}: {len(known)} names of labels"
+
+
+def _usual(folder: Path) -> Iterator[Sign]:
+    if (folder / "train_list.txt").is_file():
+        yield Sign("PaddleClas' train_list.txt")
+
+
+FORMAT = Format(read, "PaddleClas' train_list.txt", _usual)

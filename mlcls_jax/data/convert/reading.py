@@ -2,7 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,9 @@ from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, DataError
 from mlcls_jax.readable import printable
 
-Row = tuple[str, tuple[int, ...]]  # path as listed, rising indices of the labels it has
-NamedRow = tuple[str, Collection[str]]  # path as listed, names of the labels it has
+# Path as listed, and 1, 0 or -1 by index or by name of the labels that the source speaks of.
+Row = tuple[str, Mapping[int, int]]
+NamedRow = tuple[str, Mapping[str, int]]
 LeftOut = dict[str, list[str]]  # why → what
 
 # What files and folders of each split are called.
@@ -35,6 +36,7 @@ class Reading(NamedTuple):
     folders: tuple[ImageFolder, ...]
     left_out: LeftOut
     told: tuple[str, ...] = ()  # how a file was read where that is not a matter of course
+    rest: int = 0  # the value of labels of which a row says nothing: 0 or -1
 
 
 def annotation_text(path: Path, *, kind: str) -> str:
@@ -159,6 +161,6 @@ def index_rows(
     labels = tuple(known[i] for i in sorted(known)) if is_kept else tuple(declared or sorted(found))
     index = {name: i for i, name in enumerate(labels)}
     return labels, {
-        split: [(path, tuple(sorted(index[name] for name in set(names)))) for path, names in rows]
+        split: [(path, {index[name]: v for name, v in values.items()}) for path, values in rows]
         for split, rows in splits.items()
     }

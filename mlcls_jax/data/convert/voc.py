@@ -1,11 +1,13 @@
 """Pascal VOC: JPEGImages, Annotations/*.xml and the image sets in ImageSets/Main."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dataset_format import Format, Sign
 from mlcls_jax.data.convert.reading import (
     LeftOut,
     NamedRow,
@@ -52,7 +54,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
                 left_out.setdefault("images without an annotation file", []).append(str(xml))
             elif path := listed_path(folder, files.get(key, f"{key}.jpg"), left_out):
                 try:
-                    rows.append((path, _labels(xml, options, left_out)))
+                    rows.append((path, dict.fromkeys(_labels(xml, options, left_out), 1)))
                 except ConvertFailedError as error:
                     faults.append(error.message)
         if rows or split != "test":  # whose annotations are often kept secret
@@ -126,3 +128,11 @@ def _area(thing: ElementTree.Element, path: Path) -> float:
     except ValueError as error:
         raise ConvertFailedError(f"{path}: an object has no bndbox of four numbers") from error
     return (right - left + 1) * (bottom - top + 1)
+
+
+def _usual(folder: Path) -> Iterator[Sign]:
+    if (folder / "Annotations").is_dir():
+        yield Sign("VOC's Annotations/")
+
+
+FORMAT = Format(read, "VOC (Annotations/, JPEGImages/)", _usual)

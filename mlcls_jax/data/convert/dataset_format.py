@@ -1,0 +1,83 @@
+"""What states a format of data sets: how it is read, and by which files it is known."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.listings import Listing
+from mlcls_jax.data.convert.reading import Reading
+from mlcls_jax.errors import ConvertFailedError
+
+_HEAD = 65_536  # bytes of a file that are looked at
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
+
+
+class Sign(NamedTuple):
+    """What a data set was recognized by."""
+
+    told: str
+    file: str | None = None  # the annotations below the root, where they are at no usual place
+    root: Path | None = None  # the data set's folder, where it is not that which was looked at
+
+
+def nothing(_: Path) -> tuple[Sign, ...]:
+    """Return no sign: a format that is only recognized otherwise, or if it is asked for."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that data sets are read from."""
+
+    # Root, label.txt there, and options → what is in it.
+    read: Callable[[Path, Path, Convert], Reading | Listing]
+    help: str  # of what files it is made
+    usual: Callable[[Path], Iterable[Sign]] = nothing  # signs of it in a folder
+    unusual: Callable[[Path], Iterable[Sign]] = nothing  # lesser ones, where there is no usual one
+    of_file: Callable[[Path], Iterable[Sign]] = nothing  # of a file that stands for the data set
+
+
+def head(path: Path) -> str:
+    """Return the beginning of a text file."""
+    with path.open("rb") as file:
+        return file.read(_HEAD).decode("utf-8-sig", "replace").lstrip()
+
+
+def json_keys(text: str) -> set[str]:
+    """Return the keys of the outer object of a JSON text, or of the first in an outer list.
+
+    As far as they stand in the text, which may be cut off. A list has the key "[", too.
+    """
+    keys: set[str] = {"["} if text.startswith("[") else set()
+    level = 1 + len(keys)
+    tokens, depth = [match[0] for match in _TOKEN.finditer(text)], 0
+    for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
+        depth += (token in "{[") - (token in "}]")
+        if depth < level and token == "}":
+            break
+        if depth == level and token[0] == '"' and after == ":":
+            keys.add(token[1:-1])
+    return keys
+
+
+def first_files(folder: Path, pattern: str, number: int = 3) -> list[Path]:
+    """Return a few files of a folder that fit a pattern."""
+    return list(islice((path for path in folder.glob(pattern) if path.is_file()), number))
+
+
+def in_object(value: Any, key: str, kind: type, place: str) -> Any:
+    """Return the value of a key of a JSON object.
+
+    Raises:
+      ConvertFailedError: it is no object, or the value is missing or of another type.
+    """
+    found = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(found, kind) or isinstance(found, bool):
+        shown = json.dumps(found)[:60] if found is not None else "missing"
+        raise ConvertFailedError(f"{place}: {key} is {shown}, not of type {kind.__name__}")
+    return found

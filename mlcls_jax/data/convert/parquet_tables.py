@@ -1,0 +1,258 @@
+"""Parquet and Arrow tables with a column of images and columns of labels.
+
+As the Hugging Face hub and `datasets` have them, and as a data frame is saved. Images are encoded
+bytes, structs of `bytes` and `path`, or paths. Labels are a column of numbers or texts, or of
+lists of these, with an `unknown` one beside it if need be; or a column of 1, 0 and -1 for each.
+Numbers get the names that the hub's description of the columns has.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from mlcls_jax import lazy
+from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.listings import Entry, Listing
+from mlcls_jax.data.convert.reading import SPLIT_NAMES
+from mlcls_jax.errors import ConvertFailedError, DataError
+from mlcls_jax.parsing import shorten
+from mlcls_jax.remote import open_store, store_errors
+
+HUB = "hf://datasets/"
+LABELS = ("labels", "label", "tags", "categories", "classes")  # usual names of the column
+UNKNOWN = "unknown"  # the column of labels that are not known
+_IMAGES = ("image", "image_path", "path", "file", "file_name", "filename", "filepath", "img")
+_OFFLINE = "Where there is no network: fetch its Parquet files elsewhere, and name their folder."
+_ROWS = 64  # decoded at once
+_SUFFIXES = (".parquet", ".arrow")
+
+
+class _Columns(NamedTuple):
+    """Which columns are read, and what numbers of labels mean."""
+
+    image: str
+    labels: str | None  # None: a column a label
+    flags: tuple[str, ...]
+    names: list[str]
+
+    @property
+    def used(self) -> list[str]:
+        return [self.image, *filter(None, [self.labels]), *self.flags]
+
+
+def parquet_files(place: str) -> list[str]:
+    """Return the Parquet files in a folder of a store, the hub for instance, and below it.
+
+    Raises:
+      DataError: there are none, or the place cannot be reached.
+      UserError: the library that reaches it is missing.
+    """
+    with (
+        store_errors(place, DataError, _OFFLINE),
+        lazy.optional(f"{place} is read through a library", extra="hub"),
+    ):
+        store, path = open_store(place)
+        found = sorted(store.glob(f"{path.rstrip('/')}/**/*.parquet"))
+        if not found:
+            raise DataError(
+                f"{place}: there are no Parquet files",
+                "The hub makes some of most data sets: add @refs/convert/parquet to the name.",
+            )
+        return [store.unstrip_protocol(name) for name in found]
+
+
+def read(root: Path, label_file: Path, options: Convert) -> Listing:
+    """Read the tables of a folder or of the hub, in the order of their names.
+
+    What a file is for is told by its name, `validation-00000-of-00001.parquet` for instance, or its
+    folder; all is for training where none begins so.
+    """
+    with lazy.optional("Parquet files are read by pyarrow", extra="score"):
+        import pyarrow.parquet  # noqa: F401  (before anything is written)
+    named = options.train_annotations
+    if named and "://" in named:
+        files = parquet_files(named)
+    else:
+        files = [str(root / named)] if named else [str(path) for path in _tables(root)]
+    if options.val_annotations:
+        files.append(str(root / options.val_annotations))
+    if not files:
+        raise ConvertFailedError(f"{root}: there are no Parquet or Arrow files")
+    splits: dict[str, list[str]] = {}
+    for name in files:
+        is_val = bool(options.val_annotations) and name == files[-1]
+        splits.setdefault("val" if is_val else _split(name), []).append(name)
+    labels: list[str] = []
+    for name in files:  # all headers, before hours are spent on images
+        columns = _columns(name)
+        labels = labels or columns.names or [*columns.flags]
+    return Listing({split: _entries(names) for split, names in splits.items()}, labels)
+
+
+def _tables(root: Path) -> list[Path]:
+    splits = [name for names in SPLIT_NAMES.values() for name in names]
+    places = [root, root / "data", *(root / name for name in splits)]
+    return sorted(p for place in places for end in _SUFFIXES for p in place.glob(f"*{end}"))
+
+
+def _split(name: str) -> str:
+    """Return what a file is for: train, val or test."""
+    path = PurePosixPath(name.lower())
+    names = (path.stem, path.parent.name)
+    found = (s for n in names for s, known in SPLIT_NAMES.items() if n.startswith(known))
+    return next(found, "train")
+
+
+def _batches(name: str, used: Sequence[str] | None) -> Iterator[Any]:
+    """Yield the schema of a table, and then batches of its rows, with these columns.
+
+    Raises:
+      ConvertFailedError: it is damaged.
+    """
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    store, path = open_store(name)
+    try:
+        with store_errors(name, DataError), store.open(path, "rb") as opened:
+            if not name.endswith(".arrow"):
+                table = parquet.ParquetFile(opened)
+                yield table.schema_arrow
+                yield from table.iter_batches(batch_size=_ROWS, columns=used)
+                return
+            # Of `datasets`, a stream; of others, a file.
+            is_file = opened.read(6) == b"ARROW1"
+            opened.seek(0)
+            kind = arrow.ipc.open_file if is_file else arrow.ipc.open_stream
+            with kind(opened) as table:
+                yield table.schema
+                numbers = range(table.num_record_batches) if is_file else ()
+                for batch in map(table.get_batch, numbers) if is_file else table:
+                    batch = batch.select(used)
+                    yield from (batch.slice(n, _ROWS) for n in range(0, batch.num_rows, _ROWS))
+    except arrow.ArrowException as error:
+        raise ConvertFailedError(f"{name}: is no such table: {shorten(error)}") from error
+
+
+def _columns(name: str) -> _Columns:
+    """Return the columns of images and labels, and the names of numbered labels.
+
+    Raises:
+      ConvertFailedError: there are no such columns, or several.
+    """
+    import pyarrow.types as types
+
+    schema = next(_batches(name, None))
+    kinds = {field.name: field.type for field in schema}
+
+    def is_text(kind: Any) -> bool:
+        return types.is_string(kind) or types.is_large_string(kind)
+
+    def is_content(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return any(field.name == "bytes" for field in kind)
+        return types.is_binary(kind) or types.is_large_binary(kind)
+
+    def is_label(kind: Any) -> bool:
+        is_list = types.is_list(kind) or types.is_large_list(kind)
+        kind = kind.value_type if is_list else kind
+        return types.is_integer(kind) or is_text(kind)
+
+    def is_flag(kind: Any) -> bool:
+        return types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind)
+
+    images = [column for column, kind in kinds.items() if is_content(kind)]
+    images = (
+        images or [column for column in _IMAGES if column in kinds and is_text(kinds[column])][:1]
+    )
+    labels = next((c for c in LABELS if c in kinds and is_label(kinds[c])), None)
+    others = {column: kind for column, kind in kinds.items() if column not in images}
+    flags = () if labels else (*(c for c in others if not c.startswith("__")),)
+    if len(images) != 1 or not (labels or (flags and all(is_flag(others[c]) for c in flags))):
+        told = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
+        raise ConvertFailedError(
+            f"{name}: no column of images and one of labels: {shorten(told)}",
+            f"The labels' column is one of {', '.join(LABELS)}: numbers, texts, or lists of them."
+            f" Or all columns but the image's are labels, of 1, 0 and -1.",
+        )
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = described.get("info", {}).get("features", {})
+    if labels and UNKNOWN in kinds and kinds[UNKNOWN] == kinds[labels]:
+        flags = (UNKNOWN,)
+    return _Columns(images[0], labels, flags, _names(features.get(labels)))
+
+
+def _names(feature: Any) -> list[str]:
+    """Return the names in the hub's description of a column, or of what its lists hold."""
+    if isinstance(feature, list):
+        feature = {"feature": next(iter(feature), None)}
+    if not isinstance(feature, dict):
+        return []
+    return [*map(str, feature["names"])] if "names" in feature else _names(feature.get("feature"))
+
+
+def _entries(files: Sequence[str]) -> Iterator[Entry]:
+    """Yield the image and the labels of each row."""
+    for name in files:
+        columns, number = _columns(name), 0
+        batches = _batches(name, columns.used)
+        next(batches)
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                image = row[columns.image]
+                if isinstance(image, dict):
+                    image = image["bytes"] or image.get("path")
+                place = f"{name}: row {number}"
+                yield Entry(image or b"", _values(row, columns, place), place)
+
+
+def _values(row: dict[str, Any], columns: _Columns, place: str) -> dict[str, int]:
+    if columns.labels:
+        unknown = row.get(UNKNOWN) if columns.flags else None
+        known = row[columns.labels]
+        return {
+            _name(label, columns.names): value
+            for labels, value in ((unknown, -1), (known, 1))
+            for label in (labels if isinstance(labels, list) else [labels])
+            if label is not None
+        }
+    values = {}
+    for label in columns.flags:
+        value = row[label]
+        value = -1 if value is None or value != value else value  # null, or NaN
+        if value not in (0, 1, -1):
+            raise ConvertFailedError(
+                f"{place}: {label} is {value}, which is neither 1, 0 nor -1",
+                "If this column is no label, leave it out.",
+            )
+        values[label] = int(value)
+    return values
+
+
+def _name(label: int | str, names: list[str]) -> str:
+    if isinstance(label, int) and 0 <= label < len(names):
+        return names[label]
+    return str(label)
+
+
+def _usual(folder: Path) -> Iterator[Sign]:
+    if files := _tables(folder):
+        kind = "Arrow" if files[0].suffix == ".arrow" else "Parquet"
+        yield Sign(f"{kind} files ({files[0].name}{', …' if len(files) > 1 else ''})")
+
+
+def _of_file(file: Path) -> Iterator[Sign]:
+    if file.suffix.lower() in _SUFFIXES:
+        yield Sign(f"the table {file.name}", file.name)
+
+
+FORMAT = Format(
+    read,
+    "Parquet or Arrow files with images, or their paths, and labels in them, also of the hub"
+    " (hf://datasets/OWNER/NAME)",
+    _usual,
+    of_file=_of_file,
+)
