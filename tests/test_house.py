@@ -16,8 +16,10 @@ LONGEST_FUNCTION = 60  # lines without its docstring, but with the functions ins
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 SAME_NAMES = {
+    "audit": "the verb's arguments, and the work",
     "clip_vit": "a backbone, and its recipes",
     "export": "the verb's arguments, the mode, and weights under the names of others",
+    "features": "feature maps of a frozen backbone in a run, and embeddings of a data set",
     "mobilenetv3": "a backbone, and its recipes",
     "openvino": "the runtime, and the export to it",
     "pack": "the verb's arguments, and the work",

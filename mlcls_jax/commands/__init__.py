@@ -65,6 +65,7 @@ _TABLE = (
             "what each runtime and precision costs and gains here"),
     Command("tune", "tune.run", "other", "better settings for a data set, by a search over runs",
             is_long=True),
+    Command("audit", "audit.run", "other", "labels of a data set that are probably wrong"),
     Command("compare", "compare.run", "other", "runs side by side: metrics, time, labels"),
     Command("average", "average.run", "other", "several runs as one: their weights, or scores",
             is_long=True),

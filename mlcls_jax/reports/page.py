@@ -18,16 +18,18 @@ from mlcls_jax.templates import environment, source_hash
 MAX_NAME = 60  # characters of a label or file name in a list
 
 
-def write(path: Path, template: str, **values: Any) -> None:
+def write(path: Path, template: str, *, script: str = "labels.js", **values: Any) -> None:
     """Write `template`, which extends page.html, as a page that needs no other file.
 
     Args:
       path: the page.
       template: name of a file in `templates`.
+      script: name of its script there.
       values: what it shows; text is escaped, `Markup` is not.
     """
-    page = templates.get_template(template)
-    write_text(path, page.render(script=Markup(_SCRIPT), policy=_POLICY, **values))
+    page, code = templates.get_template(template), templates.get_template(script).render()
+    policy = f"{_POLICY} script-src {source_hash(code)}"
+    write_text(path, page.render(script=Markup(code), policy=policy, **values))
 
 
 def jpeg(picture: Image.Image) -> Markup:
@@ -55,8 +57,4 @@ def shorten(text: str) -> str:
 templates = environment("mlcls_jax.reports")
 templates.filters |= {"short": shorten, "metric": as_text}
 templates.globals["count"] = count
-_SCRIPT = templates.get_template("labels.js").render()
-_POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
-    f" script-src {source_hash(_SCRIPT)}"
-)
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline';"

@@ -1,0 +1,165 @@
+"""Lists of suspects as CSV, and what a person confirmed of them as new labels."""
+
+import csv
+import io
+import posixpath
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+from mlcls_jax.config import Data
+from mlcls_jax.curation.judge import Suspect
+from mlcls_jax.data.backups import recover, replace_files
+from mlcls_jax.data.findings import Finding, is_error
+from mlcls_jax.data.lists import Row, find_root, raise_findings, read_labels, read_list
+from mlcls_jax.errors import DataError, raise_faults
+
+COLUMNS = ("image", "label", "given", "suggested", "confidence", "reason", "confirmed")
+
+_Edits = dict[int, list[str]]  # line of a list → its values
+
+_YES, _NO = ("1", "x", "y", "yes", "true"), ("", "0", "n", "no", "false")
+_VALUES = ("0", "1", "-1")
+_HINT = f"The audit writes the columns {', '.join(COLUMNS)}; put 1 into `confirmed`."
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A confirmed row."""
+
+    line: int  # in the CSV
+    image: str
+    label: str
+    given: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of the confirmed rows."""
+
+    root: Path
+    changed: int  # entries
+    before: int  # entries that had the new value already
+    backups: dict[str, str]  # list → what its former content is called now
+
+
+def as_csv(suspects: Iterable[Suspect], images: Sequence[str], labels: Sequence[str]) -> str:
+    """Return the suspects as CSV; `images` are the names of the rows."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in suspects:
+        name, label = images[one.row], labels[one.label]
+        doubt = f"{one.doubt:.4f}"
+        writer.writerow([name, label, one.given, one.suggested, doubt, one.reason, ""])
+    return text.getvalue()
+
+
+def read_confirmed(path: Path) -> list[Correction]:
+    """Return the confirmed rows of a CSV.
+
+    Raises:
+      DataError: it cannot be read, lacks a column, or has other values; tells all lines at fault.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            # Spreadsheets of some countries write semicolons.
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=";" if ";" in header else ",")
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read: {error}", _HINT) from error
+    needed = {"image", "label", "given", "suggested", "confirmed"}
+    if missing := needed - {*(reader.fieldnames or ())}:
+        raise DataError(f"{path}: lacks the column {', '.join(sorted(missing))}", _HINT)
+    found, faults = [], []
+    for line, row in enumerate(rows, 2):
+        answer = (row["confirmed"] or "").strip().lower()
+        if answer not in _YES + _NO:
+            faults.append(f"{path}:{line}: confirmed is {answer!r}, neither 1 nor 0")
+        if answer not in _YES:
+            continue
+        given, new = ((row[name] or "").strip() for name in ("given", "suggested"))
+        if given not in _VALUES or new not in _VALUES:
+            faults.append(f"{path}:{line}: given and suggested must be 0, 1 or -1")
+        image = posixpath.normpath(row["image"] or "")
+        found.append(Correction(line, image, row["label"] or "", given, new))
+    raise_faults(DataError, faults, _HINT)
+    return found
+
+
+def apply(data: Data, path: Path) -> Applied:
+    """Write the confirmed rows of a CSV into the lists of the data; what was there is kept.
+
+    An image that both lists have is corrected in both.
+
+    Raises:
+      DataError: the CSV or a list is malformed, or they do not fit together; nothing is changed.
+    """
+    confirmed = read_confirmed(path)
+    root = find_root(Path(data.folder))
+    lists = (data.train_list, data.val_list)
+    recover(root, lists)
+    names, _ = read_labels(root / data.label_file, name=str(root / data.label_file))
+    index = {name: k for k, name in names.items()}
+    raise_faults(
+        DataError,
+        [
+            f"{path}:{c.line}: no label is called {c.label!r}"
+            for c in confirmed
+            if c.label not in index
+        ],
+        f"The labels are those of {root / data.label_file}.",
+    )
+    wanted: dict[str, dict[int, Correction]] = {}  # image → label → what is to become of it
+    for one in confirmed:
+        wanted.setdefault(one.image, {})[index[one.label]] = one
+    faults, seen, edits, counts = [], set[str](), dict[str, _Edits](), Counter[str]()
+    for name in lists:
+        if (root / name).exists():
+            edits[name] = {}
+            for row in _listed(root / name, len(names), wanted):
+                image = posixpath.normpath(row.image)
+                seen.add(image)
+                values = [str(value) for value in row.target.tolist()]
+                for k, one in wanted[image].items():
+                    if values[k] not in (one.given, one.new):
+                        faults.append(f"{path}:{one.line}: {name}:{row.line} has {values[k]} there")
+                    counts["before" if values[k] == one.new else "changed"] += 1
+                    values[k] = one.new
+                edits[name][row.line] = values
+    faults += [
+        f"{path}:{c.line}: {c.image} is in no list" for c in confirmed if c.image not in seen
+    ]
+    raise_faults(DataError, faults, "The CSV is of other data, or these have changed: audit again.")
+    writers = {
+        name: partial(_write, source=root / name, edits=lines)
+        for name, lines in edits.items()
+        if lines
+    }
+    return Applied(root, counts["changed"], counts["before"], replace_files(root, writers))
+
+
+def _listed(path: Path, num_classes: int, images: Container[str]) -> Iterator[Row]:
+    """Yield the rows of a list that are about these images."""
+    for row in read_list(path, num_classes, name=str(path)):
+        if isinstance(row, Finding):
+            raise_findings([row] if is_error(row) else [])
+        elif posixpath.normpath(row.image) in images:
+            yield row
+
+
+def _write(file: TextIO, *, source: Path, edits: _Edits) -> None:
+    """Write a list with other values in some lines, which are numbered as `read_list` does."""
+    content = source.read_bytes().decode("utf-8-sig")
+    for number, line in enumerate(content.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        if number in edits:
+            image = line.partition("\t")[0]
+            line = f"{image}\t{','.join(edits[number])}"
+        if line.strip():
+            file.write(line + "\n")
