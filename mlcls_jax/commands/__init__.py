@@ -63,6 +63,8 @@ _TABLE = (
     Command("push", "push.run", "model", "a model to the Hugging Face Hub"),
     Command("backends", "backends.run", "model",
             "what each runtime and precision costs and gains here"),
+    Command("studio", "studio.run", "other",
+            "look through a data set in the browser, and mend its labels"),
     Command("tune", "tune.run", "other", "better settings for a data set, by a search over runs",
             is_long=True),
     Command("audit", "audit.run", "other", "labels of a data set that are probably wrong"),
@@ -100,6 +102,7 @@ _PLACES = {
     "predict": ("--model_dir", "--input"),
     "serve": ("--model_dir", None),
     "score": ("--model_dir", "--input"),
+    "studio": ("--data", None),
 }
 # Flags of PaddleX that stand without a word, and mean `predict`.
 _PIPELINE_FLAGS = {"--pipeline", "--input", "--get_pipeline_config"}

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
-import socket
 import ssl
 import threading
 import time
@@ -21,6 +19,7 @@ from mlcls_jax.errors import UserError
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.app import make_app
 from mlcls_jax.serving.connections import Connection
+from mlcls_jax.serving.listener import listen, on_signals
 from mlcls_jax.serving.options import Options
 from mlcls_jax.serving.service import Service
 
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 def run(predictor: Predictor, options: Options, announce: Callable[[str], None]) -> None:
     """See `mlcls_jax.serving.serve`."""
     check_tls(options.tls_cert, options.tls_key)
-    listener = _listen(options.host, options.port)
+    listener = listen(options.host, options.port)
     service = Service(predictor, options)
     failures: list[Exception] = []
     warm_up = threading.Thread(
@@ -79,16 +78,6 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
         raise failures[0]
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"{host}:{port}: cannot listen there: {error}", "Choose another --port or --host."
-        ) from error
-
-
 def check_tls(cert: str | None, key: str | None) -> None:
     """Open the two files for HTTPS, if any.
 
@@ -117,18 +106,6 @@ def check_tls(cert: str | None, key: str | None) -> None:
             f"{key}: cannot be used with {cert}: {error}",
             "The key must be that of the file's first certificate, and have no password.",
         ) from error
-
-
-def on_signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    """Let `end` be called in `loop` for SIGTERM, SIGINT and what Windows has besides."""
-    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is None:
-            continue
-        try:
-            loop.add_signal_handler(number, end)
-        except NotImplementedError:  # on Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
 
 
 def _warm_up(service: Service, server: uvicorn.Server, failures: list[Exception]) -> None:

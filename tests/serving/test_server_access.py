@@ -7,7 +7,8 @@ import pytest
 
 from mlcls_jax.errors import ConfigError, UserError
 from mlcls_jax.serving import Options
-from mlcls_jax.serving.server_process import check_tls, on_signals
+from mlcls_jax.serving.listener import on_signals
+from mlcls_jax.serving.server_process import check_tls
 from tests.helpers.bundles import write_small
 from tests.helpers.server_process import start, wait
 

@@ -1,0 +1,82 @@
+"""`mlcls studio --data DATA`: look through a data set in the browser, and mend its labels."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcls_jax import lazy, usage
+from mlcls_jax.config import REQUIRED, Data, add_arguments, from_arguments, option
+from mlcls_jax.errors import ConfigError
+
+TOKEN = "MLCLS_STUDIO_TOKEN"  # environment variable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The arguments."""
+
+    data: str = option(
+        REQUIRED, "folder with images/, label.txt and the lists", path="local", metavar="DATA"
+    )
+    model_dir: str | None = option(
+        None, "a bundle, whose scores are shown, sorted and filtered by", path="any"
+    )
+    queue: str | None = option(
+        None, "a CSV file with a column image: these are opened first, in its order", path="local"
+    )
+    train_list: str = option("train.txt", "list of training images, in DATA")
+    val_list: str = option("val.txt", "list of validation images, in DATA")
+    label_file: str = option("label.txt", "label names, in DATA")
+    changes: str | None = option(
+        None, "folder for the log of changes; None: studio/ in DATA", path="local"
+    )
+    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: all of the machine's")
+    port: int = option(8081, "port to listen at; 0: any free one", min=0, max=65535)
+    token: str | None = option(
+        None,
+        f"what a browser must know; better given as {TOKEN} in the environment; None: a new one,"
+        " but at the loopback address",
+        is_secret=True,
+    )
+
+
+def run(argv: list[str]) -> str:
+    """Show the page until Ctrl-C, and say what is left to do.
+
+    Raises:
+      UserError: the data set, the bundle or an option cannot be used.
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    parser = usage.parser(
+        "studio",
+        "Look through a data set in the browser, and mend its labels by keyboard.",
+        "studio --data photos --model_dir runs/photos/best_model",
+    )
+    add_arguments(parser, Arguments)
+    given = from_arguments(Arguments, parser.parse_args(argv))
+    token = os.environ.get(TOKEN) if given.token is None else given.token
+    if token is not None and (not token.isascii() or not token.isalnum()):
+        raise ConfigError("token: must be of letters and digits", f"Give --token or {TOKEN}.")
+    with lazy.optional("the studio needs further packages", extra="serve"):
+        from mlcls_jax.studio.server import run as serve
+    left = serve(
+        Data(
+            dir=given.data,
+            train_list=given.train_list,
+            val_list=given.val_list,
+            label_file=given.label_file,
+        ),
+        model_dir=given.model_dir,
+        queue=Path(given.queue) if given.queue else None,
+        changes=Path(given.changes) if given.changes else None,
+        host=given.host,
+        port=given.port,
+        token=token,
+        announce=lambda address: print(f"Open {address}  (Ctrl-C ends the studio)", flush=True),
+    )
+    if left:
+        return (
+            f"{left:,} images have changes that are in no list yet: they are kept, and wait in the"
+            " next studio for “Write lists”."
+        )
+    return "The studio is closed."

@@ -1,0 +1,211 @@
+"""Which images are shown, and in which order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from mlcls_jax.errors import InputError
+from mlcls_jax.studio.changes import Change
+from mlcls_jax.studio.facts import Facts
+from mlcls_jax.studio.scores import Scores
+from mlcls_jax.studio.session import Session
+
+SORTS = ("list", "name", "labels", "score", "uncertain", "disagree", "size", "changed", "similar")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the page's form asks for; a field that is None or empty asks for nothing."""
+
+    list: str = ""  # name of a list
+    label: int | None = None  # that `value`, the scores and the order are about; None: any
+    value: int | None = None  # 1, 0 or -1
+    low: float | None = None  # of the score
+    high: float | None = None
+    disagree: bool = False  # model and label differ
+    changed: bool = False  # since the lists were written
+    queued: bool = False  # in the queue
+    fault: str = ""  # a kind of finding, or "any"
+    twins: bool = False  # looks like another image
+    below: int | None = None  # pixels of the shorter side
+    name: str = ""  # a part of the path
+    similar: int | None = None  # row whose picture the others are compared with
+    sort: str = "list"
+    falling: bool = False
+
+
+def read_query(given: Mapping[str, str]) -> Query:
+    """Return the query in the parameters of an address.
+
+    Raises:
+      InputError: a parameter is unknown, or not of its kind.
+    """
+    kinds: dict[str, Any] = {f.name: f.type for f in fields(Query)}
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in kinds:
+            raise InputError(f"{name}: there is no such filter")
+        try:
+            values[name] = _value(kinds[name], text)
+        except ValueError as error:
+            raise InputError(f"{name}={text}: is no {kinds[name]}") from error
+    query = Query(**values)
+    if query.sort not in SORTS and query.sort != "queue":
+        raise InputError(f"sort={query.sort}: must be one of {', '.join(SORTS)} or queue")
+    return query
+
+
+def _value(kind: Any, text: str) -> Any:
+    if kind is bool:
+        return text == "1"
+    if kind is str:
+        return text
+    if not text:
+        return None
+    return int(text) if kind == int | None else float(text)
+
+
+def find(
+    query: Query,
+    session: Session,
+    facts: Facts,
+    scores: Scores | None,
+    queue: np.ndarray,
+) -> np.ndarray:
+    """Return the rows that a query asks for, in its order: int32.
+
+    `queue` are rows in the order of somebody's list.
+
+    Raises:
+      InputError: a label, a row or a list is not there, or scores are needed and there are none.
+    """
+    data, targets = session.dataset, session.targets
+    _refuse(query, session, scores)
+    is_in = np.ones(len(data), bool)
+    if query.list:
+        is_in &= data.list_number == data.lists.index(query.list)
+    if query.value is not None:
+        chosen = targets if query.label is None else targets[:, [query.label]]
+        is_in &= (chosen == query.value).any(axis=1)
+    if query.changed:
+        is_in &= session.is_changed
+    if query.queued:
+        is_in &= np.isin(np.arange(len(data)), queue)
+    if query.fault:
+        found = facts.faults.items()
+        rows = [row for row, told in found if query.fault in ("any", *(kind for kind, _ in told))]
+        is_in &= np.isin(np.arange(len(data)), rows)
+    if query.twins:
+        is_in &= np.isin(np.arange(len(data)), list(facts.twins))
+    if query.below is not None:
+        sides = facts.pixels.min(axis=1)
+        is_in &= (sides > 0) & (sides < query.below)
+    if query.name:
+        wanted = query.name.casefold()
+        is_in &= np.fromiter((wanted in image.casefold() for image in data.images), bool)
+    if scores is not None:
+        is_in &= _by_scores(query, targets, scores)
+    rows = np.flatnonzero(is_in)
+    return _in_order(query, rows, session, facts, scores, queue).astype(np.int32)
+
+
+def _refuse(query: Query, session: Session, scores: Scores | None) -> None:
+    data = session.dataset
+    for name, value, count in [
+        ("label", query.label, len(data.labels)),
+        ("similar", query.similar, len(data)),
+    ]:
+        if value is not None and not 0 <= value < count:
+            raise InputError(f"{name}={value}: must be from 0 to {count - 1}")
+    if query.list and query.list not in data.lists:
+        raise InputError(f"list={query.list}: must be one of {', '.join(data.lists)}")
+    needed = query.disagree or query.sort in ("score", "uncertain", "disagree", "similar")
+    if scores is None and (needed or (query.low, query.high) != (None, None)):
+        raise InputError(
+            "there are no scores to filter or sort by", "Start the studio with --model_dir BUNDLE."
+        )
+
+
+def _by_scores(query: Query, targets: np.ndarray, scores: Scores) -> np.ndarray:
+    """Return which rows pass what is asked of their scores: bool [N]."""
+    best = _score(query, scores)
+    is_in = np.ones(len(targets), bool)
+    if query.low is not None:
+        is_in &= best >= query.low  # not NaN
+    if query.high is not None:
+        is_in &= best <= query.high
+    if query.disagree:
+        is_in &= _disagreement(query, targets, scores) > 0
+    return is_in
+
+
+def _score(query: Query, scores: Scores) -> np.ndarray:
+    """Return the score of the query's label, or the best: [N], NaN where it is not known."""
+    if query.label is not None:
+        return scores.values[:, query.label]
+    return np.fmax.reduce(scores.values, axis=1)
+
+
+def _margins(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return how far scores are above their thresholds, -1 to 1; NaN as it is."""
+    above = (values - thresholds) / np.maximum(1 - thresholds, 1e-6)
+    below = (values - thresholds) / np.maximum(thresholds, 1e-6)
+    return np.where(values > thresholds, above, below)
+
+
+def _columns(query: Query) -> slice:
+    return slice(None) if query.label is None else slice(query.label, query.label + 1)
+
+
+def _disagreement(query: Query, targets: np.ndarray, scores: Scores) -> np.ndarray:
+    """Return by how much model and label differ at most, [N]: above 0 where they do; -1: nowhere.
+
+    Labels that nobody is sure of, and scores that are not known, do not count.
+    """
+    part = _columns(query)
+    margins = _margins(scores.values[:, part], scores.thresholds[part])
+    margins = np.where(targets[:, part] == 1, -margins, margins)
+    margins[(targets[:, part] < 0) | np.isnan(margins)] = -1
+    return margins.max(axis=1)
+
+
+def _in_order(
+    query: Query,
+    rows: np.ndarray,
+    session: Session,
+    facts: Facts,
+    scores: Scores | None,
+    queue: np.ndarray,
+) -> np.ndarray:
+    data, targets, key = session.dataset, session.targets, None
+    if query.similar is not None and scores is not None and scores.embeddings.shape[1]:
+        own = scores.embeddings[query.similar].astype(np.float32)
+        key = -(scores.embeddings[rows].astype(np.float32) @ own)
+    elif query.sort == "queue":
+        position = np.full(len(data), len(queue), np.int64)
+        position[queue[::-1]] = np.arange(len(queue))[::-1]
+        key = position[rows]
+    elif query.sort == "name":
+        key = np.array([data.images[row].casefold() for row in rows.tolist()], dtype=object)
+    elif query.sort == "labels":
+        key = (targets[rows] == 1).sum(axis=1)
+    elif query.sort == "size":
+        key = facts.pixels[rows].astype(np.int64).prod(axis=1)
+    elif query.sort == "changed":
+        last = {e.image: i for i, e in enumerate(session.log.entries) if isinstance(e, Change)}
+        key = np.array([-last.get(data.images[row], -1) for row in rows.tolist()])
+    elif scores is not None and query.sort == "score":
+        key = -np.nan_to_num(_score(query, scores)[rows], nan=-1)
+    elif scores is not None and query.sort == "uncertain":
+        part = _columns(query)
+        margins = np.abs(_margins(scores.values[rows, part], scores.thresholds[part]))
+        key = np.nan_to_num(margins, nan=2).min(axis=1)
+    elif scores is not None and query.sort == "disagree":
+        key = -_disagreement(query, targets, scores)[rows]
+    elif query.twins:  # side by side
+        key = np.array([min(row, *facts.twins.get(row, {row})) for row in rows.tolist()])
+    if key is not None:
+        rows = rows[np.argsort(key, kind="stable")]
+    return rows[::-1] if query.falling else rows

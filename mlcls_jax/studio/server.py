@@ -1,0 +1,125 @@
+"""The process of a studio: its parts, socket and end."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from mlcls_jax.config import Data
+from mlcls_jax.errors import UserError
+from mlcls_jax.lock import locked
+from mlcls_jax.serving.listener import listen, on_signals
+from mlcls_jax.studio.changes import ChangeLog
+from mlcls_jax.studio.dataset import Dataset, read_dataset
+from mlcls_jax.studio.facts import Facts
+from mlcls_jax.studio.guard import LOOPBACK
+from mlcls_jax.studio.jobs import Job
+from mlcls_jax.studio.queues import no_queue, read_queue
+from mlcls_jax.studio.routes import Studio, make_app
+from mlcls_jax.studio.scores import Scores
+from mlcls_jax.studio.session import Session
+from mlcls_jax.studio.thumbnails import Thumbnails
+
+CHANGES = "changes.jsonl"
+_PATIENCE_S = 10.0  # for jobs, at the end
+
+
+def run(
+    config: Data,
+    *,
+    model_dir: str | None,
+    queue: Path | None,
+    changes: Path | None,
+    host: str,
+    port: int,
+    token: str | None,
+    announce: Callable[[str], None],
+) -> int:
+    """Show the data set until SIGINT or SIGTERM; return how many images have changes in no list.
+
+    Beyond the loopback address there is always a token: the given one, or a new one.
+
+    Raises:
+      UserError: the data set, the queue or the log cannot be read, or the port is taken.
+      WorkdirError: another studio mends the same data set.
+    """
+    dataset = read_dataset(config)
+    folder = changes or dataset.root / "studio"
+    if token is None and host not in LOOPBACK:
+        token = secrets.token_urlsafe(24)
+    _make(folder)
+    with locked(folder), closing(ChangeLog(folder / CHANGES)) as log:
+        studio = _open(dataset, log, model_dir, queue)
+        with listen(host, port) as listener:
+            name = f"[{host}]" if ":" in host else host
+            address = f"http://{name}:{listener.getsockname()[1]}/"
+            announce(address + (f"?token={token}" if token else ""))
+            _serve(studio, token, listener)
+        left = studio.session.num_changed
+    ended = [job.stop(_PATIENCE_S) for job in studio.jobs.values()]
+    if not all(ended):  # a compiler cannot be interrupted, and must not see the end of Python
+        os._exit(0)
+    return left
+
+
+def _serve(studio: Studio, token: str | None, listener: socket.socket) -> None:
+    """Answer until a signal comes."""
+
+    def end() -> None:
+        server.should_exit = True
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        on_signals(asyncio.get_running_loop(), end)  # uvicorn's would end the process
+        yield
+
+    config = uvicorn.Config(
+        make_app(studio, token=token, lifespan=lifespan),
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of the log, or say why it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_open = os.access(folder, os.W_OK)
+    except OSError:
+        is_open = False
+    if not is_open:
+        hint = "--changes FOLDER names another place for the log of changes."
+        raise UserError(f"{folder}: cannot be written to", hint)
+
+
+def _open(dataset: Dataset, log: ChangeLog, model_dir: str | None, queue: Path | None) -> Studio:
+    facts = Facts.of(dataset)
+    scores = Scores(dataset, model_dir) if model_dir else None
+    jobs = {
+        "sizes": Job("Reading sizes", facts.read_sizes),
+        "check": Job("Looking for faults and near duplicates", facts.check),
+    }
+    if scores is not None:
+        jobs["scores"] = Job("Asking the model", scores.compute)
+        jobs["scores"].start()
+    return Studio(
+        session=Session(dataset, log),
+        facts=facts,
+        thumbnails=Thumbnails(),
+        queue=read_queue(queue, dataset) if queue else no_queue(),
+        scores=scores,
+        jobs=jobs,
+    )

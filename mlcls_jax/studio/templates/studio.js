@@ -1,0 +1,622 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+const MAX_CHOSEN = 500, KEPT_ROWS = 4000, KEPT_UNDO = 500;
+const VALUES = ["name", "list", "label", "value", "low", "high", "fault", "below", "sort"];
+const FLAGS = ["disagree", "changed", "queued", "twins", "falling"];
+const DIGITS = "1234567890";
+
+let state = null;              // what the server tells of data set, model and jobs
+let found = new Int32Array();  // rows that pass the filters, in order
+let at = 0;                    // position in `found` of the current image
+let anchor = 0;                // where a choice of several began
+let similar = null;            // row that the others are sorted by
+let page = 0;                  // tens of labels before those that have the numbers
+let revision = 0;
+let looked = null;             // label whose evidence is drawn
+let zoom = 1;
+const chosen = new Set();      // rows
+const rows = new Map();        // row → what the grid shows of it
+const cells = new Map();       // position → element
+
+// A window keeps its name and what it may undo when it is loaded again.
+const own = JSON.parse(sessionStorage.getItem("studio") ?? "null")
+  ?? { window: Array.from(crypto.getRandomValues(new Uint8Array(8)), (n) => n.toString(16)).join(""),
+    undo: [], redo: [] };
+const keep = () => sessionStorage.setItem("studio", JSON.stringify(own));
+
+function say(text, isError = false) {
+  $("status").textContent = text;
+  $("status").className = isError ? "error" : "";
+}
+
+async function ask(path, body) {
+  const options = body === undefined ? {}
+    : { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  const answer = await fetch(path, options);
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer;
+}
+const json = async (path, body) => (await ask(path, body)).json();
+
+function make(tag, name, text) {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  if (text !== undefined) element.textContent = text;  // never HTML: names may be anything
+  return element;
+}
+
+// ---- what is shown ----
+
+function query() {
+  const asked = new URLSearchParams();
+  for (const name of VALUES) if ($(name).value !== "") asked.set(name, $(name).value);
+  for (const name of FLAGS) if ($(name).checked) asked.set(name, "1");
+  if (similar !== null) asked.set("similar", similar);
+  return asked;
+}
+
+function restore() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  for (const name of VALUES) if (asked.has(name)) $(name).value = asked.get(name);
+  for (const name of FLAGS) $(name).checked = asked.get(name) === "1";
+  similar = asked.has("similar") ? Number(asked.get("similar")) : null;
+  if (!location.hash && state.queue) { $("queued").checked = true; $("sort").value = "queue"; }
+}
+
+let asking = 0;
+async function search() {
+  const mine = ++asking, asked = query();
+  history.replaceState(null, "", `#${asked}`);
+  if (asked.has("below") || asked.get("sort") === "size") await begin("sizes");
+  try {
+    const answer = await ask(`find?${asked}`);
+    const buffer = await answer.arrayBuffer();
+    if (mine !== asking) return;
+    found = new Int32Array(buffer);
+  } catch (error) {
+    if (mine === asking) say(error.message, true);
+    return;
+  }
+  $("unlike").hidden = similar === null;
+  chosen.clear();
+  at = anchor = 0;
+  $("scroll").scrollTop = 0;
+  layout();
+  go(0);
+  count();
+}
+
+function count() {
+  const all = state.images.toLocaleString("en");
+  $("count").textContent = found.length === state.images ? `${all} images`
+    : `${found.length.toLocaleString("en")} of ${all} images`;
+  $("empty").hidden = found.length > 0;
+  $("write").disabled = !state.changed;
+  $("write").textContent = state.changed ? `Write lists (${state.changed} images)` : "Write lists";
+  $("undo").disabled = !own.undo.length;
+  $("redo").disabled = !own.redo.length;
+}
+
+// ---- the grid: only what is in sight is there ----
+
+let columns = 1, width = 1, height = 1;
+function layout() {
+  const room = $("scroll").clientWidth;
+  columns = Math.max(2, Math.floor(room / 170));
+  width = room / columns;
+  height = Math.round(width * 0.75) + 52;
+  $("sheet").style.height = `${Math.ceil(found.length / columns) * height}px`;
+  for (const cell of cells.values()) cell.remove();
+  cells.clear();
+  draw();
+}
+
+function draw() {
+  const box = $("scroll"), top = Math.floor(box.scrollTop / height);
+  const first = Math.max(0, (top - 1) * columns);
+  const last = Math.min(found.length, (top + Math.ceil(box.clientHeight / height) + 2) * columns);
+  for (const [i, cell] of cells) if (i < first || i >= last) { cell.remove(); cells.delete(i); }
+  for (let i = first; i < last; i++) if (!cells.has(i)) place(i);
+  clearTimeout(draw.later);
+  draw.later = setTimeout(fill, 60);  // not what is only scrolled past
+}
+
+function place(i) {
+  const cell = make("div", "cell"), inside = make("div");
+  cell.id = `cell-${i}`;
+  cell.setAttribute("role", "option");
+  cell.setAttribute("aria-posinset", i + 1);
+  cell.setAttribute("aria-setsize", found.length);
+  Object.assign(cell.style, { left: `${(i % columns) * width}px`,
+    top: `${Math.floor(i / columns) * height}px`, width: `${width}px`, height: `${height}px` });
+  inside.append(make("div", "shot"), make("div", "chips"));
+  cell.append(inside);
+  cell.addEventListener("click", (event) => pick(i, event));
+  cell.addEventListener("dblclick", () => { go(i); open(); });
+  cells.set(i, cell);
+  mark(i);
+  // In their order: what reads the page aloud goes by it.
+  const after = [...$("sheet").children].find((other) => Number(other.id.slice(5)) > i);
+  $("sheet").insertBefore(cell, after ?? null);
+}
+
+async function fill() {
+  const wanted = [...cells.keys()].map((i) => found[i]);
+  await know(wanted.filter((row) => !rows.has(row)));
+  for (const [i, cell] of cells) {
+    const shot = cell.querySelector(".shot");
+    if (!shot.firstChild) {
+      const image = make("img");
+      image.alt = "";
+      image.addEventListener("error", () => shot.replaceChildren("cannot be read"));
+      image.src = `thumbnail/${found[i]}`;
+      shot.append(image);
+    }
+    mark(i);
+  }
+}
+
+async function know(wanted) {
+  if (!wanted.length) return;
+  if (rows.size > KEPT_ROWS) rows.clear();
+  for (let start = 0; start < wanted.length; start += 200)
+    for (const told of await json(`rows?rows=${wanted.slice(start, start + 200).join(",")}`))
+      rows.set(told.row, told);
+}
+
+const names = (labels) => labels.map((k) => state.labels[k]);
+
+function differing(told) {
+  if (!told.scored) return [];
+  const is = new Set(told.present), unsure = new Set(told.unsure), said = new Set(told.said);
+  return [...new Set([...is, ...said])].filter((k) => !unsure.has(k) && is.has(k) !== said.has(k));
+}
+
+function mark(i) {
+  const cell = cells.get(i);
+  if (!cell) return;
+  const told = rows.get(found[i]);
+  cell.classList.toggle("at", i === at);
+  cell.setAttribute("aria-selected", chosen.has(found[i]));
+  if (!told) return;
+  const differs = differing(told), chips = cell.querySelector(".chips");
+  const chip = (k, name, text, title) => {
+    const made = make("bdi", `chip ${name}`, text.replace("_", () => state.labels[k]));
+    made.title = `${state.labels[k]}: ${title}`;
+    return made;
+  };
+  const isIn = (k) => told.present.includes(k);
+  chips.replaceChildren(
+    ...differs.map((k) => (isIn(k) ? chip(k, "differs", "_ −", "present, but the model says no")
+      : chip(k, "differs", "_ +", "absent, but the model says yes"))),
+    ...told.present.filter((k) => !differs.includes(k)).map((k) => chip(k, "", "_", "present")),
+    ...told.unsure.map((k) => chip(k, "unsure", "_?", "not sure")));
+  cell.title = told.name;
+  const parts = [told.name, `labels: ${names(told.present).join(", ") || "none"}`];
+  if (told.unsure.length) parts.push(`not sure: ${names(told.unsure).join(", ")}`);
+  if (differs.length) parts.push(`the model differs: ${names(differs).join(", ")}`);
+  cell.setAttribute("aria-label", parts.join("; "));
+}
+
+// ---- going about ----
+
+function go(i, { extend = false } = {}) {
+  if (!found.length) { side(); return; }
+  const before = at;
+  at = Math.max(0, Math.min(found.length - 1, i));
+  if (extend) {
+    chosen.clear();
+    const [low, high] = [Math.min(anchor, at), Math.max(anchor, at)];
+    for (let k = low; k <= high && chosen.size < MAX_CHOSEN; k++) chosen.add(found[k]);
+    for (const k of cells.keys()) mark(k);
+  } else anchor = at;
+  const box = $("scroll"), top = Math.floor(at / columns) * height;
+  if (top < box.scrollTop) box.scrollTop = top;
+  if (top + height > box.scrollTop + box.clientHeight) box.scrollTop = top + height - box.clientHeight;
+  draw();
+  mark(before);
+  mark(at);
+  $("sheet").setAttribute("aria-activedescendant", `cell-${at}`);
+  looked = null;
+  if (!$("viewer").hidden) show();
+  side();
+}
+
+function pick(i, event) {
+  if (event.shiftKey) go(i, { extend: true });
+  else {
+    if (event.ctrlKey || event.metaKey) choose(found[i]);
+    else { chosen.clear(); for (const k of cells.keys()) mark(k); }
+    go(i);
+  }
+  $("sheet").focus({ preventScroll: true });
+}
+
+function choose(row) {
+  if (!chosen.delete(row) && chosen.size < MAX_CHOSEN) chosen.add(row);
+}
+
+function open() {
+  if (!found.length) return;
+  document.body.classList.add("viewing");
+  $("viewer").hidden = false;
+  $("scroll").hidden = true;
+  show();
+  side();
+  $("frame").focus();
+}
+
+function close() {
+  document.body.classList.remove("viewing");
+  $("viewer").hidden = true;
+  $("scroll").hidden = false;
+  looked = null;
+  layout();
+  go(at);
+  $("sheet").focus({ preventScroll: true });
+}
+
+function show() {
+  const row = found[at], told = rows.get(row);
+  zoom = 1;
+  scale(1);
+  $("picture").alt = told ? told.name : "";
+  $("picture").src = looked === null ? `image/${row}` : `evidence/${row}/${looked}`;
+}
+
+function scale(factor) {
+  zoom = Math.max(1, Math.min(16, zoom * factor));
+  const size = zoom > 1 ? `${100 * zoom}%` : "";
+  Object.assign($("picture").style, { width: size, height: size });
+}
+
+// ---- labels, scores and facts of the current image ----
+
+let items = [];  // an element for every label
+function list() {
+  items = state.labels.map((name, k) => {
+    const item = make("li"), line = make("div", "label"), set = make("button", "set");
+    set.type = "button";
+    set.append(make("kbd"), make("span", "mark"), make("bdi", "", name));
+    set.addEventListener("click", (event) => toggle(k, event.shiftKey));
+    line.append(set, make("span", "score"));
+    item.append(line);
+    return item;
+  });
+  $("labels").replaceChildren(...items);
+  number();
+}
+
+function numbered() {
+  return items.flatMap((item, k) => (item.hidden ? [] : [k])).slice(10 * page, 10 * page + 10);
+}
+
+function number() {
+  const wanted = $("wanted").value.toLowerCase();
+  items.forEach((item, k) => {
+    item.hidden = !state.labels[k].toLowerCase().includes(wanted);
+    item.querySelector("kbd").textContent = "";
+  });
+  numbered().forEach((k, i) => { items[k].querySelector("kbd").textContent = DIGITS[i]; });
+}
+
+const affected = () => (chosen.size && $("viewer").hidden ? [...chosen] : found.length ? [found[at]] : []);
+const valueOf = (told, k) => (told.present.includes(k) ? 1 : told.unsure.includes(k) ? -1 : 0);
+
+let details = null;  // of the current image
+async function side() {
+  const row = found[at];
+  $("chosen").textContent = chosen.size && $("viewer").hidden
+    ? `${chosen.size} images are chosen: keys change all of them` : "";
+  if (row === undefined) { $("current").textContent = "No image"; return; }
+  try {
+    const told = await json(`row/${row}`);
+    if (found[at] !== row) return;
+    details = told;
+    rows.set(row, { ...rows.get(row), ...told });
+  } catch (error) { say(error.message, true); return; }
+  $("current").textContent = details.name;
+  items.forEach((item, k) => mend(item, k));
+  $("facts").replaceChildren(...facts());
+}
+
+function mend(item, k) {
+  const value = valueOf(details, k), set = item.querySelector(".set");
+  const score = details.scores?.[k], limit = state.model?.thresholds[k];
+  set.setAttribute("aria-pressed", value === 1 ? "true" : value < 0 ? "mixed" : "false");
+  item.querySelector(".mark").textContent = value === 1 ? "✓" : value < 0 ? "?" : "";
+  const isKnown = typeof score === "number" && limit !== undefined;
+  item.classList.toggle("differs", isKnown && value >= 0 && (score > limit) !== (value === 1));
+  item.querySelector(".score").textContent = isKnown ? score.toFixed(2) : "";
+  item.querySelector(".bar")?.remove();
+  item.querySelector(".where")?.remove();
+  if (!isKnown) return;
+  const bar = make("div", "bar"), full = make("i"), line = make("b");
+  bar.setAttribute("aria-hidden", "true");
+  bar.title = `Reported above ${limit.toFixed(3)}`;
+  full.style.width = `${100 * score}%`;
+  line.style.left = `${100 * limit}%`;
+  bar.append(full, line);
+  item.append(bar);
+  if (!state.model.explains || $("viewer").hidden) return;
+  const where = make("button", "where", "Where?");
+  where.type = "button";
+  where.setAttribute("aria-label", `Where is ${state.labels[k]}?`);
+  where.setAttribute("aria-pressed", looked === k);
+  where.addEventListener("click", () => { looked = looked === k ? null : k; show(); side(); });
+  item.querySelector(".label").append(where);
+}
+
+function facts() {
+  const lines = [make("p", "", `In ${details.list}${details.size[0] ? `, ${details.size.join(" × ")} pixels` : ""}`)];
+  const section = (title, texts) => {
+    if (!texts.length) return;
+    const box = make("ul");
+    box.append(...texts.map((text) => make("li", "", text)));
+    lines.push(make("b", "", title), box);
+  };
+  section("Why it is in the queue", details.queue.map((line) =>
+    Object.entries(line).map(([name, value]) => `${name}: ${value}`).join(", ")));
+  section("Faults", details.faults);
+  const word = { 1: "present", 0: "absent", "-1": "not sure" };
+  section("History", details.history.toReversed().map((change) =>
+    `${new Date(change.time).toLocaleString()}: ${change.label} ${word[change.old]} → ${word[change.new]}`));
+  return lines;
+}
+
+// ---- mending: one change after the other, each confirmed by the server ----
+
+let chain = Promise.resolve();
+function inTurn(work) {
+  chain = chain.then(work).catch((error) => say(`Not changed: ${error.message}`, true));
+  return chain;
+}
+
+function toggle(k, unsure = false) {
+  const wanted = affected();
+  return inTurn(async () => {
+    await know(wanted.filter((row) => !rows.has(row)));
+    const on = unsure ? -1 : 1;
+    const values = wanted.map((row) => [row, valueOf(rows.get(row), k)]);
+    const value = values.every(([, old]) => old === on) ? 0 : on;
+    const batch = values.filter(([, old]) => old !== value).map(([row, old]) => [row, k, old, value]);
+    const done = await send(batch);
+    if (!done.length) return;
+    own.undo = [...own.undo, done].slice(-KEPT_UNDO);
+    own.redo = [];
+    keep();
+    say(`${told(done)}: ${{ 1: "present", 0: "absent", "-1": "not sure" }[value]}.`);
+    count();
+  });
+}
+
+const told = (batch) => `${state.labels[batch[0][1]]}, ${batch.length === 1 ? "1 image" : `${batch.length} images`}`;
+
+// The part of a batch that was accepted; another window may have been faster.
+async function send(batch) {
+  if (!batch.length) return [];
+  const { conflicts } = await json("change", { window: own.window, cells: batch });
+  const lost = new Set(conflicts.map(([row, k]) => `${row} ${k}`));
+  const done = batch.filter(([row, k]) => !lost.has(`${row} ${k}`));
+  for (const [row, k, value] of conflicts) put(row, k, value);
+  for (const [row, k, , value] of done) put(row, k, value);
+  await poll();
+  side();
+  if (lost.size) say(`Another window has changed ${lost.size} of these meanwhile; look again.`, true);
+  return done;
+}
+
+function put(row, k, value) {
+  const known = rows.get(row);
+  if (!known) return;
+  const without = (labels) => labels.filter((other) => other !== k);
+  known.present = without(known.present);
+  known.unsure = without(known.unsure);
+  if (value === 1) known.present = [...known.present, k].sort((a, b) => a - b);
+  if (value < 0) known.unsure = [...known.unsure, k].sort((a, b) => a - b);
+  for (const i of cells.keys()) if (found[i] === row) mark(i);
+}
+
+const turned = (batch) => batch.map(([row, k, before, after]) => [row, k, after, before]);
+
+function back(from, to, word) {
+  return inTurn(async () => {
+    const batch = own[from].at(-1);
+    if (!batch) return;
+    const done = await send(turned(batch));
+    own[from].pop();
+    if (done.length) own[to].push(done);
+    keep();
+    if (done.length === batch.length) say(`${word}: ${told(batch)}.`);
+    count();
+  });
+}
+
+async function poll() {
+  const news = await json(`changes?since=${revision}`);
+  revision = news.revision;
+  state.changed = news.changed;
+  for (const [row, k, value] of news.cells) put(row, k, value);
+  if (news.cells.some(([row]) => row === found[at])) side();
+  count();
+}
+
+async function write() {
+  await inTurn(async () => {
+    const { backups } = await json("write", { window: own.window });
+    const listed = Object.entries(backups).map(([name, backup]) => `${name} (before: ${backup})`);
+    say(listed.length ? `Written: ${listed.join(", ")}.` : "The lists had these labels already.");
+    await poll();
+  });
+}
+
+// ---- jobs ----
+
+async function begin(name) {
+  if (state.jobs[name].state === "done" && name !== "check") return;
+  state.jobs[name] = await json("job", { name });
+  tell();
+}
+
+function tell() {
+  const jobs = Object.values(state.jobs);
+  const lines = jobs.filter((job) => job.state === "running").map((job) =>
+    `${job.title} …${job.total ? ` ${job.done.toLocaleString("en")} of ${job.total.toLocaleString("en")}` : ""}`);
+  const failed = jobs.filter((job) => job.state === "failed").map((job) => `${job.title}: ${job.error}`);
+  $("job").textContent = [...failed, ...lines].join("  ");
+  $("job").hidden = !lines.length && !failed.length;
+}
+
+async function refresh() {
+  const before = state;
+  state = await json("state");
+  tell();
+  for (const name of Object.keys(state.jobs)) {
+    const ended = before?.jobs[name].state === "running" && state.jobs[name].state === "done";
+    const isShown = name !== "scores" || state.model;
+    if (ended && isShown) {
+      rows.clear();
+      say(`${state.jobs[name].title}: done.`);
+      if (name === "sizes") search(); else { fill(); side(); }
+    }
+  }
+  document.body.classList.toggle("without-model", !("scores" in state.jobs));
+  document.body.classList.toggle("without-queue", !state.queue);
+  const fault = $("fault"), value = fault.value;
+  fault.replaceChildren(...[...fault.options].slice(0, 2),
+    ...state.faults.map(([name, title, n]) => choice(name, `${title} (${n})`)));
+  fault.value = value;
+}
+
+function choice(value, text) {
+  const made = make("option", "", text);
+  made.value = value;
+  return made;
+}
+
+async function watch() {
+  try {
+    if (!document.hidden) {
+      await refresh();
+      await inTurn(poll);
+    }
+    if ($("status").textContent.startsWith("The studio does not answer")) say("");
+  } catch { say("The studio does not answer: is it still running? Nothing that was confirmed is lost.", true); }
+  setTimeout(watch, 2000);
+}
+
+// ---- keys ----
+
+const MOVES = { ArrowLeft: () => at - 1, ArrowRight: () => at + 1,
+  ArrowUp: () => at - step(), ArrowDown: () => at + step(),
+  PageUp: () => at - 4 * step(), PageDown: () => at + 4 * step(),
+  Home: () => 0, End: () => found.length - 1 };
+const step = () => ($("viewer").hidden ? columns : 1);
+
+addEventListener("keydown", (event) => {
+  if ($("keys").open) return;
+  const isTyping = event.target.matches("input:not([type=checkbox]), select, textarea");
+  if (isTyping) {
+    if (event.key === "Escape") $("sheet").focus();
+    if (event.key === "Enter" && event.target === $("wanted") && numbered().length) {
+      toggle(numbered()[0]);
+      event.preventDefault();
+    }
+    return;
+  }
+  if (event.altKey) return;
+  if (press(event)) event.preventDefault();
+});
+
+function press(event) {
+  const { key, shiftKey, code } = event, isControl = event.ctrlKey || event.metaKey;
+  const digit = code.startsWith("Digit") || code.startsWith("Numpad") ? DIGITS.indexOf(code.at(-1)) : -1;
+  if (isControl) {
+    if (key === "a" && $("viewer").hidden) { anchor = 0; const here = at; go(Math.min(found.length, MAX_CHOSEN) - 1, { extend: true }); at = here; side(); return true; }
+    if (key.toLowerCase() === "z") { undo(shiftKey); return true; }
+    if (key.toLowerCase() === "y") { undo(true); return true; }
+    return false;
+  }
+  if (digit >= 0) {
+    const k = numbered()[digit];
+    if (k !== undefined) toggle(k, shiftKey);
+    return true;
+  }
+  if (key in MOVES && !event.target.matches("summary")) {
+    go(MOVES[key](), { extend: shiftKey && $("viewer").hidden });
+    return true;
+  }
+  const isOnButton = event.target.matches("button, summary, input");
+  if (key === " " && !isOnButton) { if (found.length) { choose(found[at]); mark(at); side(); } return true; }
+  if (key === "Enter" && !isOnButton) { if ($("viewer").hidden) open(); return true; }
+  const act = { z: () => undo(false), Z: () => undo(true), "?": () => $("keys").showModal(),
+    "/": () => $("name").focus(), l: () => $("wanted").focus(), "+": () => scale(1.5),
+    "-": () => scale(1 / 1.5), "[": () => turn(-1), "]": () => turn(1), Escape: leave }[key];
+  act?.();
+  return Boolean(act);
+}
+
+const undo = (again) => (again ? back("redo", "undo", "Done again") : back("undo", "redo", "Undone"));
+
+function turn(by) {
+  const shown = items.filter((item) => !item.hidden).length;
+  page = Math.max(0, Math.min(Math.ceil(shown / 10) - 1, page + by));
+  number();
+  items[numbered()[0]]?.scrollIntoView({ block: "nearest" });
+}
+
+function leave() {
+  if (!$("viewer").hidden) { close(); return; }
+  chosen.clear();
+  for (const i of cells.keys()) mark(i);
+  side();
+}
+
+// ---- start ----
+
+async function start() {
+  state = await json("state");
+  document.title = `${state.name} – studio`;
+  $("title").textContent = state.name;
+  revision = state.revision;
+  for (const [name, n] of Object.entries(state.lists)) $("list").append(choice(name, `${name} (${n.toLocaleString("en")})`));
+  state.labels.forEach((name, k) => $("label").append(choice(k, name)));
+  list();
+  restore();
+  await refresh();
+  await search();
+  if (state.left_out.length) say(`Lines that are left out, see mlcls check: ${state.left_out.join("; ")}`, true);
+  $("sheet").focus({ preventScroll: true });
+  setTimeout(watch, 500);
+}
+
+let typing = null;
+$("filters").addEventListener("input", (event) => {
+  clearTimeout(typing);
+  typing = setTimeout(search, event.target.type === "search" || event.target.type === "number" ? 200 : 0);
+});
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+$("clear").addEventListener("click", () => {
+  for (const name of VALUES) $(name).value = name === "sort" ? "list" : "";
+  for (const name of FLAGS) $(name).checked = false;
+  similar = null;
+  search();
+});
+$("check").addEventListener("click", () => begin("check"));
+$("unlike").addEventListener("click", () => { similar = null; search(); });
+$("similar").addEventListener("click", () => { similar = found[at]; close(); search(); });
+$("undo").addEventListener("click", () => undo(false));
+$("redo").addEventListener("click", () => undo(true));
+$("write").addEventListener("click", write);
+$("help").addEventListener("click", () => $("keys").showModal());
+$("keys-close").addEventListener("click", () => $("keys").close());
+$("close").addEventListener("click", close);
+$("before").addEventListener("click", () => go(at - 1));
+$("after").addEventListener("click", () => go(at + 1));
+$("larger").addEventListener("click", () => scale(1.5));
+$("smaller").addEventListener("click", () => scale(1 / 1.5));
+$("frame").addEventListener("dblclick", () => scale(zoom > 1 ? 1 / zoom : 3));
+$("wanted").addEventListener("input", () => { page = 0; number(); });
+$("scroll").addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
+new ResizeObserver(() => { if (state && !$("scroll").hidden) layout(); }).observe($("scroll"));
+start().catch((error) => say(`The studio does not answer: ${error.message}`, true));
