@@ -146,7 +146,7 @@ def contradictions(
     for label in present:
         for parent in groups.ancestors(label):
             if absent[parent]:
-                yield f"has {labels[label]!r}, but not {labels[parent]!r}, which that is"
+                yield f"has {labels[label]!r}, but not {labels[parent]!r}, of which it is a kind"
     closed = {*present} | {ancestor for label in present for ancestor in groups.ancestors(label)}
     for members in groups.members:
         if len(both := [labels[k] for k in members if k in closed]) > 1:

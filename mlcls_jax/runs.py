@@ -17,7 +17,7 @@ from mlcls_jax.errors import WorkdirError
 from mlcls_jax.inference.api import create_model
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.metrics import as_text
-from mlcls_jax.modes.evaluate import EvaluateResult
+from mlcls_jax.modes.evaluate_result import EvaluateResult
 from mlcls_jax.modes.running import run_mode
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.new_run import plan

@@ -81,7 +81,7 @@ def test_targets_are_closed_and_contradictions_told():
         ],
     )
     np.testing.assert_array_equal(wrong, [bool(texts) for texts in told])
-    assert told[2] == ["has 'gala', but not 'apple', which that is"]
+    assert told[2] == ["has 'gala', but not 'apple', of which it is a kind"]
     assert told[3] == ["has 'fruit' and 'milk', of which there can be one only"]
     assert len(told[4]) == 2
 

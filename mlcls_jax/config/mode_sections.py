@@ -30,6 +30,9 @@ class Evaluate:
     model_dir: str | None = option(
         None, "bundle to evaluate; None: best_model in the workdir", path="local"
     )
+    labels: tuple[str, ...] = option(
+        (), "mode=evaluate: labels whose metrics are told by themselves, besides those of all"
+    )
     tta: tuple[str, ...] = option((), f"mode=evaluate, thresholds: {TTA_HELP}")
     report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
     thresholds: bool = option(

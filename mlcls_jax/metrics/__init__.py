@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from mlcls_jax.metrics.decisions import (
+    Counts,
     best_mean_accuracy,
     count_decisions,
     hamming_distance,
@@ -87,6 +88,7 @@ def multilabel_metrics(
     threshold: float | np.ndarray = 0.5,
     method: str = "integral",
     ranking: np.ndarray | None = None,
+    counts: Counts | None = None,
 ) -> dict[str, float]:
     """Return all multi-label metrics of an evaluation, as fractions in [0, 1].
 
@@ -97,6 +99,7 @@ def multilabel_metrics(
         method: that of `average_precision`.
         ranking: [N, K], what average precision ranks images by; None: the scores. Logits rank
             better, since different logits may have equal scores in float32.
+        counts: of the decisions at the threshold; None: they are counted.
 
     Example:
         >>> import numpy as np
@@ -105,7 +108,7 @@ def multilabel_metrics(
         >>> {name: round(metrics[name], 4) for name in ("MultiLabelMAP", "OF1", "HammingDistance")}
         {'MultiLabelMAP': 0.9167, 'OF1': 0.6667, 'HammingDistance': 0.3333}
     """
-    counts = count_decisions(scores, targets, threshold)
+    counts = counts or count_decisions(scores, targets, threshold)
     f1 = counts.precision_recall_f1()
     return {
         "MultiLabelMAP": mean_average_precision(
@@ -124,6 +127,7 @@ def further_metrics(
     *,
     threshold: float | np.ndarray = 0.5,
     ranking: np.ndarray | None = None,
+    counts: Counts | None = None,
 ) -> dict[str, float]:
     """Return what else is told of a multi-label evaluation, which training does not show.
 
@@ -135,11 +139,13 @@ def further_metrics(
         targets: [N, K].
         threshold: one number, or one per class [K].
         ranking: [N, K], what ranks images and labels; None: the scores.
+        counts: as of `multilabel_metrics`.
     """
     ranking = scores if ranking is None else ranking
     overall, by_class = top_k_f1(ranking, targets, k=3)
     areas = roc_auc(ranking, targets)
-    correlations = matthews_correlation(scores, targets, threshold=threshold)
+    counts = counts or count_decisions(scores, targets, threshold)
+    correlations = counts.matthews_correlation()
     has_both = ~np.isnan(areas)
     return {
         "AUROC": float(areas[has_both].mean()) if has_both.any() else math.nan,

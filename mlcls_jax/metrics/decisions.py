@@ -110,6 +110,16 @@ class Counts(NamedTuple):
             "f1": harmonic_mean(precision, recall),
         }
 
+    def matthews_correlation(self) -> np.ndarray:
+        """Return the result of the function of this name."""
+        hits, claims, present, known = (
+            array.astype(np.float64)
+            for array in (self.hits, self.claims, self.present, self.annotated)
+        )
+        spread = np.sqrt(claims * (known - claims)) * np.sqrt(present * (known - present))
+        covariance = hits * known - claims * present
+        return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+
 
 def top_k_f1(scores: np.ndarray, targets: np.ndarray, *, k: int = 3) -> tuple[float, float]:
     """Return OF1 and CF1 if each image's `k` highest annotated labels are predicted.

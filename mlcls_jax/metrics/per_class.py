@@ -51,11 +51,4 @@ def matthews_correlation(
         >>> matthews_correlation(scores, np.array([[1, 0], [1, 1], [0, 0]])).round(2).tolist()
         [-0.5, 1.0]
     """
-    counts = count_decisions(scores, targets, threshold)
-    hits, claims, present, known = (
-        array.astype(np.float64)
-        for array in (counts.hits, counts.claims, counts.present, counts.annotated)
-    )
-    spread = np.sqrt(claims * (known - claims)) * np.sqrt(present * (known - present))
-    covariance = hits * known - claims * present
-    return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+    return count_decisions(scores, targets, threshold).matthews_correlation()

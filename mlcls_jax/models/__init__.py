@@ -93,7 +93,9 @@ def with_labels(model: Model, text_embeddings: np.ndarray) -> Model:
         raise ValueError(f"{config.name}: its queries are not made from text embeddings")
     if len(shape) != 2 or shape[1] != config.text_dim:
         raise ValueError(f"text_embeddings must be [labels, {config.text_dim}], not {shape}")
-    config = dataclasses.replace(config, num_classes=shape[0], text_embeddings=None)
+    config = dataclasses.replace(
+        config, num_classes=shape[0], text_embeddings=None, parents=(), exclusive=()
+    )
     network = Network.of(config)
     arrays = flatten(model.variables) | {"head/text_embed": jnp.asarray(text_embeddings)}
     return Model(network, unflatten(arrays, network.abstract))

@@ -2,8 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,37 +13,40 @@ from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.sources.single import single_label
 from mlcls_jax.data.types import Source
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.errors import ConfigError, UserError, nearest
 from mlcls_jax.evaluation import make_forward, score, to_scores
-from mlcls_jax.groups import NO_GROUPS, Groups, inconsistent
-from mlcls_jax.guarantees import chance_of_misses
+from mlcls_jax.groups import NO_GROUPS
 from mlcls_jax.inference.bundle import Bundle, check_labels, read_bundle
-from mlcls_jax.inference.threshold_fit import Fitted, fit_thresholds
+from mlcls_jax.inference.threshold_fit import fit_thresholds
 from mlcls_jax.inference.views import Views
 from mlcls_jax.metrics import (
     MAIN_METRIC,
-    as_text,
     average_precision,
     class_recall,
     for_json,
     further_metrics,
-    metrics_of,
+    multilabel_metrics,
+    single_label_metrics,
 )
+from mlcls_jax.metrics.bounds import mean_precision_bounds
+from mlcls_jax.metrics.decisions import count_decisions
+from mlcls_jax.metrics.frequency import mean_by_frequency
 from mlcls_jax.metrics.intervals import intervals
-from mlcls_jax.modes.result import remarks
+from mlcls_jax.modes.evaluate_result import (
+    EvaluateResult,
+    consistency_of,
+    details_of,
+    guarantees_of,
+    sentences,
+    tta_of,
+)
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import Illustrator
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
 
+MAX_COMPARED = 1_000  # labels that a misspelt one is compared with
+
 log = logging.getLogger(__name__)
-
-DOUBT = 0.05  # chance below which a guarantee is called broken, of all labels together
-
-# Metrics that the terminal shows, as far as the task has them.
-SUMMARY = (
-    *("MultiLabelMAP", "OF1", "CF1", "OP", "OR", "CP", "CR", "LabelAccuracy", "SampleAccuracy"),
-    *("HammingDistance", "Top1", "Top5", "BalancedAccuracy"),
-)
 
 
 class Outputs(NamedTuple):
@@ -62,66 +63,6 @@ class Outputs(NamedTuple):
     skipped: list[str]  # messages of unreadable images
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateResult:
-    """The metrics of a bundle, and what else was asked for."""
-
-    metrics: dict[str, float | None]
-    details: dict[str, Any]  # what the metrics depend on, and those per class
-    images: int
-    model_dir: Path
-    skipped_images: list[str]  # messages of unreadable images
-    warnings: list[str]
-    thresholds: Fitted | None  # chosen after the evaluation
-    report: Path | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of `evaluate_result.json`."""
-        result = {
-            **self.metrics,
-            **self.details,
-            "images": self.images,
-            "model_dir": str(self.model_dir),
-            "skipped_images": self.skipped_images,
-            "warnings": self.warnings,
-        }
-        if self.thresholds:
-            result["thresholds"] = self.thresholds.to_json()
-        if self.report:
-            result["report"] = str(self.report)
-        return result
-
-    def summary(self, config: schema.Config, workdir: Path, command: str) -> list[str]:
-        """Return the metrics, and where the rest is."""
-        result_file = workdir / "evaluate_result.json"
-        lines = [
-            f"{name:16} {as_text(self.metrics[name])}{self._interval(name)}"
-            for name in SUMMARY
-            if name in self.metrics
-        ]
-        if (share := self.details.get("inconsistent_answers")) is not None:
-            lines.append(f"{share:.1%} of the answers contradict the groups of labels")
-        lines += [*self._guarantees(), f"on {self.images:,} images; by class in {result_file}"]
-        if self.report:
-            lines += [f"  report  {self.report}"]
-        if self.thresholds:
-            lines += ["", *self.thresholds.summary()]
-        return lines + remarks(result_file, warnings=self.warnings, skipped=self.skipped_images)
-
-    def _guarantees(self) -> Iterator[str]:
-        if told := self.details.get("guaranteed_recall"):
-            judged = {name: row for name, row in told["labels"].items() if row["positives"]}
-            kept = sum(row["recall"] >= told["target"] for row in judged.values())
-            yield f"guaranteed recall of {told['target']:g}: kept by {kept} of {len(judged)} labels"
-            broken = [name for name, row in judged.items() if row["chance"] < DOUBT / len(judged)]
-            if broken:
-                yield f"  too low for chance: {', '.join(broken)}. Are the images of another kind?"
-
-    def _interval(self, name: str) -> str:
-        low, high = self.details.get("intervals", {}).get(name, (None, None))
-        return "" if low is None else f"  95 %: {as_text(low)} to {as_text(high)}"
-
-
 def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
     """Evaluate the bundle `evaluate.model_dir`, or the workdir's best model.
 
@@ -134,7 +75,7 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
 
     Raises:
       WeightsError: the bundle is missing or damaged.
-      ConfigError: its labels are not those of the data.
+      ConfigError: its labels are not those of the data, or lack one of `evaluate.labels`.
     """
     choose = config.evaluate.thresholds
     outputs = run_bundle(config, workdir, thresholds=choose)
@@ -142,7 +83,17 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         return None
     evaluation = measure(outputs, config.evaluate)
     warnings = warn(evaluation)
+    details = (
+        details_of(evaluation, config.evaluate.map_type)
+        | guarantees_of(evaluation)
+        | consistency_of(evaluation, getattr(outputs.source, "groups", NO_GROUPS))
+        | _by_frequency(evaluation, config.data)
+        | _bounds(outputs, config.evaluate)
+        | _of_chosen(outputs, config.evaluate)
+        | tta_of(config.evaluate)
+    )
     found = intervals(evaluation.metrics, outputs.logits, outputs.targets, config.evaluate.map_type)
+    evaluation = dataclasses.replace(evaluation, told=(*sentences(details),))
     fitted = report = None
     if choose:
         fitted = fit_thresholds(
@@ -155,11 +106,7 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         log.info("Report: %s", report)
     return EvaluateResult(
         metrics=for_json(evaluation.metrics),
-        details=details_of(evaluation, config.evaluate.map_type)
-        | guarantees_of(evaluation)
-        | consistency_of(evaluation, getattr(outputs.source, "groups", NO_GROUPS))
-        | tta_of(config.evaluate)
-        | {"intervals": found},
+        details=details | {"intervals": found},
         images=len(outputs.targets),
         model_dir=outputs.model_dir,
         skipped_images=outputs.skipped,
@@ -178,18 +125,14 @@ def measure(outputs: Outputs, options: schema.Evaluate) -> Evaluation:
     if options.threshold is not None:
         threshold, calibration = options.threshold, None
     limits = np.asarray(0.5 if threshold is None else threshold)
-    metrics = metrics_of(
-        task,
-        scores,
-        targets,
-        threshold=limits,
-        method=options.map_type,
-        ranking=outputs.logits,
-    )
     if task == "single":
+        metrics = single_label_metrics(scores, targets)
         by_class = class_recall(scores, targets)
     else:
-        metrics |= further_metrics(scores, targets, threshold=limits, ranking=outputs.logits)
+        counts = count_decisions(scores, targets, limits)
+        given = {"threshold": limits, "ranking": outputs.logits, "counts": counts}
+        metrics = multilabel_metrics(scores, targets, method=options.map_type, **given)
+        metrics |= further_metrics(scores, targets, **given)
         by_class = average_precision(outputs.logits, targets, method=options.map_type)
     return Evaluation(
         model_dir=outputs.model_dir,
@@ -207,6 +150,57 @@ def measure(outputs: Outputs, options: schema.Evaluate) -> Evaluation:
     )
 
 
+def _by_frequency(evaluation: Evaluation, data: schema.Data) -> dict[str, Any]:
+    """Return what is told of labels with many and with few training images, where they are listed.
+
+    A training list that is missing or wrong does not stop an evaluation.
+    """
+    if evaluation.is_single:
+        return {}
+    try:
+        # Images need not be there: nothing is read but the list.
+        source = open_split(dataclasses.replace(data, on_error="skip"), "train")
+    except UserError as error:
+        log.info("Frequent and rare labels are not told apart: %s", error.message)
+        return {}
+    targets = getattr(source, "targets", None)
+    if targets is None or source.labels != evaluation.labels:
+        return {}
+    images = (targets >= 1).sum(0)
+    return {"by_training_images": mean_by_frequency(evaluation.by_class, images)}
+
+
+def _bounds(outputs: Outputs, options: schema.Evaluate) -> dict[str, Any]:
+    """Return what the mean average precision may be, where labels are not annotated."""
+    is_single = outputs.bundle.model.network.config.task == "single"
+    missing = float((outputs.targets < 0).mean())
+    if is_single or not missing or options.map_type != "integral":
+        return {}
+    bounds = mean_precision_bounds(outputs.logits, outputs.targets)
+    return {"bounds": {"MultiLabelMAP": bounds, "unknown": missing}}
+
+
+def _of_chosen(outputs: Outputs, options: schema.Evaluate) -> dict[str, Any]:
+    """Return the metrics of the labels `options.labels` alone."""
+    labels, bundle = outputs.bundle.labels, outputs.bundle
+    if not options.labels:
+        return {}
+    columns = [labels.index(name) for name in options.labels]
+    limits = 0.5 if bundle.threshold is None else bundle.threshold
+    limits = np.broadcast_to(
+        limits if options.threshold is None else options.threshold, len(labels)
+    )
+    scores = to_scores(outputs.logits, "multilabel", temperature=bundle.temperature)
+    metrics = multilabel_metrics(
+        scores[:, columns],
+        outputs.targets[:, columns],
+        threshold=limits[columns],
+        method=options.map_type,
+        ranking=outputs.logits[:, columns],
+    )
+    return {"chosen_labels": {"labels": list(options.labels), **for_json(metrics)}}
+
+
 def warn(evaluation: Evaluation) -> list[str]:
     """Log what makes the numbers doubtful, and return it."""
     advice, metrics = Advice(), evaluation.metrics
@@ -216,59 +210,6 @@ def warn(evaluation: Evaluation) -> list[str]:
     if isinstance(evaluation.threshold, float):
         advice.tell(about_decisions(metrics, evaluation.threshold))
     return advice.told
-
-
-def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
-    """Return the metrics per class, and what they depend on."""
-    labels, threshold = evaluation.labels, evaluation.threshold
-    values = by_label(labels, evaluation.by_class)
-    if threshold is None:
-        return {"recall": values}
-    if isinstance(threshold, tuple):
-        threshold = dict(zip(labels, threshold, strict=True))
-    return {"map_type": map_type, "threshold": threshold, "average_precision": values}
-
-
-def guarantees_of(evaluation: Evaluation) -> dict[str, Any]:
-    """Return, of labels whose recall was guaranteed, what became of it on these images.
-
-    `chance` is that of as many misses or more if the recall just held. Without annotated positives
-    a label has no recall.
-    """
-    facts = evaluation.calibration or {}
-    if "guaranteed" not in facts:
-        return {}
-    limits = np.asarray(evaluation.threshold)
-    found = evaluation.scores > limits
-    labels = {}
-    for label in facts["guaranteed"]:
-        k = evaluation.labels.index(label)
-        present = evaluation.targets[:, k] >= 1
-        positives, hits = int(present.sum()), int((found[:, k] & present).sum())
-        chance = chance_of_misses(positives - hits, positives, facts["target"])
-        labels[label] = {
-            "recall": hits / positives if positives else None,
-            "positives": positives,
-            "chance": chance,
-        }
-    wanted = {key: facts[key] for key in ("target", "confidence")}
-    return {"guaranteed_recall": wanted | {"labels": labels}}
-
-
-def consistency_of(evaluation: Evaluation, groups: Groups) -> dict[str, Any]:
-    """Return the share of answers that contradict the groups of the data's labels, if it has any.
-
-    They have a label without its parent, or two that exclude each other.
-    """
-    if not groups or evaluation.threshold is None:
-        return {}
-    decisions = evaluation.scores > np.asarray(evaluation.threshold, evaluation.scores.dtype)
-    return {"inconsistent_answers": float(inconsistent(decisions, groups).mean())}
-
-
-def tta_of(options: schema.Evaluate) -> dict[str, Any]:
-    """Return what the result says of test-time augmentation, if there is any."""
-    return {"tta": list(options.tta)} if options.tta else {}
 
 
 def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Outputs:
@@ -294,6 +235,7 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
         )
     source = open_split(config.data, "validation")
     check_labels(model_dir, bundle.labels, source.labels)
+    _check_chosen(config.evaluate.labels, bundle.labels)
     if network.config.task == "single":
         source = single_label(source, on_error=config.data.on_error)
 
@@ -322,7 +264,10 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
     )
 
 
-def by_label(labels: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
-    """Return values [K] by label; None for NaN, of a class without positives."""
-    pairs = zip(labels, values, strict=True)
-    return {label: None if np.isnan(value) else float(value) for label, value in pairs}
+def _check_chosen(chosen: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    """Raise ConfigError if one of `evaluate.labels` is no label."""
+    for name in chosen:
+        if name not in labels:
+            close = nearest(name, labels[:MAX_COMPARED])
+            hint = f"Did you mean {close!r}?" if close else None
+            raise ConfigError(f"evaluate.labels has {name!r}, which is no label", hint)

@@ -58,6 +58,7 @@ class Evaluation:
     calibration: dict[str, Any] | None  # of the bundle: how its thresholds were chosen
     skipped: int  # images that could not be read
     chosen: dict[str, Any] | None  # by `fit_thresholds`, after this evaluation
+    told: tuple[str, ...] = ()  # further sentences
 
     @property
     def is_single(self) -> bool:

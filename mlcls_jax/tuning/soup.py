@@ -20,7 +20,8 @@ from mlcls_jax.evaluation import to_scores
 from mlcls_jax.inference.bundle import DESCRIPTION, bundle_of_run, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC, for_json, metrics_of
 from mlcls_jax.models.network import Variables, flatten
-from mlcls_jax.modes.evaluate import EvaluateResult, Outputs, run_bundle
+from mlcls_jax.modes.evaluate import Outputs, run_bundle
+from mlcls_jax.modes.evaluate_result import EvaluateResult
 from mlcls_jax.modes.running import run_mode
 from mlcls_jax.runs import Run
 from mlcls_jax.workdir import BEST_MODEL, claim

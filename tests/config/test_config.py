@@ -65,6 +65,7 @@ def base_type(f: dataclasses.Field) -> Any:
 # Where not all that is legal goes together with the other options' defaults.
 LEGAL = {
     "loss.options": [[], ["gamma=2", "alpha=0.25"]],
+    "evaluate.labels": [[], ["dining table", "猫"]],
     "data.dir": ["a: b # 图片"],
     "predict.input": ["photos"],
     "export.formats": [[], ["litert", "onnx"]],

@@ -201,9 +201,9 @@ IN_LABEL_FILE = [
         ),
         [
             ("against_groups", "train.txt:2", "has 'cat' and 'dog', of which there can be one"),
-            ("against_groups", "train.txt:3", "has 'bird', but not 'dog', which that is"),
-            ("against_groups", "train.txt:6", "has 'bird', but not 'dog', which that is"),
-            ("against_groups", "val.txt:3", "has 'bird', but not 'dog', which that is"),
+            ("against_groups", "train.txt:3", "has 'bird', but not 'dog', of which it is a kind"),
+            ("against_groups", "train.txt:6", "has 'bird', but not 'dog', of which it is a kind"),
+            ("against_groups", "val.txt:3", "has 'bird', but not 'dog', of which it is a kind"),
         ],
     ),
     Broken(

@@ -8,7 +8,7 @@ import numpy as np
 from mlcls_jax.config import Config
 from mlcls_jax.inference.exports import Exported
 from mlcls_jax.inference.threshold_fit import Fitted
-from mlcls_jax.modes.evaluate import EvaluateResult
+from mlcls_jax.modes.evaluate_result import EvaluateResult
 from mlcls_jax.modes.export import ExportResult
 from mlcls_jax.modes.thresholds import ThresholdsResult
 from mlcls_jax.modes.train_result import TrainResult

@@ -363,6 +363,9 @@ def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
     before = evaluate(config(data, evaluate__report=False), workdir).to_json()
     assert before["threshold"] == 0.5
     assert "report" not in before and not (workdir / "evaluate").exists()
+    parts = before["by_training_images"]
+    assert [part["labels"] for part in parts.values()] == [0, 0, 3]
+    assert parts["tail"]["MultiLabelMAP"] == before["MultiLabelMAP"]
     result = thresholds(config(data, thresholds__min_positives=3), workdir).to_json()
     kept, model = described(workdir), read_bundle(workdir / "best_model")
     assert not (workdir / "best_model" / "inference.json.bak").exists()  # it was as trained
@@ -404,7 +407,10 @@ def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
 def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle, monkeypatch):
     data, workdir = bundle
     (data / "images" / "val_0.png").write_bytes(b"no image")
-    options = {"data__on_error": "skip", "evaluate__threshold": 0.01}
+    options = {"data__on_error": "skip", "evaluate__threshold": 0.01, "evaluate__labels": ("dog",)}
+    lines = (data / "val.txt").read_text().splitlines()
+    unknown = [line.rpartition(",")[0] + ",-1" for line in lines[3:6]]
+    (data / "val.txt").write_text("\n".join([*lines[:3], *unknown, *lines[6:]]))
     shown = []
     illustrator = mistakes.Illustrator.__call__
 
@@ -415,6 +421,14 @@ def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle,
     monkeypatch.setattr(mistakes.Illustrator, "__call__", remember)
     result = evaluate(config(data, **options), workdir).to_json()
     page = Page(Path(result["report"]).read_text())
+    low, high = result["bounds"]["MultiLabelMAP"]
+    assert low < result["MultiLabelMAP"] < high
+    assert f"MultiLabelMAP is between {low:.4f} and {high:.4f}" in page.text
+    chosen = result["chosen_labels"]
+    assert chosen["labels"] == ["dog"]
+    assert chosen["MultiLabelMAP"] == result["average_precision"]["dog"]
+    with pytest.raises(ConfigError, match="evaluate.labels has 'dug', which is no label"):
+        evaluate(config(data, evaluate__labels=("dug",)), workdir)
     assert result["images"] == 29 and "1 unreadable image left out" in page.text
     assert len(page.images) == 2 * len(shown) > 10
     for mistake, illustration in shown:  # row 0 is the second image
