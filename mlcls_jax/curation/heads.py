@@ -73,6 +73,11 @@ def logits(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return points @ weights[:, :-1] + weights[:, -1:]
 
 
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    """Return scores of logits."""
+    return 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+
+
 @partial(jax.jit, static_argnames="steps")
 def _descend(
     points: Array,  # [N, D]

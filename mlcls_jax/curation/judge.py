@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,28 +56,19 @@ class Suspect:
         )
 
 
-def judge(
-    vectors: np.ndarray,
-    targets: np.ndarray,
-    *,
-    folds: int = FOLDS,
-    seed: int = 0,
-) -> Judgement:
-    """Return how much each given label is to be doubted.
+class OutOfFold(NamedTuple):
+    """Heads that each leave one fold out."""
 
-    Each fold of the images is scored by a linear head that learnt from the others. The decay of
-    the heads is the one that makes the given labels likeliest.
+    weights: np.ndarray  # float32 [folds, D + 1, K]
+    logits: np.ndarray  # float32 [N, K], of the head that left the image out
+    decay: float
 
-    Args:
-      vectors: embeddings [N, C].
-      targets: [N, K]; 1 present, 0 absent, below 0 not annotated.
-      folds: parts, in which every label has its share.
-      seed: of the division.
-    """
-    points = heads.principal(vectors)(vectors)
+
+def out_of_fold(points: np.ndarray, targets: np.ndarray, folds: int, seed: int) -> OutOfFold:
+    """Fit a head for each fold on the others, with the decay that makes given labels likeliest."""
     part = fold_numbers(targets, folds, seed)
     used = part != np.arange(folds)[:, None]
-    best: tuple[float, float, np.ndarray] | None = None
+    best: tuple[float, OutOfFold] | None = None
     for decay in heads.DECAYS:
         weights = heads.fit(points, targets, used, decay)
         logits = np.empty(targets.shape, np.float32)
@@ -85,10 +77,25 @@ def judge(
             logits[rows] = heads.logits(points[rows], weights[fold : fold + 1])[0]
         loss = _loss(logits, targets)
         if best is None or loss < best[0]:
-            best = loss, decay, logits
+            best = loss, OutOfFold(weights, logits, decay)
     assert best is not None
-    scores = 1 / (1 + np.exp(-best[2]))
-    return Judgement(scores, *doubts(scores, targets), best[1])
+    return best[1]
+
+
+def judge(
+    vectors: np.ndarray, targets: np.ndarray, *, folds: int = FOLDS, seed: int = 0
+) -> Judgement:
+    """Return how much each given label is to be doubted, by heads that did not learn from it.
+
+    Args:
+      vectors: embeddings [N, C].
+      targets: [N, K]; 1 present, 0 absent, below 0 not annotated.
+      folds: parts, in which every label has its share.
+      seed: of the division.
+    """
+    found = out_of_fold(heads.principal(vectors)(vectors), targets, folds, seed)
+    scores = heads.sigmoid(found.logits)
+    return Judgement(scores, *doubts(scores, targets), found.decay)
 
 
 def fold_numbers(targets: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -1,0 +1,106 @@
+"""`mlcls learning_curve RUN`: what more labelled images would bring, label by label."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlcls_jax import files, usage
+from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.readable import table
+from mlcls_jax.start import start_jax
+
+if TYPE_CHECKING:  # imports JAX, which a help does without
+    from mlcls_jax.curation.curve import Curve, Need
+
+FOLDER = "learning_curve"
+LABELS = 15  # shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The arguments."""
+
+    model: str = option(
+        REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
+        " images", positional=True, metavar="MODEL",
+    )  # fmt: skip
+    data: str | None = option(
+        None, "MLClsDataset or packed data, with any labels; None: the data of the run"
+    )
+    output: str | None = option(
+        None, "folder for the results; None: learning_curve in the run, or in runs/DATA",
+        path="local",
+    )  # fmt: skip
+    device: str | None = option(None, "cpu, gpu:0 or tpu; None: the first that JAX finds")
+
+
+def run(argv: list[str]) -> str:
+    """Measure the curve, write a table and a page, and return a summary.
+
+    Raises:
+      UserError: the model, the data or the output cannot be used.
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    parser = usage.parser(
+        "learning_curve",
+        "Say how AP of each label grows with its labelled images, and how many more would raise it"
+        " by 3 points: linear heads are fitted on parts of the training images, and a power law on"
+        " what they reach on the validation images.",
+        "learning_curve runs/photos-1",
+    )
+    add_arguments(parser, Arguments)
+    args = from_arguments(Arguments, parser.parse_args(argv))
+    start_jax(cache=True)
+    from mlcls_jax.curation.curve import measure, needs
+    from mlcls_jax.curation.subject import find_subject
+    from mlcls_jax.reports.curve_page import write_page
+
+    subject = find_subject(args.model, args.data)
+    curve = measure(subject, device=args.device)
+    found = needs(curve)
+    folder = Path(args.output) if args.output else subject.folder / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / "learning_curve.csv", _csv(curve, found))
+    write_page(folder / "report.html", curve, found)
+    mean = np.nanmean(curve.precision, (1, 2))
+    lines = table(
+        [
+            ("training images", *(f"{n:,.0f}" for n in curve.images)),
+            ("mAP of heads", *(f"{value:.3f}" for value in mean)),
+        ]
+    )
+    rows = [("label", "images", "AP", "twice as many", "for +0.03 AP")]
+    rows += [
+        (one.label, f"{one.positives:,}", f"{one.now:.3f}", f"{one.doubled:.3f}", told(one))
+        for one in found[:LABELS]
+        if np.isfinite(one.doubled)
+    ]
+    lines += ["", "Labels that gain most from more images:", *table(rows)]
+    lines += [f"  report  {folder / 'report.html'}", f"  table   {folder / 'learning_curve.csv'}"]
+    return "\n".join(lines)
+
+
+def told(need: "Need") -> str:
+    """Return how many more images a label needs, with the middle 80 % of resampling."""
+    if need.more is None:
+        return "more than can be told"
+    low, high = ("…" if v is None else f"{v:,.0f}" for v in (need.low, need.high))
+    return f"{need.more:,.0f} ({low} to {high})"
+
+
+def _csv(curve: "Curve", found: "list[Need]") -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    sizes = [f"AP_{n:.0f}" for n in curve.images]
+    writer.writerow(["label", "images", *sizes, "AP_doubled", "more", "more_low", "more_high"])
+    place = {label: k for k, label in enumerate(curve.labels)}
+    for one in found:
+        values = [*curve.precision.mean(1)[:, place[one.label]], one.doubled]
+        cells = ["" if not np.isfinite(v) else f"{v:.4f}" for v in values]
+        more = ["" if v is None else f"{v:.0f}" for v in (one.more, one.low, one.high)]
+        writer.writerow([one.label, one.positives, *cells, *more])
+    return text.getvalue()

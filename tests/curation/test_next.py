@@ -1,0 +1,109 @@
+"""`mlcls next` and `mlcls learning_curve`: the order of images, the law, and what is written."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from mlcls_jax.commands import learning_curve, next
+from mlcls_jax.curation import curve, teach
+from mlcls_jax.curation.subject import find_subject
+from mlcls_jax.errors import DataError
+from tests.helpers.bundles import write_small
+from tests.helpers.page import Page
+from tests.helpers.photos import cells, row, write_lines, write_photos
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, toy):
+    return write_small(tmp_path_factory.mktemp("next") / "model", "Toy", size=(32, 32))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Ninety-six images of three kinds, turned, and their labels; the last kind is rare."""
+    root = write_photos(tmp_path_factory.mktemp("next") / "photos", train=96, val=24)
+    for split, count in (("train", 96), ("val", 24)):
+        kinds = [(0, 0, 1, 0, 1, 0, 1, 2)[i % 8] for i in range(count)]
+        for i, kind in enumerate(kinds):
+            cells(kind, (40, 40)).rotate(3 * i).save(root / f"images/{split}_{i}.png")
+        lines = [f"images/{split}_{i}.png\t{row(kind)}" for i, kind in enumerate(kinds)]
+        write_lines(root / f"{split}.txt", lines)
+    return root
+
+
+def test_unsure_images_come_first_and_no_two_alike():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(40, 3))
+    points[20:] = points[:20]  # each twice
+    scores = np.full((40, 2), 0.01)
+    scores[[3, 7, 11, 23, 27, 31], 0] = 0.45
+    order = teach.choose(points, scores, np.ones(2), 40)
+    assert {int(i) % 20 for i in order[:3]} == {3, 7, 11}
+    assert sorted(order) == [*range(40)]
+    # The plain definition: farthest first among the gradients themselves.
+    left = scores - (scores > 0.5)
+    gradients = (left[:, :, None] * np.c_[points, np.ones(40)][:, None]).reshape(40, -1)
+    nearest, expected = (gradients**2).sum(1), []
+    for _ in range(10):
+        expected.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, ((gradients - gradients[expected[-1]]) ** 2).sum(1))
+    assert order[:3].tolist() == expected[:3]
+    assert np.isclose(teach.label_worth(np.eye(4)[[0, 0, 0, 1]]).mean(), 1)
+    worth = teach.label_worth(np.array([[1, 0], [1, 0], [1, 1]]))
+    assert worth[1] > worth[0]
+
+
+def test_a_list_of_new_images_is_written(bundle, data, tmp_path):
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for i in range(6):
+        cells(i % 3, (40, 40)).rotate(100 + 7 * i).save(pool / f"{i}.png")
+    (pool / "known.png").write_bytes((data / "images/train_0.png").read_bytes())
+    (pool / "broken.png").write_bytes(b"no picture")
+    flags = [str(bundle), "--labelled", str(data), "--count", "4"]
+    told = next.run([*flags, "--data", str(pool), "--output", str(tmp_path / "next.csv")])
+    assert "4 images to label next" in told
+    with (tmp_path / "next.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["rank"] for r in rows] == ["1", "2", "3", "4"]
+    assert {r["image"] for r in rows} <= {str(pool / f"{i}.png") for i in range(6)}
+    assert "cat" in rows[0]["labels"] and float(rows[0]["unsure"]) >= 0
+    with pytest.raises(DataError, match="among the labelled ones already"):
+        teach.lessons(find_subject(str(bundle), str(data)), data / "images/train_0.png", 3)
+
+
+def test_a_power_law_is_found_again_and_told_in_images():
+    counts = np.array([10.0, 20, 40, 80, 160])
+    law = curve.power_law(counts, 0.2 + 2 * counts**-0.6)
+    assert np.allclose(law, (0.2, 2, 0.6), atol=1e-6)
+    falling = curve.power_law(counts, np.array([0.3, 0.32, 0.34, 0.36, 0.4]))
+    assert falling[:2] == pytest.approx((0.344, 0.0))  # more images do not help: a flat line
+    precision = np.repeat(1 - (0.2 + 2 * counts**-0.6)[:, None, None], 2, 1)
+    measured = curve.Curve(
+        ("a", "b"), counts * 2, np.repeat(counts[:, None, None], 2, 1).repeat(2, 2),
+        np.concatenate([precision, precision * np.nan], 2),
+        np.repeat(np.concatenate([precision[:, 0], precision[:, 0] * np.nan], 1)[None], 3, 0), 50,
+    )  # fmt: skip
+    first, last = curve.needs(measured)
+    assert (first.label, last.label) == ("a", "b") and last.more is None
+    error = 0.2 + 2 * (160 + first.more) ** -0.6
+    assert error == pytest.approx(0.2 + 2 * 160**-0.6 - curve.GAIN)
+    assert first.low == pytest.approx(first.more) == first.high
+    assert first.doubled == pytest.approx(1 - 0.2 - 2 * 320**-0.6)
+
+
+def test_a_learning_curve_becomes_a_table_and_a_page(bundle, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(curve, "SHARES", (1 / 8, 1 / 4, 1.0))
+    told = learning_curve.run([str(bundle), "--data", str(data), "--output", str(tmp_path)])
+    assert "12     24     96" in told and "for +0.03 AP" in told
+    with (tmp_path / "learning_curve.csv").open() as file:
+        rows = {r["label"]: r for r in csv.DictReader(file)}
+    assert {name: r["images"] for name, r in rows.items()} == {
+        "cat": "48", "dog": "36", "bird": "12"
+    }  # fmt: skip
+    assert all(0 <= float(r["AP_96"]) <= 1 for r in rows.values())
+    page = Page((tmp_path / "report.html").read_text())
+    assert "96 training images" in page.text and "24 validation images" in page.text
+    used = curve.parts(np.eye(3)[np.arange(96) % 3], 0)
+    assert (used[0] <= used[1]).all() and used[-1].all()
