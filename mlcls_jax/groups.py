@@ -86,26 +86,36 @@ def circle_in(parents: Sequence[int]) -> int | None:
     return None
 
 
-def consistent(logits: Float[Array, "B K"], groups: Groups) -> Float[Array, "B K"]:
+def consistent(
+    logits: Float[Array, "B K"], groups: Groups, *, train: bool = False
+) -> Float[Array, "B K"]:
     """Return logits whose sigmoids agree with the groups.
 
-    In an exclusive group they are the logits of a softmax over its labels and "none of them", whose
-    logit is 0: the sigmoids add up to less than 1. A label's logit is then at most that of each of
-    its ancestors.
+    In an exclusive group they are those of a softmax over its labels and "none of them", whose
+    logit is 0, and add up to less than 1. A label's logit is then at most those of its ancestors;
+    but with `train` it is its own: an absent label that is capped would be unlearnt by its parent,
+    which may be present.
     """
-    if groups.members:
-        numbers = np.array(groups.exclusive)
-        rivals = (
-            (numbers[:, None] == numbers) & (numbers != NONE) & ~np.eye(len(numbers), dtype=bool)
-        )
-        shares = jnp.exp(jnp.minimum(logits, _LARGEST))
-        others = jnp.matmul(shares, rivals.astype(logits.dtype), precision="highest")
-        logits = logits - jnp.log(1 + others)
-    if groups.order:
-        above = np.array([k if p == NONE else p for k, p in enumerate(groups.parents)])
-        depth = max(sum(1 for _ in groups.ancestors(label)) for label, _ in groups.order)
-        for _ in range(depth):
-            logits = jnp.minimum(logits, jnp.take(logits, above, axis=1, mode="clip"))
+    logits = _exclusive(logits, groups)
+    return logits if train else _capped(logits, groups)
+
+
+def _exclusive(logits: Float[Array, "B K"], groups: Groups) -> Float[Array, "B K"]:
+    if not groups.members:
+        return logits
+    numbers = np.array(groups.exclusive)
+    rivals = (numbers[:, None] == numbers) & (numbers != NONE) & ~np.eye(len(numbers), dtype=bool)
+    shares = jnp.exp(jnp.minimum(logits, _LARGEST))
+    others = jnp.matmul(shares, rivals.astype(logits.dtype), precision="highest")
+    return logits - jnp.log(1 + others)
+
+
+def _capped(logits: Float[Array, "B K"], groups: Groups) -> Float[Array, "B K"]:
+    if not groups.order:
+        return logits
+    above = np.array([k if p == NONE else p for k, p in enumerate(groups.parents)])
+    for _ in range(max(sum(1 for _ in groups.ancestors(label)) for label, _ in groups.order)):
+        logits = jnp.minimum(logits, jnp.take(logits, above, axis=1, mode="clip"))
     return logits
 
 

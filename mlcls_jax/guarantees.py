@@ -8,7 +8,7 @@ recall is the order statistic of Wilks (1941).
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,6 +19,22 @@ class Guaranteed(NamedTuple):
 
     thresholds: Float[np.ndarray, " K"]  # float32, NaN where there is none
     given: Bool[np.ndarray, " K"]
+
+
+class Promise(NamedTuple):
+    """What a bundle promises of its thresholds."""
+
+    recall: float
+    confidence: float  # for each label by itself
+    labels: tuple[str, ...]
+
+
+def promised(calibration: Any) -> Promise | None:
+    """Return the promise in a bundle's facts about its calibration, if there is one."""
+    match calibration:
+        case {"target": float(recall), "confidence": float(confidence), "guaranteed": [*labels]}:
+            return Promise(recall, confidence, tuple(map(str, labels)))
+    return None
 
 
 def guarantee_recall(

@@ -41,6 +41,8 @@ def test_scores_are_a_softmax_with_none_below_those_of_the_ancestors():
     np.testing.assert_allclose(found, own, rtol=2e-5, atol=1e-7)
     assert (found[:, [2, 4]] <= found[:, [0]]).all() and (found[:, 3] <= found[:, 2]).all()
     assert not inconsistent(found > 0.5, GROUPS).any()
+    trained = consistent(jnp.array(logits, jnp.float32), GROUPS, train=True)
+    np.testing.assert_allclose(trained[:, 3], logits[:, 3], rtol=1e-6)
 
 
 def test_extreme_logits_stay_finite():

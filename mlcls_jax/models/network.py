@@ -40,7 +40,7 @@ class Variables(NamedTuple):
 class Outputs(NamedTuple):
     """The results of a forward pass."""
 
-    logits: Float[Array, "B K"]  # agree with the labels' groups, where there are any
+    logits: Float[Array, "B K"]  # of groups of labels: see `apply`
     batch_stats: dict[str, Any]  # after this batch; unchanged unless it was for training
     features: Float[Array, "B h w C"]  # the feature map that the head sees
 
@@ -130,6 +130,9 @@ class Network:
         A frozen backbone is the same in training as in use: it has no dropout, and normalises by
         its running statistics, which stay.
 
+        Logits agree with the labels' groups, but that in training no label's is capped by its
+        parent's.
+
         Args:
           variables: the model's numbers.
           images: [B, H, W, 3], uint8, or float that is already normalised; with `reads_features`
@@ -145,7 +148,7 @@ class Network:
                 features = module.feature_map(images)
             else:
                 features = module.feature_map(images, train=train, draws=draws)
-        logits = consistent(module.head(features, draws=draws), self.groups)
+        logits = consistent(module.head(features, draws=draws), self.groups, train=train)
         return Outputs(logits, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)), features)
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcls_jax import config as schema
 from mlcls_jax.groups import Groups, inconsistent
-from mlcls_jax.guarantees import chance_of_misses
+from mlcls_jax.guarantees import chance_of_misses, promised
 from mlcls_jax.inference.threshold_fit import Fitted
 from mlcls_jax.metrics import as_text
 from mlcls_jax.modes.result import remarks
@@ -125,23 +125,23 @@ def guarantees_of(evaluation: Evaluation) -> dict[str, Any]:
     `chance` is that of as many misses or more if the recall just held. Without annotated positives
     a label has no recall.
     """
-    facts = evaluation.calibration or {}
-    if "guaranteed" not in facts:
+    promise = promised(evaluation.calibration)
+    if promise is None:
         return {}
     limits = np.asarray(evaluation.threshold)
     found = evaluation.scores > limits
     labels = {}
-    for label in facts["guaranteed"]:
+    for label in promise.labels:
         k = evaluation.labels.index(label)
         present = evaluation.targets[:, k] >= 1
         positives, hits = int(present.sum()), int((found[:, k] & present).sum())
-        chance = chance_of_misses(positives - hits, positives, facts["target"])
+        chance = chance_of_misses(positives - hits, positives, promise.recall)
         labels[label] = {
             "recall": hits / positives if positives else None,
             "positives": positives,
             "chance": chance,
         }
-    wanted = {key: facts[key] for key in ("target", "confidence")}
+    wanted = {"target": promise.recall, "confidence": promise.confidence}
     return {"guaranteed_recall": wanted | {"labels": labels}}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mlcls_jax.guarantees import promised
 from mlcls_jax.serving.schemas import ADDRESS
 from mlcls_jax.serving.service import MAX_DETAILED, Service
 from mlcls_jax.templates import environment, source_hash
@@ -19,13 +20,26 @@ def front_page() -> tuple[str, str]:
 
 
 def settings(service: Service) -> dict[str, Any]:
-    """Return facts of the model for the page; `thresholds` is a number, one per label, or None."""
+    """Return facts of the model for the page.
+
+    `thresholds` is a number, one per label, or None. `guarantee` is what the bundle promises of its
+    thresholds, with class ids; None if it promises nothing, or the server has others.
+    """
     bundle = service.predictor.bundle
     threshold = service.predictor.threshold(None)
+    promise, guarantee = promised(bundle.facts.get("calibration")), None
+    if (
+        promise is not None
+        and threshold is not None
+        and np.array_equal(threshold, bundle.threshold)
+    ):
+        ids = [k for k, label in enumerate(bundle.labels) if label in {*promise.labels}]
+        guarantee = {"recall": promise.recall, "confidence": promise.confidence, "labels": ids}
     return {
         "model": bundle.model.network.config.name,
         "labels": len(bundle.labels),
         "thresholds": np.round(threshold, 5).tolist() if threshold is not None else None,
+        "guarantee": guarantee,
         "explain": service.can_explain,
         "shown": MAX_DETAILED,
         "megabytes": service.options.max_body_mb,

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from mlcls_jax.inference.bundle import update_bundle
 from tests.helpers.browser import chromium, needs_chromium, open_tab
 from tests.helpers.bundles import write_images, write_small
 from tests.helpers.server_process import start, wait
@@ -21,6 +22,8 @@ def folder(toy, tmp_path_factory):
 def server(folder):
     labels = tuple(f"<b>label {i}</b>" for i in range(150))
     bundle = write_small(folder / "bundle", "Toy_ML", labels=labels, size=(64, 96))
+    facts = {"target": 0.9, "confidence": 0.95, "guaranteed": [*labels[::3]]}
+    update_bundle(bundle, threshold=0.5, temperature=1.0, calibration=facts)
     server = start(bundle, folder / "switches", max_batch=1, max_body_mb=1)
     server.wait_for("/ready", 200)
     yield server
@@ -82,6 +85,10 @@ def test_an_image_is_shown_with_its_labels_which_the_slider_filters(tab, server,
     middle = (scores[9] + scores[10]) / 2
     own = server.classify(images[0].read_bytes())["categories"]
     assert tab.run(ROWS) == len(own) < 100
+    promise = tab.run("document.getElementById('promise').textContent")
+    assert "a recall of 0.9 is guaranteed for 50 of them" in promise
+    names = tab.run("[...document.querySelectorAll('#labels .name')].map((n) => n.textContent)")
+    assert [name.endswith("✓") for name in names] == [c["id"] % 3 == 0 for c in own]
     slide(tab, 0.01)  # asks for the others, once
     wait(lambda: tab.run(ROWS) == 100)
     asked = tab.run("performance.getEntriesByType('resource').length")
