@@ -77,6 +77,7 @@ _TABLE = (
     Command("models", "models.run", "other", "the available models"),
     Command("weights", "weights.run", "other", "published weights: list, fetch, keep"),
     Command("pack", "pack.run", "other", "a data set as shards"),
+    Command("convert", "convert.run", "other", "a data set for other tools: COCO, Label Studio, …"),
     Command("plan", "plan.run", "other", "memory and time of a training"),
     Command("config", "config.run", "other", "the options: show, explain, schema for editors"),
     Command("completion", "completion.run", "other", "what lets bash, zsh or fish complete mlcls"),

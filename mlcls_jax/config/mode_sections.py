@@ -116,7 +116,9 @@ class Export:
     )
 
 
-SourceType = Literal["coco", "csv", "folder", "numbered", "parquet", "voc"]
+SourceType = Literal[
+    "coco", "csv", "cvat", "fiftyone", "folder", "label_studio", "numbered", "parquet", "voc",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

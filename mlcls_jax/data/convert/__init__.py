@@ -13,7 +13,17 @@ from typing import NamedTuple, TextIO
 
 from mlcls_jax.config import Convert, Data
 from mlcls_jax.data.backups import recover, replace_files
-from mlcls_jax.data.convert import coco, csv_list, folder, numbered, parquet_tables, voc
+from mlcls_jax.data.convert import (
+    coco,
+    csv_list,
+    cvat,
+    fiftyone,
+    folder,
+    label_studio,
+    numbered,
+    parquet_tables,
+    voc,
+)
 from mlcls_jax.data.convert.dataset_format import Format
 from mlcls_jax.data.convert.listings import Contents, Listing, resolve
 from mlcls_jax.data.convert.reading import (
@@ -28,9 +38,12 @@ from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten
 from mlcls_jax.readable import printable
 
-# name in check_dataset.convert.source_type → the format
+# Name in check_dataset.convert.source_type → the format; the first that takes a file has it.
 FORMATS: dict[str, Format] = {
     "coco": coco.FORMAT,
+    "label_studio": label_studio.FORMAT,
+    "cvat": cvat.FORMAT,
+    "fiftyone": fiftyone.FORMAT,
     "csv": csv_list.FORMAT,
     "folder": folder.FORMAT,
     "numbered": numbered.FORMAT,
@@ -185,9 +198,9 @@ def _check(reading: Reading) -> None:
         )
     faults = [
         f"the label {shorten(repr(name))} cannot stand in label.txt: it is empty, has a line end or"
-        " is not UTF-8"
+        " a TAB, or is not UTF-8"
         for name in reading.labels
-        if not fits_line(name)
+        if not fits_line(name) or "\t" in name
     ]
     faults += [
         f"several categories are called {shorten(repr(name))}"

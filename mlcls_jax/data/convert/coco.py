@@ -6,14 +6,16 @@ Columns stand in the order of the category ids. (The originals keep the order of
 
 import contextlib
 import io
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mlcls_jax import lazy
+from mlcls_jax import files, lazy
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, head, json_keys
+from mlcls_jax.data.convert.labelled import Labelled, size_of
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, usual_places
 from mlcls_jax.errors import ConvertFailedError, raise_faults
@@ -75,7 +77,8 @@ def _usual(folder: Path) -> Iterator[Sign]:
 
 
 def _of_file(file: Path) -> Iterator[Sign]:
-    if file.suffix.lower() == ".json" and json_keys(head(file)) & {*FIELDS}:
+    keys = json_keys(head(file)) if file.suffix.lower() == ".json" else set()
+    if keys & {*FIELDS} and "[" not in keys:
         yield file_sign(file)
 
 
@@ -115,7 +118,7 @@ def _usual_images(root: Path, annotations: Path) -> list[Path]:
     named = [folder for folder in named if folder.is_dir()][:1]
     if annotations.name.startswith("_annotations."):  # Roboflow's, among the images
         named = [annotations.parent]
-    return [*(named or [root / "images"]), root, annotations.parent]
+    return [*named, root / "images", root, annotations.parent]
 
 
 def _load(path: Path) -> "COCO":
@@ -244,10 +247,33 @@ def _agreed(categories: dict[Path, dict[int, str]]) -> dict[int, str]:
     return expected
 
 
+def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
+    """Write a box around the whole image for each of its labels: COCO knows no other label."""
+    (folder / "annotations").mkdir()
+    categories = [
+        {"id": i, "name": name, "supercategory": ""} for i, name in enumerate(data.labels, start=1)
+    ]
+    for split, rows in data.splits.items():
+        images, boxes = [], []
+        for number, picture in enumerate(progress(rows, desc=split, unit=" images"), start=1):
+            width, height = size_of(picture.file)
+            name = picture.name.removeprefix("images/")
+            images.append({"id": number, "file_name": name, "width": width, "height": height})
+            for index in (picture.target == 1).nonzero()[0]:
+                box = {"bbox": [0, 0, width, height], "area": width * height, "iscrowd": 0}
+                ids = {"image_id": number, "category_id": int(index) + 1}
+                boxes.append({"id": len(boxes) + 1, **ids, **box, "segmentation": []})
+        content = {"info": {}, "licenses": [], "images": images, "annotations": boxes}
+        path = folder / "annotations" / f"instances_{split}.json"
+        files.write_text(path, json.dumps(content | {"categories": categories}, ensure_ascii=False))
+    return []
+
+
 FORMAT = Format(
     read,
     "COCO (annotations/instances_train*.json, CVAT's instances_default.json, Label Studio's"
     " result.json, or the JSON file)",
     _usual,
     of_file=_of_file,
+    write=_write,
 )

@@ -4,6 +4,7 @@ Also with a column a label, as Roboflow's train/_classes.csv and Kaggle's lists 
 for what else is understood.
 """
 
+import csv
 import posixpath
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlcls_jax.data.convert.dialects import (
     read_table,
     shown,
 )
+from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import usual_places
@@ -183,4 +185,23 @@ def _of_file(file: Path) -> Iterator[Sign]:
         yield Sign(f"the CSV list {file.name}", file.name)
 
 
-FORMAT = Format(read, "CSV lists (train.csv, or the file)", _usual, of_file=_of_file)
+def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
+    """Write a column for each label: only so labels may have any names."""
+    for split, rows in data.splits.items():
+        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(["path", *data.labels])
+            for picture in rows:
+                assert picture.target is not None
+                lines.writerow([picture.name, *picture.target])
+    return []
+
+
+FORMAT = Format(
+    read,
+    "CSV lists (train.csv, or the file)",
+    _usual,
+    of_file=_of_file,
+    write=_write,
+    holds_unknown=True,
+)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Listing
 from mlcls_jax.data.convert.reading import Reading
 from mlcls_jax.errors import ConvertFailedError
@@ -40,6 +41,11 @@ class Format:
     usual: Callable[[Path], Iterable[Sign]] = nothing  # signs of it in a folder
     unusual: Callable[[Path], Iterable[Sign]] = nothing  # lesser ones, where there is no usual one
     of_file: Callable[[Path], Iterable[Sign]] = nothing  # of a file that stands for the data set
+    # Data, the folder that is written to, and the address of the images, if one is given → what to
+    # do next. The images lie in the folder already.
+    write: Callable[[Labelled, Path, str | None], list[str]] | None = None
+    holds_unknown: bool = False  # what is written can say that a label is not known
+    embeds: bool = False  # the images are in what is written
 
 
 def head(path: Path) -> str:

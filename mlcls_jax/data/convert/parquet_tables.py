@@ -12,10 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from mlcls_jax import lazy
+from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import SPLIT_NAMES
+from mlcls_jax.data.image_files import read_file
 from mlcls_jax.errors import ConvertFailedError, DataError
 from mlcls_jax.parsing import shorten
 from mlcls_jax.remote import open_store, store_errors
@@ -249,10 +252,52 @@ def _of_file(file: Path) -> Iterator[Sign]:
         yield Sign(f"the table {file.name}", file.name)
 
 
+def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
+    """Write data/SPLIT-00000-of-N.parquet, with the description that `load_dataset` reads."""
+    with lazy.optional("Parquet files are written by pyarrow", extra="score"):
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    (folder / "data").mkdir()
+    labels = {"feature": {"names": [*data.labels], "_type": "ClassLabel"}, "_type": "List"}
+    features = {"image": {"_type": "Image"}, "labels": labels, UNKNOWN: labels}
+    classes = arrow.list_(arrow.int64())
+    image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    schema = arrow.schema(
+        [("image", image), ("labels", classes), (UNKNOWN, classes)],
+        {"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    for split, rows in data.splits.items():
+        name = {"val": "validation"}.get(split, split)
+        files = range(0, len(rows), _ROWS_OF_A_FILE)
+        for number, first in enumerate(files):
+            path = folder / "data" / f"{name}-{number:05}-of-{len(files):05}.parquet"
+            with parquet.ParquetWriter(path, schema) as file:
+                part = rows[first : first + _ROWS_OF_A_FILE]
+                for start in progress(range(0, len(part), _ROWS), desc=path.name, unit=" groups"):
+                    few = part[start : start + _ROWS]
+                    file.write_table(arrow.Table.from_pylist([*map(_row, few)], schema))
+    place = str(folder)
+    return [f"Hugging Face datasets reads it by: datasets.load_dataset({place!r})"]
+
+
+_ROWS_OF_A_FILE = 10_000
+
+
+def _row(picture: Picture) -> dict[str, Any]:
+    assert picture.target is not None
+    content = {"bytes": read_file(picture.file), "path": PurePosixPath(picture.name).name}
+    values = {"labels": 1, UNKNOWN: -1}
+    lists = {key: (picture.target == v).nonzero()[0].tolist() for key, v in values.items()}
+    return {"image": content, **lists}
+
+
 FORMAT = Format(
     read,
     "Parquet or Arrow files with images, or their paths, and labels in them, also of the hub"
     " (hf://datasets/OWNER/NAME)",
     _usual,
     of_file=_of_file,
+    write=_write,
+    holds_unknown=True,
+    embeds=True,
 )

@@ -1,0 +1,191 @@
+"""A data set of any format that is read, written in one that is written."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcls_jax.config import Convert, Data
+from mlcls_jax.data.convert import FORMATS, Conversion, convert, remarks
+from mlcls_jax.data.convert.labelled import Labelled, Picture
+from mlcls_jax.data.detect import Found
+from mlcls_jax.data.findings import Finding, is_error
+from mlcls_jax.data.lists import TEST_LIST, find_root, raise_findings, read_labels, read_list
+from mlcls_jax.errors import DataError
+
+MLCLS = "mlcls"
+WRITTEN = (MLCLS, *(name for name, known in FORMATS.items() if known.write))
+# Images → what a model finds in each: label → score; and the model's version.
+Find = Callable[[list[Path]], Iterator[Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was written."""
+
+    images: dict[str, int]  # split → images
+    labels: tuple[str, ...]
+    told: tuple[str, ...]  # what was found, what does not fit the format, and what to do next
+
+
+def save(
+    found: Found,
+    output: Path,
+    to: str,
+    *,
+    options: Convert | None = None,
+    copy: bool = False,
+    url: str | None = None,
+    find: Find | None = None,
+    model: str = "mlcls",
+) -> Saved:
+    """Write a data set into a new folder, with links to its images.
+
+    Args:
+      found: what is read.
+      output: the folder; it is not there yet, or is empty.
+      to: one of `WRITTEN`.
+      options: of the reader; None: the usual.
+      copy: images are copied, not linked.
+      url: for Label Studio: what images are found behind.
+      find: for predictions beside the labels.
+      model: its version.
+
+    Raises:
+      DataError: the source is missing or malformed; tells every fault. Or `output` is in use.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output}: is in use", "Give a new folder.")
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        return _save(found, output, to, options, copy, url, find, model)
+    except BaseException:
+        for path in output.iterdir():
+            _remove(path)
+        output.rmdir()
+        raise
+
+
+def _save(
+    found: Found,
+    output: Path,
+    to: str,
+    options: Convert | None,
+    copy: bool,
+    url: str | None,
+    find: Find | None,
+    model: str,
+) -> Saved:
+    told = list(_lay(found, output, options))
+    data = _read(output)
+    if find:
+        files = [picture.file for rows in data.splits.values() for picture in rows]
+        data = _with_found(data, find(files), model)
+    if to != MLCLS:
+        known = FORMATS[to]
+        told += [] if known.holds_unknown else _lost(data, to)
+        assert known.write
+        told += known.write(data, output, url)
+        for path in _lists(output):
+            path.unlink()
+        if known.embeds:
+            _remove(output / "images")
+    if copy and (output / "images").exists():
+        told.append(f"{_copy_linked(output / 'images'):,} links became copies of their images.")
+    images = {split: len(rows) for split, rows in data.splits.items()}
+    return Saved(images, data.labels, tuple(told))
+
+
+def _lists(root: Path) -> list[Path]:
+    usual = Data()
+    names = (usual.label_file, usual.train_list, usual.val_list, TEST_LIST)
+    return [root / name for name in names if (root / name).is_file()]
+
+
+def _lay(found: Found, output: Path, options: Convert | None) -> Iterator[str]:
+    """Make `output` an MLClsDataset with links to the images, and tell what was found."""
+    if found.form == "packed":
+        raise DataError(
+            f"{found.root}: shards of `mlcls pack` are not converted",
+            "Name the data set that they were made of.",
+        )
+    reader = found.convert
+    if reader is None:
+        root = find_root(found.root)
+        for path in _lists(root):
+            shutil.copyfile(path, output / path.name)
+        (output / "images").symlink_to((root / "images").resolve(), target_is_directory=True)
+        return
+    is_far = "://" in str(reader.train_annotations)
+    conversion: Conversion = convert(
+        Data(source="mlcls", dir=str(output if is_far else found.root)), options or reader, output
+    )
+    yield from conversion.told
+    yield from remarks(conversion)[: len(conversion.left_out)]
+
+
+def _read(root: Path) -> Labelled:
+    """Return what the lists of an MLClsDataset say.
+
+    Raises:
+      DataError: they are malformed; tells every fault.
+    """
+    usual = Data()
+    names, findings = read_labels(root / usual.label_file, name=usual.label_file)
+    raise_findings([finding for finding in findings if is_error(finding)])
+    lists = {"train": usual.train_list, "val": usual.val_list, "test": TEST_LIST}
+    splits: dict[str, list[Picture]] = {}
+    for split, name in lists.items():
+        if not (root / name).is_file():
+            continue
+        items = list(read_list(root / name, len(names), name=name))
+        raise_findings([item for item in items if isinstance(item, Finding) and is_error(item)])
+        splits[split] = [
+            Picture(item.image, root / item.image, item.target)
+            for item in items
+            if not isinstance(item, Finding)
+        ]
+    return Labelled(tuple(names[i] for i in range(len(names))), splits)
+
+
+def _with_found(data: Labelled, found: Iterator[Mapping[str, float]], model: str) -> Labelled:
+    splits = {
+        split: [picture._replace(found=next(found)) for picture in rows]
+        for split, rows in data.splits.items()
+    }
+    return Labelled(data.labels, splits, model)
+
+
+def _lost(data: Labelled, to: str) -> Iterator[str]:
+    counts = [
+        int((picture.target == -1).sum())
+        for rows in data.splits.values()
+        for picture in rows
+        if picture.target is not None
+    ]
+    if images := sum(map(bool, counts)):
+        yield (
+            f"{to} cannot say that a label is not known: {sum(counts):,} values of -1, in"
+            f" {images:,} images, are written as 0 (absent). csv and parquet keep them."
+        )
+
+
+def _remove(path: Path) -> None:
+    """Remove a link, or what was written; what links lead to stays."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def _copy_linked(images: Path) -> int:
+    """Put copies in the place of links, and return how many there were."""
+    links = [images] if images.is_symlink() else [p for p in images.rglob("*") if p.is_symlink()]
+    for link in links:
+        target = link.resolve()
+        link.unlink()
+        if target.is_dir():
+            shutil.copytree(target, link)
+        else:
+            shutil.copyfile(target, link)
+    return len(links)
