@@ -31,7 +31,7 @@ _UNDIVIDED = {  # values that something else than commas divides
 _DIVIDER = re.compile(r"[\s,;]+")
 _SIGNS = {",": "comma", ";": "semicolon"}
 # What follows a TAB otherwise belongs to the name, as it did before there were columns.
-_COLUMNS = re.compile(r"\t[ \t]*(parent|group)=")
+COLUMNS = re.compile(r"\t[ \t]*(parent|group)=")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 
 
@@ -195,7 +195,7 @@ def _add_label(
         line = content.decode()
     except UnicodeDecodeError as error:
         return Finding("not_utf8", place, f"is not UTF-8: {error}")
-    text, *columns = _COLUMNS.split(line.strip())  # keys and values in turn
+    text, *columns = COLUMNS.split(line.strip())  # keys and values in turn
     index, _, label = (part.strip() for part in text.partition(" "))
     if not index.isdecimal() or len(index) > 18 or not label:
         return Finding("label_line", place, f"{_shorten(line)} is not `<index> <name>`")

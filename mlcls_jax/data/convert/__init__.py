@@ -33,7 +33,7 @@ from mlcls_jax.data.convert.reading import (
     Row,
     fits_line,
 )
-from mlcls_jax.data.lists import TEST_LIST, find_root
+from mlcls_jax.data.lists import COLUMNS, TEST_LIST, find_root
 from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten
 from mlcls_jax.readable import printable
@@ -198,9 +198,9 @@ def _check(reading: Reading) -> None:
         )
     faults = [
         f"the label {shorten(repr(name))} cannot stand in label.txt: it is empty, has a line end or"
-        " a TAB, or is not UTF-8"
+        " is not UTF-8"
         for name in reading.labels
-        if not fits_line(name) or "\t" in name
+        if not fits_line(name) or COLUMNS.search(name)
     ]
     faults += [
         f"several categories are called {shorten(repr(name))}"
