@@ -7,12 +7,15 @@ Everything that knows of them asks here: the network's answers (`consistent`), t
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int8
+from jaxtyping import Bool, Float, Int8
 
 from mlcls_jax.errors import ConfigError
+
+if TYPE_CHECKING:  # imports JAX
+    from jaxtyping import Array
 
 NONE = -1  # no parent, or no group
 MOST = 4_096  # labels in groups: each is compared with each
@@ -87,8 +90,8 @@ def circle_in(parents: Sequence[int]) -> int | None:
 
 
 def consistent(
-    logits: Float[Array, "B K"], groups: Groups, *, train: bool = False
-) -> Float[Array, "B K"]:
+    logits: "Float[Array, 'B K']", groups: Groups, *, train: bool = False
+) -> "Float[Array, 'B K']":
     """Return logits whose sigmoids agree with the groups.
 
     In an exclusive group they are those of a softmax over its labels and "none of them", whose
@@ -100,19 +103,23 @@ def consistent(
     return logits if train else _capped(logits, groups)
 
 
-def _exclusive(logits: Float[Array, "B K"], groups: Groups) -> Float[Array, "B K"]:
+def _exclusive(logits: "Float[Array, 'B K']", groups: Groups) -> "Float[Array, 'B K']":
     if not groups.members:
         return logits
     numbers = np.array(groups.exclusive)
     rivals = (numbers[:, None] == numbers) & (numbers != NONE) & ~np.eye(len(numbers), dtype=bool)
+    import jax.numpy as jnp  # helps, which import the reader of lists, do without
+
     shares = jnp.exp(jnp.minimum(logits, _LARGEST))
     others = jnp.matmul(shares, rivals.astype(logits.dtype), precision="highest")
     return logits - jnp.log(1 + others)
 
 
-def _capped(logits: Float[Array, "B K"], groups: Groups) -> Float[Array, "B K"]:
+def _capped(logits: "Float[Array, 'B K']", groups: Groups) -> "Float[Array, 'B K']":
     if not groups.order:
         return logits
+    import jax.numpy as jnp
+
     above = np.array([k if p == NONE else p for k, p in enumerate(groups.parents)])
     for _ in range(max(sum(1 for _ in groups.ancestors(label)) for label, _ in groups.order)):
         logits = jnp.minimum(logits, jnp.take(logits, above, axis=1, mode="clip"))
