@@ -89,11 +89,12 @@ class Pipeline:
         *,
         tta: "Sequence[str]" = (),
         explain: bool = False,
+        embeddings: bool = False,
         on_error: "OnError" = "raise",
     ) -> "Iterator[Result]":
         """As `Predictor.predict`; `input` may be a dict {"img": any of its kinds}, or a list."""
-        options: dict[str, Any] = {"tta": tta, "explain": explain, "on_error": on_error}
-        return self.model.predict(input, batch_size, threshold, **options)
+        options: dict[str, Any] = {"tta": tta, "explain": explain, "embeddings": embeddings}
+        return self.model.predict(input, batch_size, threshold, on_error=on_error, **options)
 
 
 def create_pipeline(

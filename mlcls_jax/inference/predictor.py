@@ -29,6 +29,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 # What a user may give: a number for all labels, one per label in their order, or numbers by label.
 Threshold = float | Sequence[float] | Mapping[str | int, float]
 OnError = Literal["raise", "yield"]
+Also = Literal["maps", "embeddings"] | None  # what is computed besides scores
 
 
 class Predictor:
@@ -97,6 +98,12 @@ class Predictor:
         """
         return self._open_explainer().explain(images)
 
+    def run_embedded(
+        self, images: UInt8[np.ndarray, "n H W 3"]
+    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n C"]]:
+        """Return scores and embeddings of prepared images; by JAX, whatever the backend."""
+        return self._open_explainer().embed(images)
+
     def _open_explainer(self) -> Jitted:
         if self._explainer is None:
             self._explainer = cast(Jitted, open_backend("jax", self.bundle, **self._options))
@@ -127,6 +134,7 @@ class Predictor:
         *,
         tta: Sequence[str] = (),
         explain: bool = False,
+        embeddings: bool = False,
         on_error: OnError = "raise",
         bgr: bool = False,
     ) -> Iterator[Result]:
@@ -144,6 +152,8 @@ class Predictor:
             and at other sizes of the network's images (by JAX alone); logits are averaged. Each
             size is compiled once.
           explain: add to each reported label where the ML-Decoder looked in the plain view.
+          embeddings: give each result its `embedding`, that of `embed`, of the plain view; not
+            together with `explain`.
           on_error: "raise" stops at the first image that cannot be read, after the results of those
             before it; "yield" gives a result with `error` for it and goes on.
           bgr: arrays are BGR, as OpenCV reads them.
@@ -154,6 +164,8 @@ class Predictor:
         """
         if on_error not in ("raise", "yield"):
             raise InputError(f"on_error is {on_error!r}; it must be raise or yield")
+        if explain and embeddings:
+            raise InputError("explain and embeddings: only one of them at a time")
         limits = self._threshold if threshold is None else self.threshold(threshold)
         size = self.batch_size if batch_size is None else batch_size
         if size < 1:
@@ -161,7 +173,8 @@ class Predictor:
         ahead = max(2 * size, 2 * self.threads)
         views = self.views(tta)
         pictures = read(input, prepare=views.prepare, threads=self.threads, ahead=ahead, bgr=bgr)
-        return self._stream(pictures, size, limits, views, explain, on_error)
+        also: Also = "maps" if explain else "embeddings" if embeddings else None
+        return self._stream(pictures, size, limits, views, also, on_error)
 
     def embed(
         self, input: Any, batch_size: int | None = None, *, bgr: bool = False
@@ -184,13 +197,14 @@ class Predictor:
         ahead = max(2 * size, 2 * self.threads)
         prepare = self.views().prepare
         pictures = read(input, prepare=prepare, threads=self.threads, ahead=ahead, bgr=bgr)
-        jax, parts = self._open_explainer(), []
+        parts = []
         with closing(pictures):
             while batch := list(islice(pictures, size)):
                 for picture in batch:
                     if picture.error is not None:
                         raise picture.error
-                parts.append(jax.embed(np.stack([picture.prepared[0] for picture in batch])))
+                prepared = np.stack([picture.prepared[0] for picture in batch])
+                parts.append(self.run_embedded(prepared)[1])
         if not parts:
             raise InputError("there is no image to embed")
         return np.concatenate(parts)
@@ -210,23 +224,25 @@ class Predictor:
         return views
 
     def compute(
-        self, views: Views, prepared: Sequence[tuple[np.ndarray, ...]], *, explain: bool = False
-    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"] | None]:
+        self, views: Views, prepared: Sequence[tuple[np.ndarray, ...]], *, also: Also = None
+    ) -> tuple[Float[np.ndarray, "n K"], np.ndarray | None]:
         """Return the scores of pictures that `views.prepare` has prepared, averaged over the views.
 
-        With `explain`, also where each query looked in the plain view; see `run_explained`.
+        And of the plain view "maps" [n, Q, h, w] of where each query looked, see `run_explained`,
+        or "embeddings" [n, C].
         """
-        maps: list[np.ndarray] = []
+        others: list[np.ndarray] = []
 
         def run(images: np.ndarray) -> np.ndarray:
-            if not explain or maps:  # the first view is the plain one
+            if also is None or others:  # the first view is the plain one
                 return self.run(images)
-            scores, seen = self.run_explained(images)
-            maps.append(seen)
+            compute = self.run_explained if also == "maps" else self.run_embedded
+            scores, other = compute(images)
+            others.append(other)
             return scores
 
         scores = views.scores(run, prepared)
-        return scores, maps[0] if maps else None
+        return scores, others[0] if others else None
 
     def _stream(
         self,
@@ -234,14 +250,14 @@ class Predictor:
         size: int,
         threshold: float | np.ndarray | None,
         views: Views,
-        explain: bool,
+        also: Also,
         on_error: OnError,
     ) -> Iterator[Result]:
         def compute(batch: list[Picture]) -> tuple[list[Picture], Any, Any]:
             images = [picture.prepared for picture in batch if picture.error is None]
             if not images:
                 return batch, None, None
-            return batch, *self.compute(views, images, explain=explain)
+            return batch, *self.compute(views, images, also=also)
 
         # A second batch is on its way while the first one is waited for, and one more per device.
         in_flight = 1 + self.backend.replicas
@@ -251,15 +267,16 @@ class Predictor:
             closing(pictures),
             closing(map_ahead(pool, compute, batches, in_flight)) as computed,
         ):
-            for batch, scores, maps in computed:
-                yield from self._results(batch, scores, maps, threshold, on_error)
-                del batch, scores, maps  # they may be large: not while we wait for the next
+            for batch, scores, others in computed:
+                yield from self._results(batch, scores, others, also, threshold, on_error)
+                del batch, scores, others  # they may be large: not while we wait for the next
 
     def _results(
         self,
         batch: list[Picture],
         scores: Any,  # [n, K] of those without an error
-        maps: np.ndarray | None,
+        others: np.ndarray | None,
+        also: Also,
         threshold: float | np.ndarray | None,
         on_error: OnError,
     ) -> Iterator[Result]:
@@ -270,14 +287,17 @@ class Predictor:
                     raise picture.error
                 yield Result.of_error(picture.error, picture.name, picture.page)
                 continue
-            yield self.result(
+            other = None if others is None else others[row]
+            result = self.result(
                 scores[row],
                 image=picture.image,
                 threshold=threshold,
                 input_path=picture.name,
                 page_index=picture.page,
-                maps=None if maps is None else maps[row],
+                maps=other if also == "maps" else None,
             )
+            result.embedding = other if also == "embeddings" else None
+            yield result
             row += 1
 
     def result(

@@ -37,11 +37,13 @@ class Result(dict[str, Any]):
     say where the model looked. The result of an image that cannot be read has `error`, a message,
     and no classes.
     Outside the dict, and so not in the JSON: `image`, the picture as uint8 [H, W, 3], and
-    `all_scores`, float32 [K]; None of an image that cannot be read. The fields follow PaddleX 3.x.
+    `all_scores`, float32 [K]; None of an image that cannot be read. And `embedding`, float32 [C],
+    where it was asked for. The fields follow PaddleX 3.x.
     """
 
     image: np.ndarray | None
     all_scores: np.ndarray | None
+    embedding: np.ndarray | None = None
     frame: Frame | None = None  # which part of the image the network saw; None: all of it
 
     @classmethod

@@ -59,7 +59,7 @@ def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]
     ahead = max(size, 2 * predictor.threads)
     in_flight = 1 + predictor.backend.replicas  # one waits while each device works
     views = predictor.views(job.tta)
-    compute = partial(_compute, predictor, views)
+    compute = partial(_compute, predictor, views, job.embeddings)
     with (
         ThreadPoolExecutor(predictor.threads) as loaders,
         ThreadPoolExecutor(in_flight) as devices,
@@ -99,6 +99,7 @@ class _Computed(NamedTuple):
     number: int  # of the range
     decoded: list[_Decoded]
     scores: np.ndarray | tuple[()]  # float32 [n, K] of those without an error
+    vectors: np.ndarray | None  # float32 [n, C], their embeddings
 
 
 def _items(job: Job, read: Read, ranges: Iterable[int]) -> Iterator[tuple[int, Item]]:
@@ -150,24 +151,29 @@ def _batches(decoded: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]
             yield batch
 
 
-def _compute(predictor: Predictor, views: Views, batch: list[_Decoded]) -> _Computed:
+def _compute(
+    predictor: Predictor, views: Views, embeddings: bool, batch: list[_Decoded]
+) -> _Computed:
     prepared = [one.prepared for one in batch if one.prepared is not None]
-    scores = predictor.compute(views, prepared)[0] if prepared else ()
-    return _Computed(batch[0].number, batch, scores)
+    also = "embeddings" if embeddings else None
+    scores, vectors = predictor.compute(views, prepared, also=also) if prepared else ((), None)
+    return _Computed(batch[0].number, batch, scores, vectors)
 
 
 def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> int:
     """Put a batch's results into the rows; return how many files begin in it."""
-    scores = iter(batch.scores)
+    row = 0
     for one in batch.decoded:
         if one.error is not None:
             rows.add_error(one.name, one.error)
             continue
         result = predictor.result(
-            next(scores),
+            batch.scores[row],
             image=None,
             threshold=predictor.threshold(None),
             page_index=one.page,
         )
+        result.embedding = None if batch.vectors is None else batch.vectors[row]
         rows.add(one.name, result, all_scores=job.all_scores)
+        row += 1
     return sum(not one.page for one in batch.decoded)

@@ -39,6 +39,9 @@ class Request:
         None, "a number, or a JSON list or dict; None: the model's", parse=json_value
     )
     all_scores: bool = option(False, "write the scores of all labels")
+    embeddings: bool = option(
+        False, "write what the network makes of each image, to search and group images by"
+    )
     tta: tuple[str, ...] = option((), TTA_HELP, metavar="VIEW")
     shard: int = 0  # this process scores shard i of n
     shards: int = 1
@@ -64,7 +67,16 @@ class Request:
 # Must not change while a job is under way. Of the others, device and backend decide about the last
 # bits at most, and the machines of a job may differ in them.
 _FIXED = (
-    *("batch_size", "all_scores", "tta", "shards", "rows_per_file", "backend", "precision"),
+    *(
+        "batch_size",
+        "all_scores",
+        "embeddings",
+        "tta",
+        "shards",
+        "rows_per_file",
+        "backend",
+        "precision",
+    ),
     *("image_column", "path_column", "split"),
 )
 
@@ -78,6 +90,7 @@ class Job:
     model: dict[str, Any]  # name, labels, threshold, temperature, image_size, fit, weights_sha256
     rows_per_file: int
     all_scores: bool
+    embeddings: bool
     tta: tuple[str, ...]
     shard: int
     shards: int
@@ -170,8 +183,12 @@ def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
         "version": __version__,
         "input": asdict(found),
         "model": model,
-        # Views are named where there are any: jobs of earlier versions have none.
-        "options": {n: getattr(request, n) for n in _FIXED if getattr(request, n) != ()},
+        # Named where there are any: jobs of earlier versions have none.
+        "options": {
+            n: getattr(request, n)
+            for n in _FIXED
+            if n not in ("tta", "embeddings") or getattr(request, n)
+        },
     }
     asked = json.loads(json.dumps(asked))
     begun = _read(output)
@@ -193,6 +210,7 @@ def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
         model=model,
         rows_per_file=request.rows_per_file,
         all_scores=request.all_scores,
+        embeddings=request.embeddings,
         tta=request.tta,
         shard=request.shard,
         shards=request.shards,

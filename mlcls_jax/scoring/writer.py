@@ -27,12 +27,14 @@ class Rows:
     errors: list[tuple[str, str]] = field(default_factory=list)  # names and messages
 
     def add(self, name: str, result: Result, *, all_scores: bool) -> None:
-        """Add what is written of a result: the labels found, or the scores of all."""
+        """Add what is written of a result: its labels or the scores of all, and its embedding."""
         row = {"path": name, "page_index": result["page_index"]}
         if all_scores:
             row["scores"] = result.all_scores
         else:
             row |= {key: result[key] for key in ("class_ids", "scores", "label_names")}
+        if result.embedding is not None:
+            row["embedding"] = result.embedding
         for key, value in row.items():
             self.columns[key].append(value)
 
@@ -119,6 +121,8 @@ def _schema(job: Job) -> Any:
             ("scores", pa.list_(pa.float32())),
             ("label_names", pa.list_(pa.string())),
         ]
+    if job.embeddings:
+        fields += [("embedding", pa.list_(pa.float32()))]
     return _with_facts(pa.schema(fields), job)
 
 

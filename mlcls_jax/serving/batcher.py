@@ -124,7 +124,9 @@ class Batcher:
             self._monitor.queue.observe(started - job.entered)
         prepared = [job.prepared for job in jobs]
         try:
-            scores, maps = self._predictor.compute(self._views, prepared, explain=explain)
+            scores, maps = self._predictor.compute(
+                self._views, prepared, also="maps" if explain else None
+            )
         except Exception as error:
             log.exception("A batch of %d images failed", len(jobs))
             _fail(jobs, error)

@@ -250,6 +250,14 @@ def test_embeddings_are_means_of_the_map_that_the_head_sees(folder, predictor, p
     assert found.dtype == np.float32
     expected = features.mean((1, 2))
     np.testing.assert_allclose(found, expected, atol=1e-6 * expected.max())
+    results = list(predictor.predict(paths, tta=["flip"], embeddings=True))
+    assert (np.stack([one.embedding for one in results]) == found).all()
+    plain = list(predictor.predict(paths, tta=["flip"]))
+    assert plain[0].embedding is None
+    for one, other in zip(results, plain, strict=True):
+        np.testing.assert_allclose(one.all_scores, other.all_scores, atol=1e-6)
+    with pytest.raises(InputError, match="only one of them"):
+        list(predictor.predict(paths, explain=True, embeddings=True))
 
 
 def test_what_cannot_be_embedded_is_named(predictor, paths, tmp_path):

@@ -157,6 +157,18 @@ def test_all_scores_are_those_of_every_label(bundle, photos, truth, tmp_path):
     np.testing.assert_allclose(table["scores"].to_pylist(), wanted, atol=1e-6)
 
 
+def test_embeddings_stand_beside_the_labels_if_asked_for(bundle, photos, truth, tmp_path):
+    score(request(bundle, photos, tmp_path, embeddings=True))
+    table = pq.read_table(tmp_path)
+    assert table.column_names[-2:] == ["label_names", "embedding"]
+    predictor = Predictor(read_bundle(bundle), batch_size=4)
+    wanted = predictor.embed([r["input_path"] for r in truth.values() if "error" not in r])
+    found = np.array(table["embedding"].to_pylist(), np.float32)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * wanted.max())
+    with pytest.raises(WorkdirError, match="embeddings: true when the job began"):
+        score(request(bundle, photos, tmp_path))
+
+
 @pytest.mark.parametrize(
     "threshold", [0.0, 0.9, [0.1, 0.2, 0.9, 0.4, 0.5], {"default": 0.9, "cat": 0.01}]
 )

@@ -68,9 +68,12 @@ class Jitted:
         scores, maps = self._run(self._explained, images)
         return scores, maps
 
-    def embed(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n C"]:
-        """Return the means of the feature maps that the head sees."""
-        return self._run(self._embedded, images)[0]
+    def embed(
+        self, images: UInt8[np.ndarray, "n H W 3"]
+    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n C"]]:
+        """Return scores, and the means of the feature maps that the head sees."""
+        scores, vectors = self._run(self._embedded, images)
+        return scores, vectors
 
     def warm_up(self, *, explain: bool = False, image_size: tuple[int, int] | None = None) -> None:
         """Compile what calls need, or what `explain` does, on every device.
@@ -108,11 +111,12 @@ class Jitted:
             maps = self._network.evidence(variables, outputs.features)
             return self._bundle.probabilities(outputs.logits), maps.astype(np.float32)
 
-    def _trace_embedded(self, weights: Packed, images: Array) -> tuple[Array]:
+    def _trace_embedded(self, weights: Packed, images: Array) -> tuple[Array, Array]:
         with jax.default_matmul_precision(PRECISION):
             variables = unpack(weights, self._network.abstract)
-            features = self._network.apply(variables, images).features
-            return (features.mean((1, 2), dtype=np.float32),)
+            outputs = self._network.apply(variables, images)
+            vectors = outputs.features.mean((1, 2), dtype=np.float32)
+            return self._bundle.probabilities(outputs.logits), vectors
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:
