@@ -117,7 +117,8 @@ class Export:
 
 
 SourceType = Literal[
-    "coco", "csv", "cvat", "fiftyone", "folder", "label_studio", "numbered", "parquet", "voc",
+    "coco", "csv", "cvat", "fiftyone", "folder", "label_studio", "labelme", "numbered", "nuswide",
+    "openimages", "parquet", "voc", "webdataset", "yolo",
 ]  # fmt: skip
 
 

@@ -1,7 +1,13 @@
 """Formats of other tools: what they write is read, what is written is read back the same."""
 
+import io
+import json
+import shutil
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +16,7 @@ from mlcls_jax.config import Convert, Data
 from mlcls_jax.data.convert import FORMATS, convert
 from mlcls_jax.data.detect import detect
 from mlcls_jax.data.save import WRITTEN, save
+from mlcls_jax.errors import ConvertFailedError
 from tests.helpers.photos import write_image
 
 
@@ -86,3 +93,321 @@ def test_out_and_in_again_gives_the_same_targets(tmp_path_factory, to, names, va
     assert not any(done.left_out.values())
     for path in (tmp_path / "photos/images").rglob("*.png"):
         assert path.stat().st_size  # the images are where they were
+
+
+# Files as other tools write them. Each function lays out a sample after the documented schema.
+
+
+def write(path: Path, content) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(content, bytes | str):
+        content = json.dumps(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def photos(root: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        write_image(root / name, number)
+
+
+def cvat(root):
+    """CVAT for images 1.1, of a project with subsets, as CVAT 2 exports it."""
+    photos(root, "images/a.png", "images/b.png", "images/sub/c.png")
+    write(root / "annotations.xml", CVAT)
+    return {
+        ("train", "a.png"): [1, 1, 0],
+        ("val", "b.png"): [0, 0, 0],
+        ("train", "c.png"): [0, 1, 0],
+    }
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+ <meta><project><id>1</id><labels>
+  <label><name>dog</name><color>#fff</color><type>any</type><attributes/></label>
+  <label><name>cat</name><color>#000</color><type>tag</type><attributes/></label>
+  <label><name>never</name><type>any</type><attributes/></label>
+  <label><name>tail</name><type>points</type><parent>dog</parent></label>
+ </labels></project></meta>
+ <image id="0" name="a.png" subset="Train" width="10" height="12">
+  <tag label="cat" source="manual"/>
+  <box label="dog" occluded="0" xtl="1" ytl="1" xbr="5" ybr="5" z_order="0"/>
+  <box label="dog" occluded="0" xtl="2" ytl="2" xbr="5" ybr="5" z_order="0"/></image>
+ <image id="1" name="b.png" subset="Validation" width="10" height="12"></image>
+ <image id="2" name="sub/c.png" width="10" height="12"><tag label="cat" source="auto"/></image>
+</annotations>"""
+
+
+def cvat_coco(root):
+    """CVAT's COCO 1.0."""
+    photos(root, "images/default/a.png")
+    images = [{"id": 1, "file_name": "a.png", "width": 10, "height": 12, "license": 0}]
+    box = {"id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
+    categories = [{"id": i, "name": n, "supercategory": ""} for i, n in ((1, "cat"), (2, "dog"))]
+    content = {"licenses": [], "info": {}, "images": images, "annotations": [box]}
+    write(root / "annotations/instances_default.json", content | {"categories": categories})
+    return {("train", "a.png"): [0, 1]}
+
+
+def chosen(*names, **more):
+    shared = {"id": "x", "from_name": "choice", "to_name": "image", "origin": "manual"}
+    result = [{**shared, "type": "choices", "value": {"choices": [*names]}}] if names else []
+    return {"id": 7, "completed_by": 1, "result": result, "was_cancelled": False, **more}
+
+
+def label_studio(root):
+    """Label Studio 1.x JSON: uploads, local files, several annotators, skipped, not yet done."""
+    photos(root, "a.png", "sub/b b.png", "c.png", "d.png", "e.png")
+    tasks = [
+        {"data": {"image": "/data/upload/3/1a2b3c4d-a.png"}, "annotations": [chosen("dog", "cat")]},
+        {
+            "data": {"image": "/data/local-files/?d=photos/sub/b%20b.png"},
+            "annotations": [
+                chosen("dog"),
+                chosen("dog", "cat"),
+                chosen("bird", was_cancelled=True),
+            ],
+        },
+        {"data": {"image": "s3://bucket/far/c.png", "text": "a"}, "annotations": [chosen()]},
+        {"data": {"image": "d.png"}, "annotations": [], "predictions": []},
+        {"data": {"image": "e.png"}, "annotations": [chosen("cat", was_cancelled=True)]},
+    ]
+    write(root / "project-1-at-2026-01-02.json", [{"id": i, **t} for i, t in enumerate(tasks)])
+    return {("train", "a.png"): [1, 1], ("train", "b b.png"): [-1, 1], ("train", "c.png"): [0, 0]}
+
+
+def label_studio_min(root):
+    """Its JSON-MIN."""
+    photos(root, "a.png", "b.png")
+    facts = {"annotator": 1, "annotation_id": 2, "created_at": "", "lead_time": 1.5}
+    first = {"image": "https://host/a.png", "id": 1, "choice": {"choices": ["dog", "cat"]}}
+    write(
+        root / "export.json", [first | facts, {"image": "b.png", "id": 2, "choice": "cat"} | facts]
+    )
+    return {("train", "a.png"): [1, 1], ("train", "b.png"): [1, 0]}
+
+
+def label_studio_csv(root):
+    """Its CSV."""
+    photos(root, "a.png", "b.png", "c.png")
+    header = "annotation_id,annotator,choice,created_at,id,image,lead_time,updated_at\n"
+    lines = '1,1,"{""choices"":[""dog"",""a, b""]}",,1,a.png,1,\n2,1,dog,,2,b.png,1,\n'
+    write(root / "project-1.csv", f"{header}{lines}3,1,,,3,c.png,1,\n")
+    return {("train", "a.png"): [1, 1], ("train", "b.png"): [0, 1], ("train", "c.png"): [0, 0]}
+
+
+def labelme(root):
+    """LabelMe 5."""
+    photos(root, "a.png", "val/b.png")
+    rest = {"shapes": [], "imageData": None, "imageHeight": 12, "imageWidth": 10}
+    for name, flags in (("a", {"cat": True, "dog": False}), ("val/b", {"dog": True})):
+        content = {"version": "5.4.1", "flags": flags, "imagePath": f"{Path(name).name}.png"}
+        write(root / f"{name}.json", content | rest)
+    return {("train", "a.png"): [1, 0], ("val", "b.png"): [-1, 1]}
+
+
+def openimages(root):
+    """Open Images V7, a part of whose images are there."""
+    photos(root, "train/0a1.png", "train/ffe.jpg", "validation/0b2.jpg")
+    (root / "train/0a1.png").rename(root / "train/0a1.jpg")
+    header = "ImageID,Source,LabelName,Confidence\n"
+    lines = (
+        "0a1,verification,/m/01,1\n0a1,verification,/m/02,0\nffe,crowdsource-verification,/m/02,1\n"
+    )
+    write(
+        root / "oidv7-train-annotations-human-imagelabels.csv",
+        f"{header}{lines}00c,verification,/m/01,1\n",
+    )
+    write(
+        root / "validation-annotations-human-imagelabels.csv",
+        f"{header}0b2,verification,/m/01,1\n0b2,machine,/m/02,0.7\n",
+    )
+    write(root / "class-descriptions.csv", '/m/01,Cat\n/m/02,"Dog, big"\n/m/03,Never\n')
+    return {
+        ("train", "0a1.jpg"): [1, 0],
+        ("train", "ffe.jpg"): [-1, 1],
+        ("val", "0b2.jpg"): [1, -1],
+    }
+
+
+def fiftyone_classification(root):
+    """FiftyOneImageClassificationDataset of Classifications with confidences."""
+    photos(root, "data/a.png", "data/b.png", "data/c.png")
+    several = [{"label": "dog", "confidence": 0.9}, {"label": "cat"}]
+    labels = {"a": several, "b": [], "c": None}
+    write(root / "labels.json", {"classes": ["dog", "cat", "never"], "labels": labels})
+    return {("train", "a.png"): [1, 1, 0], ("train", "b.png"): [0, 0, 0]}
+
+
+def fiftyone_dataset(root):
+    """FiftyOneDataset, as `export` of FiftyOne 1.x writes it."""
+    photos(root, "data/a.png", "data/b.png")
+
+    def sample(name, names, tag):
+        found = [{"_cls": "Classification", "tags": [], "label": name} for name in names]
+        field = {"_cls": "Classifications", "classifications": found}
+        return {
+            "filepath": f"data/{name}.png",
+            "tags": [tag],
+            "ground_truth": field,
+            "metadata": None,
+        }
+
+    write(
+        root / "samples.json",
+        {"samples": [sample("a", ["x", "y"], "train"), sample("b", ["y"], "validation")]},
+    )
+    write(root / "metadata.json", {"name": "mine", "version": "1.0.0"})
+    return {("train", "a.png"): [1, 1], ("val", "b.png"): [0, 1]}
+
+
+def yolo(root):
+    """Ultralytics' data.yaml, with Roboflow's paths."""
+    photos(root, "train/images/a.png", "train/images/b.png", "valid/images/c.png")
+    write(
+        root / "data.yaml",
+        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\n",
+    )
+    write(
+        root / "train/labels/a.txt",
+        "1 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.1\n0 0.1 0.1 0.2 0.2 0.3 0.3\n",
+    )
+    write(root / "valid/labels/c.txt", "0 0.5 0.5 1 1\n")
+    return {("train", "a.png"): [1, 1], ("train", "b.png"): [0, 0], ("val", "c.png"): [1, 0]}
+
+
+def nuswide(root):
+    """NUS-WIDE of 2009: paths with backslashes and CRLF."""
+    photos(root, "Flickr/actor/1.jpg", "Flickr/zoo/2.jpg", "Flickr/zoo/3.jpg")
+    write(root / "ImageList/TrainImagelist.txt", "actor\\1.jpg\r\nzoo\\2.jpg\r\n")
+    write(root / "ImageList/TestImagelist.txt", "zoo\\3.jpg\r\n")
+    for name, train, test in (("sky", "1\n0\n", "1\n"), ("animal", "0\n1\n", "1\n")):
+        write(root / f"Groundtruth/TrainTestLabels/Labels_{name}_Train.txt", train)
+        write(root / f"Groundtruth/TrainTestLabels/Labels_{name}_Test.txt", test)
+    return {("train", "1.jpg"): [0, 1], ("train", "2.jpg"): [1, 0], ("test", "3.jpg"): [1, 1]}
+
+
+def shard(path: Path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def webdataset(root):
+    """WebDataset's tar files; keys are never names of files that are written."""
+    photos(root / "x", "a.png")
+    image = (root / "x/a.png").read_bytes()
+    shutil.rmtree(root / "x")
+    files = {
+        "../../a.png": image, "../../a.json": b'{"labels": ["cat", "dog"], "width": 3}',
+        "b.png": image, "b.cls": b"1", "c.png": image, "c.txt": b"bird\ncat\n",
+        "d.png": image, "d.json": b'{"labels": {"cat": 1, "dog": 0, "bird": -1}}',
+    }  # fmt: skip
+    shard(root / "photos-000000.tar", files)
+    write(root / "classes.txt", "cat\ndog\nbird\n")
+    rows = [[1, 1, 0], [0, 1, 0], [1, 0, 1], [1, 0, -1]]
+    return {("train", f"train_{i:07}.png"): row for i, row in enumerate(rows)}
+
+
+def arrow(root):
+    """`save_to_disk` of Hugging Face datasets: a stream, and the description of the columns."""
+    photos(root / "x", "a.png")
+    image = {"bytes": (root / "x/a.png").read_bytes(), "path": "a.png"}
+    shutil.rmtree(root / "x")
+    labels = {"feature": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "_type": "Sequence"}
+    told = {"info": {"features": {"image": {"_type": "Image"}, "labels": labels}}}
+    table = pa.table({"image": [image, image], "labels": [[1], [0, 1]]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+    for split in ("train", "test"):
+        path = write(root / split / "data-00000-of-00001.arrow", b"")
+        with pa.ipc.new_stream(str(path), table.schema) as stream:
+            stream.write_table(table)
+    rows = [[0, 1], [1, 1]]
+    return {(s, f"{s}_{i:07}.png"): row for s in ("train", "test") for i, row in enumerate(rows)}
+
+
+def flags(root):
+    """A table with paths, and a column a label."""
+    photos(root, "pictures/a.png", "pictures/b.png")
+    table = {"path": ["pictures/a.png", "pictures/b.png"], "cat": [1, 0], "dog": [None, True]}
+    pq.write_table(pa.table(table), write(root / "train.parquet", b""))
+    return {("train", "a.png"): [1, -1], ("train", "b.png"): [0, 1]}
+
+
+SAMPLES = {
+    cvat: "cvat", cvat_coco: "coco", label_studio: "label_studio", label_studio_min: "label_studio",
+    label_studio_csv: "label_studio", labelme: "labelme", openimages: "openimages",
+    fiftyone_classification: "fiftyone", fiftyone_dataset: "fiftyone", yolo: "yolo",
+    nuswide: "nuswide", webdataset: "webdataset", arrow: "parquet", flags: "parquet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.__name__)
+def test_what_other_tools_write_is_told_and_read(tmp_path, sample):
+    expected = sample(tmp_path / "data")
+    found, _, rows = read(tmp_path / "data", tmp_path / "lists")
+    assert found.form == SAMPLES[sample]
+    assert rows == expected
+    before = sorted(path.name for path in (tmp_path / "data").rglob("*"))
+    again = convert(Data(dir=str(tmp_path / "data")), found.convert)  # in place, too
+    assert again.images == {s: sum(1 for t, _ in rows if t == s) for s, _ in rows}
+    assert {*before} <= {path.name for path in (tmp_path / "data").rglob("*")}
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "x"><!ENTITY b "&a;&a;">]><annotations>'
+TASKS = "project-1-at-2026-01-02.json"
+VERIFIED = "oidv7-train-annotations-human-imagelabels.csv"
+SKY = "Groundtruth/TrainTestLabels/Labels_sky_Train.txt"
+
+
+def swap(old, new):
+    return lambda text: text.replace(old, new)
+
+
+FAULTS = [  # a sample, a file of it, what is done to that, what is told
+    (cvat, "annotations.xml", swap("<annotations>", BOMB), "annotations.xml: has a DOCTYPE"),
+    (cvat, "annotations.xml", lambda t: t[:-60], r"annotations.xml:\d+: is not XML"),
+    (cvat, "annotations.xml", swap('tag label="cat"', 'tag label="cow"'), "image 0: 'cow' is not"),
+    (cvat, "annotations.xml", swap("</meta>", "</meta><track/>"), "not of CVAT for images"),
+    (label_studio_csv, "project-1.csv", swap(".png", ".no"), "left out 3 missing images"),
+    (label_studio, TASKS, swap(".png", ".jpg"), "left out 3 missing images"),
+    (label_studio, TASKS, lambda t: t[:-9], "is not JSON"),
+    (label_studio, TASKS, swap('"result": []', '"result": 3'), r"\[2\]: annotations\[0\]: result"),
+    (label_studio, TASKS, swap('{"image": "d.png"', '{"x": "d"'), r"\[3\]: data names no image"),
+    (labelme, "a.json", swap("true", "7"), "a.json: the flag 'cat' is neither"),
+    (openimages, VERIFIED, swap("/m/01,1", "/m/01,x"), "csv:2: .*0a1.*\n.*csv:5: "),
+    (fiftyone_classification, "labels.json", swap('{"label": "cat"}', "9"), "a: .* names no label"),
+    (
+        fiftyone_classification,
+        "labels.json",
+        swap('"labels": {', '"labels": 3, "x": {'),
+        "is 3, not",
+    ),
+    (yolo, "train/labels/a.txt", lambda t: t + "2 0 0 1 1\n", "a.txt:4: class 2, but there are 2"),
+    (yolo, "train/labels/a.txt", lambda t: "cat 1\n" + t, "a.txt:1: 'cat 1' is not `class x y"),
+    (nuswide, SKY, lambda t: "1\n", "sky_Train.txt: 1 values, but TrainImagelist.txt has 2"),
+    (webdataset, "photos-000000.tar", lambda t: t[:700], "is no tar file, or cut off"),
+    (webdataset, "classes.txt", lambda t: "cat\n", "b.cls: label 1, but there are 1 names"),
+    (flags, "train.parquet", lambda t: t[:60], "train.parquet: is no such table"),
+]
+
+
+@pytest.mark.parametrize(("sample", "name", "damage", "message"), FAULTS)
+def test_what_is_broken_is_told_with_its_place_and_nothing_is_left(
+    tmp_path, sample, name, damage, message
+):
+    sample(tmp_path / "data")
+    found = detect(tmp_path / "data")
+    path = tmp_path / "data" / name
+    content = path.read_bytes().decode("latin-1")
+    path.write_bytes(damage(content).encode("latin-1"))
+    assert found.convert
+    into = tmp_path / "lists"
+    into.mkdir()
+    with pytest.raises(ConvertFailedError, match=message):
+        convert(Data(dir=str(found.root)), found.convert, into)
+    assert not [*into.iterdir()]

@@ -20,9 +20,14 @@ from mlcls_jax.data.convert import (
     fiftyone,
     folder,
     label_studio,
+    labelme,
     numbered,
+    nuswide,
+    openimages,
     parquet_tables,
     voc,
+    webdataset,
+    yolo,
 )
 from mlcls_jax.data.convert.dataset_format import Format
 from mlcls_jax.data.convert.listings import Contents, Listing, resolve
@@ -44,6 +49,11 @@ FORMATS: dict[str, Format] = {
     "label_studio": label_studio.FORMAT,
     "cvat": cvat.FORMAT,
     "fiftyone": fiftyone.FORMAT,
+    "labelme": labelme.FORMAT,
+    "openimages": openimages.FORMAT,
+    "yolo": yolo.FORMAT,
+    "nuswide": nuswide.FORMAT,
+    "webdataset": webdataset.FORMAT,
     "csv": csv_list.FORMAT,
     "folder": folder.FORMAT,
     "numbered": numbered.FORMAT,

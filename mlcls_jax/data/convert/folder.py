@@ -118,7 +118,8 @@ _SHOWN = 64  # entries of a folder that are looked at, in search of an image
 
 
 def _usual(folder: Path) -> Iterator[Sign]:
-    if any(map(_has_image, _folders(folder / "train"))):
+    inside = (path for path in _folders(folder / "train") if path.name.lower() not in _NO_CLASSES)
+    if any(map(_has_image, inside)):
         yield Sign("a folder per class in train/")
 
 

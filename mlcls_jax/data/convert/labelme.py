@@ -1,0 +1,68 @@
+"""LabelMe's flags: a JSON file beside each image, with the flags of the image as true or false.
+
+Shapes are not read. A flag that an image's file does not have is not known of it: -1.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dataset_format import (
+    Format,
+    Sign,
+    first_files,
+    head,
+    in_object,
+    json_keys,
+)
+from mlcls_jax.data.convert.listings import Entry, Listing
+from mlcls_jax.data.convert.reading import SPLIT_NAMES
+from mlcls_jax.errors import ConvertFailedError, raise_faults
+from mlcls_jax.parsing import parse_json
+
+
+def read(root: Path, label_file: Path, options: Convert) -> Listing:
+    """Read all files below `root`: in val/ or test/ for these, else for training."""
+    splits: dict[str, list[Entry]] = {}
+    faults: list[str] = []
+    files = sorted(path for path in root.rglob("*.json") if _is_ours(path))
+    if not files:
+        raise ConvertFailedError(f"{root}: there are no JSON files of LabelMe")
+    shapes = []
+    for path in files:
+        try:
+            content = parse_json(path.read_bytes(), path, ConvertFailedError)
+            flags = in_object(content, "flags", dict, str(path))
+            image = in_object(content, "imagePath", str, str(path)).replace("\\", "/")
+        except ConvertFailedError as error:
+            faults.append(error.message)
+            continue
+        wrong = [name for name, value in flags.items() if not isinstance(value, bool)]
+        faults += [f"{path}: the flag {name!r} is neither true nor false" for name in wrong]
+        if content.get("shapes"):
+            shapes.append(str(path))
+        below = path.parent.relative_to(root)
+        folder = below.parts[0].lower() if below.parts else ""
+        split = next((s for s, names in SPLIT_NAMES.items() if folder in names), "train")
+        name = os.path.normpath(below / image)
+        values = {label: int(value) for label, value in flags.items()}
+        entry = Entry(name, values, str(path), (os.path.normpath(f"images/{name}"),))
+        splits.setdefault(split, []).append(entry)
+    raise_faults(ConvertFailedError, faults)
+    left_out = {"files with shapes, of which only the flags are read": shapes} if shapes else {}
+    return Listing(splits, rest=-1, left_out=left_out)
+
+
+def _is_ours(path: Path) -> bool:
+    return {"flags", "shapes"} <= json_keys(head(path))
+
+
+def _usual(folder: Path) -> Iterator[Sign]:
+    for place in (folder, folder / "images", folder / "train"):
+        if any(map(_is_ours, first_files(place, "*.json"))):
+            yield Sign("LabelMe's JSON files")
+            return
+
+
+FORMAT = Format(read, "LabelMe's flags (a JSON file beside each image)", _usual)

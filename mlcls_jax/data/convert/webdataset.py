@@ -1,0 +1,144 @@
+"""WebDataset's shards: tar files in which KEY.jpg stands beside KEY.json, KEY.cls or KEY.txt.
+
+`.cls` is a number or a text; `.txt` a label a line; `.json` has the labels at one of the usual
+names, as a list of texts or numbers, one of these, or an object {label: 1, 0 or -1}. Numbers get
+the names of `classes.txt` or `label.txt` beside the shards.
+"""
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.listings import Entry, Listing
+from mlcls_jax.data.convert.parquet_tables import LABELS
+from mlcls_jax.data.convert.reading import SPLIT_NAMES, annotation_text
+from mlcls_jax.data.image_files import is_image_name
+from mlcls_jax.data.lists import read_labels
+from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.parsing import parse_json, shorten
+
+_NAMES = "classes.txt"
+_KINDS = ("json", "cls", "txt")
+_MAX_LABELS, _MAX_IMAGE = 2**20, 2**29  # bytes of a file: it is read into memory
+
+
+def read(root: Path, label_file: Path, options: Convert) -> Listing:
+    """Read the shards in the order of their names, which tell what they are for."""
+    files = [root / options.train_annotations] if options.train_annotations else _shards(root)
+    if not files:
+        raise ConvertFailedError(f"{root}: there are no tar files")
+    splits: dict[str, list[Path]] = {}
+    for path in files:
+        splits.setdefault(_split(path), []).append(path)
+    if options.val_annotations:
+        splits["val"] = [root / options.val_annotations]
+    names: list[str] = []
+    if (root / _NAMES).is_file():
+        lines = annotation_text(root / _NAMES, kind="list").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+    elif label_file.is_file():
+        known, _ = read_labels(label_file, name=label_file.name)
+        names = [*known.values()]
+    return Listing({split: _entries(paths, names) for split, paths in splits.items()}, names)
+
+
+def _shards(root: Path) -> list[Path]:
+    splits = [name for names in SPLIT_NAMES.values() for name in names]
+    return sorted(p for place in (root, *(root / n for n in splits)) for p in place.glob("*.tar"))
+
+
+def _split(path: Path) -> str:
+    names = (path.name.lower(), path.parent.name.lower())
+    found = (s for n in names for s, known in SPLIT_NAMES.items() if n.startswith(known))
+    return next(found, "train")
+
+
+def _entries(paths: Sequence[Path], names: list[str]) -> Iterator[Entry]:
+    """Yield the samples: files side by side whose names are the same up to the first point.
+
+    Raises:
+      ConvertFailedError: a shard is damaged, or a sample has no labels that can be read.
+    """
+    for path in paths:
+        key, parts = None, dict[str, bytes]()
+        try:
+            with tarfile.open(path, "r|*") as shard:  # nothing of it is unpacked by its name
+                for member in shard:
+                    folder, _, name = member.name.rpartition("/")
+                    stem, _, kind = name.partition(".")
+                    if not member.isfile() or not stem or not kind:
+                        continue
+                    if (folder, stem) != key and key is not None:
+                        yield from _sample(path, "/".join(key), parts, names)
+                        parts = {}
+                    key, kind = (folder, stem), kind.lower()
+                    if member.size > (_MAX_LABELS if kind in _KINDS else _MAX_IMAGE):
+                        raise ConvertFailedError(f"{path}: {member.name}: is too large")
+                    file = shard.extractfile(member)
+                    if file and (kind in _KINDS or is_image_name(f"x.{kind}")):
+                        parts[kind] = file.read()
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise ConvertFailedError(f"{path}: is no tar file, or cut off: {error}") from error
+        if key:
+            yield from _sample(path, "/".join(key), parts, names)
+
+
+def _sample(path: Path, key: str, parts: dict[str, bytes], names: list[str]) -> Iterator[Entry]:
+    place = f"{path}: {key}"
+    images = [content for kind, content in parts.items() if kind not in _KINDS]
+    kind = next((kind for kind in _KINDS if kind in parts), None)
+    if not images:
+        return
+    if kind is None or len(images) > 1:
+        raise ConvertFailedError(f"{place}: has {len(images)} images and no json, cls or txt")
+    yield Entry(images[0], _values(parts[kind], kind, names, f"{place}.{kind}"), place)
+
+
+def _values(content: bytes, kind: str, names: list[str], place: str) -> dict[str, int]:
+    """Return the labels of a sample.
+
+    Raises:
+      ConvertFailedError: there are none that can be read.
+    """
+    found: Any
+    if kind == "json":
+        found = parse_json(content, place, ConvertFailedError)
+        if isinstance(found, dict):
+            found = next((found[key] for key in LABELS if key in found), None)
+    else:
+        try:
+            lines = content.decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ConvertFailedError(f"{place}: is not UTF-8") from error
+        found = [line.strip() for line in lines if line.strip()]
+        if kind == "cls":
+            found = [int(name) if name.isdecimal() and len(name) < 9 else name for name in found]
+    if isinstance(found, dict) and {1, 0, -1}.issuperset(found.values()):
+        return {str(name): int(value) for name, value in found.items()}
+    found = found if isinstance(found, list) else [found]
+    if not all(isinstance(one, int | str) and not isinstance(one, bool) for one in found):
+        raise ConvertFailedError(
+            f"{place}: no labels: {shorten(found)}", f"They are at one of {', '.join(LABELS)}."
+        )
+    wrong = [one for one in found if isinstance(one, int) and names and not 0 <= one < len(names)]
+    if wrong:
+        raise ConvertFailedError(f"{place}: label {wrong[0]}, but there are {len(names)} names")
+    return {names[one] if names and isinstance(one, int) else str(one): 1 for one in found}
+
+
+def _usual(folder: Path) -> Iterator[Sign]:
+    if files := _shards(folder):
+        yield Sign(f"WebDataset's shards ({files[0].name}{', …' if len(files) > 1 else ''})")
+
+
+def _of_file(file: Path) -> Iterator[Sign]:
+    if file.suffix.lower() == ".tar":
+        yield Sign(f"WebDataset's shard {file.name}", file.name)
+
+
+FORMAT = Format(
+    read, "WebDataset (*.tar of images with .json, .cls or .txt)", _usual, of_file=_of_file
+)
