@@ -64,8 +64,16 @@ def fit(
     rows = used.astype(np.float32)
     share = (rows @ present + 0.5) / (rows @ known + 1)  # [heads, K]
     bias = np.log(share / (1 - share))
-    weights = _descend(points, present, known, rows, bias, np.float32(decay), steps)
-    return np.asarray(weights)
+    # The components of these points, which may be a part of those that the space is of. Neither a
+    # rotation nor a shift changes what is the best head.
+    mean = points.mean(0)
+    centred = points - mean
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    turned = _descend(centred @ axes, present, known, rows, bias, np.float32(decay), steps)
+    weights = np.array(turned)
+    weights[:, :-1] = axes @ weights[:, :-1]
+    weights[:, -1] -= mean @ weights[:, :-1]
+    return weights
 
 
 def logits(points: np.ndarray, weights: np.ndarray) -> np.ndarray:

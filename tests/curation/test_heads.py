@@ -33,6 +33,11 @@ def test_heads_are_those_of_scikit_learn(sample):
             reference.fit(points[known], targets[known, k])
             expected = reference.decision_function(points)
             assert np.allclose(found[head, :, k], expected, atol=0.02)
+    few = heads.fit(points[:30] + 3, targets[:30], np.ones((1, 30), bool), 0.05, steps=3000)
+    reference = LogisticRegression(C=20.0, tol=1e-8, max_iter=10_000)
+    reference.fit(points[:30] + 3, targets[:30, 0])
+    said = heads.logits(points[:30] + 3, few)[0, :, 0]
+    assert np.allclose(said, reference.decision_function(points[:30] + 3), atol=0.02)
     usual = heads.logits(points, heads.fit(points, targets, used, 0.5))
     assert np.abs(usual - found).max() < 0.3  # steps enough
 
