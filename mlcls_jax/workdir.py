@@ -29,6 +29,7 @@ FREE = frozenset((
     "train.patience", "train.save_epochs", "train.save_steps", "train.keep_checkpoints",
     "train.keep_epochs", "train.log_steps", "train.nonfinite", "train.max_nonfinite",
     "train.time_limit", "train.compile_cache", "train.fit_thresholds", "model.initial",
+    "loss.auto",
 ))  # fmt: skip
 
 # Where the data lie may change as long as they stay the same; see `describe_data`.
@@ -123,6 +124,15 @@ def claim(workdir: Path, config: Config, data: dict[str, Any] | None = None) -> 
     files.write_text(workdir / CONFIG_FILE, to_yaml(config))
     if data:
         files.write_json(workdir / DATA_FILE, data)
+
+
+def stored_section(workdir: Path, name: str) -> dict[str, Any] | None:
+    """Return a section of the configuration of the run that has saved something in the workdir."""
+    path = workdir / CONFIG_FILE
+    if not path.exists() or not _holds_anything(workdir):
+        return None
+    section = _read_mapping(path).get(name)
+    return section if isinstance(section, dict) else None
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -313,10 +313,11 @@ class Loss:
 
     name: str = option(
         "asymmetric",
-        "asymmetric (ASL), multilabel (binary cross-entropy), cross_entropy (model.task=single);"
-        " focal, angular, two_way, hill, distribution_balanced, entropy, overlap: see"
-        " docs/labels.md",
+        "auto (chosen at the start), asymmetric (ASL), multilabel (binary cross-entropy),"
+        " cross_entropy (model.task=single); focal, angular, two_way, hill,"
+        " distribution_balanced, entropy, overlap: see docs/labels.md",
     )
+    auto: bool = option(False, "of a run's config.yaml: the section is what name=auto has chosen")
     gamma_pos: float = option(0.0, "asymmetric: focusing of positives", min=0.0)
     gamma_neg: float = option(4.0, "asymmetric: focusing of negatives", min=0.0)
     clip: float = option(

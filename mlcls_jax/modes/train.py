@@ -24,6 +24,7 @@ from mlcls_jax.training.advice import (
     about_plan,
     about_start,
 )
+from mlcls_jax.training.auto_loss import recall_loss
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.feature_cache import with_features
 from mlcls_jax.training.fit import Fitted, begin_or_resume, fit, go_back
@@ -75,10 +76,11 @@ def train(
       PreemptedError: the run was asked to end, or its time is over; the same command goes on.
       UserError: the configuration, the data or the workdir is wrong; see its message.
     """
+    config = recall_loss(config, workdir)
     check_owner(workdir, config)
     run = dataclasses.replace(prepare(config, workdir), listen=listen)
     if parallel.is_lead():
-        claim(workdir, config, run.facts)
+        claim(workdir, run.config, run.facts)
     parallel.barrier("workdir claimed")
     if finished := finished_result(run):
         return finished

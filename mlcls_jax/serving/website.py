@@ -28,11 +28,8 @@ def settings(service: Service) -> dict[str, Any]:
     bundle = service.predictor.bundle
     threshold = service.predictor.threshold(None)
     promise, guarantee = promised(bundle.facts.get("calibration")), None
-    if (
-        promise is not None
-        and threshold is not None
-        and np.array_equal(threshold, bundle.threshold)
-    ):
+    has_own = threshold is not None and np.array_equal(threshold, np.asarray(bundle.threshold))
+    if promise is not None and has_own:
         ids = [k for k, label in enumerate(bundle.labels) if label in {*promise.labels}]
         guarantee = {"recall": promise.recall, "confidence": promise.confidence, "labels": ids}
     return {

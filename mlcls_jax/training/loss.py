@@ -4,14 +4,14 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from mlcls_jax import config as schema
-from mlcls_jax.data.types import Source
+from mlcls_jax.data.label_counts import LabelCounts, needed
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.groups import NO_GROUPS, NONE, Groups
 from mlcls_jax.losses import (
@@ -36,22 +36,6 @@ _KEYS = {
 }
 _REDUCED = {"reduction": "reduction"}
 _OF_DATA = ("positives", "images", "positive_ratio", "class_weights", "positive_weight", "mask")
-
-
-class LabelCounts(NamedTuple):
-    """How often labels occur in training."""
-
-    positives: np.ndarray  # [K], images with each label
-    known: np.ndarray  # [K], images where it is annotated
-    images: int
-
-
-def count_labels(source: Source) -> LabelCounts | None:
-    """Count the labels of a source; None where that would mean to read all images."""
-    targets = getattr(source, "targets", None)
-    if targets is None:
-        return None
-    return LabelCounts((targets >= 1).sum(0), (targets >= 0).sum(0), len(targets))
 
 
 def make_loss(
@@ -83,7 +67,7 @@ def make_loss(
     options = {argument: getattr(config, key) for argument, key in keys.items()}
     options |= dict(_given(config, takes, keys))
     if "positives" in takes:
-        found = _needed(counts, f"loss.name={config.name}")
+        found = needed(counts, f"loss.name={config.name}")
         options |= {"positives": found.positives.astype(np.float32), "images": found.images}
     options |= dict(_weights(config, takes, labels, counts))
     loss = partial(function, **options)
@@ -97,7 +81,7 @@ def make_loss(
         return loss
     prior = None
     if unknown == "selective":
-        found = _needed(counts, f"data.unknown={unknown}")
+        found = needed(counts, f"data.unknown={unknown}")
         prior = (found.positives / np.maximum(found.known, 1)).astype(np.float32)
     return partial(_with_unknown, loss, unknown, prior)
 
@@ -173,7 +157,7 @@ def _weights(
         asked["positive_weight"] = config.positive_weight
     how = config.class_weights
     if how in CLASS_WEIGHTS[1:]:
-        positives = _needed(counts, f"loss.class_weights={how}").positives
+        positives = needed(counts, f"loss.class_weights={how}").positives
         asked["class_weights"] = weights_of_classes(how, positives).astype(np.float32)
     elif how != CLASS_WEIGHTS[0]:
         asked["class_weights"] = _of_file(Path(how), labels)
@@ -201,13 +185,3 @@ def _of_file(file: Path, labels: Sequence[str]) -> np.ndarray:
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
             raise ConfigError(f"{file}: the weight of {label!r} is {factor!r}: must be >= 0")
     return np.array([given.get(label, 1.0) for label in labels], np.float32)
-
-
-def _needed(counts: LabelCounts | None, what: str) -> LabelCounts:
-    if counts is None:
-        raise ConfigError(
-            f"{what}: needs to know how often each label occurs, which this kind of data tells"
-            " only image by image",
-            "Convert it into an MLClsDataset, or name a JSON file in loss.class_weights.",
-        )
-    return counts

@@ -17,6 +17,7 @@ from mlcls_jax import parallel
 from mlcls_jax.data.augment import augmentations
 from mlcls_jax.data.fingerprint import describe_data
 from mlcls_jax.data.frame import Frame
+from mlcls_jax.data.label_counts import count_labels
 from mlcls_jax.data.pipeline import AnyReader, Reader, eval_batches, train_batches, train_indices
 from mlcls_jax.data.sources import DataSplits, open_data
 from mlcls_jax.data.sources.repeated import repeat_rare
@@ -33,9 +34,10 @@ from mlcls_jax.models.registry import pixels, stride
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.sources import NONE, find, sources
 from mlcls_jax.training.advice import Advice
+from mlcls_jax.training.auto_loss import settle_loss
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.distill import Distillation, make_distillation
-from mlcls_jax.training.loss import LossFunction, count_labels, make_loss
+from mlcls_jax.training.loss import LossFunction, make_loss
 from mlcls_jax.training.mixing import make_mix
 from mlcls_jax.training.nonfinite import Policy
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
@@ -150,6 +152,7 @@ def prepare(config: schema.Config, workdir: Path, *, schedule: optax.Schedule | 
     check_owner(workdir, config, facts)
     groups = getattr(data.train, "groups", NO_GROUPS)
     network, weights = initial_weights(config, data.train.labels, groups)
+    config = settle_loss(config, data.train, network, weights, frame_of(config))
     network = replace(
         network,
         frozen_backbone=config.train.frozen_backbone,

@@ -9,9 +9,10 @@ import pytest
 
 from mlcls_jax import losses
 from mlcls_jax.config import Loss
+from mlcls_jax.data.label_counts import LabelCounts
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.losses import LOSSES
-from mlcls_jax.training.loss import LabelCounts, is_summed, make_loss
+from mlcls_jax.training.loss import is_summed, make_loss
 
 LOGITS = np.array([[0.3, -2.1, 1.0], [-1.2, 0.7, 0.4]], np.float32)
 TARGETS = np.array([[1, 0, -1], [0, 1, -1]], np.float32)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlcls_jax.data.label_counts import needed
 from mlcls_jax.data.types import Source
-from mlcls_jax.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,7 @@ def repeat_rare(source: Source, below: float, *, seed: int) -> Source:
     """
     if not below:
         return source
-    targets = getattr(source, "targets", None)
-    if targets is None:
-        raise ConfigError(
-            f"data.repeat_below={below:g}: needs to know how often each label occurs, which this"
-            " kind of data tells only image by image",
-            "Convert it into an MLClsDataset.",
-        )
+    targets = needed(getattr(source, "targets", None), f"data.repeat_below={below:g}")
     present = targets >= 1
     shares = np.maximum(present.sum(0), 1) / len(targets)
     asked = np.maximum(1, np.sqrt(below / shares))  # [K]
