@@ -28,10 +28,16 @@ os.environ["XDG_CACHE_HOME"] = str(FOLDER / "cache")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(FOLDER / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# Calls in these modules are held to their annotations, shapes included; those in processes that
+# Calls of what computes are held to their annotations, shapes included; those in processes that
 # tests start are not. With the tower of numbers, a float may be given as 1.
+ARITHMETIC = """
+losses metrics training.distill training.loss training.mixing training.parts training.step
+models.backbones models.chain models.classifier models.csra models.dropout models.inverted_residual
+models.kernels models.layers models.ml_decoder models.network models.norms models.pixels
+models.positions models.query2label models.residual
+"""
 jaxtyping.install_import_hook(
-    ["mlcls_jax.losses", "mlcls_jax.metrics"],
+    [f"mlcls_jax.{module}" for module in ARITHMETIC.split()],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 

@@ -1,6 +1,6 @@
 """Types that data sources and pipelines exchange."""
 
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32, UInt8
@@ -26,6 +26,7 @@ class Batch(TypedDict):
     index: Int32[np.ndarray, " B"]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to labelled images; what a data set implements."""
 

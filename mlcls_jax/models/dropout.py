@@ -5,10 +5,13 @@ a loop over arrays, which took a fifth of PP-LCNet's compile time and shows in e
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
+
+Shape = tuple[Any, ...]  # of numbers; in a file that takes any batch, its size is a symbol
 
 
 class Draws:
@@ -22,7 +25,7 @@ class Draws:
         self.seed = jax.random.key_data(key)[-2:]  # [2], uint32
         self.drawn = 0
 
-    def bits(self, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    def bits(self, shape: Shape) -> UInt32[Array, "..."]:
         """The next numbers, uniform over uint32."""
         counter, stride = jnp.uint32(self.drawn % 2**32), 1
         for axis in reversed(range(len(shape))):
@@ -50,7 +53,7 @@ def drop_path(x: Float[Array, "B ..."], rate: float, draws: Draws | None) -> Flo
     return _dropped(x, rate, draws, (x.shape[0], *(1 for _ in x.shape[1:])))
 
 
-def _dropped(x: Array, rate: float, draws: Draws | None, shape: tuple[int, ...]) -> Array:
+def _dropped(x: Array, rate: float, draws: Draws | None, shape: Shape) -> Array:
     if draws is None or rate == 0.0:
         return x
     keep = draws.bits(shape) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))

@@ -24,9 +24,8 @@ from mlcls_jax.models.classifier import Classifier
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Backbone
 from mlcls_jax.models.initial import Choice, FrozenParam, Initial, draw
-from mlcls_jax.models.kernels import PLAIN, Kernels, choose
+from mlcls_jax.models.kernels import PLAIN, Kernels, OfPlatform, choose
 from mlcls_jax.models.weight_names import NameTable
-from mlcls_jax.parallel import Device
 from mlcls_jax.trees import by_path, map_by_path
 
 
@@ -92,7 +91,7 @@ class Network:
             foreign_names=registry.foreign_names(config, module),
         )
 
-    def on(self, devices: Iterable[Device]) -> "Network":
+    def on(self, devices: Iterable[OfPlatform]) -> "Network":
         """Return the same network in the form that these devices together compute fastest."""
         return replace(self, kernels=choose(devices))
 
@@ -170,7 +169,8 @@ class Network:
 
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
-        module = nnx.merge(self.graphdef, variables.params, variables.batch_stats)
+        numbers = jax.tree.map(jnp.asarray, variables)  # of files they are NumPy's
+        module = nnx.merge(self.graphdef, numbers.params, numbers.batch_stats)
         module.set_attributes(kernels=self.kernels)
         if self.norm_groups > 1:  # not every network has batch norms
             module.set_attributes(norm_groups=self.norm_groups, raise_if_not_found=False)

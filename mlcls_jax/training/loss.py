@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from mlcls_jax import config as schema
 from mlcls_jax.data.label_counts import LabelCounts, needed
@@ -21,6 +21,7 @@ from mlcls_jax.losses import (
     exclusive_loss,
     weights_of_classes,
 )
+from mlcls_jax.losses.entries import Given
 from mlcls_jax.parsing import parse_json
 
 LossFunction = Callable[..., Float[Array, ""]]  # (logits, targets, mask=)
@@ -114,8 +115,8 @@ def _with_unknown(
     loss: LossFunction,
     unknown: str,
     prior: np.ndarray | None,
-    logits: Array,
-    targets: Array,
+    logits: Float[Given, "B K"],
+    targets: Shaped[Given, "B K"],
     **options: Any,
 ) -> Float[Array, ""]:
     return loss(logits, count_unknown(logits, targets, unknown, prior=prior), **options)

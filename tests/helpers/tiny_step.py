@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache, partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,7 @@ import numpy as np
 import optax
 
 from mlcls_jax.config import Loss, Train
-from mlcls_jax.models.kernels import PLAIN
-from mlcls_jax.models.network import Outputs, Variables
+from mlcls_jax.models.network import Network, Outputs, Variables
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import TrainStep
@@ -26,10 +24,11 @@ LOSSES = {
 }
 
 
-class Colours(NamedTuple):
+class Colours(Network):
     """One layer on the mean colour, with dropout; its statistic follows the mean of the logits."""
 
-    kernels = PLAIN
+    def __init__(self):
+        """Leave out what a step does not ask for."""
 
     def trained(self, tree):
         return tree

@@ -58,7 +58,7 @@ def check(layer, *expected, images=IMAGES):
     """`layer` of the images as float32 gives the same in ONNX, by the expected kinds of node."""
 
     def scores(images):
-        return layer(images.astype(jnp.float32) / 64 - 2)
+        return layer(jnp.asarray(images, jnp.float32) / 64 - 2)
 
     model = convert(scores, images.shape[1:3])
     onnx.checker.check_model(model, full_check=True)

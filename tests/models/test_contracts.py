@@ -276,7 +276,7 @@ def test_onnx_files_have_few_nodes_per_layer(name, bound, tmp_path):
 def test_a_new_backbone_is_exported(name, tmp_path):
     bundle = read_bundle(write_small(tmp_path / "bundle", name, size=(64, 64)))
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    expected = np.asarray(bundle.scores(bundle.model.variables, images))
+    expected = np.asarray(bundle.scores(bundle.model.variables, jnp.asarray(images)))
     stablehlo.write(bundle, tmp_path / "model.stablehlo")
     given = stablehlo.load(tmp_path / "model.stablehlo")(images)
     np.testing.assert_allclose(given, expected, atol=1e-4)

@@ -38,8 +38,9 @@ def softmax(x, axis):
 @pytest.mark.parametrize("heads", [1, 6])
 def test_csra_is_the_papers(heads):
     with jax.enable_x64(True):
+        features = jnp.asarray(FEATURES)
         head, arrays = drawn("ResNet18_CSRA", num_heads=heads, csra_lambda=0.4)
-        logits, maps = jax.tree.map(np.asarray, (head(FEATURES), head.evidence(FEATURES)))
+        logits, maps = jax.tree.map(np.asarray, (head(features), head.evidence(features)))
     cells, expected, attention = FEATURES.reshape(2, 12, CHANNELS), arrays["bias"], 0
     for kernel, sharpness in zip(
         np.split(arrays["kernel"], heads, axis=1), TEMPERATURES[heads], strict=True
@@ -75,8 +76,9 @@ def waves(count, dim):
 
 def test_query2label_is_the_papers():
     with jax.enable_x64(True):
+        features = jnp.asarray(FEATURES)
         head, arrays = drawn("ResNet18_Q2L", **SMALL)
-        logits, maps = jax.tree.map(np.asarray, (head(FEATURES), head.evidence(FEATURES)))
+        logits, maps = jax.tree.map(np.asarray, (head(features), head.evidence(features)))
 
     def linear(path, x):
         return x @ arrays[f"{path}/kernel"] + arrays[f"{path}/bias"]

@@ -76,7 +76,7 @@ def test_all_eleven_configurations_are_covered():
 def test_logits_do_not_depend_on_the_batch():
     config = json.loads(str(GOLDEN["c33_q20_4d/cfg"]))
     head = load(head_of(config), weights(GOLDEN["c33_q20_4d/params"]), jnp.float32)
-    features = features_of(config)
+    features = jnp.asarray(features_of(config))
     one_by_one = np.concatenate([head(features[i : i + 1]) for i in range(len(features))])
     np.testing.assert_allclose(head(features), one_by_one, atol=1e-5)
 
@@ -85,7 +85,7 @@ def test_labels_that_share_a_query_differ_only_by_their_last_layer():
     config = MLDecoderConfig(query_num=2, embed_dim=8, hidden_dim=8, num_heads=2)
     head = MLDecoder(4, 6, config)
     assert (head.num_queries, head.group_size) == (2, 3)
-    assert head(images(1, 4, 4)[..., [0, 1, 2, 0]]).shape == (1, 6)
+    assert head(jnp.asarray(images(1, 4, 4)[..., [0, 1, 2, 0]])).shape == (1, 6)
 
 
 @pytest.mark.parametrize("tag", ["c33_q20_4d", slow("c24_q24_depth2")])
@@ -93,7 +93,7 @@ def test_evidence_is_the_attention_of_the_last_layer(tag):
     """Re-derived: softmax of queries times keys of each head, as NumPy sees the weights."""
     config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
     head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float32)
-    features = features_of(config)
+    features = jnp.asarray(features_of(config))
     maps = np.asarray(nnx.jit(lambda head, x: head.evidence(x))(head, features))
     batch, height, width, channels = features.shape
     assert maps.shape == (batch, head.num_queries, height, width)
@@ -122,7 +122,7 @@ def test_evidence_is_the_attention_of_the_last_layer(tag):
 def test_evidence_follows_what_moves_in_the_feature_map():
     config = json.loads(str(GOLDEN["c33_q20_4d/cfg"]))
     head = load(head_of(config), weights(GOLDEN["c33_q20_4d/params"]), jnp.float32)
-    features = features_of(config)
+    features = jnp.asarray(features_of(config))
     maps = np.asarray(head.evidence(features))
     np.testing.assert_allclose(head.evidence(features[:, ::-1]), maps[:, :, ::-1], atol=1e-6)
     assert np.ptp(maps) > 1e-3

@@ -127,7 +127,7 @@ def test_prediction_reports_the_five_best_whatever_their_scores(trained, tmp_pat
 
 
 def test_scores_of_one_label_add_up_to_one_and_those_of_several_do_not():
-    logits = np.float32([[1.0, 2.0, -0.5]])
+    logits = jax.numpy.float32([[1.0, 2.0, -0.5]])
     grown = np.exp(logits)
     np.testing.assert_allclose(probabilities(logits, "single"), grown / grown.sum(), rtol=1e-6)
     np.testing.assert_allclose(probabilities(logits, "multilabel"), grown / (1 + grown), rtol=1e-6)

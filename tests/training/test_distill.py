@@ -1,7 +1,6 @@
 """Distillation against plain NumPy, and in the step."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +9,18 @@ import optax
 import pytest
 
 from mlcls_jax.config import Distill, Loss, Model, Train
-from mlcls_jax.models.kernels import PLAIN
-from mlcls_jax.models.network import Outputs, Variables
+from mlcls_jax.models.network import Network, Outputs, Variables
 from mlcls_jax.training.distill import Compared, make_distillation, similarity_loss
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep
 
 
-class Teacher(NamedTuple):
+class Teacher(Network):
     """One layer on the mean colours of the picture's left and right half, which it also shows."""
 
-    config: Model
-    kernels = PLAIN
+    def __init__(self, config: Model):
+        object.__setattr__(self, "config", config)  # all that a step asks for
 
     def trained(self, tree):
         return tree
@@ -75,7 +73,7 @@ LOSSES = {  # our reduction → NumPy's of [rows, labels]
 def combined(loss: Loss, target_loss: float, student, teacher, mask, **options) -> float:
     distillation = make_distillation(Distill(**options), loss, network())
     outputs = (Compared(jnp.asarray(logits, jnp.float32)) for logits in (student, teacher))
-    return float(distillation.loss(target_loss, *outputs, mask))
+    return float(distillation.loss(jnp.float32(target_loss), *outputs, jnp.asarray(mask)))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -111,7 +109,7 @@ def test_similarities_are_compared_over_pairs_of_images():
 
     expected = np.mean((cosines(student[mask]) - cosines(teacher[mask])) ** 2)
     student[2] = teacher[2] = np.nan
-    result = similarity_loss(jnp.float32(student), jnp.float32(teacher), mask)
+    result = similarity_loss(jnp.float32(student), jnp.float32(teacher), jnp.asarray(mask))
     assert float(result) == pytest.approx(expected, rel=1e-5)
 
 
@@ -190,7 +188,7 @@ def test_parts_add_up_and_compare_features_within_a_part():
             rows = slice(part, None, 2)
             share = batch["mask"][rows].sum() ** 2 / batch["mask"].sum() ** 2  # of all pairs
             outputs = features(own, rows), features(teacher, rows)
-            total += 2.0 * share * similarity_loss(*outputs, batch["mask"][rows])
+            total += 2.0 * share * similarity_loss(*outputs, jnp.asarray(batch["mask"][rows]))
         return total
 
     moved = jax.tree.map(lambda p, g: p - 0.1 * g, START.params, gradient(START.params))
@@ -199,11 +197,12 @@ def test_parts_add_up_and_compare_features_within_a_part():
 
 def test_the_teacher_sees_images_of_its_own_size():
     batch, teacher = some_batch(), variables(2)
-    batch["image"] = batch["image"].repeat(2, 1).repeat(2, 2)  # 16 x 16, the student takes any
-    smaller = distillation(size=8, weight=1.0).teach(teacher, batch["image"])
-    exact = distillation(size=16, weight=1.0).teach(teacher, batch["image"])
+    # 16 x 16; the student takes any
+    images = jnp.asarray(batch["image"]).repeat(2, 1).repeat(2, 2)
+    smaller = distillation(size=8, weight=1.0).teach(teacher, images)
+    exact = distillation(size=16, weight=1.0).teach(teacher, images)
     # Halves mix where they meet, by the filter's width.
     np.testing.assert_allclose(smaller.logits, exact.logits, atol=0.2)
-    grey = np.full((1, 12, 12, 3), 77, np.uint8)
+    grey = jnp.full((1, 12, 12, 3), 77, jnp.uint8)
     expected = network().apply(teacher, grey[:, :8, :8]).logits
     np.testing.assert_allclose(distillation().teach(teacher, grey).logits, expected, rtol=1e-6)

@@ -16,6 +16,7 @@ from mlcls_jax.config import Loss, Model, Train
 from mlcls_jax.models import Network
 from mlcls_jax.models.backbones import resnet, vit_variants
 from mlcls_jax.models.network import Variables
+from mlcls_jax.training.distill import Distillation
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep
@@ -122,7 +123,9 @@ def test_sam_takes_the_gradient_uphill_and_the_statistics_from_where_it_stands()
 def test_sam_mixes_and_asks_the_teacher_once():
     asked = []
 
-    class Teacher:
+    class Teacher(Distillation):
+        def __init__(self): ...
+
         def objective(self, target_loss, *_):
             asked.append("teacher")
             return target_loss

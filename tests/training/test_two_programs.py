@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from mlcls_jax import parallel
-from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.step import TrainStep, TwoPrograms, compile_step
 from tests.helpers.tiny_step import LOSSES, MAKE, Colours, begin, some_batch
@@ -18,16 +16,11 @@ from tests.helpers.tiny_step import LOSSES, MAKE, Colours, begin, some_batch
 MESH = parallel.make_mesh(devices=jax.devices()[:1])
 
 
-class HalfColours(NamedTuple):
+class HalfColours(Colours):
     """`Colours` in bfloat16, as with model.dtype=bfloat16."""
 
-    kernels = PLAIN
-
-    def trained(self, tree):
-        return tree
-
     def apply(self, variables, images, *, train, key):
-        outputs = Colours().apply(variables, images, train=train, key=key)
+        outputs = super().apply(variables, images, train=train, key=key)
         return outputs._replace(logits=outputs.logits.astype(jnp.bfloat16))
 
 

@@ -245,7 +245,7 @@ def _scaled(x: Array, scale: nnx.Variable | None) -> Array:
     return x if scale is None else x * scale[...].astype(x.dtype)
 
 
-def pad_to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B H W 3"]:
+def pad_to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B h w 3"]:
     """Zeros at bottom and right where needed; Paddle's then pads both sides, if by a patch."""
     height, width = images.shape[1:3]
     if height % size == width % size == 0:

@@ -5,7 +5,7 @@ A network is computed by `PLAIN` unless it is told for which devices: `Network.o
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,7 +21,6 @@ from mlcls_jax.models.kernels.moments import moments, moments_in_one_pass
 from mlcls_jax.models.kernels.pooling import max_pool_on_cpus, xla_max_pool
 from mlcls_jax.models.kernels.product import matmul_on_cpus
 from mlcls_jax.models.kernels.tree_norm import joined_norm, tree_norm
-from mlcls_jax.parallel import Device
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,23 @@ ACCELERATORS = replace(PLAIN, moments=moments_in_one_pass)
 NVIDIA = replace(ACCELERATORS, attend=attend_by_cudnn)
 
 
-def choose(devices: Iterable[Device]) -> Kernels:
-    """Return the kernels that are fastest on `devices`, all of which compute one program.
+@runtime_checkable
+class OfPlatform(Protocol):
+    """What is asked of a device, of this host or of a topology that it does not have."""
 
-    They may be devices of a topology that this host does not have.
-    """
+    @property
+    def platform(self) -> str: ...
+
+
+def choose(devices: Iterable[OfPlatform]) -> Kernels:
+    """Return the kernels that are fastest on `devices`, all of which compute one program."""
     devices = list(devices)
     if any(device.platform != "cpu" for device in devices):
         return NVIDIA if all(map(_has_attention, devices)) else ACCELERATORS
     return ONE_CPU if len(devices) == 1 else CPUS
 
 
-def _has_attention(device: Device) -> bool:
+def _has_attention(device: OfPlatform) -> bool:
     """Return whether cuDNN has attention for it: from Ampere on, which is 8.0; AMD says gfx90a."""
     major = str(getattr(device, "compute_capability", "")).partition(".")[0]
     return device.platform == "gpu" and major.isdecimal() and int(major) >= 8
