@@ -98,8 +98,8 @@ def _with_groups(
     groups: Groups,
     mean: bool,
     weight: int,
-    logits: Array,
-    targets: Array,
+    logits: Float[Given, "B K"],
+    targets: Shaped[Given, "B K"],
     **options: Any,
 ) -> Float[Array, ""]:
     """Return `loss` of the labels in no exclusive group, plus the cross-entropy of the groups."""
