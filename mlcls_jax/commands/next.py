@@ -2,13 +2,20 @@
 
 import csv
 import io
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.errors import WorkdirError
 from mlcls_jax.start import start_jax
+
+if TYPE_CHECKING:  # imports JAX, which a help does without
+    from mlcls_jax.curation.teach import Lesson
 
 COLUMNS = ("rank", "image", "unsure", "labels")
 LIST = "next.csv"
@@ -30,6 +37,14 @@ class Arguments:
     output: str | None = option(
         None, f"CSV to write; None: {LIST} in the run, or in runs/DATA", path="local"
     )
+    label_studio: str | None = option(
+        None, "new or empty folder for Label Studio's tasks.json, in this order and with what the"
+        " heads find, and its labelling interface", path="local",
+    )  # fmt: skip
+    url: str | None = option(
+        None, "what Label Studio finds images behind; None: its local files, below the folder that"
+        " holds DATA"
+    )  # fmt: skip
     device: str | None = option(None, "cpu, gpu:0 or tpu; None: the first that JAX finds")
 
 
@@ -48,6 +63,9 @@ def run(argv: list[str]) -> str:
     )
     add_arguments(parser, Arguments)
     args = from_arguments(Arguments, parser.parse_args(argv))
+    folder = Path(args.label_studio or ".none")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WorkdirError(f"{folder}: is in use", "Name a new folder for --label_studio.")
     start_jax(cache=True)
     from mlcls_jax.curation.subject import find_subject
     from mlcls_jax.curation.teach import lessons
@@ -64,14 +82,40 @@ def run(argv: list[str]) -> str:
     path = Path(args.output) if args.output else subject.folder / LIST
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, text.getvalue())
+    tasks = [f"  tasks {_tasks(args, found, names)}"] if args.label_studio else []
     return "\n".join(
         [
             f"{len(found):,} images to label next, the first of them:",
             *(f"  {one.image}: {', '.join(names[k] for k in one.labels)}?" for one in found[:5]),
             f"  list  {path}",
+            *tasks,
             "Next: label them, add them to the training list, and train again:",
             f"  {usage.program()} train {shlex.quote(subject.data.folder)}"
             if subject.data.dir
             else f"  {usage.program()} train DATA",
         ]
     )
+
+
+def _tasks(args: Arguments, found: "list[Lesson]", names: tuple[str, ...]) -> Path:
+    """Write what Label Studio imports, and return its file."""
+    from mlcls_jax.data.convert.label_studio import LOCAL_FILES, write_tasks
+    from mlcls_jax.data.convert.labelled import Picture
+
+    assert args.label_studio is not None
+    images, folder = Path(args.data), Path(args.label_studio)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [
+        Picture(
+            os.path.relpath(one.image, images).replace(os.sep, "/"),
+            Path(one.image),
+            found={
+                name: float(score)
+                for name, score in zip(names, one.scores, strict=True)
+                if score > 0.5
+            },
+        )
+        for one in found
+    ]
+    url = args.url or f"{LOCAL_FILES}{quote(images.resolve().name)}/"
+    return write_tasks(folder, names, pictures, url=url)

@@ -1,6 +1,7 @@
 """`mlcls next` and `mlcls learning_curve`: the order of images, the law, and what is written."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from mlcls_jax.commands import learning_curve, next
 from mlcls_jax.curation import curve, teach
 from mlcls_jax.curation.subject import find_subject
-from mlcls_jax.errors import DataError
+from mlcls_jax.errors import DataError, WorkdirError
 from tests.helpers.bundles import write_small
 from tests.helpers.page import Page
 from tests.helpers.photos import cells, row, write_lines, write_photos
@@ -62,13 +63,20 @@ def test_a_list_of_new_images_is_written(bundle, data, tmp_path):
     (pool / "known.png").write_bytes((data / "images/train_0.png").read_bytes())
     (pool / "broken.png").write_bytes(b"no picture")
     flags = [str(bundle), "--labelled", str(data), "--count", "4"]
-    told = next.run([*flags, "--data", str(pool), "--output", str(tmp_path / "next.csv")])
-    assert "4 images to label next" in told
+    flags += ["--output", str(tmp_path / "next.csv"), "--label_studio", str(tmp_path / "studio")]
+    told = next.run([*flags, "--data", str(pool)])
+    assert "4 images to label next" in told and "studio/tasks.json" in told
     with (tmp_path / "next.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [r["rank"] for r in rows] == ["1", "2", "3", "4"]
     assert {r["image"] for r in rows} <= {str(pool / f"{i}.png") for i in range(6)}
     assert "cat" in rows[0]["labels"] and float(rows[0]["unsure"]) >= 0
+    tasks = json.loads((tmp_path / "studio/tasks.json").read_text())
+    paths = [f"/data/local-files/?d=pool/{r['image'].rpartition('/')[2]}" for r in rows]
+    assert [task["data"]["image"] for task in tasks] == paths
+    assert all(len(task["predictions"]) == 1 for task in tasks)
+    with pytest.raises(WorkdirError, match="studio: is in use"):
+        next.run([*flags, "--data", str(pool)])
     with pytest.raises(DataError, match="among the labelled ones already"):
         teach.lessons(find_subject(str(bundle), str(data)), data / "images/train_0.png", 3)
 

@@ -1,0 +1,258 @@
+"""What audits find and give back, and what labelling in the order of `mlcls next` saves.
+
+python -m benchmarks.curation WORK [--seeds 0 1 2] [--photos FOLDER ...] [--only train audit next]
+
+WORK gets a data set and a run for each set and seed, which are minutes of training each, and used
+again if they are there. Sets are the digits (3,000 boards written as images) and the folders, in
+MLClsDataset form. Their training labels are made wrong on purpose: of the digits each of the 10
+entries of an image is flipped with a chance of 5 %; of photographs 5 % of the marks of each label
+are taken away, and as many are put on other images. Networks are trained on these labels from
+random weights, so features are those of short trainings.
+
+`found` is the average precision of the doubts as a ranking of all entries, of marks, and of
+entries without a mark; `chance` is the share of them that is wrong. What is given back: an
+ideal person looks at the entries that the audit lists, or at twice as many as are wrong, and
+confirms what is wrong; a linear head on the embeddings is fitted anew each time.
+
+`next` labels boards of a pool in steps of 100, drawn or chosen, and fits the head on them; the
+network is that of the demo, which saw other boards. Of the pool with a long tail, boards with
+high digits are rarer, down to a thirtieth.
+"""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.timing import print_table
+from mlcls_jax import create_model
+from mlcls_jax.config import Data
+from mlcls_jax.curation import heads
+from mlcls_jax.curation.audit import audit
+from mlcls_jax.curation.features import embed
+from mlcls_jax.curation.judge import FOLDS, out_of_fold, suspects
+from mlcls_jax.curation.subject import find_subject
+from mlcls_jax.curation.teach import choose, label_worth
+from mlcls_jax.data.sources import open_split
+from mlcls_jax.data.types import Source
+from mlcls_jax.metrics import average_precision, mean_average_precision
+
+BOARDS, VALIDATION = 3000, 1000
+SHARE = 0.05
+STEP, LAST = 100, 1000  # boards labelled at once, and in the end
+DIGITS = ["--config=lcnet:demo", "--config.data.source=mlcls", "--config.data.epoch_size=None",
+          "--config.train.epochs=15"]  # fmt: skip
+PHOTOS = ["--config=lcnet:small", "--config.model.name=PP-LCNet_x0_5_ML",
+          "--config.model.weights=none", "--config.model.image_size=96,96",
+          "--config.train.frozen_backbone=False", "--config.data.feature_views=0",
+          "--config.optimizer.learning_rate=1e-3", "--config.train.epochs=20",
+          "--config.train.patience=None", "--config.evaluate.batch_size=64"]  # fmt: skip
+
+
+def main():
+    """Train what is missing, and print a table for each question."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--photos", type=Path, nargs="*", default=[])
+    parser.add_argument("--no_digits", action="store_true")
+    parser.add_argument(
+        "--only", nargs="+", choices=("train", "audit", "next"), default=("audit", "next")
+    )
+    given = parser.parse_args()
+    sources = [None] * (not given.no_digits) + given.photos
+    sources *= "train" in given.only or "audit" in given.only
+    rows = []
+    for source in sources:
+        for seed in given.seeds:
+            data, run = prepared(given.work, source, seed)
+            if "audit" in given.only:
+                rows.append({"set": data.name} | audited(data, run))
+    if rows:
+        print_table("audits", rows, None)
+    if "next" in given.only and not given.no_digits:
+        run = given.work / "run-demo"
+        trained(run, ["--config=lcnet:demo"], seed=0)
+        rows = [row for tail in (False, True) for row in taught(run, given.seeds, tail)]
+        print_table("labels to give next", rows, None)
+
+
+def audited(data: Path, run: Path) -> dict[str, str]:
+    """What the audit of a set finds, and what comes back by it."""
+    subject = find_subject(str(run), str(data))
+    done = audit(subject)
+    vectors, targets = done.found.vectors, done.found.targets
+    clean = np.load(data / "clean.npy")[done.found.indices]
+    wrong, doubt = targets != clean, done.judged.doubt
+    row = {}
+    for name, some in (("all", targets >= 0), ("marks", targets > 0), ("others", targets == 0)):
+        found = average_precision(doubt[some][:, None], wrong[some][:, None].astype(float))[0]
+        row[name] = f"{found:.3f} (chance {wrong[some].mean():.4f})"
+    right = sum(wrong[one.row, one.label] for one in done.suspects)
+    row["listed"] = f"{right} of {len(done.suspects)} right"
+    judged = embed(subject.predictor(None), subject.source("validation"))
+    space = heads.principal(vectors)
+
+    def reached(labels: np.ndarray) -> float:
+        everything = np.ones((1, len(labels)), bool)
+        weights = heads.fit(space(vectors), labels, everything, done.judged.decay)
+        said = heads.logits(space(judged.vectors), weights)[0]
+        return float(mean_average_precision(said, judged.targets))
+
+    best, worst = reached(clean), reached(targets)
+    row |= {"mAP, right labels": f"{best:.4f}", "wrong": f"{worst:.4f}"}
+    listed = suspects(done.judged, vectors, targets, at_least=0, most=2 * int(wrong.sum()))
+    for name, looked_at in (("listed", done.suspects), ("2 x", listed)):
+        mended = targets.copy()
+        for one in looked_at:
+            mended[one.row, one.label] = clean[one.row, one.label]
+        value = reached(mended)
+        row[f"mended, {name}"] = f"{value:.4f} ({(value - worst) / (best - worst):.0%} back)"
+    return row
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Some boards of the digits, as a source."""
+
+    boards: Source
+    chosen: np.ndarray
+
+    labels = tuple(map(str, range(10)))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, np.ndarray]:
+        return self.boards[int(self.chosen[index])]
+
+    def name(self, index: int) -> str:
+        return self.boards.name(int(self.chosen[index]))
+
+    place = name
+
+
+def taught(run: Path, seeds: list[int], has_tail: bool) -> list[dict[str, str]]:
+    """mAP of heads by the number of labelled boards, drawn and chosen."""
+    predictor = create_model(model_dir=run, batch_size=32)
+    training, validation = (
+        open_split(Data(source="digits", val_size=VALIDATION), split)
+        for split in ("train", "validation")
+    )
+    numbers = 500_000 + np.arange(8000 if has_tail else BOARDS)  # which the run did not see
+    if has_tail:
+        there = np.array([training[int(i)][1] for i in numbers]) > 0
+        kept = np.prod(np.where(there, 10 ** (-1.5 * np.arange(10) / 9), 1), 1)
+        numbers = numbers[np.random.default_rng(5).random(len(numbers)) < kept]
+    pool = embed(predictor, Boards(training, numbers))
+    judged = embed(predictor, Boards(validation, np.arange(VALIDATION)))
+    space = heads.principal(pool.vectors)
+    points, others = space(pool.vectors), space(judged.vectors)
+    curves: dict[str, list[list[float]]] = {"drawn": [], "chosen": []}
+    for seed in seeds:
+        for way, found in curves.items():
+            rng = np.random.default_rng(seed)
+            labelled = rng.choice(len(points), STEP, replace=False)
+            reached = []
+            while True:
+                some = pool.targets[labelled]
+                fitted = out_of_fold(points[labelled], some, FOLDS, seed)
+                everything = np.ones((1, len(some)), bool)
+                weights = heads.fit(points[labelled], some, everything, fitted.decay)
+                said = heads.logits(others, weights)[0]
+                reached.append(float(mean_average_precision(said, judged.targets)))
+                if len(reached) == LAST // STEP:
+                    break
+                rest = np.setdiff1d(np.arange(len(points)), labelled)
+                if way == "chosen":
+                    scores = heads.sigmoid(heads.logits(points[rest], fitted.weights)).mean(0)
+                    order = choose(points[rest], scores, label_worth(some), STEP)
+                else:
+                    order = rng.choice(len(rest), STEP, replace=False)
+                labelled = np.concatenate([labelled, rest[order]])
+            found.append(reached)
+    return [_row(way, np.array(found), curves, has_tail, len(points))
+            for way, found in curves.items()]  # fmt: skip
+
+
+def _row(way: str, found: np.ndarray, curves: dict, has_tail: bool, pool: int) -> dict[str, str]:
+    row = {"pool": f"{pool} boards{', long tail' if has_tail else ''}", "labelled": way}
+    row |= {
+        str(STEP * (i + 1)): f"{found[:, i].mean():.4f} ± {found[:, i].std():.4f}"
+        for i in range(0, LAST // STEP, 2)
+    }
+    sizes = STEP * np.arange(1, LAST // STEP + 1)
+    needed = [
+        float(np.interp(drawn[-1], np.maximum.accumulate(own), sizes))
+        for own, drawn in zip(found, curves["drawn"], strict=True)
+    ]
+    row["labels for what the last drawn reach"] = f"{np.mean(needed):.0f} ± {np.std(needed):.0f}"
+    return row
+
+
+def prepared(work: Path, source: Path | None, seed: int) -> tuple[Path, Path]:
+    """The data with wrong labels, and a run on it; both are made if they are not there."""
+    name = f"{source.name if source else 'digits'}-{seed}"
+    data, run = work / name, work / f"run-{name}"
+    if not (data / "clean.npy").exists():
+        (data / "images").parent.mkdir(parents=True, exist_ok=True)
+        write_photos(data, source, seed) if source else write_digits(data, seed)
+    trained(run, [*(PHOTOS if source else DIGITS), f"--config.data.dir={data}"], seed)
+    return data, run
+
+
+def trained(run: Path, flags: list[str], seed: int) -> None:
+    """Train a run unless it is there."""
+    if not (run / "train_result.json").exists():
+        command = [sys.executable, "-m", "mlcls_jax.main", "train", *flags, f"--workdir={run}"]
+        subprocess.run([*command, f"--config.seed={seed}", "--quiet"], check=True)
+
+
+def write_digits(data: Path, seed: int) -> None:
+    (data / "images").mkdir()
+    (data / "label.txt").write_text("".join(f"{k} {k}\n" for k in range(10)))
+    for split, count in (("train", BOARDS), ("validation", VALIDATION)):
+        boards = open_split(Data(source="digits", val_size=VALIDATION), split)
+        images, rows = [], []
+        for i in range(count):
+            pixels, target = boards[i]
+            images.append(f"images/{split}_{i:05d}.png")
+            cv2.imwrite(str(data / images[-1]), pixels[:, :, ::-1])
+            rows.append(target)
+        targets = np.array(rows, np.int8)
+        if split == "train":
+            np.save(data / "clean.npy", targets)
+            targets ^= np.random.default_rng(seed).random(targets.shape) < SHARE
+        write_list(data / ("train.txt" if split == "train" else "val.txt"), images, targets)
+
+
+def write_photos(data: Path, source: Path, seed: int) -> None:
+    (data / "images").symlink_to((source / "images").resolve())
+    for name in ("label.txt", "val.txt"):
+        (data / name).write_bytes((source / name).read_bytes())
+    lines = (source / "train.txt").read_text().splitlines()
+    images, values = zip(*(line.split("\t") for line in lines), strict=True)
+    clean = np.array([row.split(",") for row in values], np.int8)
+    np.save(data / "clean.npy", clean)
+    rng, targets = np.random.default_rng(seed), clean.copy()
+    for k in range(clean.shape[1]):
+        there, absent = np.flatnonzero(clean[:, k] == 1), np.flatnonzero(clean[:, k] == 0)
+        moved = rng.binomial(len(there), SHARE)
+        targets[rng.choice(there, moved, replace=False), k] = 0
+        targets[rng.choice(absent, moved, replace=False), k] = 1
+    write_list(data / "train.txt", images, targets)
+
+
+def write_list(path: Path, images, targets: np.ndarray) -> None:
+    rows = (
+        f"{name}\t{','.join(map(str, row))}\n" for name, row in zip(images, targets, strict=True)
+    )
+    path.write_text("".join(rows))
+
+
+if __name__ == "__main__":
+    main()
