@@ -71,10 +71,11 @@ class Model:
     trainable_queries: bool = option(
         False, "ML-Decoder: train the queries, which the original keeps fixed"
     )
+    text: str | None = option(
+        None, "ML-Decoder: model or weights whose text tower embeds the labels' names", path="any"
+    )
     text_embeddings: str | None = option(
-        None,
-        "ML-Decoder: .npy file [labels, size]; queries are made from these embeddings",
-        path="local",
+        None, "ML-Decoder: .npy file [labels, size] that queries are made from", path="local"
     )
     text_dim: int | None = option(
         None, "ML-Decoder: size of the text embeddings; follows text_embeddings", min=1
@@ -84,6 +85,9 @@ class Model:
     )
     quick_gelu: bool | None = option(
         None, "CLIP: OpenAI's activation; None: exact GELU, or what imported weights need"
+    )
+    activation: Literal["gelu", "tanh_gelu"] | None = option(
+        None, "ViT: form of the GELU; None: the architecture's, or what imported weights need"
     )
     position_grid: int | None = option(
         None,

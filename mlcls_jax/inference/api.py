@@ -12,8 +12,9 @@ from mlcls_jax.parsing import parse_yaml, shorten
 from mlcls_jax.paths import expand
 
 if TYPE_CHECKING:
+    from mlcls_jax.inference.given_thresholds import Threshold
     from mlcls_jax.inference.opening import Labels
-    from mlcls_jax.inference.predictor import OnError, Predictor, Threshold
+    from mlcls_jax.inference.predictor import OnError, Predictor
     from mlcls_jax.inference.results import Result
 
 PIPELINE = "image_multilabel_classification"
@@ -49,7 +50,8 @@ def create_model(
       weights: a weight file of Paddle, PyTorch or ours for `model_name`, its URL, or
         `hf://owner/name`.
       labels: labels of `weights`: a file of lines `<index> <name>`, or the names. None: COCO's if
-        there are 80, otherwise numbers.
+        there are 80, otherwise numbers. Of a model with a text tower any words; None: those that
+        `predict` is given.
       backend: `jax` (the default), `onnxruntime`, `tensorrt`, `openvino`, or `auto`, the same as
         `use_hpip`.
       batch_size: largest batch computed at once, and the default of `predict`.

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from mlcls_jax import __version__, files
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.data.frame import Frame
-from mlcls_jax.errors import ConfigError, WeightsError, raise_faults
+from mlcls_jax.errors import ConfigError, InputError, WeightsError, raise_faults
 from mlcls_jax.inference.description import FORMAT, parse, preprocess
 from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import probabilities
@@ -47,6 +47,8 @@ class Bundle:
     weights_sha256: str = ""  # of weights.safetensors
     fit: str = "squeeze"  # as `resize_short`: of `Frame`
     resize_short: int | None = None
+    # (labels, templates=) → the bundle of other words; None: its labels are those of a training.
+    relabel: "Callable[..., Bundle] | None" = None
 
     def on(self, devices: Iterable[Device]) -> "Bundle":
         """Return the same bundle, its network in the form for these devices; see `Network.on`."""
@@ -66,6 +68,21 @@ class Bundle:
         if self.threshold is None:
             return np.arange(scores.shape[-1]) == scores.argmax(-1, keepdims=True)
         return scores > np.asarray(self.threshold, scores.dtype)
+
+    def of_words(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> "Bundle":
+        """Return the bundle of other labels, given as words; see `Predictor.predict`.
+
+        Raises:
+          InputError: there are no labels, or the model has no text tower.
+        """
+        if self.relabel is None:
+            raise InputError(
+                f"labels are given, but {self.model.network.config.name} was trained for its own",
+                "Leave labels out, or take a model with a text tower, CLIP's or SigLIP's.",
+            )
+        if not labels:
+            raise InputError("no labels are given", 'For instance labels=["a dog", "snow"].')
+        return self.relabel(labels, **({"templates": templates} if templates else {}))
 
     @property
     def image_size(self) -> tuple[int, int]:

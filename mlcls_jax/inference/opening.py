@@ -14,9 +14,12 @@ from mlcls_jax.errors import InputError, WeightsError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.official import COCO_LABELS, official_bundle
 from mlcls_jax.inference.paddle_settings import Settings, read_settings
+from mlcls_jax.inference.words import open_words
 from mlcls_jax.models import default_size
 from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import split_name
+from mlcls_jax.models.text_tower import TOKENS
+from mlcls_jax.models.texts import has_texts, open_texts
 from mlcls_jax.models.weights.fetch import HUB, hub_bundle
 from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
 from mlcls_jax.models.weights.paddle_inference import is_inference_folder
@@ -73,6 +76,8 @@ def open_model(
         return bundle_of_weights(name, weights, labels)
     if model_dir is not None and is_inference_folder(Path(model_dir)):
         return _bundle_of_paddle(name, Path(model_dir), labels)
+    if name is not None and model_dir is None and has_texts(name):
+        return open_words(name, open_texts(name)).bundle(_labels(labels or ()))
     if labels is not None:
         raise InputError("labels are given, but a bundle has its own", "Leave labels out.")
     if model_dir is None:
@@ -138,6 +143,8 @@ def bundle_of_weights(
     network = Network.of(model_from_dict({**values, "num_classes": len(names or COCO_LABELS)}))
     arrays = read_weights(weight_file(weights, name))
     count = count_classes(network, arrays)
+    if count is None and TOKENS.keys() & arrays:
+        return open_words(name, open_texts(weights)).bundle(names or ())
     if count is None:
         raise WeightsError(
             f"{weights}: holds no classifier of {name}",

@@ -1,7 +1,6 @@
 """A bundle that answers: inputs of any kind in, results out, in order, as a stream."""
 
-import reprlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -11,23 +10,19 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mlcls_jax.config import DEFAULT_THRESHOLD
-from mlcls_jax.errors import InputError, nearest
+from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.backends.jitted import Jitted
 from mlcls_jax.inference.bundle import Bundle
+from mlcls_jax.inference.given_thresholds import Threshold, limits
 from mlcls_jax.inference.image_stream import Picture, read
 from mlcls_jax.inference.results import Result
 from mlcls_jax.inference.views import Views
 from mlcls_jax.lookahead import map_ahead
 
 TOP_K = 5  # classes reported where there is one label per image, as in the originals
-MAX_COMPARED = 1000  # labels that a misspelt one is compared with: more would take long
+_KEPT = 3  # sets of words whose programs are kept
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
-
-# What a user may give: a number for all labels, one per label in their order, or numbers by label.
-Threshold = float | Sequence[float] | Mapping[str | int, float]
 OnError = Literal["raise", "yield"]
 Also = Literal["maps", "embeddings"] | None  # what is computed besides scores
 
@@ -72,6 +67,8 @@ class Predictor:
         if threshold is not None:
             self._threshold = self.threshold(threshold)
         self._options = {"device": device, "batch_size": batch_size, "precision": precision}
+        self._backend_name = backend
+        self._of_words: dict[tuple[Any, ...], Predictor] = {}
         self.backend = open_backend(backend, bundle, **self._options)
         self._explainer = self.backend if isinstance(self.backend, Jitted) else None
 
@@ -137,6 +134,8 @@ class Predictor:
         embeddings: bool = False,
         on_error: OnError = "raise",
         bgr: bool = False,
+        labels: Sequence[str] | None = None,
+        templates: Sequence[str] | None = None,
     ) -> Iterator[Result]:
         """Yield a result for each image, in the order of the input, as they are computed.
 
@@ -157,6 +156,10 @@ class Predictor:
           on_error: "raise" stops at the first image that cannot be read, after the results of those
             before it; "yield" gives a result with `error` for it and goes on.
           bgr: arrays are BGR, as OpenCV reads them.
+          labels: score these words instead, `["a dog", "snow"]`, by a model with a text tower. It
+            is compiled once for each number of labels.
+          templates: prompts with {} for such a label, whose embeddings are averaged; None: `a photo
+            of {}.`
 
         Raises:
           InputError: the input or an option is of no known kind, or a folder holds no image.
@@ -166,7 +169,12 @@ class Predictor:
             raise InputError(f"on_error is {on_error!r}; it must be raise or yield")
         if explain and embeddings:
             raise InputError("explain and embeddings: only one of them at a time")
-        limits = self._threshold if threshold is None else self.threshold(threshold)
+        if labels is not None or not self.bundle.labels:
+            named = self.of_words(tuple(labels or ()), tuple(templates) if templates else None)
+            options: dict[str, Any] = {"tta": tta, "explain": explain, "on_error": on_error}
+            options["embeddings"] = embeddings
+            return named.predict(input, batch_size, threshold, **options, bgr=bgr)
+        told = self.threshold(threshold)
         size = self.batch_size if batch_size is None else batch_size
         if size < 1:
             raise InputError(f"batch_size is {size}; it must be at least 1")
@@ -174,7 +182,7 @@ class Predictor:
         views = self.views(tta)
         pictures = read(input, prepare=views.prepare, threads=self.threads, ahead=ahead, bgr=bgr)
         also: Also = "maps" if explain else "embeddings" if embeddings else None
-        return self._stream(pictures, size, limits, views, also, on_error)
+        return self._stream(pictures, size, told, views, also, on_error)
 
     def embed(
         self, input: Any, batch_size: int | None = None, *, bgr: bool = False
@@ -208,6 +216,21 @@ class Predictor:
         if not parts:
             raise InputError("there is no image to embed")
         return np.concatenate(parts)
+
+    def of_words(
+        self, labels: tuple[str, ...], templates: tuple[str, ...] | None = None
+    ) -> "Predictor":
+        """Return the predictor of `Bundle.of_words`; the last few are kept."""
+        key = (labels, templates)
+        if key not in self._of_words:
+            bundle = self.bundle.of_words(labels, templates)
+            options: dict[str, Any] = {**self._options, "threads": self.threads}
+            other = Predictor(bundle, backend=self._backend_name, **options)
+            if isinstance(self._threshold, float):
+                other._threshold = self._threshold
+            kept = [*self._of_words.items()][-_KEPT:]
+            self._of_words = dict([*kept, (key, other)])  # at once: there may be other threads
+        return self._of_words[key]
 
     def views(self, tta: Sequence[str] = ()) -> Views:
         """Return the views of every picture, for `compute`; see `predict`.
@@ -324,62 +347,8 @@ class Predictor:
         )
 
     def threshold(self, value: Threshold | None) -> float | np.ndarray | None:
-        """Turn what `predict` takes as a threshold into one number or float32 [K].
-
-        Raises:
-          InputError: it is of no known kind, does not fit the labels, or is no number in 0…1.
-        """
+        """Turn what `predict` takes as a threshold into one number or float32 [K]; see `limits`."""
         if value is None:
             return self._threshold
-        labels = self.bundle.labels
-        if isinstance(value, Mapping):
-            if len(value) > len(labels) + 1:
-                raise InputError(
-                    f"threshold has {len(value)} entries, but the model has {len(labels)} labels"
-                )
-            own = DEFAULT_THRESHOLD if self._threshold is None else self._threshold
-            default = _number(value["default"]) if "default" in value else own
-            limits = np.full(len(labels), default, np.float32)
-            for key, limit in value.items():
-                if key != "default":
-                    limits[self._class_id(key)] = _number(limit)
-            return limits
-        if isinstance(value, (list, tuple, np.ndarray)):
-            if len(value) != len(labels):
-                raise InputError(
-                    f"threshold has {len(value)} numbers, but the model has {len(labels)} labels"
-                )
-            return np.array([_number(limit) for limit in value], np.float32)
-        return _number(value)
-
-    def _class_id(self, key: str | int) -> int:
-        labels = self.bundle.labels
-        number = key if isinstance(key, (int, np.integer)) and not isinstance(key, bool) else -1
-        if isinstance(key, str):
-            if key in self._class_ids:
-                return self._class_ids[key]
-            # int() is slow, or fails, for what has thousands of digits.
-            number = int(key) if key.isdecimal() and len(key) <= 9 else -1
-        if 0 <= number < len(labels):
-            return int(number)
-        text = _shown(key)
-        close = nearest(text.strip("'\""), labels[:MAX_COMPARED])
-        raise InputError(
-            f"threshold has the key {text}, which is no class id below {len(labels)}, no label"
-            " and not default" + (f"; did you mean {close!r}?" if close else "")
-        )
-
-
-def _shown(value: Any) -> str:
-    """Return a short `repr`: it may be whatever somebody has sent to a server."""
-    return _SHORT.repr(value)
-
-
-def _number(value: Any) -> float:
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:
-        raise InputError(
-            f"threshold is {_shown(value)}; it must be a number from 0 to 1, one per label, or a"
-            " dict of them by class id or label"
-        )
-    return float(value)
+        own = DEFAULT_THRESHOLD if self._threshold is None else self._threshold
+        return limits(value, self._class_ids, own)

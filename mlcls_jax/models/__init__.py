@@ -1,18 +1,17 @@
 """Models by name: `create("PP-LCNet_x1_0_ML", num_classes=80)(images)` gives logits."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import model_from_dict
-from mlcls_jax.models.network import Model, Network, flatten, unflatten
+from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import default_size, list_models
+from mlcls_jax.models.relabel import with_labels
 from mlcls_jax.models.weights import load
 
 __all__ = ["Model", "Network", "create", "from_config", "list_models", "with_labels"]
@@ -73,29 +72,3 @@ def from_config(config: ModelConfig, *, seed: int = 0) -> Model:
     """Create the model that a `model` section describes, with random weights."""
     network = Network.of(config)
     return Model(network, jax.device_put(network.init(seed)))
-
-
-def with_labels(model: Model, text_embeddings: np.ndarray) -> Model:
-    """Return the same model for other labels, given by their text embeddings.
-
-    How well it separates labels that training never saw depends on the embeddings: the head has
-    learnt the meaning of their directions only as far as the training labels span them.
-
-    Args:
-      model: a model whose ML-Decoder queries come from text (`model.text_embeddings`).
-      text_embeddings: [labels, size], from the encoder that made those of the training labels.
-
-    Raises:
-      ValueError: the model's queries are not made from text, or the embeddings have another size.
-    """
-    config, shape = model.network.config, np.shape(text_embeddings)
-    if config.text_dim is None:
-        raise ValueError(f"{config.name}: its queries are not made from text embeddings")
-    if len(shape) != 2 or shape[1] != config.text_dim:
-        raise ValueError(f"text_embeddings must be [labels, {config.text_dim}], not {shape}")
-    config = dataclasses.replace(
-        config, num_classes=shape[0], text_embeddings=None, parents=(), exclusive=()
-    )
-    network = Network.of(config)
-    arrays = flatten(model.variables) | {"head/text_embed": jnp.asarray(text_embeddings)}
-    return Model(network, unflatten(arrays, network.abstract))

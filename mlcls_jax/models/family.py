@@ -119,5 +119,8 @@ class Family:
     official: tuple[str, ...] = ()
     # timm's name of the same network, by which it can be asked for as well → name of the variant
     timm_names: dict[str, str] = field(default_factory=dict)
+    # Name of a variant → that of the network into which a file of both towers, of images and texts,
+    # is read.
+    words: Callable[[str], str] = lambda name: name
     # Name of a variant → pretrained backbones of it, the best start first.
     sources: Callable[[str], tuple[Source, ...]] = lambda name: ()

@@ -177,6 +177,17 @@ class Network:
         return module
 
 
+def outline(build: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    """Return a module that is no network of images without its numbers, and their shapes."""
+    graphdef, params = nnx.split(nnx.eval_shape(build), nnx.Param)
+    return graphdef, nnx.to_pure_dict(params)
+
+
+def call(graphdef: nnx.GraphDef, params: dict[str, Any], *inputs: Array) -> Array:
+    """Return what such a module gives with these numbers."""
+    return nnx.merge(graphdef, params)(*inputs)
+
+
 @contextlib.contextmanager
 def _recomputed(backbone: Backbone) -> Iterator[None]:
     """Inside, the blocks of the backbone keep only their inputs for the gradient."""

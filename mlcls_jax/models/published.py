@@ -51,3 +51,8 @@ def timm(
 ) -> Source:
     """Return a backbone of timm, by its name with the tag of its weights."""
     return Source("timm", f"hf://timm/{name}", licence, trained_on, pixels)
+
+
+def words(name: str, licence: str, trained_on: str, pixels: str) -> Source:
+    """Return the towers of images and texts that belong together, by owner and name on the hub."""
+    return Source("words", f"hf://{name}", licence, trained_on, pixels)

@@ -29,6 +29,7 @@ from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
 from mlcls_jax.models.pixels import Pixels
 from mlcls_jax.models.query2label import Query2Label
 from mlcls_jax.models.weight_names import NameTable, with_prefix
+from mlcls_jax.models.words_head import WordsHead
 
 FAMILIES: dict[str, Family] = {
     "PP-LCNet": pplcnet.FAMILY,
@@ -54,7 +55,7 @@ FAMILIES: dict[str, Family] = {
     "vit_clip": vit_variants.TIMM_CLIP,
 }
 
-ML_SUFFIX = "_ML"
+ML_SUFFIX, WORDS_SUFFIX = "_ML", "_Words"
 # What a name ends in → (channels, options, *, dtype) → the head; without any of them the mean is
 # pooled. A new head is one file and one line here.
 HEADS: dict[str, Callable[..., Head]] = {
@@ -63,6 +64,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     ),
     "_CSRA": CSRA,
     "_Q2L": Query2Label,
+    WORDS_SUFFIX: WordsHead,
 }
 
 
@@ -89,7 +91,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def default_size(name: str) -> int:
     """Side of the images that the model `name` is meant for, unless one says otherwise."""
-    return 448 if split_name(name)[1] else 224
+    return 448 if split_name(name)[1] not in ("", WORDS_SUFFIX) else 224
 
 
 def find_variant(name: str) -> tuple[Family, str]:
@@ -122,7 +124,7 @@ def build(model: Model) -> Classifier:
     suffix = split_name(model.name)[1]
     config = _with_options(family.variants[variant], model)
     dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
-    backbone = family.build(config, pool=not suffix, dtype=dtype)
+    backbone = family.build(config, pool=suffix in ("", WORDS_SUFFIX), dtype=dtype)
     statistics = pixels(model.name)
     if suffix != ML_SUFFIX and model.text_embeddings:
         raise ConfigError(
@@ -186,6 +188,7 @@ def _with_options(config: Any, model: Model) -> Any:
         "drop_path": ("drop_path", model.drop_path),
         "memory": ("memory", model.memory),
         "quick_gelu": ("quick_gelu", model.quick_gelu),
+        "activation": ("activation", model.activation),
         "position_grid": ("grid", model.position_grid),
     }
     given = {option: pair for option, pair in options.items() if pair[1] is not None}

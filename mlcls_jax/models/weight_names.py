@@ -75,16 +75,19 @@ def linear_layout(origin: str) -> str:
 def to_ours(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarray:
     """A foreign array in our layout.
 
-    Layouts: "same"; "linear" [out, in] → [in, out]; "conv" [out, in, kh, kw] → [kh, kw, in, out];
-    "conv1x1" [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape`
-    (ours) gives Q; "reshape" the same numbers in another shape; "positions" [1 + N, C], with a
-    first axis of 1 or without, → [1, 1 + N, C]; "biases" [(2 W - 1)^2, heads], resampled where the
-    window is another; "number" [n, 1, 1] → [n]; "absolute" the scale of an in-place norm, of which
-    the sign does not count. An
-    array that no such layer has is given back as it is: the caller reports the shapes.
+    Layouts: "same"; "linear" [out, in] → [in, out]; "query", "key_value" the first third, or the
+    rest, of such a matrix or of its bias; "conv" [out, in, kh, kw] → [kh, kw, in, out]; "conv1x1"
+    [out, in, 1, 1] → [in, out]; "group" [Q * g, D, 1, 1] → [Q, D, g], for which `shape` (ours)
+    gives Q; "reshape" the same numbers in another shape; "positions" [1 + N, C], with a first axis
+    of 1 or without, → [1, 1 + N, C]; "biases" [(2 W - 1)^2, heads], resampled where the window is
+    another; "number" [n, 1, 1] → [n]; "absolute" the scale of an in-place norm, of which the sign
+    does not count. An array that no such layer has is given back as it is: the caller reports the
+    shapes.
     """
     if layout == "linear":
         return array.T
+    if layout in ("query", "key_value") and array.ndim in (1, 2):
+        return np.split(array, [len(array) // 3])[layout == "key_value"].T
     if layout == "absolute":
         return np.abs(array) + IN_PLACE_EPSILON
     if layout == "reshape":

@@ -31,6 +31,7 @@ from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.registry import pixels, stride
+from mlcls_jax.models.texts import with_text
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.sources import NONE, find, sources
 from mlcls_jax.training.advice import Advice
@@ -242,10 +243,11 @@ def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
 def with_classes(
     model: schema.Model, labels: tuple[str, ...], groups: Groups = NO_GROUPS
 ) -> schema.Model:
-    """Return the model section with the data's number of labels and, for several labels, groups.
+    """Return the model section with the data's number of labels, groups, and embedded names.
 
     Raises:
-      ConfigError: the configuration asks for another number.
+      ConfigError: the configuration asks for another number, or for texts without an ML-Decoder.
+      WeightsError: the text tower cannot be read.
     """
     if model.num_classes not in (None, len(labels)):
         raise ConfigError(
@@ -254,7 +256,7 @@ def with_classes(
         )
     if groups and model.task != "single" and not (model.parents or model.exclusive):
         model = replace(model, parents=groups.parents, exclusive=groups.exclusive)
-    return replace(model, num_classes=len(labels))
+    return with_text(replace(model, num_classes=len(labels)), labels)
 
 
 def initial_weights(

@@ -5,7 +5,7 @@ at hand in every forward pass, or rotations of queries and keys that are compute
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ class ViTConfig:
     gated: bool = False  # SwiGLU: two of three layers come in and are multiplied
     activation: Literal["gelu", "tanh_gelu"] = "gelu"
     quick_gelu: bool = False
+    causal: bool = False  # each token sees those before it alone: a text
     # What the plain classifier sees: the class token, the mean, or what a query attends to.
     pooling: Literal["token", "mean", "attention"] = "token"
     norm_after_pooling: bool = False
@@ -197,7 +198,10 @@ class Block(nnx.Module):
             q, v = (t + b[...].astype(t.dtype) for t, b in ((q, self.q_bias), (v, self.v_bias)))
         if turn is not None:
             q, k = (rotate(heads(t, count), turn).reshape(t.shape) for t in (q, k))
-        x = attend(q, k, v, num_heads=count, kernels=self.kernels)
+        kernels = self.kernels
+        if self.config.causal:  # plain products: texts are short
+            kernels = replace(kernels, attend=partial(PLAIN.attend, causal=True))
+        x = attend(q, k, v, num_heads=count, kernels=kernels)
         return self.proj(x if self.attention_norm is None else self.attention_norm(x))
 
     def layers(self, x: Float[Array, "B N C"]) -> Float[Array, "B N C"]:

@@ -13,11 +13,11 @@ from mlcls_jax.models.weight_names import (
 def names(backbone: ViT, origin: str) -> NameTable:
     """Map each parameter to its place in a file of paddle, timm, openai or huggingface.
 
-    Paddle's `proj`, and the other towers' projection into the text space, have no use here.
+    Paddle's `proj` has no use here; the others' projection into the text space: `texts.py`.
     """
     tables = {"openai": _openai_names, "huggingface": _huggingface_names}
     if origin in tables:
-        return tables[origin](backbone.config.depth, linear_layout(origin))
+        return tables[origin](backbone)
     return _timm_names(backbone, linear_layout(origin), is_paddle=origin == "paddle")
 
 
@@ -77,7 +77,7 @@ def _timm_block(config: ViTConfig, ours: str, theirs: str, linear: str) -> NameT
     return table
 
 
-def _openai_names(depth: int, linear: str) -> NameTable:
+def _openai_names(backbone: ViT) -> NameTable:
     table: NameTable = {
         "patch_kernel": Foreign("visual.conv1.weight", "conv"),
         "cls_token": Foreign("visual.class_embedding", "reshape"),
@@ -85,43 +85,62 @@ def _openai_names(depth: int, linear: str) -> NameTable:
     }
     table |= layer_norm_names("ln_pre", "visual.ln_pre")
     table |= layer_norm_names("norm", "visual.ln_post")
-    layers = {"proj": "attn.out_proj", "fc1": "mlp.c_fc", "fc2": "mlp.c_proj"}
-    blocks = "visual.transformer.resblocks"
-    table |= _block_names(depth, blocks, {"norm1": "ln_1", "norm2": "ln_2"}, layers, linear)
-    for index in range(depth):
-        theirs = f"{blocks}.{index}.attn.in_proj"
-        table[f"block{index}/qkv/kernel"] = Foreign(f"{theirs}_weight", linear)
-        table[f"block{index}/qkv/bias"] = Foreign(f"{theirs}_bias")
-    return table
+    return table | block_names(backbone.config.depth, "visual.transformer.resblocks", "openai")
 
 
-def _huggingface_names(depth: int, linear: str) -> NameTable:
+def _huggingface_names(backbone: ViT) -> NameTable:
     tower = "vision_model"
-    table: NameTable = {
-        "patch_kernel": Foreign(f"{tower}.embeddings.patch_embedding.weight", "conv"),
+    patches = affine_names("patch", f"{tower}.embeddings.patch_embedding", "conv")
+    others = {
+        "patch_kernel": patches["patch/kernel"],
+        "patch_bias": patches["patch/bias"],
         "cls_token": Foreign(f"{tower}.embeddings.class_embedding", "reshape"),
         "pos_embed": Foreign(f"{tower}.embeddings.position_embedding.weight", "positions"),
     }
-    table |= layer_norm_names("ln_pre", f"{tower}.pre_layrnorm")  # their spelling
+    table: NameTable = {path: f for path, f in others.items() if path in backbone.parts.stem}
+    if backbone.config.pre_norm:
+        table |= layer_norm_names("ln_pre", f"{tower}.pre_layrnorm")  # their spelling
     table |= layer_norm_names("norm", f"{tower}.post_layernorm")
-    layers = {"proj": "self_attn.out_proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-    norms = {"norm1": "layer_norm1", "norm2": "layer_norm2"}
-    table |= _block_names(depth, f"{tower}.encoder.layers", norms, layers, linear)
-    for index in range(depth):
-        theirs = f"{tower}.encoder.layers.{index}.self_attn"
-        for ours, part, layout in (("kernel", "weight", linear), ("bias", "bias", "same")):
-            parts = tuple(f"{theirs}.{p}_proj.{part}" for p in "qkv")
-            table[f"block{index}/qkv/{ours}"] = Foreign(parts, layout)
-    return table
+    if backbone.attention_pool is not None:
+        ours, head = "attention_pool", f"{tower}.head"
+        table[f"{ours}/latent"] = Foreign(f"{head}.probe")
+        for part, layout in (("q", "query"), ("kv", "key_value")):  # of one matrix
+            theirs = f"{head}.attention.in_proj"
+            table[f"{ours}/{part}/kernel"] = Foreign(f"{theirs}_weight", layout)
+            table[f"{ours}/{part}/bias"] = Foreign(f"{theirs}_bias", layout)
+        for layer, name in {"proj": "attention.out_proj", **_LAYERS}.items():
+            table |= affine_names(f"{ours}/{layer}", f"{head}.{name}", "linear")
+        table |= layer_norm_names(f"{ours}/norm", f"{head}.layernorm")
+    blocks = f"{tower}.encoder.layers"
+    return table | block_names(backbone.config.depth, blocks, "huggingface")
 
 
-def _block_names(
-    depth: int, blocks: str, norms: dict[str, str], layers: dict[str, str], linear: str
-) -> NameTable:
+def block_names(depth: int, blocks: str, origin: str) -> NameTable:
+    """Return the table of a tower's blocks, of images or texts, in a file of openai or huggingface.
+
+    Args:
+      depth: number of blocks.
+      blocks: what they are called there, without their numbers.
+      origin: the former keeps queries, keys and values in one matrix.
+    """
+    if origin == "openai":
+        norms = {"norm1": "ln_1", "norm2": "ln_2"}
+        layers = {"proj": "attn.out_proj", "fc1": "mlp.c_fc", "fc2": "mlp.c_proj"}
+        weights, biases = ("attn.in_proj_weight",), ("attn.in_proj_bias",)
+    else:
+        norms = {"norm1": "layer_norm1", "norm2": "layer_norm2"}
+        layers = {"proj": "self_attn.out_proj", **_LAYERS}
+        weights, biases = (
+            tuple(f"self_attn.{p}_proj.{part}" for p in "qkv") for part in ("weight", "bias")
+        )
     table: NameTable = {}
     for index in range(depth):
-        for ours, theirs in norms.items():
-            table |= layer_norm_names(f"block{index}/{ours}", f"{blocks}.{index}.{theirs}")
-        for ours, theirs in layers.items():
-            table |= affine_names(f"block{index}/{ours}", f"{blocks}.{index}.{theirs}", linear)
+        ours, theirs = f"block{index}", f"{blocks}.{index}"
+        for norm, name in norms.items():
+            table |= layer_norm_names(f"{ours}/{norm}", f"{theirs}.{name}")
+        for layer, name in layers.items():
+            table |= affine_names(f"{ours}/{layer}", f"{theirs}.{name}", "linear")
+        for part, names, layout in (("kernel", weights, "linear"), ("bias", biases, "same")):
+            keys = tuple(f"{theirs}.{name}" for name in names)
+            table[f"{ours}/qkv/{part}"] = Foreign(keys, layout)
     return table

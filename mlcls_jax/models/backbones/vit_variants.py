@@ -5,7 +5,7 @@ A row's text is that of timm's name: width, patch and resolution; the grid follo
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mlcls_jax.config import Model
@@ -14,7 +14,7 @@ from mlcls_jax.models.backbones.vit import SMALL, ViT, ViTConfig
 from mlcls_jax.models.backbones.vit_names import names
 from mlcls_jax.models.family import Family
 from mlcls_jax.models.pixels import Pixels
-from mlcls_jax.models.published import PADDLE, Source, timm
+from mlcls_jax.models.published import PADDLE, Source, timm, words
 
 # width, depth, heads, width between the two linear layers
 SIZES = {
@@ -87,6 +87,7 @@ def _family(
     licence: str = "Apache-2.0",
     statistics: Pixels = pixels.IMAGENET,
     other_statistics: Mapping[str, Pixels] = {},  # by timm's name
+    pairs: Callable[[Row], tuple[Source, ...]] = lambda row: (),  # both towers
     **options: Any,
 ) -> Family:
     by_name = {row.name: row for row in rows}
@@ -96,7 +97,7 @@ def _family(
         shown = other_statistics.get(row.twin, statistics).name
         file = f"{row.twin.replace('quickgelu_', '')}.{row.tag}"
         terms = LICENCES.get(row.tag, licence)
-        return (timm(file, trained_on=trained_on, pixels=shown, licence=terms),)
+        return (timm(file, trained_on=trained_on, pixels=shown, licence=terms), *pairs(row))
 
     twins = {row.twin: row.name for row in rows if row.twin != row.name}
     others = {twins.get(twin, twin): value for twin, value in other_statistics.items()}
@@ -214,12 +215,32 @@ def _siglip_rows(gap: str, pooling: str) -> list[Row]:
     return rows + _rows(_SIG, _SIG_TIMM, tanh, **_TANH, pooling=pooling)
 
 
+def _adapt_siglip(model: Model, origin: str, *, has_decoder: bool) -> Model:
+    """Return the options with the activation of the originals, which timm replaces in some."""
+    if origin == "huggingface" and model.activation is None:
+        return dataclasses.replace(model, activation="tanh_gelu")
+    return model
+
+
+def _siglip_pairs(row: Row) -> tuple[Source, ...]:
+    """Return both towers, as Google publishes them; others are not trained with their pooling."""
+    if row.config.pooling != "attention":
+        return ()
+    size = row.name.removeprefix("SigLIP_vit_").replace("_", "-").replace("giantopt", "giant-opt")
+    form = "siglip" if row.tag == "webli" else "siglip2"
+    address = f"google/{form}-{size.replace('378', '384')}"
+    return (words(address, "Apache-2.0", "WebLI's pairs of images and texts", "-1…1"),)
+
+
 SIGLIP = _family(
     _siglip_rows("", "attention")
     + _siglip_rows("gap_", "mean")
     + _rows(_SIG, _SIG_TIMM, _PALI, **_SIGLIP, pooling="mean"),
     trained_on="WebLI's pairs of images and texts",
     statistics=pixels.HALVES,
+    heads={"timm": "head", "huggingface": "classifier"},
+    adapt=_adapt_siglip,
+    pairs=_siglip_pairs,
 )
 
 _EVA: dict[str, Any] = {"qkv_bias": "query_value"}
@@ -316,10 +337,18 @@ _B16, _B32, _L14 = (r.config for r in _rows("", "", _SMALLEST, **_CLIP, resampli
 
 
 def _clip_sources(name: str) -> tuple[Source, ...]:
-    """Return the published weights of the vision tower, at 224 x 224."""
+    """Return the published weights of the vision tower, at 224 x 224, and of both towers."""
     file = f"{PADDLE}/foundation_models/CLIP_vit_base_patch16_224.pdparams"
     paddle = Source("backbone", file, "MIT", f"OpenAI's {_PAIRS}", "CLIP")
-    return (paddle, *TIMM_CLIP.sources("vit_base_patch16_clip_224"))
+    size = name.removeprefix("CLIP_vit_").removesuffix("_224").removesuffix("_448")
+    both = words(f"openai/clip-vit-{size.replace('_', '-')}", "MIT", f"OpenAI's {_PAIRS}", "CLIP")
+    return (paddle, *TIMM_CLIP.sources("vit_base_patch16_clip_224"), both)
+
+
+def _openai_name(name: str) -> str:
+    """Return timm's name, which has OpenAI's activation, pixels and positions."""
+    tower = name.removeprefix("CLIP_").replace("448", "224")
+    return f"{tower[:-4]}_clip_quickgelu{tower[-4:]}"
 
 
 CLIP = Family(
@@ -338,5 +367,6 @@ CLIP = Family(
     stride=lambda sizes: sizes.patch_size,
     official=("CLIP_vit_base_patch16_448",),
     sources=_clip_sources,
+    words=_openai_name,
     **_TOWERS,
 )

@@ -9,11 +9,17 @@ from jaxtyping import Array, Float
 
 
 def attention_weights(
-    q: Float[Array, "B Q heads d"], k: Float[Array, "B N heads d"]
+    q: Float[Array, "B Q heads d"], k: Float[Array, "B N heads d"], *, causal: bool = False
 ) -> Float[Array, "B heads Q N"]:
-    """Return the attention of each query over tokens, float32 or better; rows of N sum to 1."""
+    """Return the attention of each query over tokens, float32 or better; rows of N sum to 1.
+
+    With `causal`, query i sees the tokens up to i.
+    """
     scores = jnp.einsum("bqhd,bnhd->bhqn", q * q.shape[-1] ** -0.5, k)
-    return jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if causal:
+        scores = jnp.where(jnp.tri(*scores.shape[-2:], dtype=bool), scores, -jnp.inf)
+    return jax.nn.softmax(scores, axis=-1)
 
 
 def attend(
@@ -21,9 +27,11 @@ def attend(
     k: Float[Array, "B N heads d"],
     v: Float[Array, "B N heads d"],
     drop: Callable[[Array], Array] | None = None,
+    *,
+    causal: bool = False,
 ) -> Float[Array, "B Q heads d"]:
     """Return for each query the sum of `v` by its attention, of which `drop` drops a part."""
-    weights = attention_weights(q, k).astype(v.dtype)
+    weights = attention_weights(q, k, causal=causal).astype(v.dtype)
     return jnp.einsum("bhqn,bnhd->bqhd", weights if drop is None else drop(weights), v)
 
 

@@ -13,6 +13,7 @@ from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
 from mlcls_jax.models.registry import find_variant
 from mlcls_jax.models.weight_names import Foreign, NameTable, to_ours
+from mlcls_jax.models.weights.fetch import HUB_FILES
 from mlcls_jax.models.weights.onnx_file import read_onnx
 from mlcls_jax.models.weights.paddle_inference import (
     by_structured_names,
@@ -122,6 +123,28 @@ def fill(
     return report
 
 
+def gather(
+    arrays: Mapping[str, np.ndarray], table: NameTable, shapes: Mapping[str, Any], where: str
+) -> dict[str, np.ndarray]:
+    """Return by our paths, in float32, all that a module of these shapes needs.
+
+    Raises:
+      WeightsError: an array is missing or does not fit.
+    """
+    _check_types(arrays, table, where)
+    found, faults = {}, []
+    for path, value in shapes.items():
+        array = _take(table[path], arrays, value.shape)
+        if array is None or array.shape != value.shape:
+            given = "is missing" if array is None else f"is {array.shape}, must be {value.shape}"
+            faults.append(f"{', '.join(table[path].keys)} {given}")
+        else:
+            found[path] = np.asarray(array, np.float32)
+    if faults:
+        raise WeightsError(f"{where}: {_some(faults)}", "Fetch the file again.")
+    return found
+
+
 def _grid_of(
     arrays: Mapping[str, np.ndarray], table: NameTable, shapes: Mapping[str, Any]
 ) -> tuple[int | None, list[str]]:
@@ -183,7 +206,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         if is_inference_folder(path):
             return read_inference_folder(path)
-        path = path / "weights.safetensors"
+        here = (path / name for name in ("weights.safetensors", *HUB_FILES))
+        path = next((file for file in here if file.exists()), path / "weights.safetensors")
     if not path.exists():
         raise WeightsError(f"{path}: there is no such file", "Check model.weights.")
     if path.suffix == ".pdparams":

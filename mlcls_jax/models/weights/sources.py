@@ -15,7 +15,7 @@ from mlcls_jax.paths import expand
 FOLDER = "MLCLS_WEIGHTS"  # a folder in which files are looked for before any network
 MIRROR = "MLCLS_MODELS_URL"  # an address that has the files of Paddle under their own names
 AUTO, NONE, TIMM = "auto", "none", "timm:"
-WORDS = ("official", "backbone", "ssld_stage2", "timm")
+WORDS = ("official", "backbone", "ssld_stage2", "timm", "words")
 
 
 def sources(name: str) -> tuple[Source, ...]:
