@@ -68,9 +68,7 @@ class Model:
     strides: tuple[int, ...] | None = option(
         None, "stride of stem and stages; None: the architecture's", min=1, max=2
     )
-    trainable_queries: bool = option(
-        False, "ML-Decoder: train the queries, which the original keeps fixed"
-    )
+    trainable_queries: bool = option(False, "ML-Decoder: train the queries, which are else fixed")
     text: str | None = option(
         None, "ML-Decoder: model or weights whose text tower embeds the labels' names", path="any"
     )
