@@ -1,0 +1,160 @@
+"""The page in headless Chromium: 20,000 images, mended by keyboard in two windows."""
+
+import json
+import re
+from contextlib import contextmanager
+
+import pytest
+
+from mlcls_jax.config import Data
+from mlcls_jax.data.checks import check
+from tests.helpers.browser import chromium, needs_chromium, open_tab
+from tests.helpers.server_process import wait
+from tests.helpers.studio import LABELS, studio, write_dataset
+
+pytestmark = [needs_chromium, pytest.mark.slow]
+
+EVIL = "<img src=x onerror=document.title='hacked'>.png"
+CURRENT = "$('current').textContent"
+STATUS = "$('status').textContent"
+FOUND = "found.length"
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("browser")) as port:
+        yield port
+
+
+@contextmanager
+def window(server, port, *, width=1280, height=800):
+    tab = open_tab(port, width=width, height=height, is_phone=width < 500)
+    show(tab, server)
+    yield tab
+    assert not tab.problems
+    tab.send("Page.close")
+
+
+def show(tab, server):
+    tab.send("Page.navigate", url="about:blank")
+    tab.send("Page.navigate", url=server.address)
+    wait_for(tab, f"state !== null && {FOUND} > 0 && details !== null")
+
+
+def wait_for(tab, script):
+    """Until an expression holds; scripts of the page may not have run yet."""
+
+    def holds():
+        return tab.run(
+            f"(() => {{ try {{ return Boolean({script}); }} catch {{ return false; }} }})()"
+        )
+
+    wait(holds, 30)
+
+
+def set_filter(tab, name, value):
+    tab.run(f"$('{name}').value = {json.dumps(value)};")
+    tab.run(f"$('{name}').dispatchEvent(new Event('input', {{ bubbles: true }}))")
+
+
+def digit(tab, number, *, shift=False):
+    """Press the number key; returns when the server has answered."""
+    tab.press(number, ord(number), code=f"Digit{number}", modifiers=8 if shift else 0)
+
+
+def idle(tab):
+    tab.send("Runtime.evaluate", expression="chain", awaitPromise=True)
+
+
+def test_twenty_thousand_images_are_scrolled_filtered_and_mended_by_keyboard(tmp_path, port):
+    names = [EVIL, *(f"{i:05d}.png" for i in range(1, 20_000))]
+    folder = write_dataset(tmp_path / "data", train=18_000, val=2_000, names=names)
+    with studio("--data", folder) as server, window(server, port) as tab:
+        assert tab.run(FOUND) == 20_000
+        # No more is in the page than what is in sight, at its end as at its beginning.
+        wait_for(tab, "document.querySelector('.cell img')?.naturalWidth > 0")
+        assert tab.run("cells.size") < 100
+        assert tab.run(CURRENT) == f"images/{EVIL}"
+        tab.press("End", 35)
+        wait_for(tab, f"{CURRENT} === 'images/19999.png'")
+        wait_for(tab, "$('cell-19999').querySelector('img')?.naturalWidth > 0")
+        assert tab.run("cells.size") < 100
+        assert tab.run("document.title") == "data – studio"
+        # Filters: of 2,000, every fifth has the label of the number 3.
+        set_filter(tab, "list", "val.txt")
+        set_filter(tab, "label", "2")
+        set_filter(tab, "value", "1")
+        wait_for(tab, f"{FOUND} === 400")
+        tab.run("$('sheet').focus()")
+
+        # Fifty by fifty key strokes, each an image: the label is taken away.
+        for _ in range(50):
+            digit(tab, "3")
+            tab.press("ArrowRight", 39)
+        idle(tab)
+        wait_for(tab, "state.changed === 50")
+        for _ in range(20):
+            tab.press("z", 90)
+        idle(tab)
+        for _ in range(5):
+            tab.press("Z", 90, modifiers=8)
+        idle(tab)
+        # Three at once, of which nobody is sure.
+        tab.press("Home", 36)
+        for _ in range(2):
+            tab.press("ArrowRight", 39, modifiers=8)
+        digit(tab, "1", shift=True)
+        idle(tab)
+        assert tab.run(STATUS) == "cat, 3 images: not sure."
+        wanted = tab.run("[...found].slice(0, 50).map((row) => rows.get(row).present.join())")
+        assert wanted == [""] * 35 + ["2"] * 15
+
+        # What may be undone outlives a reload; what is filtered, too.
+        tab.send("Page.reload")
+        wait_for(tab, f"state?.changed === 50 && {FOUND} === 365")
+        wait_for(tab, "!$('undo').disabled")
+        tab.run("$('undo').click()")
+        wait_for(tab, f"{STATUS} === 'Undone: cat, 3 images.'")
+        tab.run("$('write').click()")
+        wait_for(tab, f"{STATUS}.startsWith('Written: val.txt')")
+        wait_for(tab, "$('write').disabled")
+        assert server.json("/state")["changed"] == 0
+        assert len(server.rows("list=val.txt&label=2&value=1")) == 365
+    after = (folder / "val.txt").read_text().splitlines()
+    before = (folder / "val.txt.bak").read_text().splitlines()
+    changed = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
+    assert len(changed) == 35
+    assert {re.sub(".*\t", "", a) for _, a in changed} == {"0,0,0,0,0"}
+
+
+def test_two_windows_see_each_others_changes_and_the_check_passes(tmp_path, port):
+    folder = write_dataset(tmp_path / "data")
+    with (
+        studio("--data", folder) as server,
+        window(server, port) as one,
+        window(server, port, width=400) as other,
+    ):
+        assert one.run("own.window") != other.run("own.window")
+        digit(one, "2")
+        wait_for(one, "rows.get(0).present.includes(1)")
+        wait_for(other, "rows.get(0).present.includes(1)")
+        # A window that has not heard of it yet changes nothing, and is told.
+        other.run("poll = async () => {}; put(0, 1, 0)")
+        digit(other, "2", shift=True)
+        wait_for(other, f"{STATUS}.startsWith('Another window')")
+        assert server.json("/rows?rows=0")[0]["present"] == [0, 1]
+        # A narrow window has no scroll bar at its foot, and shows one image.
+        assert other.run("document.documentElement.scrollWidth") == 400
+        other.run("$('sheet').focus()")
+        other.press("Enter", 13)
+        wait_for(other, "$('picture').naturalWidth === 64")
+        other.press("ArrowRight", 39)
+        wait_for(other, f"{CURRENT} === 'images/00001.png'")
+        other.press("Escape", 27)
+        assert other.run("$('viewer').hidden")
+        one.run("$('write').click()")
+        wait_for(one, f"{STATUS}.startsWith('Written')")
+        # Labels whose names are HTML are shown as they are.
+        names = one.run("[...document.querySelectorAll('#labels bdi')].map((e) => e.textContent)")
+        assert names == [*LABELS]
+    assert check(folder, Data(), pixels=False, threads=1).passed
