@@ -356,7 +356,7 @@ function facts() {
     lines.push(make("b", "", title), box);
   };
   section("Why it is in the queue", details.queue.map((line) =>
-    Object.entries(line).map(([name, value]) => `${name}: ${value}`).join(", ")));
+    Object.entries(line).filter(([, value]) => value).map(([name, value]) => `${name}: ${value}`).join(", ")));
   section("Faults", details.faults);
   const word = { 1: "present", 0: "absent", "-1": "not sure" };
   section("History", details.history.toReversed().map((change) =>
