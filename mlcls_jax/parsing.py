@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from xml.etree import ElementTree
 
 from mlcls_jax.errors import DataError, UserError
@@ -127,26 +127,29 @@ def _read_yaml(
         raise kind(f"{place}: has a value that cannot be read: {shorten(error)}") from error
 
 
-def parse_xml(path: Path, kind: type[UserError] = DataError) -> ElementTree.Element:
+def parse_xml(
+    path: Path | BinaryIO, kind: type[UserError] = DataError, *, place: object = None
+) -> ElementTree.Element:
     """Return the root of an XML file without a document type.
 
     Raises:
-      kind: it is none; tells its path.
+      kind: it is none; tells its path, or `place`.
       OSError: it cannot be opened.
     """
+    place = place or path
 
     class NoDoctype(ElementTree.TreeBuilder):
         """Refuses document types, because those define entities, which may grow without bounds."""
 
         def doctype(self, *_: Any) -> NoReturn:
-            raise kind(f"{path}: has a DOCTYPE, which annotations do not need")
+            raise kind(f"{place}: has a DOCTYPE, which annotations do not need")
 
     try:
         return ElementTree.parse(path, ElementTree.XMLParser(target=NoDoctype())).getroot()
     except ElementTree.ParseError as error:
-        raise kind(f"{path}:{error.position[0]}: is not XML: {error}") from error
+        raise kind(f"{place}:{error.position[0]}: is not XML: {error}") from error
     except (LookupError, ValueError) as error:  # an encoding that nobody knows, or of many bytes
-        raise kind(f"{path}: is not XML: {shorten(error)}", "Save it as UTF-8.") from error
+        raise kind(f"{place}: is not XML: {shorten(error)}", "Save it as UTF-8.") from error
 
 
 def shorten(value: object) -> str:

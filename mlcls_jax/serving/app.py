@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -11,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mlcls_jax import __version__
+from mlcls_jax.serving import label_studio_backend
 from mlcls_jax.serving.bodies import Body, Meter
 from mlcls_jax.serving.middleware import RequireKey, TrackRequests, refuse
 from mlcls_jax.serving.monitor import CONTENT_TYPE
 from mlcls_jax.serving.refusals import unavailable
 from mlcls_jax.serving.requests import max_text, parse
-from mlcls_jax.serving.schemas import ENDPOINT, ERRORS, Answer, Status, describe_classify
+from mlcls_jax.serving.schemas import ENDPOINT, ERRORS, Answer, Health, Status, describe_classify
 from mlcls_jax.serving.service import Service
 from mlcls_jax.serving.website import docs_page, front_page, settings
 
@@ -33,8 +35,13 @@ def make_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (_classification(service), _probes(service), _website(service, app)):
+    meter = Meter(service.options.max_held_mb * 2**20)
+    for router in (_classification(service, meter), _probes(service), _website(service, app)):
         app.include_router(router)
+    if service.options.label_studio:
+        app.include_router(
+            label_studio_backend.routes(service, meter, Path(service.options.label_studio))
+        )
 
     @app.exception_handler(HTTPException)
     async def answer_refusal(request: Request, error: HTTPException) -> Response:
@@ -58,9 +65,8 @@ def make_app(
     return app
 
 
-def _classification(service: Service) -> APIRouter:
+def _classification(service: Service, meter: Meter) -> APIRouter:
     router, options = APIRouter(), service.options
-    meter = Meter(options.max_held_mb * 2**20)
     limit = int(options.max_body_mb * 2**20)
     text_limit = max_text(service.predictor.bundle.labels)
 
@@ -99,8 +105,8 @@ def _probes(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.get("/health", summary="Whether the server lives")
-    async def health(request: Request) -> Status:
-        return Status(logId=request.state.log_id, errorCode=0, errorMsg="Healthy")
+    async def health(request: Request) -> Health:
+        return Health(logId=request.state.log_id, errorCode=0, errorMsg="Healthy", status="UP")
 
     @router.get("/ready", summary="Whether it takes requests", responses={503: ERRORS[503]})
     async def ready(request: Request) -> Status:

@@ -1,6 +1,7 @@
 """Middleware of every request: logId and counters, the key, and answers to errors."""
 
 import asyncio
+import base64
 import hmac
 import logging
 import uuid
@@ -40,7 +41,9 @@ class RequireKey:
         if scope["type"] == "http" and scope["path"] not in OPEN:
             headers = Headers(scope=scope)
             scheme, _, key = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer":
+            if scheme.lower() == "basic":  # as Label Studio sends it, with any name
+                key = _password(key)
+            elif scheme.lower() != "bearer":
                 key = headers.get("x-api-key", "")
             if not hmac.compare_digest(key.strip().encode("latin-1"), self._key):
                 reason = "the key is missing or wrong: send Authorization: Bearer KEY, or X-API-Key"
@@ -48,6 +51,13 @@ class RequireKey:
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 class TrackRequests:

@@ -54,6 +54,12 @@ class Options:
         "hosts from which images are fetched, such as images.example.org; none: URLs are off",
         metavar="HOST",
     )
+    label_studio: str | None = option(
+        None,
+        "folder of the images of Label Studio, its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT: answer"
+        " as its machine learning backend, too",
+        path="local",
+    )
     cors: tuple[str, ...] = option(
         (), "origins of other web pages that may ask; none: only ours", metavar="HOST"
     )

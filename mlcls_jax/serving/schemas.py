@@ -80,6 +80,12 @@ class Status(BaseModel):
     errorMsg: str  # noqa: N815 - these three as in PaddleX
 
 
+class Health(Status):
+    """The server lives."""
+
+    status: str  # as Label Studio knows it
+
+
 class Answer(Status):
     """A result."""
 
