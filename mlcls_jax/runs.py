@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.config import Config
+from mlcls_jax.data.convert.parquet_tables import write_frame
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.inference.api import create_model
 from mlcls_jax.inference.predictor import Predictor
@@ -89,7 +91,7 @@ class Run:
 
 
 def train(
-    data: str | Path,
+    data: Any,
     *,
     model: str | None = None,
     epochs: int | None = None,
@@ -107,7 +109,8 @@ def train(
     """Train on a data set as `mlcls train DATA` does, evaluate, and return the run.
 
     Args:
-      data: a folder per class, an MLClsDataset, COCO, VOC, a CSV list, or `digits`.
+      data: a folder or file of any format that is read; a data frame with a column of paths or
+        contents of images, and one of lists of labels or one for each label; or `digits`.
       model: architecture; None, here and below: chosen by the data and the machine.
       epochs: passes over the training images.
       batch_size: images of a step.
@@ -133,7 +136,11 @@ def train(
         device=device, weights=weights, output=None if output is None else str(output),
         format=format,  # pyright: ignore[reportArgumentType] (`detect` checks it)
     )  # fmt: skip
-    new = plan(data, wishes, settings or {}, platform=parallel.platform())
+    with TemporaryDirectory() as temporary:
+        if not isinstance(data, str | Path):
+            write_frame(data, table := Path(temporary) / "frame.parquet")
+            data = table
+        new = plan(data, wishes, settings or {}, platform=parallel.platform())
     log.info("%s", "\n".join(new.told))
     log.info("The same in full: mlcls train %s", new.flags)
 

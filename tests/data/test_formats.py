@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlcls_jax.commands.convert import run as run_convert
 from mlcls_jax.config import Convert, Data
 from mlcls_jax.data.convert import FORMATS, convert
+from mlcls_jax.data.convert.parquet_tables import write_frame
 from mlcls_jax.data.detect import detect
 from mlcls_jax.data.save import WRITTEN, save
-from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.errors import ConvertFailedError, DataError, InputError
 from tests.helpers.photos import write_image
 
 
@@ -411,3 +413,50 @@ def test_what_is_broken_is_told_with_its_place_and_nothing_is_left(
     with pytest.raises(ConvertFailedError, match=message):
         convert(Data(dir=str(found.root)), found.convert, into)
     assert not [*into.iterdir()]
+
+
+# Data frames
+
+
+def test_a_data_frame_is_a_table_of_paths_or_contents(tmp_path, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    photos(tmp_path, "far/a.png", "far/b.png")
+    monkeypatch.chdir(tmp_path)
+    contents = [(tmp_path / f"far/{name}.png").read_bytes() for name in "ab"]
+    by_path = {"path": ["far/a.png", "far/b.png"], "labels": [["dog", "cat"], []]}
+    by_content = {"image": contents, "cat": [1, 0], "dog": [True, float("nan")]}
+    expected = {"paths": [[1, 1], [0, 0]], "contents": [[1, 1], [0, -1]]}
+    for kind, columns in (("paths", by_path), ("contents", by_content)):
+        (tmp_path / kind).mkdir()
+        write_frame(pandas.DataFrame(columns), tmp_path / kind / "frame.parquet")
+        _, _, rows = read(tmp_path / kind / "frame.parquet", tmp_path / f"{kind} lists")
+        assert [*rows.values()] == expected[kind]
+    with pytest.raises(DataError, match="int: is no data frame"):
+        write_frame(3, tmp_path / "x")
+
+
+# The command
+
+
+def test_predictions_of_a_file_become_pre_annotations(tmp_path):
+    root = dataset(tmp_path / "photos", ["cat", "dog"], {("train", "a.png"): [1, 0]})
+    line = {"input_path": str(root / "images/a.png"), "label_names": ["dog"], "scores": [0.75]}
+    path = write(tmp_path / "found.jsonl", line)
+    given = [str(root), str(tmp_path / "out"), "--to=label_studio", f"--predictions={path}"]
+    told = run_convert(given)
+    assert "1 train images with 2 labels" in told and "LOCAL_FILES_DOCUMENT_ROOT=" in told
+    (task,) = json.loads((tmp_path / "out/tasks.json").read_text())
+    assert task["data"]["image"] == "/data/local-files/?d=out/images/a.png"
+    (said,) = task["predictions"]
+    assert said["result"][0]["value"] == {"choices": ["dog"]} and said["score"] == 0.75
+    assert task["annotations"][0]["result"][0]["value"] == {"choices": ["cat"]}
+    with pytest.raises(DataError, match="is in use"):
+        run_convert(given)
+    write(path, line | {"input_path": "/other.png"})
+    given[1] = str(tmp_path / "second")
+    with pytest.raises(DataError, match="no predictions of 1 images"):
+        run_convert(given)
+    assert not (tmp_path / "second").exists()
+    write(path, {"input_path": 3})
+    with pytest.raises(InputError, match="found.jsonl:1: has no input_path"):
+        run_convert(given)

@@ -7,6 +7,7 @@ Numbers get the names that the hub's description of the columns has.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -92,6 +93,37 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
         columns = _columns(name)
         labels = labels or columns.names or [*columns.flags]
     return Listing({split: _entries(names) for split, names in splits.items()}, labels)
+
+
+def write_frame(frame: Any, path: Path) -> None:
+    """Write a data frame, of pandas or another library that speaks Arrow, as a table to read.
+
+    Paths of images in it become whole ones: they are relative to the current folder.
+
+    Raises:
+      DataError: it is none, or holds what Parquet cannot.
+    """
+    with lazy.optional("data frames are read by pyarrow", extra="score"):
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    try:
+        if hasattr(frame, "to_parquet"):  # of pandas
+            table = arrow.Table.from_pandas(frame, preserve_index=False)
+        else:
+            table = arrow.table(frame)
+    except (arrow.ArrowException, TypeError, ValueError) as error:
+        raise DataError(
+            f"{type(frame).__name__}: is no data frame of images and labels: {shorten(error)}",
+            "It has a column `path` or `image`, and one `labels` of lists or one for each label.",
+        ) from error
+    for name in _IMAGES:
+        values = table.column(name).to_pylist() if name in table.column_names else []
+        if any(isinstance(value, str) for value in values):
+            whole = [value and os.path.abspath(value) for value in values]
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, arrow.array(whole, arrow.string()))
+            break
+    parquet.write_table(table, path)
 
 
 def _tables(root: Path) -> list[Path]:
