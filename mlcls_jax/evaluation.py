@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -22,12 +23,13 @@ def make_forward(
     network: Network,
     mesh: Mesh,
     *,
-    of: Literal["logits", "features"] = "logits",
+    of: Literal["logits", "features", "logits and embeddings"] = "logits",
     is_mirrored: bool = False,
 ) -> Forward:
     """Return a jitted function (variables, images) → logits float32 [B, K].
 
-    Or → features [B, h, w, C], the map that the head sees, in its own type. With `is_mirrored` the
+    Or → features [B, h, w, C], the map that the head sees, in its own type; or → logits and
+    embeddings, the means of these maps, side by side, float32 [B, K + C]. With `is_mirrored` the
     logits are the means of those of the images and of their mirror images.
     """
     network = network.on(mesh.devices.flat)
@@ -40,7 +42,10 @@ def make_forward(
         if is_mirrored:
             other = network.apply(variables, images[:, :, ::-1]).logits.astype(np.float32)
             logits = (logits + other) / 2
-        return logits
+        if of == "logits":
+            return logits
+        vectors = outputs.features.mean((1, 2), dtype=np.float32)
+        return jnp.concatenate([logits, vectors], 1)
 
     return jax.jit(forward, out_shardings=parallel.replicated(mesh))
 

@@ -42,8 +42,10 @@ from mlcls_jax.modes.evaluate_result import (
 )
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import Illustrator
+from mlcls_jax.reports.similar import Similar
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
 
+MAX_EMBEDDED = 20_000  # images, whose embeddings are kept: about a hundred MB
 MAX_COMPARED = 1_000  # labels that a misspelt one is compared with
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Outputs(NamedTuple):
     logits: np.ndarray  # float32 [N, K]
     targets: np.ndarray  # [N, K]
     skipped: list[str]  # messages of unreadable images
+    embeddings: np.ndarray | None = None  # float32 [N, C]; None: not asked for, or too many
 
 
 def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
@@ -78,7 +81,7 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
       ConfigError: its labels are not those of the data, or lack one of `evaluate.labels`.
     """
     choose = config.evaluate.thresholds
-    outputs = run_bundle(config, workdir, thresholds=choose)
+    outputs = run_bundle(config, workdir, thresholds=choose, embeddings=config.evaluate.report)
     if not parallel.is_lead():
         return None
     evaluation = measure(outputs, config.evaluate)
@@ -102,7 +105,8 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         evaluation = dataclasses.replace(evaluation, chosen=fitted.to_json())
     if config.evaluate.report:
         illustrate = Illustrator(outputs.bundle, outputs.source, outputs.indices)
-        report = write_report(workdir / "evaluate", evaluation, illustrate)
+        similar = Similar(outputs.source, outputs.indices, outputs.targets, outputs.embeddings)
+        report = write_report(workdir / "evaluate", evaluation, illustrate, similar)
         log.info("Report: %s", report)
     return EvaluateResult(
         metrics=for_json(evaluation.metrics),
@@ -212,11 +216,14 @@ def warn(evaluation: Evaluation) -> list[str]:
     return advice.told
 
 
-def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Outputs:
+def run_bundle(
+    config: schema.Config, workdir: Path, *, thresholds: bool, embeddings: bool = False
+) -> Outputs:
     """Compute the logits of the bundle to evaluate for every readable validation image.
 
     Args:
       thresholds: they are wanted to choose thresholds.
+      embeddings: give those of the plain view, too, of at most `MAX_EMBEDDED` images.
 
     Raises:
       WeightsError: the bundle is missing or damaged.
@@ -244,14 +251,19 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
     variables = parallel.put(variables, parallel.shardings(variables, mesh, network.tensor_axes))
     log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
     views = Views.of(bundle, config.evaluate.tta)
-    forward = make_forward(network, mesh, is_mirrored=views.is_mirrored)
+    forward = first = make_forward(network, mesh, is_mirrored=views.is_mirrored)
+    if embeddings := embeddings and len(source) <= MAX_EMBEDDED:
+        first = make_forward(
+            network, mesh, of="logits and embeddings", is_mirrored=views.is_mirrored
+        )
     size = config.evaluate.batch_size
     rows, logits = parallel.local_rows(mesh, size), []
     for frame in views.frames:  # all images are read again for each: memory stays what it was
         framed = dataclasses.replace(reader, frame=frame)  # the account of broken images is shared
         batches = eval_batches(framed, config.data, batch_size=size, rows=rows)
-        found, targets = score(forward, {"best": variables}, batches, mesh)
+        found, targets = score(forward if logits else first, {"best": variables}, batches, mesh)
         logits.append(found["best"])
+    logits[0], vectors = np.split(logits[0], [len(source.labels)], axis=1)
     indices = np.setdiff1d(np.arange(len(source)), list(reader.broken))
     return Outputs(
         model_dir,
@@ -261,6 +273,7 @@ def run_bundle(config: schema.Config, workdir: Path, *, thresholds: bool) -> Out
         np.mean(logits, axis=0),
         targets,
         sorted(reader.broken.values()),
+        vectors if embeddings else None,
     )
 
 

@@ -174,6 +174,34 @@ def histogram(counts: np.ndarray, names: Sequence[str], *, caption: str) -> Char
     )
 
 
+def scatter(
+    places: np.ndarray,
+    series: np.ndarray,
+    titles: Sequence[str],
+    names: Sequence[str],
+    caption: str,
+) -> Chart:
+    """Draw points [N, 2] as small squares in the colour of their series [N].
+
+    The axes, which are alike, have no numbers: nothing but distances means anything.
+    """
+    middle = (places.max(0) + places.min(0)) / 2
+    side = max(float((places.max(0) - places.min(0)).max()), 1e-12) * 1.04
+    unit = (places - middle) / side + 0.5
+    return Chart(
+        caption=caption,
+        x_label="",
+        y_label="",
+        x_ticks=(),
+        y_ticks=(),
+        bars=[
+            Bar(int(s), _x(x) - 2, _y(y) - 2, 4, 4, title)
+            for (x, y), s, title in zip(unit, series, titles, strict=True)
+        ],
+        names=names,
+    )
+
+
 def _bar(series: int, left: float, right: float, height: float, title: str) -> Bar:
     x, y = _x(left), _y(height)
     return Bar(series, x, y, round(_x(right) - x, 1), round(_y(0) - y, 1), title)

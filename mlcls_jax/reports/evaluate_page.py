@@ -19,6 +19,7 @@ from mlcls_jax.reports.mistakes import (
     confident_mistakes,
     confusion,
 )
+from mlcls_jax.reports.similar import Neighbour, Similar
 from mlcls_jax.thresholds import calibration_bins
 
 MAX_PAIRS = 20  # labels taken for one another, in the list
@@ -69,7 +70,9 @@ class Evaluation:
 Illustrate = Callable[[Sequence[Mistake]], list[Illustration]]
 
 
-def write_report(folder: Path, evaluation: Evaluation, illustrate: Illustrate) -> Path:
+def write_report(
+    folder: Path, evaluation: Evaluation, illustrate: Illustrate, similar: Similar | None = None
+) -> Path:
     """Write `report.html` into the folder, which is made; return its path.
 
     The page needs no other file, and its size hardly depends on the number of images: besides a
@@ -90,9 +93,9 @@ def write_report(folder: Path, evaluation: Evaluation, illustrate: Illustrate) -
         metrics=_METRICS.items(),
         in_force=None if evaluation.is_single else _in_force(evaluation),
         chosen=_chosen(evaluation.chosen),
-        charts=_charts(evaluation),
+        charts=_charts(evaluation) + (similar.charts() if similar else []),
         mistakes=[
-            _mistakes(decisions, illustrate, are_missed=are_missed)
+            _mistakes(decisions, illustrate, similar, are_missed=are_missed)
             for are_missed in ((False,) if evaluation.is_single else (False, True))
         ],
         max_names=MAX_NAMES,
@@ -200,12 +203,15 @@ class _Shown:
     picture: Markup | None
     evidence: Markup | None
     error: str | None
+    neighbours: list[Neighbour]
 
 
 def _mistakes(
-    decisions: Decisions, illustrate: Illustrate, *, are_missed: bool
+    decisions: Decisions, illustrate: Illustrate, similar: Similar | None, *, are_missed: bool
 ) -> dict[str, object]:
     mistakes = confident_mistakes(decisions, missed=are_missed)
+    near = similar([mistake.row for mistake in mistakes]) if similar else [[] for _ in mistakes]
+    found = illustrate(mistakes) if mistakes else []
     shown = [
         _Shown(
             mistake.label,
@@ -215,12 +221,13 @@ def _mistakes(
                 if are_missed
                 else decisions.targets[mistake.row] >= 1
             ),
-            found.name,
-            found.picture and page.jpeg(found.picture),
-            found.evidence and page.jpeg(found.evidence),
-            found.error,
+            one.name,
+            one.picture and page.jpeg(one.picture),
+            one.evidence and page.jpeg(one.evidence),
+            one.error,
+            neighbours,
         )
-        for mistake, found in zip(mistakes, illustrate(mistakes) if mistakes else [], strict=True)
+        for mistake, one, neighbours in zip(mistakes, found, near, strict=True)
     ]
     return {
         "are_missed": are_missed,

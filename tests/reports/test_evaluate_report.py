@@ -13,13 +13,14 @@ from PIL import Image
 from sklearn.metrics import precision_recall_curve
 
 from mlcls_jax import config as schema
+from mlcls_jax.curation.judge import neighbours
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.inference.bundle import read_bundle, write_bundle
 from mlcls_jax.metrics import average_precision, class_recall, metrics_of
 from mlcls_jax.models.network import Network
 from mlcls_jax.modes.evaluate import evaluate
 from mlcls_jax.modes.thresholds import thresholds
-from mlcls_jax.reports import charts, mistakes
+from mlcls_jax.reports import charts, mistakes, similar
 from mlcls_jax.reports.charts import precision_recall, score_counts
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import (
@@ -29,6 +30,7 @@ from mlcls_jax.reports.mistakes import (
     confusion,
 )
 from mlcls_jax.reports.page import shorten
+from mlcls_jax.reports.similar import Similar
 from tests.helpers.page import Page
 from tests.helpers.photos import write_photos
 
@@ -430,7 +432,7 @@ def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle,
     with pytest.raises(ConfigError, match="evaluate.labels has 'dug', which is no label"):
         evaluate(config(data, evaluate__labels=("dug",)), workdir)
     assert result["images"] == 29 and "1 unreadable image left out" in page.text
-    assert len(page.images) == 2 * len(shown) > 10
+    assert len(page.images) == (2 + 4) * len(shown) > 10  # four similar ones below each
     for mistake, illustration in shown:  # row 0 is the second image
         assert illustration.name.endswith(f"val_{mistake.row + 1}.png")
         with Image.open(data / "images" / f"val_{mistake.row + 1}.png") as image:
@@ -440,7 +442,8 @@ def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle,
         assert (np.asarray(illustration.evidence) != expected).any()
     for source in page.images:
         data_bytes = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
-        assert max(Image.open(io.BytesIO(data_bytes)).size) == mistakes.PICTURE_SIDE
+        side = max(Image.open(io.BytesIO(data_bytes)).size)
+        assert side == mistakes.PICTURE_SIDE or side <= similar.SIDE
 
 
 def test_one_label_an_image_has_no_thresholds(tmp_path):
@@ -461,3 +464,39 @@ def test_one_label_an_image_has_no_thresholds(tmp_path):
 def test_what_is_longer_than_a_line_is_cut():
     assert shorten("x" * 61) == "x" * 59 + "…"
     assert shorten("x" * 60) == "x" * 60
+
+
+def test_similar_images_stand_below_mistakes_and_on_a_map(tmp_path):
+    scores, targets = outputs(30, 3)
+    source = Pictures(30, targets)
+    vectors = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    alike = Similar(source, np.arange(30), targets, vectors)
+    path = write_report(tmp_path, evaluation(scores, targets), show, alike)
+    page = Page(path.read_text(encoding="utf-8"))
+    near = [attrs for tag, attrs in page.tags if tag == "img" and "the label" in attrs["alt"]]
+    plain = page_of(tmp_path / "plain", scores, targets)
+    assert len(near) == 4 * page.text.count("most similar:") == len(page.images) - len(plain.images)
+    expected = neighbours(vectors, np.array([7]), 4)[0]
+    assert [one.labels for one in alike([7])[0]] == [
+        np.flatnonzero(targets[row] >= 1).tolist() for row in expected
+    ]
+    [chart] = alike.charts()
+    assert len(chart.bars) == 30 and chart.names[-1] == "others"
+    assert Similar(source, None, targets, None)([1]) == [[]]
+
+
+class Pictures:
+    """Flat images."""
+
+    labels = ("label 0", "label 1", "label 2")
+
+    def __init__(self, count, targets):
+        self.count, self.own = count, targets
+
+    def __getitem__(self, index):
+        return np.full((20, 30, 3), 8 * index, np.uint8), self.own[index]
+
+    def name(self, index):
+        return str(index)
+
+    place = name
