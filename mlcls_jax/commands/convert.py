@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlcls_jax import usage
+from mlcls_jax.bars import progress
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.data.convert.parquet_tables import HUB
 from mlcls_jax.data.detect import Form, detect, on_hub
-from mlcls_jax.data.save import Find, save
+from mlcls_jax.data.save import Predictions, save
 from mlcls_jax.errors import DataError, InputError
 from mlcls_jax.parsing import parse_json
 from mlcls_jax.paths import local_path
@@ -30,11 +31,15 @@ class Arguments:
     format: Form | None = option(None, "of DATA, where it may be read in several ways")
     copy: bool = option(False, "copy the images; else OUTPUT has links to them")
     model_dir: str | None = option(
-        None, "label_studio: a model whose predictions people begin from", path="any"
+        None,
+        "a model: what it finds, for people to begin from (label_studio has it beside the"
+        " labels, others in their place)",
+        path="any",
     )
     predictions: str | None = option(
-        None, "label_studio: the same from a file of `predict --format jsonl`", path="local"
+        None, "the same from a file of `predict --format jsonl`", path="local"
     )
+    unlabelled: bool = option(False, "DATA is a folder of images without labels")
     url: str | None = option(
         None, "label_studio: what the images are found behind; None: its local files"
     )
@@ -55,31 +60,39 @@ def run(argv: list[str]) -> str:
     )
     add_arguments(parser, Arguments)
     given = from_arguments(Arguments, parser.parse_args(argv))
-    is_asked = given.model_dir or given.predictions
-    if given.to != "label_studio" and (is_asked or given.url):
-        parser.error("--model_dir, --predictions and --url are for --to label_studio")
+    if given.url and given.to != "label_studio":
+        parser.error("--url is for --to label_studio")
     if given.model_dir and given.predictions:
         parser.error("--model_dir and --predictions exclude each other")
-    is_hub = given.data.startswith(HUB)
-    found = on_hub(given.data) if is_hub else detect(local_path("DATA", given.data), given.format)
-    output = Path(given.output)
-    find, model = None, "mlcls"
+    predictions = None
     if given.predictions:
-        find, model = _from_file(Path(given.predictions)), Path(given.predictions).name
+        predictions = _from_file(Path(given.predictions))
     elif given.model_dir:
-        find, model = _from_model(given.model_dir), given.model_dir
-    saved = save(found, output, given.to, copy=given.copy, url=given.url, find=find, model=model)
+        predictions = _from_model(given.model_dir)
+    if predictions and given.to == "mlcls":
+        parser.error("predictions are written by --to another format than mlcls")
+    if given.unlabelled and not predictions:
+        parser.error("--unlabelled needs --model_dir or --predictions")
+    if given.unlabelled:
+        found, told = local_path("DATA", given.data), "images without labels"
+    else:
+        is_hub = given.data.startswith(HUB)
+        place = local_path("DATA", given.data) if not is_hub else Path()
+        found = on_hub(given.data) if is_hub else detect(place, given.format)
+        told = found.told
+    output = Path(given.output)
+    saved = save(found, output, given.to, copy=given.copy, url=given.url, predictions=predictions)
     counts = ", ".join(f"{number:,} {split}" for split, number in saved.images.items())
     return "\n".join(
         [
-            f"{given.data}: {found.told}.",
+            f"{given.data}: {told}.",
             *saved.told,
             f"{counts} images with {len(saved.labels)} labels are in {output}, as {given.to}.",
         ]
     )
 
 
-def _from_model(place: str) -> Find:
+def _from_model(place: str) -> Predictions:
     from mlcls_jax.inference.api import create_pipeline  # imports JAX, which a help does without
     from mlcls_jax.start import start_jax
 
@@ -87,13 +100,14 @@ def _from_model(place: str) -> Find:
     pipeline = create_pipeline(model_dir=place)
 
     def find(files: list[Path]) -> Iterator[Mapping[str, float]]:
-        for result in pipeline.predict(files):
+        results = pipeline.predict([str(file) for file in files])
+        for result in progress(results, desc="predictions", unit=" images", total=len(files)):
             yield dict(zip(result["label_names"], result["scores"], strict=True))
 
-    return find
+    return Predictions(pipeline.model.bundle.labels, place, find)
 
 
-def _from_file(path: Path) -> Find:
+def _from_file(path: Path) -> Predictions:
     """Return what `mlcls predict --format jsonl` printed.
 
     Raises:
@@ -126,7 +140,8 @@ def _from_file(path: Path) -> Find:
             )
         yield from (known[_key(file)] for file in files)
 
-    return find
+    labels = sorted({name for scores in known.values() for name in scores})
+    return Predictions(tuple(labels), path.name, find)
 
 
 def _key(path: str | Path) -> str:

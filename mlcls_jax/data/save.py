@@ -5,18 +5,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcls_jax.config import Convert, Data
+from mlcls_jax.config import Data
 from mlcls_jax.data.convert import FORMATS, Conversion, convert, remarks
 from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.detect import Found
 from mlcls_jax.data.findings import Finding, is_error
+from mlcls_jax.data.image_files import list_images
 from mlcls_jax.data.lists import TEST_LIST, find_root, raise_findings, read_labels, read_list
 from mlcls_jax.errors import DataError
 
 MLCLS = "mlcls"
 WRITTEN = (MLCLS, *(name for name, known in FORMATS.items() if known.write))
-# Images → what a model finds in each: label → score; and the model's version.
-Find = Callable[[list[Path]], Iterator[Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model finds in images."""
+
+    labels: tuple[str, ...]  # all that it knows
+    model: str  # its name, or version
+    find: Callable[[list[Path]], Iterator[Mapping[str, float]]]  # of each image: label → score
 
 
 @dataclass(frozen=True)
@@ -29,27 +37,23 @@ class Saved:
 
 
 def save(
-    found: Found,
+    found: Found | Path,
     output: Path,
     to: str,
     *,
-    options: Convert | None = None,
     copy: bool = False,
     url: str | None = None,
-    find: Find | None = None,
-    model: str = "mlcls",
+    predictions: Predictions | None = None,
 ) -> Saved:
     """Write a data set into a new folder, with links to its images.
 
     Args:
-      found: what is read.
+      found: what is read; or a folder of images without labels, for predictions.
       output: the folder; it is not there yet, or is empty.
       to: one of `WRITTEN`.
-      options: of the reader; None: the usual.
       copy: images are copied, not linked.
       url: for Label Studio: what images are found behind.
-      find: for predictions beside the labels.
-      model: its version.
+      predictions: for Label Studio beside the labels, in other formats in their place.
 
     Raises:
       DataError: the source is missing or malformed; tells every fault. Or `output` is in use.
@@ -58,42 +62,60 @@ def save(
         raise DataError(f"{output}: is in use", "Give a new folder.")
     output.mkdir(parents=True, exist_ok=True)
     try:
-        return _save(found, output, to, options, copy, url, find, model)
+        told, data = _open(found, output, predictions)
+        told += _write(data, output, to, url, copy)
     except BaseException:
         for path in output.iterdir():
             _remove(path)
         output.rmdir()
         raise
+    images = {split: len(rows) for split, rows in data.splits.items()}
+    labels = (*dict.fromkeys((*data.labels, *data.model_labels)),)
+    return Saved(images, labels, tuple(told))
 
 
-def _save(
-    found: Found,
-    output: Path,
-    to: str,
-    options: Convert | None,
-    copy: bool,
-    url: str | None,
-    find: Find | None,
-    model: str,
-) -> Saved:
-    told = list(_lay(found, output, options))
-    data = _read(output)
-    if find:
-        files = [picture.file for rows in data.splits.values() for picture in rows]
-        data = _with_found(data, find(files), model)
+def _open(
+    found: Found | Path, output: Path, predictions: Predictions | None
+) -> tuple[list[str], Labelled]:
+    """Lay the images out in `output`, and return what was found and all that is known of them."""
+    if isinstance(found, Found):
+        told = list(_lay(found, output))
+        data = _read(output)
+    else:
+        told = []
+        pictures = [
+            Picture(f"images/{path.relative_to(found).as_posix()}", path)
+            for path in list_images(found)
+        ]
+        (output / "images").symlink_to(found.resolve(), target_is_directory=True)
+        data = Labelled((), {"train": pictures})
+    if predictions is None:
+        return told, data
+    seen = predictions.find([picture.file for rows in data.splits.values() for picture in rows])
+    splits = {
+        split: [picture._replace(found=next(seen)) for picture in rows]
+        for split, rows in data.splits.items()
+    }
+    return told, Labelled(data.labels, splits, predictions.model, predictions.labels)
+
+
+def _write(data: Labelled, output: Path, to: str, url: str | None, copy: bool) -> Iterator[str]:
+    """Write what is known of images in `output`, and tell what to do next."""
+    if data.model_labels and to != "label_studio":
+        yield "The labels are those that the model finds."
+        data = data.as_predicted()
     if to != MLCLS:
         known = FORMATS[to]
-        told += [] if known.holds_unknown else _lost(data, to)
+        if not known.holds_unknown:
+            yield from _lost(data, to)
         assert known.write
-        told += known.write(data, output, url)
+        yield from known.write(data, output, url)
         for path in _lists(output):
             path.unlink()
         if known.embeds:
             _remove(output / "images")
     if copy and (output / "images").exists():
-        told.append(f"{_copy_linked(output / 'images'):,} links became copies of their images.")
-    images = {split: len(rows) for split, rows in data.splits.items()}
-    return Saved(images, data.labels, tuple(told))
+        yield f"{_copy_linked(output / 'images'):,} links became copies of what they led to."
 
 
 def _lists(root: Path) -> list[Path]:
@@ -102,7 +124,7 @@ def _lists(root: Path) -> list[Path]:
     return [root / name for name in names if (root / name).is_file()]
 
 
-def _lay(found: Found, output: Path, options: Convert | None) -> Iterator[str]:
+def _lay(found: Found, output: Path) -> Iterator[str]:
     """Make `output` an MLClsDataset with links to the images, and tell what was found."""
     if found.form == "packed":
         raise DataError(
@@ -118,7 +140,7 @@ def _lay(found: Found, output: Path, options: Convert | None) -> Iterator[str]:
         return
     is_far = "://" in str(reader.train_annotations)
     conversion: Conversion = convert(
-        Data(source="mlcls", dir=str(output if is_far else found.root)), options or reader, output
+        Data(source="mlcls", dir=str(output if is_far else found.root)), reader, output
     )
     yield from conversion.told
     yield from remarks(conversion)[: len(conversion.left_out)]
@@ -146,14 +168,6 @@ def _read(root: Path) -> Labelled:
             if not isinstance(item, Finding)
         ]
     return Labelled(tuple(names[i] for i in range(len(names))), splits)
-
-
-def _with_found(data: Labelled, found: Iterator[Mapping[str, float]], model: str) -> Labelled:
-    splits = {
-        split: [picture._replace(found=next(found)) for picture in rows]
-        for split, rows in data.splits.items()
-    }
-    return Labelled(data.labels, splits, model)
 
 
 def _lost(data: Labelled, to: str) -> Iterator[str]:

@@ -452,6 +452,10 @@ def test_predictions_of_a_file_become_pre_annotations(tmp_path):
     assert task["annotations"][0]["result"][0]["value"] == {"choices": ["cat"]}
     with pytest.raises(DataError, match="is in use"):
         run_convert(given)
+    alone = [str(root / "images"), str(tmp_path / "alone"), "--to=cvat", "--unlabelled"]
+    assert "1 train images with 1 labels" in run_convert([*alone, f"--predictions={path}"])
+    _, done, rows = read(tmp_path / "alone", tmp_path / "back")
+    assert (done.labels, [*rows.values()]) == (("dog",), [[1]])
     write(path, line | {"input_path": "/other.png"})
     given[1] = str(tmp_path / "second")
     with pytest.raises(DataError, match="no predictions of 1 images"):

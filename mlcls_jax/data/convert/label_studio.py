@@ -104,7 +104,8 @@ def _task(
         data["split"] = split
     task: dict[str, Any] = {"data": data}
     if picture.target is not None:
-        present = [n for n, value in zip(labels, picture.target, strict=True) if value == 1]
+        # A model may know labels besides, which come last.
+        present = [n for n, value in zip(labels, picture.target, strict=False) if value == 1]
         task["annotations"] = [{"result": choices(present)}]
     if picture.found is not None:
         task["predictions"] = [prediction(picture.found, model)]
@@ -115,7 +116,8 @@ def _write(data: Labelled, folder: Path, url: str | None) -> list[str]:
     pictures = [picture for rows in data.splits.values() for picture in rows]
     splits = {picture.name: split for split, rows in data.splits.items() for picture in rows}
     behind = url or f"{LOCAL_FILES}{quote(folder.name)}/"
-    path = write_tasks(folder, data.labels, pictures, url=behind, model=data.model, splits=splits)
+    labels = [*dict.fromkeys((*data.labels, *data.model_labels))]
+    path = write_tasks(folder, labels, pictures, url=behind, model=data.model, splits=splits)
     told = [
         f"Label Studio: make a project with the labelling interface of {folder / INTERFACE}, and"
         f" import {path}."

@@ -41,6 +41,21 @@ class Labelled:
     labels: tuple[str, ...]
     splits: Mapping[str, Sequence[Picture]]  # train; val and test where there are such
     model: str = "mlcls"  # version of the model of `found`
+    model_labels: tuple[str, ...] = ()  # all that it knows; none: there is no model
+
+    def as_predicted(self) -> "Labelled":
+        """Return the same images with the labels that the model finds, and no others."""
+        splits = {
+            split: [
+                picture._replace(
+                    target=np.array([name in found for name in self.model_labels], int)
+                )
+                for picture in rows
+                if (found := picture.found) is not None
+            ]
+            for split, rows in self.splits.items()
+        }
+        return Labelled(self.model_labels, splits, self.model)
 
     def present(self, picture: Picture) -> list[str]:
         """Return the labels that an image has."""
