@@ -4,7 +4,9 @@ import io
 import json
 import shutil
 import tarfile
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlcls_jax.commands.convert import Arguments
 from mlcls_jax.commands.convert import run as run_convert
-from mlcls_jax.config import Convert, Data
+from mlcls_jax.config import Convert, Data, SourceType
 from mlcls_jax.data.convert import FORMATS, convert
 from mlcls_jax.data.convert.parquet_tables import write_frame
 from mlcls_jax.data.detect import detect
@@ -42,6 +45,12 @@ def targets(root: Path):
                 assert (root / name).is_file()
                 found[split, (root / name).resolve().name] = [*map(int, values.split(","))]
     return found
+
+
+def test_formats_are_those_of_the_options():
+    assert {*get_args(SourceType)} == {*FORMATS}
+    to = next(field for field in fields(Arguments) if field.name == "to")
+    assert {*get_args(to.type)} == {*WRITTEN}
 
 
 # Round trips
@@ -149,6 +158,16 @@ def cvat_coco(root):
     categories = [{"id": i, "name": n, "supercategory": ""} for i, n in ((1, "cat"), (2, "dog"))]
     content = {"licenses": [], "info": {}, "images": images, "annotations": [box]}
     write(root / "annotations/instances_default.json", content | {"categories": categories})
+    return {("train", "a.png"): [0, 1]}
+
+
+def fiftyone_coco(root):
+    """FiftyOne's COCODetectionDataset."""
+    photos(root, "data/a.png")
+    cvat_coco(root)
+    (root / "annotations/instances_default.json").rename(root / "labels.json")
+    shutil.rmtree(root / "annotations")
+    shutil.rmtree(root / "images")
     return {("train", "a.png"): [0, 1]}
 
 
@@ -344,7 +363,8 @@ SAMPLES = {
     cvat: "cvat", cvat_coco: "coco", label_studio: "label_studio", label_studio_min: "label_studio",
     label_studio_csv: "label_studio", labelme: "labelme", openimages: "openimages",
     fiftyone_classification: "fiftyone", fiftyone_dataset: "fiftyone", yolo: "yolo",
-    nuswide: "nuswide", webdataset: "webdataset", arrow: "parquet", flags: "parquet",
+    fiftyone_coco: "coco", nuswide: "nuswide", webdataset: "webdataset", arrow: "parquet",
+    flags: "parquet",
 }  # fmt: skip
 
 
@@ -380,6 +400,7 @@ FAULTS = [  # a sample, a file of it, what is done to that, what is told
     (label_studio, TASKS, lambda t: t[:-9], "is not JSON"),
     (label_studio, TASKS, swap('"result": []', '"result": 3'), r"\[2\]: annotations\[0\]: result"),
     (label_studio, TASKS, swap('{"image": "d.png"', '{"x": "d"'), r"\[3\]: data names no image"),
+    (label_studio, TASKS, swap('"dog"', '"do\\ng"'), "'do.ng' cannot stand in label.txt"),
     (labelme, "a.json", swap("true", "7"), "a.json: the flag 'cat' is neither"),
     (openimages, VERIFIED, swap("/m/01,1", "/m/01,x"), "csv:2: .*0a1.*\n.*csv:5: "),
     (fiftyone_classification, "labels.json", swap('{"label": "cat"}', "9"), "a: .* names no label"),

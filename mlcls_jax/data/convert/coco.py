@@ -112,13 +112,13 @@ def usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
 
 
 def _usual_images(root: Path, annotations: Path) -> list[Path]:
-    """images/, or for instances_train2017.json a folder train2017; or where the file lies."""
+    """images/ or data/, or for instances_train2017.json train2017/; or where the file lies."""
     kind, _, name = annotations.stem.partition("_")
     named = [root / name, root / "images" / name] if kind == "instances" and name else []
     named = [folder for folder in named if folder.is_dir()][:1]
     if annotations.name.startswith("_annotations."):  # Roboflow's, among the images
         named = [annotations.parent]
-    return [*named, root / "images", root, annotations.parent]
+    return [*named, root / "images", root / "data", root, annotations.parent]
 
 
 def _load(path: Path) -> "COCO":

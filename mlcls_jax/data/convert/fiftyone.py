@@ -4,6 +4,7 @@ The first has labels.json and data/, or data.json with the paths of the images; 
 samples.json, whose fields of classifications or detections are labels.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,16 +172,19 @@ def _field(samples: list[Any], path: Path) -> str:
 
 
 def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
-    """Write labels.json for each split, and data.json, as names may differ in the suffix alone."""
+    """Write labels.json and data.json for each split.
+
+    Keys are numbers: FiftyOne takes what follows a point in a key for a suffix.
+    """
+    index = {name: number for number, name in enumerate(data.labels)}
     for split, rows in data.splits.items():
         (folder / split).mkdir()
-        labels = {picture.name: data.present(picture) for picture in rows}
-        classes = {"classes": [*data.labels]}
-        index = {name: number for number, name in enumerate(data.labels)}
-        numbers = {key: [index[name] for name in names] for key, names in labels.items()}
-        files.write_json(folder / split / LABELS, classes | {"labels": numbers})
-        paths = {picture.name: f"../{picture.name}" for picture in rows}
-        files.write_json(folder / split / MANIFEST, paths)
+        keys = [f"{number:07}" for number in range(len(rows))]
+        numbers = [[index[name] for name in data.present(picture)] for picture in rows]
+        labels = {"classes": [*data.labels], "labels": dict(zip(keys, numbers, strict=True))}
+        files.write_text(folder / split / LABELS, json.dumps(labels, ensure_ascii=False))
+        paths = [f"../{picture.name}" for picture in rows]
+        files.write_json(folder / split / MANIFEST, dict(zip(keys, paths, strict=True)))
     return [
         f"FiftyOne: fo.Dataset.from_dir({str(folder / 'train')!r},"
         ' dataset_type=fo.types.FiftyOneImageClassificationDataset, data_path="data.json")'

@@ -329,7 +329,9 @@ def _is_export(file: Path) -> bool:
         is_full = bool(keys & {"annotations", "predictions", "completions"}) and "data" in keys
         return "[" in keys and (is_full or {"annotation_id", "annotator"} <= keys)
     if file.suffix.lower() == ".csv":
-        return {"annotation_id", "annotator"} <= {*head(file).partition("\n")[0].strip().split(",")}
+        return {"annotation_id", "annotator"} <= {
+            *head(file).partition("\n")[0].replace('"', "").strip().split(",")
+        }
     return False
 
 
