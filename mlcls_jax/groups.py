@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imports JAX
     from jaxtyping import Array
 
 NONE = -1  # no parent, or no group
+LEVELS = 32  # of ancestors
 MOST = 4_096  # labels in groups: each is compared with each
 
 _LARGEST = 60.0  # logits above it exclude others no more; exp of it, times labels, is still finite
@@ -54,7 +55,7 @@ class Groups:
         """Return the same.
 
         Raises:
-          ConfigError: they are not of so many labels, or a label is its own ancestor.
+          ConfigError: they are not of so many labels, or a label's ancestors never end.
         """
         for name in ("parents", "exclusive"):
             numbers = getattr(self, name)
@@ -63,8 +64,10 @@ class Groups:
         for label, parent in enumerate(self.parents):
             if not NONE <= parent < num_classes:
                 raise ConfigError(f"model.parents: {parent} of label {label} is no other label")
-        if (label := circle_in(self.parents)) is not None:
-            raise ConfigError(f"model.parents: label {label} is its own ancestor")
+        if (label := endless(self.parents)) is not None:
+            raise ConfigError(
+                f"model.parents: the way up from label {label} does not end within {LEVELS} levels"
+            )
         if (count := sum(map(len, self.members))) > MOST:
             raise ConfigError(
                 f"model.exclusive: {count:,} labels exclude others: at most {MOST:,} can",
@@ -76,15 +79,13 @@ class Groups:
 NO_GROUPS = Groups()
 
 
-def circle_in(parents: Sequence[int]) -> int | None:
-    """Return a label that is its own ancestor, if there is one."""
+def endless(parents: Sequence[int]) -> int | None:
+    """Return a label whose way up does not end within `LEVELS`, a circle for instance."""
     for label in range(len(parents)):
-        ancestor = parents[label]
-        for _ in parents:
-            if ancestor in (NONE, label):
-                break
-            ancestor = parents[ancestor]
-        if ancestor == label:
+        above, steps = parents[label], 0
+        while above != NONE and steps <= LEVELS:
+            above, steps = parents[above], steps + 1
+        if above != NONE:
             return label
     return None
 
@@ -106,11 +107,14 @@ def consistent(
 def _exclusive(logits: "Float[Array, 'B K']", groups: Groups) -> "Float[Array, 'B K']":
     if not groups.members:
         return logits
-    numbers = np.array(groups.exclusive)
-    rivals = (numbers[:, None] == numbers) & (numbers != NONE) & ~np.eye(len(numbers), dtype=bool)
     import jax.numpy as jnp  # helps, which import the reader of lists, do without
 
-    shares = jnp.exp(jnp.minimum(logits, _LARGEST))
+    numbers = np.array(groups.exclusive)
+    grouped = np.concatenate(groups.members)
+    # [G, K]: of the labels in groups, which ones take from a label's share
+    rivals = numbers[grouped][:, None] == numbers
+    rivals[np.arange(len(grouped)), grouped] = False
+    shares = jnp.exp(jnp.minimum(jnp.take(logits, grouped, axis=1, mode="clip"), _LARGEST))
     others = jnp.matmul(shares, rivals.astype(logits.dtype), precision="highest")
     return logits - jnp.log(1 + others)
 

@@ -96,9 +96,9 @@ def test_decisions_against_the_groups_are_found():
 @pytest.mark.parametrize(
     ("groups", "told"),
     [
-        (Groups((1, 0)), "its own ancestor"),
+        (Groups((1, 0)), "does not end within 32"),
         (Groups((2, -1)), "no other label"),
-        (Groups((0, -1)), "its own ancestor"),
+        (Groups((0, -1)), "does not end within 32"),
         (Groups((), (0,)), "1 numbers for 2 labels"),
         (Groups((), (0,) * (MOST + 1)), "at most 4,096"),
     ],

@@ -18,7 +18,7 @@ import numpy as np
 
 from mlcls_jax.data.findings import KINDS, Finding, is_error
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError, raise_faults
-from mlcls_jax.groups import NO_GROUPS, NONE, Groups, circle_in
+from mlcls_jax.groups import LEVELS, NO_GROUPS, NONE, Groups, endless
 
 TEST_LIST = "test.txt"  # the others' names are options
 
@@ -213,7 +213,7 @@ def _add_label(
 
 
 def _parent_faults(labels: Collection[Label], *, name: str) -> Iterator[Finding]:
-    """Yield what is wrong with parents: one that is no label, a label that is its own ancestor."""
+    """Yield what is wrong with parents: one that is no label, or a way up that does not end."""
     known = {label.name: number for number, label in enumerate(labels)}
     parents = []
     for label in labels:
@@ -221,9 +221,13 @@ def _parent_faults(labels: Collection[Label], *, name: str) -> Iterator[Finding]
             message = f"the parent {label.parent!r} is no label"
             yield Finding("label_parent", f"{name}:{label.line}", message)
         parents.append(NONE if label.parent is None else known.get(label.parent, NONE))
-    if (number := circle_in(parents)) is not None:
+    if (number := endless(parents)) is not None:
         label = [*labels][number]
-        yield Finding("label_parent", f"{name}:{label.line}", f"{label.name!r} is its own ancestor")
+        yield Finding(
+            "label_parent",
+            f"{name}:{label.line}",
+            f"ancestors of {label.name!r} do not end within {LEVELS} levels",
+        )
 
 
 def _parse_row(number: int, content: bytes, num_classes: int, *, name: str) -> Row | Finding:
