@@ -1172,3 +1172,10 @@ def test_links_give_an_image_the_labels_of_several_classes(tmp_path):
         "images/train/cat/other.png": [1, 1],
         "images/train/dog/c.png": [0, 1],
     }
+
+
+def test_lines_of_one_image_are_joined_by_the_more_certain_value(photos):
+    (photos / "train.csv").write_text("path,a,b,c,d\n0.png,1,0,-1,-1\n0.png,-1,-1,-1,1\n")
+    (photos / "val.csv").unlink(missing_ok=True)
+    run(photos, "csv")
+    assert [*rows(photos / "train.txt").values()] == [[1, 0, -1, 1]]

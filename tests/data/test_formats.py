@@ -325,12 +325,12 @@ def webdataset(root):
     shutil.rmtree(root / "x")
     files = {
         "../../a.png": image, "../../a.json": b'{"labels": ["cat", "dog"], "width": 3}',
-        "b.png": image, "b.cls": b"1", "c.png": image, "c.txt": b"bird\ncat\n",
+        "b.png": image, "b.cls": b"1", "c.png": image, "c.txt": b"bird\ncat\nzebra\n",
         "d.png": image, "d.json": b'{"labels": {"cat": 1, "dog": 0, "bird": -1}}',
     }  # fmt: skip
     shard(root / "photos-000000.tar", files)
     write(root / "classes.txt", "cat\ndog\nbird\n")
-    rows = [[1, 1, 0], [0, 1, 0], [1, 0, 1], [1, 0, -1]]
+    rows = [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 1], [1, 0, -1, 0]]  # zebra is not in classes.txt
     return {("train", f"train_{i:07}.png"): row for i, row in enumerate(rows)}
 
 

@@ -24,7 +24,7 @@ from mlcls_jax.data.convert.dialects import (
     shown,
 )
 from mlcls_jax.data.convert.labelled import Labelled
-from mlcls_jax.data.convert.listings import Entry, Listing
+from mlcls_jax.data.convert.listings import Entry, Listing, joined
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import usual_places
 from mlcls_jax.data.lists import read_labels
@@ -151,9 +151,10 @@ def _entries(path: Path, lines: list[Line], dialect: str, columns: list[str]) ->
             faults.append(f"{path}:{number}: {shown(fields)} is not {wanted}")
             continue
         image = posixpath.normpath(image)
-        before = entries.setdefault(image, Entry(image, values, f"{path}:{number}")).values
-        joined = {name: max(value, before.get(name, -1)) for name, value in values.items()}
-        entries[image] = entries[image]._replace(values={**before, **joined})
+        if before := entries.get(image):
+            entries[image] = before._replace(values=joined(before.values, values, rest=0))
+        else:
+            entries[image] = Entry(image, values, f"{path}:{number}")
     raise_faults(ConvertFailedError, faults, _HINT)
     return list(entries.values())
 
@@ -164,7 +165,7 @@ def _values(cells: list[str], dialect: str, columns: list[str]) -> dict[str, int
         values = flags(cells)
         if values is None or len(values) != len(columns):
             return None
-        return dict(zip(columns, values, strict=True))
+        return {name: value for name, value in zip(columns, values, strict=True) if value}
     if len(cells) != 1:
         return None
     try:

@@ -104,7 +104,7 @@ def resolve(
     splits: dict[str, list[NamedRow]] = {}
     folders: dict[str, ImageFolder] = {}
     faults: list[str] = []
-    known = set(listing.labels)
+    known, found = set(listing.labels), dict[str, None]()
     for split, entries in listing.splits.items():
         usual = [*listing.folders.get(split, ()), root, root / "images"]
         places = Places(root, given=given.get(split), usual=usual)
@@ -120,13 +120,14 @@ def resolve(
             path = _listed(entry, places, contents, f"{split}_{number:07}", listing.left_out)
             if path is None:
                 continue
-            row = rows.setdefault(path, values)
-            for name in row.keys() | values.keys() if row is not values else ():
-                row[name] = max(row.get(name, listing.rest), values.get(name, listing.rest))
+            found |= dict.fromkeys(values)
+            values = {name: value for name, value in values.items() if value != listing.rest}
+            rows[path] = joined(rows[path], values, listing.rest) if path in rows else values
         splits[split] = list(rows.items())
         folders |= places.folders
     raise_faults(ConvertFailedError, faults)
-    labels, indexed = index_rows(splits, label_file, declared=listing.labels)
+    others = sorted(found.keys() - known)
+    labels, indexed = index_rows(splits, label_file, declared=[*listing.labels, *others])
     return Reading(
         labels,
         indexed,
@@ -135,6 +136,12 @@ def resolve(
         listing.told,
         rest=listing.rest,
     )
+
+
+def joined(one: Mapping[str, int], other: Mapping[str, int], rest: int) -> dict[str, int]:
+    """Return what two say of an image: 1 counts before 0, and 0 before -1."""
+    names = one.keys() | other.keys()
+    return {name: max(one.get(name, rest), other.get(name, rest)) for name in names}
 
 
 def _listed(

@@ -39,7 +39,11 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
         raise_faults(ConvertFailedError, faults)
         rows = enumerate(zip(images, zip(*columns, strict=True), strict=True), start=1)
         splits[split] = [
-            Entry(image, {n: int(v) for n, v in zip(labels, row, strict=True)}, f"{path}:{line}")
+            Entry(
+                image,
+                {n: 1 for n, v in zip(labels, row, strict=True) if v == "1"},
+                f"{path}:{line}",
+            )
             for line, (image, row) in rows
         ]
     usual = [root / "Flickr", root / "images", root / "Images"]

@@ -290,7 +290,7 @@ def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     (folder / "data").mkdir()
-    labels = {"feature": {"names": [*data.labels], "_type": "ClassLabel"}, "_type": "List"}
+    labels = {"feature": {"names": [*data.labels], "_type": "ClassLabel"}, "_type": "Sequence"}
     features = {"image": {"_type": "Image"}, "labels": labels, UNKNOWN: labels}
     classes = arrow.list_(arrow.int64())
     image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
