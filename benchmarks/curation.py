@@ -34,7 +34,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.curation import heads
 from mlcls_jax.curation.audit import audit
 from mlcls_jax.curation.features import embed
-from mlcls_jax.curation.judge import FOLDS, out_of_fold, suspects
+from mlcls_jax.curation.judge import FOLDS, fold_numbers, suspects
 from mlcls_jax.curation.subject import find_subject
 from mlcls_jax.curation.teach import choose, label_worth
 from mlcls_jax.data.sources import open_split
@@ -43,6 +43,7 @@ from mlcls_jax.metrics import average_precision, mean_average_precision
 
 BOARDS, VALIDATION = 3000, 1000
 SHARE = 0.05
+DECAY = 0.1  # of the heads that labels are given for
 STEP, LAST = 100, 1000  # boards labelled at once, and in the end
 DIGITS = ["--config=lcnet:demo", "--config.data.source=mlcls", "--config.data.epoch_size=None",
           "--config.train.epochs=15"]  # fmt: skip
@@ -72,6 +73,7 @@ def main():
             data, run = prepared(given.work, source, seed)
             if "audit" in given.only:
                 rows.append({"set": data.name} | audited(data, run))
+                print(rows[-1], file=sys.stderr, flush=True)
     if rows:
         print_table("audits", rows, None)
     if "next" in given.only and not given.no_digits:
@@ -159,24 +161,30 @@ def taught(run: Path, seeds: list[int], has_tail: bool) -> list[dict[str, str]]:
             labelled = rng.choice(len(points), STEP, replace=False)
             reached = []
             while True:
-                some = pool.targets[labelled]
-                fitted = out_of_fold(points[labelled], some, FOLDS, seed)
-                everything = np.ones((1, len(some)), bool)
-                weights = heads.fit(points[labelled], some, everything, fitted.decay)
+                everything = np.zeros((1, len(points)), bool)  # of one shape: compiled once
+                everything[0, labelled] = True
+                weights = heads.fit(points, pool.targets, everything, DECAY)
                 said = heads.logits(others, weights)[0]
                 reached.append(float(mean_average_precision(said, judged.targets)))
                 if len(reached) == LAST // STEP:
                     break
                 rest = np.setdiff1d(np.arange(len(points)), labelled)
                 if way == "chosen":
-                    scores = heads.sigmoid(heads.logits(points[rest], fitted.weights)).mean(0)
-                    order = choose(points[rest], scores, label_worth(some), STEP)
+                    part = fold_numbers(pool.targets[labelled], FOLDS, seed)
+                    used = np.zeros((FOLDS, len(points)), bool)
+                    used[:, labelled] = part != np.arange(FOLDS)[:, None]
+                    weights = heads.fit(points, pool.targets, used, DECAY)
+                    scores = heads.sigmoid(heads.logits(points[rest], weights)).mean(0)
+                    worth = label_worth(pool.targets[labelled])
+                    order = choose(points[rest], scores, worth, STEP)
                 else:
                     order = rng.choice(len(rest), STEP, replace=False)
                 labelled = np.concatenate([labelled, rest[order]])
             found.append(reached)
-    return [_row(way, np.array(found), curves, has_tail, len(points))
-            for way, found in curves.items()]  # fmt: skip
+            print(way, has_tail, seed, np.round(reached, 4).tolist(), file=sys.stderr, flush=True)
+    return [
+        _row(way, np.array(found), curves, has_tail, len(points)) for way, found in curves.items()
+    ]
 
 
 def _row(way: str, found: np.ndarray, curves: dict, has_tail: bool, pool: int) -> dict[str, str]:
