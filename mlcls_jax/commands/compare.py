@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcls_jax import usage
@@ -10,12 +11,15 @@ from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
 from mlcls_jax.modes.train_result import RESULT_FILE
 from mlcls_jax.readable import table
-from mlcls_jax.workdir import BEST_MODEL, EVALUATION
+from mlcls_jax.workdir import BEST_MODEL, EVALUATION, METRICS
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
+    from mlcls_jax.reports.compare_page import Comparison
     from mlcls_jax.runs import Run
 
 LABELS = 8  # shown of each direction
+LABEL_METRICS = ("average_precision", "recall")
+PAGE = "compare.html"
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,13 @@ class Arguments:
         REQUIRED, "folders of runs; the first is what others are held against", positional=True,
         metavar="RUN",
     )  # fmt: skip
+    output: str | None = option(
+        None, "the page; None: compare.html in the folder of the last run", path="local"
+    )
 
 
 def run(argv: list[str]) -> str:
-    """Return a table of the runs, and the labels in which the last differs most from the first.
+    """Write a page, and return a table of the runs and the labels in which they differ most.
 
     Raises:
       WorkdirError: a folder is no run.
@@ -39,16 +46,47 @@ def run(argv: list[str]) -> str:
         "compare",
         "Runs side by side: metrics of the best model on the validation images, time and size; and"
         " the labels in which the last run differs most from the first, where both have been"
-        " evaluated.",
+        " evaluated. A page shows more: curves, all labels, and images on which they differ.",
         "compare runs/photos-1 runs/photos-2",
     )
     add_arguments(parser, Arguments)
-    folders = from_arguments(Arguments, parser.parse_args(argv)).runs
+    given = from_arguments(Arguments, parser.parse_args(argv))
+    from mlcls_jax.reports.compare_page import write_page
     from mlcls_jax.runs import load
 
-    runs = [load(folder) for folder in folders]
-    lines = table([("run", *map(str, (r.folder for r in runs))), *facts(runs)])
-    return "\n".join([*lines, *differences(runs[0], runs[-1])])
+    runs = [load(folder) for folder in given.runs]
+    known = metrics(runs)
+    shown = [
+        (name, *("-" if value is None else as_text(value) for value in values))
+        for name, values in known
+    ]
+    lines = table([("run", *map(str, (r.folder for r in runs))), *facts(runs), *shown])
+    page = Path(given.output) if given.output else runs[-1].folder / PAGE
+    write_page(page, _comparison(runs, known))
+    return "\n".join([*lines, *differences(runs[0], runs[-1]), f"  page  {page}"])
+
+
+def _comparison(runs: "list[Run]", known: "list[tuple[str, list[float | None]]]") -> "Comparison":
+    from mlcls_jax.reports.compare_page import Comparison
+    from mlcls_jax.reports.curves import read_history
+    from mlcls_jax.reports.decisions_file import differences, read_decisions
+
+    judged = [_json(run, EVALUATION) for run in runs]
+    metric = next((m for m in LABEL_METRICS if m in judged[0] and m in judged[-1]), "")
+    first, last = (read_decisions(run.folder / "evaluate") for run in (runs[0], runs[-1]))
+    return Comparison(
+        names=[str(run.folder) for run in runs],
+        facts=facts(runs),
+        metrics=[
+            (name, values, [j.get("intervals", {}).get(name) for j in judged])
+            for name, values in known
+        ],
+        histories=[read_history(run.folder / METRICS, str(run.folder)) for run in runs],
+        metric=SHOWN_METRICS[runs[0].config.model.task][0],
+        by_label=[j.get(metric, {}) for j in judged],
+        label_metric=metric.replace("_", " "),
+        differing=differences(first, last) if first and last else None,
+    )
 
 
 def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
@@ -56,7 +94,7 @@ def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
     configs = [run.config for run in runs]
     done = [_json(run, RESULT_FILE) for run in runs]
     sizes = [run.folder / BEST_MODEL / "weights.safetensors" for run in runs]
-    rows = [
+    return [
         ("model", *(c.model.name for c in configs)),
         ("image size", *("{} x {}".format(*c.model.image_size) for c in configs)),
         ("data", *(c.data.dir or c.data.source for c in configs)),
@@ -67,18 +105,20 @@ def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
         ("images/s", *_numbers(d.get("images_per_s") for d in done)),
         ("MB", *(f"{f.stat().st_size / 1e6:.1f}" if f.exists() else "-" for f in sizes)),
     ]
-    judged = [d or _json(run, EVALUATION) for run, d in zip(runs, done, strict=True)]
-    metrics = [run.metrics if j else {} for run, j in zip(runs, judged, strict=True)]
-    names = dict.fromkeys(name for c in configs for name in SHOWN_METRICS[c.model.task])
-    return rows + [
-        (name, *(as_text(m[name]) if name in m else "-" for m in metrics)) for name in names
-    ]
+
+
+def metrics(runs: "list[Run]") -> "list[tuple[str, list[float | None]]]":
+    """Return rows of name and value per run; None is not known, as in an unfinished run."""
+    judged = [_json(run, RESULT_FILE) or _json(run, EVALUATION) for run in runs]
+    found = [run.metrics if j else {} for run, j in zip(runs, judged, strict=True)]
+    names = dict.fromkeys(name for r in runs for name in SHOWN_METRICS[r.config.model.task])
+    return [(name, [values.get(name) for values in found]) for name in names]
 
 
 def differences(first: "Run", last: "Run") -> list[str]:
     """Return lines on the labels whose average precision, or recall, differs most."""
     before, after = _json(first, EVALUATION), _json(last, EVALUATION)
-    metric = next((m for m in ("average_precision", "recall") if m in before and m in after), None)
+    metric = next((m for m in LABEL_METRICS if m in before and m in after), None)
     if metric is None or first.folder == last.folder:
         return []
     old, new = before[metric], after[metric]

@@ -40,6 +40,7 @@ from mlcls_jax.modes.evaluate_result import (
     sentences,
     tta_of,
 )
+from mlcls_jax.reports.decisions_file import write_decisions
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import Illustrator
 from mlcls_jax.reports.similar import Similar
@@ -108,6 +109,9 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         similar = Similar(outputs.source, outputs.indices, outputs.targets, outputs.embeddings)
         report = write_report(workdir / "evaluate", evaluation, illustrate, similar)
         log.info("Report: %s", report)
+        if outputs.indices is not None:
+            names = [outputs.source.name(index) for index in outputs.indices.tolist()]
+            write_decisions(report.parent, evaluation.decisions, names, evaluation.labels)
     return EvaluateResult(
         metrics=for_json(evaluation.metrics),
         details=details | {"intervals": found},

@@ -122,6 +122,41 @@ def line_chart(curves: Sequence[Curve], *, x_label: str, y_label: str, caption: 
     )
 
 
+def scaled_chart(curves: Sequence[Curve], *, x_label: str, y_label: str, caption: str) -> Chart:
+    """Draw lines between their least and greatest numbers, with a key below."""
+    (x_ticks, x), (y_ticks, y) = (
+        _scale(np.concatenate([curve[axis] for curve in curves]), place)
+        for axis, place in ((1, _x), (2, _y))
+    )
+    return Chart(
+        caption=caption,
+        x_label=x_label,
+        y_label=y_label,
+        x_ticks=x_ticks,
+        y_ticks=y_ticks,
+        lines=[Line(f"line c{i}", _points(x(c.x), y(c.y))) for i, c in enumerate(curves)],
+        names=[curve.name for curve in curves],
+    )
+
+
+def _scale(
+    values: np.ndarray, place: Callable[[float], float]
+) -> tuple[list[Tick], Callable[[np.ndarray], np.ndarray]]:
+    """Return ticks at round numbers around the values, and what makes shares of an axis of them."""
+    low, high = float(values.min()), float(values.max())
+    span = high - low or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= 6)
+    first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
+    digits = max(0, -math.floor(math.log10(step)))
+    size = (last - first) * step
+    ticks = [
+        Tick(f"{i * step:.{digits}f}", place((i - first) * step / size))
+        for i in range(first, last + 1)
+    ]
+    return ticks, lambda numbers: (numbers - first * step) / size
+
+
 def reliability(bins: Bins, *, caption: str) -> Chart:
     """Draw how often labels of a score are right as bars, and the diagonal where they should be."""
     width = 1 / len(bins.decisions)

@@ -66,6 +66,18 @@ class Evaluation:
         """Return whether the task is single-label."""
         return self.task == "single"
 
+    @property
+    def limits(self) -> np.ndarray | None:
+        """Return the threshold of each label, float32 [K]; None: one label per image."""
+        if self.is_single:
+            return None
+        return np.broadcast_to(np.asarray(self.threshold, np.float32), len(self.labels))
+
+    @property
+    def decisions(self) -> Decisions:
+        """Return what is reported of each image."""
+        return Decisions(self.scores, self.targets, self.limits)
+
 
 Illustrate = Callable[[Sequence[Mistake]], list[Illustration]]
 
@@ -78,11 +90,7 @@ def write_report(
     The page needs no other file, and its size hardly depends on the number of images: besides a
     row per label, it has a few diagrams and a few pictures.
     """
-    limits = None  # float32 [K]
-    if not evaluation.is_single:
-        threshold = np.asarray(evaluation.threshold, np.float32)
-        limits = np.broadcast_to(threshold, len(evaluation.labels))
-    decisions = Decisions(evaluation.scores, evaluation.targets, limits)
+    limits, decisions = evaluation.limits, evaluation.decisions
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     page.write(

@@ -1,13 +1,19 @@
 """`mlcls compare`: tables of runs from the files that they wrote."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlcls_jax import config as schema
 from mlcls_jax.commands.compare import run
 from mlcls_jax.errors import WorkdirError
+from mlcls_jax.reports.decisions_file import differences, read_decisions, write_decisions
+from mlcls_jax.reports.mistakes import Decisions
 from mlcls_jax.workdir import CONFIG_FILE
+from tests.helpers.bundles import write_images
+from tests.helpers.page import Page
 
 
 def write_run(folder, *, score=None, by_label=None):
@@ -45,9 +51,52 @@ def test_labels_are_listed_from_the_best_change_to_the_worst(tmp_path):
     text = run([first, write_run(tmp_path / "b", score=0.5, by_label=new)])
     changes = [line.split() for line in text.splitlines() if line.endswith(("+0.2500", "-0.2500"))]
     assert [row[0] for row in changes] == ["dog", "cat"] and "sun" not in text
-    assert text.endswith("3 labels are known to one of the two only.")
+    assert "\n3 labels are known to one of the two only.\n" in text
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(WorkdirError, match="is no run"):
         run([str(tmp_path)])
+
+
+def test_a_page_has_curves_intervals_labels_and_the_images_on_which_they_differ(tmp_path):
+    old, new = {"<b>cat": 0.5, "dog": 0.5, "ape": None}, {"<b>cat": 0.75, "dog": 0.25, "ape": 0.1}
+    runs = [
+        write_run(tmp_path / "a", score=0.5, by_label=old),
+        write_run(tmp_path / "b", score=0.75, by_label=new),
+    ]
+    assert "Not known" in Page(read(run([*runs, "--output", str(tmp_path / "p.html")]))).text
+    judged = json.loads((tmp_path / "b" / "evaluate_result.json").read_text())
+    judged["intervals"] = {"MultiLabelMAP": [0.7, 0.8]}
+    (tmp_path / "b" / "evaluate_result.json").write_text(json.dumps(judged))
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 0.5, "loss": 1.5}\n{"epoch": 1.5, "loss": NaN}\n{"epoch": 2, "lo')
+    (path,) = write_images(tmp_path / "images", 1)
+    names = [str(path), "board_1", "board_2", "board_3"]
+    truth = np.array([[1, 0, -1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    said = {"a": [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 1]], "b": [[1, 0, 1]] + [[1, 1, 0]] * 3}
+    for name, reported in said.items():
+        decisions = Decisions(np.float32(reported), truth, np.full(3, 0.5, np.float32))
+        rows = slice(None) if name == "a" else slice(None, 3)
+        of_run = Decisions(decisions.scores[rows], truth[rows], decisions.threshold)
+        write_decisions(tmp_path / name / "evaluate", of_run, names[rows], [*old])
+    kept = [read_decisions(tmp_path / name / "evaluate") for name in said]
+    assert (kept[0].reported == said["a"]).all() and (kept[0].known == (truth >= 0)).all()
+    found = differences(*kept)
+    assert [(d.image, d.gain) for d in found] == [(names[0], 1), (names[1], -1), (names[2], -1)]
+    assert (found[0].present, found[0].first, found[0].last) == (["<b>cat"], [], ["<b>cat", "ape"])
+
+    page = Page(read(run(runs)))
+    assert "0.7000 … 0.8000" in page.text and "3 images, of which 1" in page.text
+    assert len(page.images) == 1 and page.images[0].startswith("data:image/jpeg")
+    assert sum(tag == "polyline" for tag, _ in page.tags) == 3  # one loss, two metrics
+    labels = [cell for cell in page.cells if cell in old]
+    assert labels[-3:] == ["<b>cat", "dog", "ape"]
+    assert "+0.2500" in page.cells and "-0.2500" in page.cells
+
+
+def read(told):
+    """The page that the command has written."""
+    path = Path(told.rpartition("page  ")[2])
+    assert path.name in ("compare.html", "p.html")
+    return path.read_text()

@@ -1,0 +1,80 @@
+"""Runs side by side as one HTML file: templates/compare.html and what it needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+from PIL import Image
+
+from mlcls_jax.data.images import read_image
+from mlcls_jax.errors import DataError
+from mlcls_jax.reports import page
+from mlcls_jax.reports.curves import History, charts_of
+from mlcls_jax.reports.decisions_file import Difference
+
+SHOWN = 12  # images that became better, and as many that became worse
+DRAWN = 6  # runs in a chart: so many colours there are
+_SIDE = 200  # pixels of a picture
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is known of some runs, the first of which the others are held against."""
+
+    names: Sequence[str]
+    facts: Sequence[tuple[str, ...]]  # name, and a text per run
+    metrics: Sequence[tuple[str, Sequence[float | None], Sequence[Sequence[float] | None]]]
+    histories: Sequence[History]
+    metric: str  # that is drawn by epoch
+    by_label: Sequence[Mapping[str, float | None]]  # of each run; empty: not evaluated
+    label_metric: str
+    differing: Sequence[Difference] | None  # between the first and the last; None: not known
+
+
+class _Shown(NamedTuple):
+    of: Difference
+    picture: Markup | None
+
+
+def write_page(path: Path, comparison: Comparison) -> None:
+    """Write the page, which needs no other file."""
+    rows = _rows(comparison.by_label)
+    differing = comparison.differing or []
+    better = [one for one in differing if one.gain > 0][:SHOWN]
+    worse = [one for one in reversed(differing) if one.gain < 0][:SHOWN]
+    page.write(
+        path,
+        "compare.html",
+        comparison=comparison,
+        charts=charts_of(comparison.histories[:DRAWN], comparison.metric),
+        columns=["index", "name", *comparison.names, "change"],
+        label_rows=rows,
+        counts=[sum(sign * d.gain > 0 for d in differing) for sign in (1, -1)],
+        groups=[
+            ("Fewer mistakes in the last run", [_illustrated(one) for one in better]),
+            ("More mistakes in the last run", [_illustrated(one) for one in worse]),
+        ],
+    )
+
+
+def _rows(by_label: Sequence[Mapping[str, float | None]]) -> list[tuple[Any, ...]]:
+    """Return index, name, values and change of every label, the largest rise first."""
+    names = dict.fromkeys(name for values in by_label for name in values)
+    rows = []
+    for index, name in enumerate(names):
+        values = [run.get(name) for run in by_label]
+        first, last = values[0], values[-1]
+        change = None if first is None or last is None else last - first
+        rows.append((index, name, values, change))
+    return sorted(rows, key=lambda row: (row[-1] is None, -(row[-1] or 0)))
+
+
+def _illustrated(one: Difference) -> _Shown:
+    try:
+        picture = Image.fromarray(read_image(one.image))
+    except DataError:  # of a data set that is not made of files, or has moved
+        return _Shown(one, None)
+    picture.thumbnail((_SIDE, _SIDE))
+    return _Shown(one, page.jpeg(picture))

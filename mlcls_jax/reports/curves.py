@@ -1,0 +1,76 @@
+"""Curves of trainings, of the lines that runs write into `metrics.jsonl`."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlcls_jax.reports.charts import Chart, Curve, scaled_chart
+
+_POINTS = 300  # of a curve
+
+
+class History(NamedTuple):
+    """A run's name, and the lines of its `metrics.jsonl`."""
+
+    name: str
+    lines: list[dict[str, Any]]
+
+
+def read_history(path: Path, name: str) -> History:
+    """Return the lines of a file that a run may be writing to; without a file, none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return History(name, [])
+    lines = []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # half of it is written
+            continue
+    return History(name, [line for line in lines if isinstance(line, dict) and "epoch" in line])
+
+
+def charts_of(runs: Sequence[History], metric: str) -> list[Chart]:
+    """Draw the loss of trainings, and a metric of their validations, by epoch.
+
+    A chart without a curve is left out. Of one run the raw and the averaged weights are drawn, of
+    several the better of the two.
+    """
+    losses = [_curve(run, run.name, "loss") for run in runs]
+    if len(runs) == 1:
+        named = ((f"{kind} weights", f"{kind}/{metric}") for kind in ("raw", "ema"))
+        judged = [_curve(runs[0], name, key) for name, key in named]
+    else:
+        judged = [_curve(run, run.name, f"raw/{metric}", f"ema/{metric}") for run in runs]
+    told = (
+        (losses, "loss", "Loss of the training, averaged over neighbouring steps."),
+        (judged, metric, "On the validation images, after each epoch."),
+    )
+    made = []
+    for curves, label, caption in told:
+        if curves := [curve for curve in curves if len(curve.x)]:
+            made.append(scaled_chart(curves, x_label="epoch", y_label=label, caption=caption))
+    return made
+
+
+def _curve(run: History, name: str, *keys: str) -> Curve:
+    """Return the largest of some numbers by epoch, thinned by averaging neighbours."""
+    points = []
+    for line in run.lines:
+        values = [line[key] for key in keys if _is_number(line.get(key))]
+        if values and _is_number(line["epoch"]):
+            points.append((line["epoch"], max(values)))
+    x, y = np.array(points, float).reshape(-1, 2).T
+    if len(x) > _POINTS:
+        parts = np.array_split(np.arange(len(x)), _POINTS)
+        x, y = (np.array([values[part].mean() for part in parts]) for values in (x, y))
+    return Curve(name, x, y)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
