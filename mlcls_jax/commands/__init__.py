@@ -42,6 +42,8 @@ _TABLE = (
     Command("train", "mode.run", "config",
             "train a model; the same command goes on after an interruption",
             mode="train", is_long=True),
+    Command("from_words", "from_words.run", "config",
+            "a small model from images without labels and a list of words", is_long=True),
     Command("find_lr", "mode.run", "config", "a learning rate for a training, by a short test",
             mode="find_lr", is_long=True),
     Command("evaluate", "mode.run", "config",

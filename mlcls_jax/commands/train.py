@@ -61,7 +61,16 @@ def run(argv: list[str]) -> str:
     if place.suffix in (".yaml", ".yml", ".py"):
         hint = f"{usage.program()} train --config={shlex.quote(str(place))} --workdir=runs/mine"
         raise FlagError(f"{place}: is a configuration, not data", hint)
-    new = look(arguments.data, arguments, settings)
+    return carry_out(look(arguments.data, arguments, settings))
+
+
+def carry_out(new: "NewRun") -> str:
+    """Train, judge the best model, and return what came of it.
+
+    Raises:
+      PreemptedError: the run was asked to end; `mlcls train RUN` goes on.
+      UserError: the data, a value or a file is wrong.
+    """
     log.info("The same in full:\n  %s train %s", usage.program(), new.flags)
     from mlcls_jax.runs import run_and_judge  # takes a second to import: once the plan is told
 
