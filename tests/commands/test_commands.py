@@ -60,6 +60,6 @@ for words in [*([name] for name in COMMANDS), ["train", "photos"]]:
 def test_only_what_computes_for_long_is_worth_starting_anew():
     long = {name for name, command in COMMANDS.items() if command.is_long}
     configured = {"check", "train", "find_lr", "evaluate", "thresholds"}
-    assert long == configured | {"serve", "score", "tune", "average"}
+    assert long == configured | {"from_words", "serve", "score", "tune", "average"}
     assert not find(["export", "scores_model"])[0].is_long
     assert find(["export", "--config=a.py"])[0].is_long
