@@ -127,10 +127,11 @@ class Convert:
     """Conversion to an MLClsDataset, in place, before the check."""
 
     enable: bool = option(False, "convert data.dir before it is checked")
-    source_type: SourceType = option(
+    source_type: Literal["auto", SourceType] = option(
         "coco",
-        "COCO instances; CSV lists `path,label|label`; a folder per class; PaddleClas'"
-        " train_list.txt of lines `path 12`; VOC XML; and others: see the documentation of data",
+        "auto: as found, and in doubt the run stops and asks; COCO instances; CSV lists"
+        " `path,label|label`; a folder per class; PaddleClas' train_list.txt of lines `path 12`;"
+        " VOC XML; others: see the documentation of data",
     )
     dialect: Literal[
         "auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns"

@@ -9,6 +9,7 @@ from typing import Any
 from mlcls_jax import config as schema
 from mlcls_jax.data.checks import check
 from mlcls_jax.data.convert import Conversion, convert, remarks
+from mlcls_jax.data.detect import detect
 from mlcls_jax.data.findings import CheckReport, Group
 from mlcls_jax.data.protocols import PROTOCOLS, compare
 from mlcls_jax.data.split import SplitResult, split
@@ -100,8 +101,8 @@ def check_dataset(config: schema.Config, workdir: Path) -> CheckResult:
     """
     options = config.check_dataset
     divide = options.split.enable
-    if options.convert.enable:
-        conversion = convert(config.data, options.convert)
+    if options.convert.enable and (how := _how(config.data.folder, options.convert)):
+        conversion = convert(config.data, how)
         _tell_conversion(conversion)
         divide = divide or "val" not in conversion.images  # or the check would fail for want of it
     new = dataclasses.replace(options.split, folds=0)
@@ -138,6 +139,25 @@ def check_dataset(config: schema.Config, workdir: Path) -> CheckResult:
         hint = f"All of them, and what would be right: {folder / 'report.html'}"
         raise CheckFailedError(f"{report.root}: {kinds}", hint, facts=result.to_json())
     return result
+
+
+def _how(folder: str, options: schema.Convert) -> schema.Convert | None:
+    """Return the options with the format that is found, if asked; None: there is no other.
+
+    Raises:
+      DataError: no known format is found, or several.
+    """
+    if options.source_type != "auto":
+        return options
+    found = detect(Path(folder))
+    log.info("%s: %s.", folder, found.told)
+    if found.convert is None:
+        log.info("Nothing is converted; a format as source_type would read that again.")
+        return None
+    own = options.train_annotations or found.train_file
+    return dataclasses.replace(found.convert, **{
+        **dataclasses.asdict(options), "source_type": found.form, "train_annotations": own,
+    })  # fmt: skip
 
 
 def _tell_conversion(conversion: Conversion) -> None:

@@ -191,10 +191,12 @@ def test_conversion_division_and_check_in_one_command(tmp_path):
 def test_what_is_converted_without_validation_images_is_divided_and_passes(tmp_path):
     for i in range(20):
         write_image(tmp_path / f"data/{'cat' if i % 2 else 'dog'}/{i}.png", i)
-    config = config_of(tmp_path / "data", convert=schema.Convert(enable=True, source_type="folder"))
-    result = check_dataset(config, tmp_path).to_json()
-    sizes = [result["attributes"][f"{split}_samples"] for split in ("train", "val")]
-    assert result["check_pass"] and sizes == [16, 4]
+    convert = schema.Convert(enable=True, source_type="auto")
+    config = config_of(tmp_path / "data", convert=convert)
+    for _ in range(2):  # the second time it is found converted
+        result = check_dataset(config, tmp_path).to_json()
+        sizes = [result["attributes"][f"{split}_samples"] for split in ("train", "val")]
+        assert result["check_pass"] and sizes == [16, 4]
 
 
 def test_one_warning_is_told_in_the_singular(root, tmp_path):

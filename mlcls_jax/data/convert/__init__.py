@@ -125,6 +125,8 @@ def _read(root: Path, label_file: Path, options: Convert, contents: Contents) ->
     Raises:
       ConvertFailedError: nothing is left, or labels cannot stand in label.txt.
     """
+    if options.source_type == "auto":
+        raise ConvertFailedError("source_type=auto: name the format here", f"One of: {[*FORMATS]}")
     reading = FORMATS[options.source_type].read(root, label_file, options)
     if isinstance(reading, Listing):
         reading = resolve(reading, root, label_file, options, contents)

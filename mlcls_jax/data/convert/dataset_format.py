@@ -49,9 +49,12 @@ class Format:
 
 
 def head(path: Path) -> str:
-    """Return the beginning of a text file."""
-    with path.open("rb") as file:
-        return file.read(_HEAD).decode("utf-8-sig", "replace").lstrip()
+    """Return the beginning of a text file; nothing if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD).decode("utf-8-sig", "replace").lstrip()
+    except OSError:
+        return ""
 
 
 def json_keys(text: str) -> set[str]:
