@@ -23,6 +23,7 @@ from mlcls_jax.data.detect import detect
 from mlcls_jax.data.save import WRITTEN, save
 from mlcls_jax.errors import ConvertFailedError, DataError, InputError
 from tests.helpers.photos import write_image
+from tests.helpers.tiers import need
 
 
 def read(place: Path, into: Path, form: str | None = None, **options):
@@ -440,7 +441,7 @@ def test_what_is_broken_is_told_with_its_place_and_nothing_is_left(
 
 
 def test_a_data_frame_is_a_table_of_paths_or_contents(tmp_path, monkeypatch):
-    pandas = pytest.importorskip("pandas")
+    pandas = need("pandas")
     photos(tmp_path, "far/a.png", "far/b.png")
     monkeypatch.chdir(tmp_path)
     contents = [(tmp_path / f"far/{name}.png").read_bytes() for name in "ab"]
