@@ -1,14 +1,19 @@
 """What the documents say is what happens: their tutorials run, their commands and keys exist."""
 
 import re
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from mlcls_jax import commands
+from mlcls_jax import commands, models
 from mlcls_jax import config as schema
 from mlcls_jax.command_line import FlagError
+from mlcls_jax.models import Network, weights
+from tests.helpers.bundles import write_small
 from tests.helpers.commands import REPOSITORY
-from tests.helpers.documents import Reader
+from tests.helpers.documents import Reader, blocks
 
 DOCUMENTS = [
     path
@@ -40,9 +45,43 @@ def reader(tmp_path_factory):
 def test_a_document_says_what_happens(reader, path):
     """In this order: later ones go on with what the first made.
 
-    The Python of README.md is about models and files that are not there.
+    The Python of README.md is about models and files that are not there; the next test makes them.
     """
     reader.read(REPOSITORY / path, python=path != "README.md")
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    """On drawn weights, in the places and under the names that it gives."""
+    monkeypatch.chdir(tmp_path)
+    write_small(tmp_path / "runs/demo/best_model")
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    (tmp_path / "runs/demo/samples").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"runs/demo/samples/{number}.png")
+    file = tmp_path / "PP-LCNet_x1_0_ml_decoder_448_pretrained.pdparams"
+    weights.save(models.create("PP-LCNet_x1_0_ML", num_classes=80), file, "paddle")
+
+    predict, load, widen = (
+        b.text for b in blocks(REPOSITORY / "README.md") if b.language == "python"
+    )
+    names: dict[str, Any] = {"images": pictures}
+    for block in (predict, load):
+        exec(compile(block, "README.md", "exec"), names)
+    assert (
+        len([*(tmp_path / "output").glob("*.png")])
+        == len([*(tmp_path / "output").glob("*.json")])
+        == 2
+    )
+    assert names["logits"].shape == (2, 80)
+    embeddings = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
+    np.save("three.npy", embeddings[:3])
+    small = {"embed_dim": 32, "hidden_dim": 32, "num_heads": 4, "text_embeddings": "three.npy"}
+    network = Network.of(schema.Model(name="PP-LCNet_x0_25_ML", num_classes=3, **small))
+    names["model"] = models.Model(network, network.init(0))
+    names["embeddings"] = embeddings
+    exec(compile(widen, "README.md", "exec"), names)
+    assert names["wider"](pictures).shape == (2, 5)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
