@@ -3,9 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlcls_jax import lazy, usage
-from mlcls_jax.config import REQUIRED, Data, add_arguments, from_arguments, option
+from mlcls_jax.config import Data, add_arguments, from_arguments, option
 from mlcls_jax.errors import ConfigError
 
 TOKEN = "MLCLS_STUDIO_TOKEN"  # environment variable
@@ -15,8 +16,11 @@ TOKEN = "MLCLS_STUDIO_TOKEN"  # environment variable
 class Arguments:
     """The arguments."""
 
-    data: str = option(
-        REQUIRED, "folder with images/, label.txt and the lists", path="local", metavar="DATA"
+    data: str | None = option(
+        None, "folder with images/, label.txt and the lists", path="local", metavar="DATA"
+    )
+    run: str | None = option(
+        None, "instead of it: a run's folder, to see its training go on", path="local"
     )
     model_dir: str | None = option(
         None, "a bundle, whose scores are shown, sorted and filtered by", path="any"
@@ -49,16 +53,29 @@ def run(argv: list[str]) -> str:
     """
     parser = usage.parser(
         "studio",
-        "Look through a data set in the browser, and mend its labels by keyboard.",
+        "Look through a data set in the browser, and mend its labels by keyboard; or, with --run,"
+        " see how a training goes on.",
         "studio --data photos --model_dir runs/photos/best_model",
     )
     add_arguments(parser, Arguments)
     given = from_arguments(Arguments, parser.parse_args(argv))
+    if (given.data is None) == (given.run is None):
+        parser.error("one of --data and --run is needed")
     token = os.environ.get(TOKEN) if given.token is None else given.token
     if token is not None and (not token.isascii() or not token.isalnum()):
         raise ConfigError("token: must be of letters and digits", f"Give --token or {TOKEN}.")
     with lazy.optional("the studio needs further packages", extra="serve"):
         from mlcls_jax.studio.server import run as serve
+        from mlcls_jax.studio.server import watch
+    place: Any = {
+        "host": given.host,
+        "port": given.port,
+        "token": token,
+        "announce": lambda address: print(f"Open {address}  (Ctrl-C ends the studio)", flush=True),
+    }
+    if given.run:
+        watch(Path(given.run), **place)
+        return "The studio is closed; the run is not touched."
     left = serve(
         Data(
             dir=given.data,
@@ -69,10 +86,7 @@ def run(argv: list[str]) -> str:
         model_dir=given.model_dir,
         queue=Path(given.queue) if given.queue else None,
         changes=Path(given.changes) if given.changes else None,
-        host=given.host,
-        port=given.port,
-        token=token,
-        announce=lambda address: print(f"Open {address}  (Ctrl-C ends the studio)", flush=True),
+        **place,
     )
     if left:
         return (

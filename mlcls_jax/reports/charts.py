@@ -58,7 +58,7 @@ class Chart:
 
     width: ClassVar[int] = 400
     height: ClassVar[int] = 300
-    left: ClassVar[float] = 46.0  # the edges of the area within the axes
+    left: ClassVar[float] = 52.0  # the edges of the area within the axes
     right: ClassVar[float] = 390.0
     top: ClassVar[float] = 10.0
     bottom: ClassVar[float] = 260.0

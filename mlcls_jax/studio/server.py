@@ -3,9 +3,9 @@
 import asyncio
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -14,12 +14,14 @@ from starlette.applications import Starlette
 from mlcls_jax.config import Data
 from mlcls_jax.errors import UserError
 from mlcls_jax.lock import locked
+from mlcls_jax.reports.live_page import render
 from mlcls_jax.serving.listener import listen, on_signals
 from mlcls_jax.studio.changes import ChangeLog
 from mlcls_jax.studio.dataset import Dataset, read_dataset
 from mlcls_jax.studio.facts import Facts
 from mlcls_jax.studio.guard import LOOPBACK
 from mlcls_jax.studio.jobs import Job
+from mlcls_jax.studio.live import make_app as make_live_app
 from mlcls_jax.studio.queues import no_queue, read_queue
 from mlcls_jax.studio.routes import Studio, make_app
 from mlcls_jax.studio.scores import Scores
@@ -51,16 +53,10 @@ def run(
     """
     dataset = read_dataset(config)
     folder = changes or dataset.root / "studio"
-    if token is None and host not in LOOPBACK:
-        token = secrets.token_urlsafe(24)
     _make(folder)
     with locked(folder), closing(ChangeLog(folder / CHANGES)) as log:
         studio = _open(dataset, log, model_dir, queue)
-        with listen(host, port) as listener:
-            name = f"[{host}]" if ":" in host else host
-            address = f"http://{name}:{listener.getsockname()[1]}/"
-            announce(address + (f"?token={token}" if token else ""))
-            _serve(studio, token, listener)
+        _serve(partial(make_app, studio), host, port, token, announce)
         left = studio.session.num_changed
     ended = [job.stop(_PATIENCE_S) for job in studio.jobs.values()]
     if not all(ended):  # a compiler cannot be interrupted, and must not see the end of Python
@@ -68,8 +64,28 @@ def run(
     return left
 
 
-def _serve(studio: Studio, token: str | None, listener: socket.socket) -> None:
-    """Answer until a signal comes."""
+def watch(
+    workdir: Path, *, host: str, port: int, token: str | None, announce: Callable[[str], None]
+) -> None:
+    """Show a run that may still be training, until SIGINT or SIGTERM.
+
+    Raises:
+      UserError: there is no run in the folder, or the port is taken.
+    """
+    render(workdir)  # or say why not
+    _serve(partial(make_live_app, workdir), host, port, token, announce)
+
+
+def _serve(
+    make: Callable[..., Starlette],
+    host: str,
+    port: int,
+    token: str | None,
+    announce: Callable[[str], None],
+) -> None:
+    """Answer until a signal comes; `make` makes the application with a token and a lifespan."""
+    if token is None and host not in LOOPBACK:
+        token = secrets.token_urlsafe(24)
 
     def end() -> None:
         server.should_exit = True
@@ -80,7 +96,7 @@ def _serve(studio: Studio, token: str | None, listener: socket.socket) -> None:
         yield
 
     config = uvicorn.Config(
-        make_app(studio, token=token, lifespan=lifespan),
+        make(token=token, lifespan=lifespan),
         ws="none",
         log_config=None,
         log_level="warning",
@@ -89,8 +105,12 @@ def _serve(studio: Studio, token: str | None, listener: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=3,
     )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    with listen(host, port) as listener:
+        server = uvicorn.Server(config)
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}/"
+        announce(address + (f"?token={token}" if token else ""))
+        server.run(sockets=[listener])
 
 
 def _make(folder: Path) -> None:

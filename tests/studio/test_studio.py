@@ -9,7 +9,12 @@ from http.client import HTTPException
 
 import pytest
 
+from mlcls_jax import config as schema
+from mlcls_jax.errors import WorkdirError
+from mlcls_jax.reports.live_page import render
 from mlcls_jax.studio.changes import ChangeLog
+from tests.helpers.bundles import write_images
+from tests.helpers.page import Page
 from tests.helpers.server_process import wait
 from tests.helpers.studio import LABELS, studio, write_dataset
 
@@ -171,3 +176,37 @@ def replay(changes):
     log.close()
     names = [f"images/{name}" for name in (EVIL, *(f"{i}.png" for i in range(1, 7)))]
     return [(names.index(c.image), LABELS.index(c.label), c.new) for c in log.entries]
+
+
+def test_a_run_is_shown_while_it_writes_and_only_to_its_own_page(tmp_path):
+    config = schema.default()
+    config.data.source = "digits"
+    config.train.epochs = 4
+    workdir = tmp_path / "<b>run"
+    workdir.mkdir()
+    with pytest.raises(WorkdirError, match="is no run"):
+        render(workdir)
+    (workdir / "config.yaml").write_text(schema.to_yaml(schema.parse(config)))
+    assert "Nothing is written yet" in render(workdir)
+    lines = [
+        {"step": 10, "epoch": 0.5, "loss": 0.7, "images_per_s": 64.0},
+        {"step": 20, "epoch": 1, "loss": 0.6, "images_per_s": 32.0},
+        {"step": 20, "epoch": 1, "raw/MultiLabelMAP": 0.25, "ema/MultiLabelMAP": 0.5},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (workdir / "metrics.jsonl").write_text(text + '{"step": 30, "epo')
+    write_images(workdir, 1)[0].rename(workdir / "predictions.png")
+    minutes = round(3 * 20 * config.train.batch_size / 32 / 60)
+    with studio("--run", workdir) as server:
+        status, content, headers = server.ask("/")
+        page = Page(content.decode())
+        told = " ".join(page.text.split())
+        assert f"Epoch 1.00 of 4, 32 images/s, about {minutes} minutes are left." in told
+        assert "0.5000" in page.cells
+        assert sum(tag == "polyline" for tag, _ in page.tags) == 3
+        assert status == 200 and "script-src 'self';" in headers["content-security-policy"]
+        for path in ("/live.css", "/live.js", f"/{page.images[0]}"):
+            assert server.ask(path)[0] == 200, path
+        assert server.ask("/", Host="evil.example")[0] == 403
+        (workdir / "config.yaml").unlink()
+        assert server.ask("/")[0] == 503
