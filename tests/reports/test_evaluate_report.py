@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pypdfium2
 import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_curve
@@ -31,8 +32,10 @@ from mlcls_jax.reports.mistakes import (
 )
 from mlcls_jax.reports.page import shorten
 from mlcls_jax.reports.similar import Similar
+from tests.helpers.browser import chromium, needs_chromium, open_tab
 from tests.helpers.page import Page
 from tests.helpers.photos import write_photos
+from tests.helpers.server_process import wait
 
 HOSTILE = "<script src='https://evil.example/x.js'></script>\"><img src=x onerror=alert(1)>&amp;"
 
@@ -500,3 +503,25 @@ class Pictures:
         return str(index)
 
     place = name
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_all_labels_are_printed_below_a_head_on_every_page(tmp_path):
+    page_of(tmp_path, *outputs(40, 120))
+    (tmp_path / "browser").mkdir()
+    with chromium(tmp_path / "browser") as port:
+        tab = open_tab(port, width=1280, height=900)
+        tab.send("Page.navigate", url=(tmp_path / "evaluate/report.html").as_uri())
+        wait(
+            lambda: tab.run(
+                "document.readyState == 'complete' && !!document.querySelector('#classes')"
+            )
+        )
+        printed = base64.b64decode(tab.send("Page.printToPDF")["data"])
+    pages = [page.get_textpage().get_text_bounded() for page in pypdfium2.PdfDocument(printed)]
+    rows = [re.findall(r"^\d+ label \d+ ", text, re.MULTILINE) for text in pages]
+    assert len({row for found in rows for row in found}) == 120
+    assert sum(map(bool, rows)) > 2
+    assert all("precision" in text for text, found in zip(pages, rows, strict=True) if found)
+    assert "Show names with" not in "".join(pages)
