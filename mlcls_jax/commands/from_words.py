@@ -87,14 +87,18 @@ def run(argv: list[str]) -> str:
     new = look(str(folder / pseudo_labels.LABELS), wishes, settings)
     pseudo_labels.write_teacher(folder, words, labels, task=new.config.model.task)
     rows = [("word", "images", "open", "confidence", "agreement", "trust"), *map(_row, trust)]
+    done = carry_out(new)
     lines = [
-        carry_out(new),
-        "The metric above is agreement with the teacher's labels, not with the truth.",
+        "",
+        f"Labels by {arguments.teacher}:",
         *table(rows),
-        f"  labels      {folder / pseudo_labels.LABELS}, for you to correct",
-        f"  trust       {folder / pseudo_labels.TRUST}",
+        done,
+        "",
+        "The metric is agreement with the teacher's labels, not with the truth.",
+        f"  labels   {folder / pseudo_labels.LABELS}, for you to correct",
+        f"  trust    {folder / pseudo_labels.TRUST}",
+        f"  teacher  {teacher}",
     ]
-    lines += [f"  teacher     {teacher}"]
     return "\n".join(lines)
 
 

@@ -60,7 +60,7 @@ def with_labels(
     """
     config = model.network.config
     if isinstance(labels, np.ndarray):
-        return _with_embeddings(model, labels)
+        return with_embeddings(model, labels)
     rows = _rows(labels, old, origins or {}, config)
     most = max(len(labels), len(old) + 1)
     arrays = flatten(model.variables)
@@ -87,7 +87,8 @@ def with_labels(
     return Model(after, unflatten(arrays, after.abstract))
 
 
-def _with_embeddings(model: Model, embeddings: np.ndarray) -> Model:
+def with_embeddings(model: Model, embeddings: np.ndarray) -> Model:
+    """Return the same model for labels of these embeddings; see `with_labels`."""
     config, shape = model.network.config, embeddings.shape
     if config.text_dim is None:
         raise ValueError(f"{config.name}: its queries are not made from text embeddings")

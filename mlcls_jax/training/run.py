@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -31,6 +32,7 @@ from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.registry import pixels, stride
+from mlcls_jax.models.relabel import with_embeddings
 from mlcls_jax.models.texts import with_text
 from mlcls_jax.models.weights import load
 from mlcls_jax.models.weights.sources import NONE, find, sources
@@ -279,7 +281,9 @@ def initial_weights(
     log.info(
         "Weights from %s: %s.", f"{given}, {published.address}" if published else given, report
     )
-    return model.network, model.variables
+    if network.config.text_embeddings is None:
+        return model.network, model.variables
+    return model.network, with_embeddings(model, np.load(network.config.text_embeddings)).variables
 
 
 def first_variables(

@@ -1,14 +1,18 @@
 """Other labels of a trained model: what stays keeps its logits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mlcls_jax import models
-from mlcls_jax.config import Model
+from mlcls_jax.config import Config, Data, Model
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.models import Network
+from mlcls_jax.models.network import flatten
 from mlcls_jax.models.texts import open_texts
-from mlcls_jax.training.run import with_classes
+from mlcls_jax.training.run import initial_weights, with_classes
 from tests.helpers import towers
 from tests.helpers.tiers import slow
 
@@ -76,6 +80,24 @@ def test_queries_are_made_from_the_names_of_labels(toy, tmp_path, monkeypatch):
     np.testing.assert_allclose(embedded[-1], texts.embed(["tree"])[0], atol=1e-6)
     with pytest.raises(ConfigError, match="some labels are new"):
         models.with_labels(model, NEW, old=OLD, origins=ORIGINS)
+
+
+def test_a_start_from_weights_keeps_the_embeddings_of_the_new_labels(toy, tmp_path):
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(size=(2, len(OLD), 4)).astype(np.float32)
+    np.save(tmp_path / "new.npy", new)
+    trained = create("Toy_ML", text_dim=4)
+    trained.variables.params["head"]["text_embed"] = old
+    arrays = {path: np.asarray(array) for path, array in flatten(trained.variables).items()}
+    save_file(arrays, tmp_path / "weights.safetensors")
+    config = dataclasses.replace(
+        trained.network.config, text_dim=None, text_embeddings=str(tmp_path / "new.npy"),
+        weights=str(tmp_path / "weights.safetensors"),
+    )  # fmt: skip
+    _, variables = initial_weights(Config(model=config, data=Data(dir=".")), tuple(OLD))
+    head = variables.params["head"]
+    np.testing.assert_array_equal(head["text_embed"], new)
+    np.testing.assert_array_equal(head["text_proj"]["kernel"], arrays["head/text_proj/kernel"])
 
 
 def test_labels_that_are_not_the_models_are_named(toy):
