@@ -28,6 +28,9 @@ class Arguments:
     queue: str | None = option(
         None, "a CSV file with a column image: these are opened first, in its order", path="local"
     )
+    unlisted: bool = option(
+        False, "images that no list names, too: what gets labels is added to the training list"
+    )
     train_list: str = option("train.txt", "list of training images, in DATA")
     val_list: str = option("val.txt", "list of validation images, in DATA")
     label_file: str = option("label.txt", "label names, in DATA")
@@ -84,6 +87,7 @@ def run(argv: list[str]) -> str:
             label_file=given.label_file,
         ),
         model_dir=given.model_dir,
+        unlisted=given.unlisted,
         queue=Path(given.queue) if given.queue else None,
         changes=Path(given.changes) if given.changes else None,
         **place,

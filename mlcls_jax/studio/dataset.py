@@ -8,8 +8,12 @@ import numpy as np
 
 from mlcls_jax.config import Data
 from mlcls_jax.data.findings import Finding, is_error
+from mlcls_jax.data.image_files import walk_images
 from mlcls_jax.data.lists import TEST_LIST, find_root, raise_findings, read_labels, read_list
 from mlcls_jax.errors import DataError
+from mlcls_jax.readable import printable
+
+UNLISTED = "(in no list)"  # in the place of a list, for images that none names
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Dataset:
     root: Path
     config: Data  # names of its files
     labels: tuple[str, ...]  # K names
-    lists: tuple[str, ...]  # names of the files
+    lists: tuple[str, ...]  # names of the files, and perhaps UNLISTED
     images: list[str]  # [N] paths relative to `root`
     list_number: np.ndarray  # uint8 [N], of `lists`
     targets: np.ndarray  # int8 [N, K]: 1 present, 0 absent, -1 not sure
@@ -34,9 +38,10 @@ class Dataset:
         return self.root / self.images[row]
 
 
-def read_dataset(config: Data) -> Dataset:
+def read_dataset(config: Data, *, unlisted: bool = False) -> Dataset:
     """Read those of the lists in `config.dir` that there are, and `test.txt` beside them.
 
+    With `unlisted` the images that none of them names follow, of which no label is known.
     Malformed lines are left out, and told in `faults`.
 
     Raises:
@@ -59,6 +64,17 @@ def read_dataset(config: Data) -> Dataset:
             images.append(item.image)
             list_number.append(number)
             targets += item.target.tobytes()
+    if unlisted:
+        named = {*images, *(fault.image for fault in faults)}
+        for path in walk_images(root / "images"):
+            if isinstance(path, DataError):
+                raise path
+            image = path.relative_to(root).as_posix()
+            if image not in named and printable(image) == image == image.strip():  # fits a line
+                images.append(image)
+                list_number.append(len(there))
+                targets += np.full(len(labels), -1, np.int8).tobytes()
+        there = (*there, UNLISTED)
     if not images:
         shown = faults[0].message if faults else f"there is no {' and no '.join(lists)}"
         raise DataError(f"{root}: no list names an image: {shown}", "See `mlcls check`.")

@@ -38,6 +38,7 @@ def run(
     model_dir: str | None,
     queue: Path | None,
     changes: Path | None,
+    unlisted: bool,
     host: str,
     port: int,
     token: str | None,
@@ -51,7 +52,7 @@ def run(
       UserError: the data set, the queue or the log cannot be read, or the port is taken.
       WorkdirError: another studio mends the same data set.
     """
-    dataset = read_dataset(config)
+    dataset = read_dataset(config, unlisted=unlisted)
     folder = changes or dataset.root / "studio"
     _make(folder)
     with locked(folder), closing(ChangeLog(folder / CHANGES)) as log:

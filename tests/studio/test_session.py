@@ -8,7 +8,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.checks import check
 from mlcls_jax.errors import DataError
 from mlcls_jax.studio.changes import ChangeLog
-from mlcls_jax.studio.dataset import read_dataset
+from mlcls_jax.studio.dataset import UNLISTED, read_dataset
 from mlcls_jax.studio.session import Cell, Session
 from tests.helpers.studio import write_dataset
 
@@ -130,3 +130,27 @@ def test_a_change_of_a_label_that_is_gone_is_kept_in_the_log(folder, start):
     assert session.since(0)["cells"] == [(0, 1, 1)]
     with closing(ChangeLog(session.log.path)) as log:
         assert len(log.entries) == 2
+
+
+def test_images_that_no_list_names_are_added_to_the_training_list_once_they_have_labels(
+    folder, start
+):
+    for name in ("new.png", "other.png", "no\tlist can.png", "name\udcff.png", "these.png .png"):
+        (folder / "images" / name).write_bytes((folder / "0.png").read_bytes())
+    config = Data(dir=str(folder))
+    session = start()
+    assert len(session.dataset) == 7
+    session = Session(read_dataset(config, unlisted=True), session.log)
+    assert session.dataset.images[7:] == [
+        "images/new.png", "images/other.png", "images/these.png .png",
+    ]  # fmt: skip
+    assert session.dataset.lists[-1] == UNLISTED and (session.targets[7:] == -1).all()
+    session.change("a", [Cell(7, 2, -1, 1), Cell(7, 0, -1, 0), Cell(0, 1, 0, 1)])
+    before = (folder / "train.txt").read_text().splitlines()
+    assert session.write("a") == {"train.txt": "train.txt.bak"}
+    after = (folder / "train.txt").read_text().splitlines()
+    assert after[1:-1] == before[1:] and after[-1] == "images/new.png\t0,-1,1,-1,-1"
+    session.change("a", [Cell(7, 3, -1, 1)])
+    session.write("a")
+    assert (folder / "train.txt").read_text().splitlines()[-1] == "images/new.png\t0,-1,1,1,-1"
+    assert len(read_dataset(config)) == 8

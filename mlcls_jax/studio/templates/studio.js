@@ -380,17 +380,34 @@ function toggle(k, unsure = false) {
     const values = wanted.map((row) => [row, valueOf(rows.get(row), k)]);
     const value = values.every(([, old]) => old === on) ? 0 : on;
     const batch = values.filter(([, old]) => old !== value).map(([row, old]) => [row, k, old, value]);
-    const done = await send(batch);
-    if (!done.length) return;
-    own.undo = [...own.undo, done].slice(-KEPT_UNDO);
-    own.redo = [];
-    keep();
-    say(`${told(done)}: ${{ 1: "present", 0: "absent", "-1": "not sure" }[value]}.`);
-    count();
+    await mendAll(batch, { 1: "present", 0: "absent", "-1": "not sure" }[value]);
   });
 }
 
-const told = (batch) => `${state.labels[batch[0][1]]}, ${batch.length === 1 ? "1 image" : `${batch.length} images`}`;
+// What nobody has looked at is absent.
+function settle() {
+  const wanted = affected();
+  return inTurn(async () => {
+    await know(wanted.filter((row) => !rows.has(row)));
+    await mendAll(wanted.flatMap((row) => rows.get(row).unsure.map((k) => [row, k, -1, 0])), "absent");
+  });
+}
+
+async function mendAll(batch, word) {
+  const done = await send(batch);
+  if (!done.length) return;
+  own.undo = [...own.undo, done].slice(-KEPT_UNDO);
+  own.redo = [];
+  keep();
+  say(`${told(done)}: ${word}.`);
+  count();
+}
+
+function told(batch) {
+  const labels = [...new Set(batch.map(([, k]) => k))], images = new Set(batch.map(([row]) => row)).size;
+  const named = labels.length === 1 ? state.labels[labels[0]] : `${labels.length} labels`;
+  return `${named}, ${images === 1 ? "1 image" : `${images} images`}`;
+}
 
 // The part of a batch that was accepted; another window may have been faster.
 async function send(batch) {
@@ -551,7 +568,7 @@ function press(event) {
   if (key === "Enter" && !isOnButton) { if ($("viewer").hidden) open(); return true; }
   const act = { z: () => undo(false), Z: () => undo(true), "?": () => $("keys").showModal(),
     "/": () => $("name").focus(), l: () => $("wanted").focus(), "+": () => scale(1.5),
-    "-": () => scale(1 / 1.5), "[": () => turn(-1), "]": () => turn(1), Escape: leave }[key];
+    "-": () => scale(1 / 1.5), "[": () => turn(-1), "]": () => turn(1), x: settle, Escape: leave }[key];
   act?.();
   return Boolean(act);
 }
