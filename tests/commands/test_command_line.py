@@ -21,8 +21,9 @@ from mlcls_jax.recipes.lcnet import get_config as get_demo
 from mlcls_jax.yaml_config import get_config
 
 REPOSITORY = Path(__file__).parents[2]
-WITH_CONFIG = [command.name for command in COMMANDS.values() if command.group == "config"]
-OTHERS = [command.name for command in COMMANDS.values() if command.group in ("model", "other")]
+SHOWN = [command for command in COMMANDS.values() if command.group != "hidden"]
+WITH_CONFIG = [command.name for command in SHOWN if command.group == "config" and command.mode]
+OTHERS = [command.name for command in SHOWN if command.name not in WITH_CONFIG]
 CONFIG, WORKDIR = "--config=configs/lcnet.py", "--workdir=never-made"
 
 # Runs each command line in a process of its own, without importing everything again.
