@@ -26,8 +26,8 @@ def run(_: list[str]) -> str:
     """Return an overview of all commands."""
     groups: dict[str, list[str]] = {"config": [], "model": [], "other": [], "hidden": []}
     for command in COMMANDS.values():
-        text = command.help.format(usage.program()).replace("\n", "\n" + 15 * " ")
-        groups[command.group].append(f"  {command.name:13}{text}")
+        text = command.help.format(usage.program()).replace("\n", "\n" + 17 * " ")
+        groups[command.group].append(f"  {command.name:15}{text}")
     texts = {group: "\n".join(lines) for group, lines in groups.items()}
     return OVERVIEW.format(usage.program(), **texts)
 

@@ -169,7 +169,7 @@ class Network:
 
     def module(self, variables: Variables) -> Classifier:
         """The Flax module with these numbers; its `backbone` and `head` can be called alone."""
-        numbers = jax.tree.map(jnp.asarray, variables)  # of files they are NumPy's
+        numbers = jax.tree.map(_on_device, variables)
         module = nnx.merge(self.graphdef, numbers.params, numbers.batch_stats)
         module.set_attributes(kernels=self.kernels)
         if self.norm_groups > 1:  # not every network has batch norms
@@ -186,6 +186,11 @@ def outline(build: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, dict[str, An
 def call(graphdef: nnx.GraphDef, params: dict[str, Any], *inputs: Array) -> Array:
     """Return what such a module gives with these numbers."""
     return nnx.merge(graphdef, params)(*inputs)
+
+
+def _on_device(array: Any) -> Any:
+    """Return JAX's array of NumPy's, which those of files are; shapes alone stay shapes."""
+    return jnp.asarray(array) if isinstance(array, np.ndarray) else array
 
 
 @contextlib.contextmanager
