@@ -54,7 +54,9 @@ def test_evaluation_transforms_equal_the_originals_bit_for_bit(index):
 
     scaled = resized.astype(np.float32) * np.float32(1 / 255)
     normalized = (scaled - np.float32(MEAN)) / np.float32(STD)
-    np.testing.assert_allclose(normalize(jnp.asarray(resized)[None])[0], normalized, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        normalize(jnp.asarray(resized)[None])[0], normalized, rtol=1e-6, atol=1e-6
+    )
     chw = np.ascontiguousarray(normalized.transpose(2, 0, 1))
     assert chw.dtype == np.float32
     np.testing.assert_array_equal(chw[:, 5::37, 3::41], GOLDENS[f"{index}/clas_ml/f32_grid"])
