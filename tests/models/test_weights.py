@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import importlib.util
 import io
 import os
 import pickle
@@ -394,9 +393,8 @@ def test_the_hub_is_asked_for_the_revision(tmp_path, monkeypatch):
         sys.modules.pop(name)
 
 
-def test_the_hub_says_which_package_it_needs():
-    if importlib.util.find_spec("huggingface_hub"):
-        pytest.skip("huggingface_hub is installed")
+def test_the_hub_says_which_package_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
     with pytest.raises(WeightsError) as caught:
         load(model_of(), "hf://owner/name")
     assert caught.value.hint == install_hint("hub")
