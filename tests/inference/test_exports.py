@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
@@ -270,7 +271,7 @@ def test_exact_scores_are_those_of_float64(folder):
     with jax.enable_x64(True):
         network = Network.of(replace(bundle.model.network.config, dtype="float64"))
         variables = jax.tree.map(np.float64, bundle.model.variables)
-        logits = network.apply(variables, images[[5, 2]]).logits
+        logits = network.apply(variables, jnp.asarray(images[[5, 2]])).logits
     expected = 1 / (1 + np.exp(-np.asarray(logits) / bundle.temperature))
     np.testing.assert_allclose(exact, expected, atol=1e-7)
 

@@ -105,10 +105,10 @@ def test_evidence_is_the_attention_of_the_last_layer(tag):
         return x @ np.asarray(part.kernel[...]) + np.asarray(part.bias[...])
 
     memory = np.maximum(linear(head.input_proj, features.reshape(batch, -1, channels)), 0)
-    asked = np.asarray(head.queries())[None]
+    asked = head.queries()[None]
     for index in range(head.depth - 1):
-        asked = np.asarray(getattr(head, f"layer{index}")(asked, memory, draws=None))
-    q = linear(layer.cross_attn.q_proj, np.asarray(layer.ask(jnp.asarray(asked), None)))
+        asked = getattr(head, f"layer{index}")(asked, jnp.asarray(memory), draws=None)
+    q = linear(layer.cross_attn.q_proj, np.asarray(layer.ask(asked, None)))
     k = linear(layer.cross_attn.k_proj, memory)
     size = q.shape[-1] // layer.cross_attn.num_heads
     mean = np.zeros(maps.shape).reshape(batch, head.num_queries, -1)

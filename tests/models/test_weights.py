@@ -12,6 +12,7 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -486,7 +487,7 @@ def test_openai_and_hugging_face_towers_give_the_same_features_as_timms():
     name = "CLIP_vit_base_patch32_224_ML"
     source = models.create(name, num_classes=5, quick_gelu=True, seed=1)
     timm = {k: v for k, v in to_foreign(source, "timm").items() if not k.startswith("head")}
-    batch = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    batch = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 64, 3)), jnp.float32)
     expected = source.network.module(source.variables).backbone(batch)
     for origin, arrays in (
         ("openai", openai_names(timm)),

@@ -1,5 +1,6 @@
 """The recipe for few images, from end to end."""
 
+import jax.numpy as jnp
 import pytest
 
 from mlcls_jax.config import default, parse
@@ -43,7 +44,7 @@ def test_few_images_end_early_and_never_with_every_label_on_every_image(tmp_path
     assert result.best_epoch is not None and result.epochs >= result.best_epoch + 4
     bundle = read_bundle(tmp_path / "best_model")
     outputs = run_bundle(config, tmp_path, thresholds=False)
-    decided = bundle.decide(bundle.probabilities(outputs.logits))
+    decided = bundle.decide(bundle.probabilities(jnp.asarray(outputs.logits)))
     assert decided.any() and decided.mean() < 0.9
 
 

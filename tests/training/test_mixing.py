@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,7 @@ import pytest
 
 from mlcls_jax.config import Data, Train
 from mlcls_jax.losses import multilabel_loss
-from mlcls_jax.models.kernels import PLAIN
-from mlcls_jax.models.network import Outputs, Variables
+from mlcls_jax.models.network import Network, Outputs, Variables
 from mlcls_jax.training.mixing import STREAM, draw, make_mix, mix
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep
@@ -257,10 +255,11 @@ def test_two_devices_mix_as_one_does():
     subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, check=True)
 
 
-class Means(NamedTuple):
+class Means(Network):
     """A network of one layer on the mean colour: whatever is trained on shows in the loss."""
 
-    kernels = PLAIN
+    def __init__(self):
+        """Leave out what a step does not ask for."""
 
     def trained(self, tree):
         return tree
