@@ -5,7 +5,8 @@ python -m benchmarks.labels MODEL [--data FOLDER] [--faults half single missing 
 
 MODEL is a run, a bundle or a published model, as for `mlcls audit`; its embeddings of the training
 images are computed once and kept. Only linear heads are trained, so that a table takes minutes:
-what a loss does to a backbone is not seen. FOLDER is an MLClsDataset; without it the data of the
+what a loss does to a backbone is not seen, and class weights do nothing, since each label has a
+column of its own, which Adam steps in units of its own gradients. FOLDER is an MLClsDataset; without it the data of the
 run is taken, of the digits demo the first `--images` boards. The faults are made in the training
 labels alone; mAP is of the untouched validation labels.
 
@@ -74,8 +75,6 @@ WHOLE = {
     "asymmetric": Way({}),
     "asymmetric, gamma_neg=2": Way({"gamma_neg": 2.0}),
     "asymmetric, clip=0": Way({"clip": 0.0}),
-    "asymmetric, effective weights": Way({"class_weights": "effective"}),
-    "asymmetric, inverse weights": Way({"class_weights": "inverse"}),
     "asymmetric, repeat_below=0.1": Way({}, repeat_below=0.1),
     "focal": Way({"name": "focal"}),
     "angular": Way({"name": "angular"}),
@@ -116,7 +115,7 @@ def main() -> None:
                 logits = fitted(way, points, targets, space(held.vectors), seed)
                 aps[name].append(np.stack([average_precision(x, held.targets) for x in logits]))
                 print(fault, seed, name, np.nanmean(aps[name][-1], 1).round(4), file=sys.stderr)
-        case = f"{fault}: {Path(subject.data.folder).name}, {len(points)} images to train on"
+        case = f"{fault}: {Path(subject.data.dir or subject.data.source).name}, {len(points)} images to train on"
         print_table(f"{case}, seeds {given.seeds}; {facts}", table(aps, shares, fault), None)
         found[fault] = {name: np.array(values).tolist() for name, values in aps.items()}
         if given.json:
