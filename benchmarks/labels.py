@@ -4,11 +4,13 @@ python -m benchmarks.labels MODEL [--data FOLDER] [--faults half single missing 
     [--seeds 0 1 2] [--images 2000] [--json FILE]
 
 MODEL is a run, a bundle or a published model, as for `mlcls audit`; its embeddings of the training
-images are computed once and kept. Only linear heads are trained, so that a table takes minutes:
-what a loss does to a backbone is not seen, and class weights do nothing, since each label has a
-column of its own, which Adam steps in units of its own gradients. FOLDER is an MLClsDataset; without it the data of the
-run is taken, of the digits demo the first `--images` boards. The faults are made in the training
-labels alone; mAP is of the untouched validation labels.
+images are computed once and kept. FOLDER is an MLClsDataset; without it the data of the run is
+taken, of the digits demo the first `--images` boards. The faults are made in the training labels
+alone; mAP is of the untouched validation labels.
+
+Only linear heads are trained, so that a table takes minutes. What a loss does to a backbone is not
+seen, and class weights would do nothing: each label has a column of its own, which Adam steps in
+units of its own gradients.
 
 `half`: half of the labels that are present, and half of those that are absent, are not annotated.
 `missing`: half of the labels that are present are listed as absent.
