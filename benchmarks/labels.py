@@ -117,7 +117,8 @@ def main() -> None:
                 logits = fitted(way, points, targets, space(held.vectors), seed)
                 aps[name].append(np.stack([average_precision(x, held.targets) for x in logits]))
                 print(fault, seed, name, np.nanmean(aps[name][-1], 1).round(4), file=sys.stderr)
-        case = f"{fault}: {Path(subject.data.dir or subject.data.source).name}, {len(points)} images to train on"
+        name = Path(subject.data.dir or subject.data.source).name
+        case = f"{fault}: {name}, {len(points)} images to train on"
         print_table(f"{case}, seeds {given.seeds}; {facts}", table(aps, shares, fault), None)
         found[fault] = {name: np.array(values).tolist() for name, values in aps.items()}
         if given.json:
