@@ -1,7 +1,9 @@
 """Text that any program can show: names of files, which need not be UTF-8 or one line; tables."""
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTES = 0xDC00  # a byte that is not UTF-8 stands in Python's file names as this and its value
@@ -23,6 +25,13 @@ def printable(text: str) -> str:
         return text
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable(text))
     return "".join(shown)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return the rows as the content of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def table(rows: Sequence[tuple[str, ...]], *, to_left: int = 1) -> list[str]:

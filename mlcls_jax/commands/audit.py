@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -97,7 +98,7 @@ def _audit(args: Arguments, subject: "Subject") -> str:
     kept = replace_files(folder, {LIST: write})
     write_page(folder / "report.html", done, LIST)
     lines = [*_summary(done), f"  report  {folder / 'report.html'}", f"  list    {folder / LIST}"]
-    lines += [f"The {name} that was there is now {backup}." for name, backup in kept.items()]
+    lines += _told(kept)
     if done.suspects and subject.data.source == "mlcls":
         again = f"audit {shlex.quote(args.model)}"
         again += f" --data {shlex.quote(args.data)}" if args.data else ""
@@ -127,6 +128,10 @@ def _summary(done: "Audit") -> list[str]:
     return lines
 
 
+def _told(backups: Mapping[str, str]) -> list[str]:
+    return [f"The {name} that was there is now {backup}." for name, backup in backups.items()]
+
+
 def _apply(args: Arguments, subject: "Subject") -> str:
     from mlcls_jax.curation.corrections import apply
     from mlcls_jax.errors import ConfigError
@@ -141,9 +146,7 @@ def _apply(args: Arguments, subject: "Subject") -> str:
     lines = [f"{done.changed:,} labels changed in {done.root}."]
     if done.before:
         lines.append(f"{done.before:,} had their new value already.")
-    lines += [
-        f"The {name} that was there is now {backup}." for name, backup in done.backups.items()
-    ]
+    lines += _told(done.backups)
     if not done.changed + done.before:
         lines.append(f"{args.apply} confirms nothing: put 1 into its column `confirmed`.")
     elif done.changed:

@@ -1,7 +1,5 @@
 """`mlcls learning_curve RUN`: what more labelled images would bring, label by label."""
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +8,7 @@ import numpy as np
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
-from mlcls_jax.readable import table
+from mlcls_jax.readable import csv_text, table
 from mlcls_jax.start import start_jax
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
@@ -93,14 +91,14 @@ def told(need: "Need") -> str:
 
 
 def _csv(curve: "Curve", found: "list[Need]") -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     sizes = [f"AP_{n:.0f}" for n in curve.images]
-    writer.writerow(["label", "images", *sizes, "AP_doubled", "more", "more_low", "more_high"])
+    rows: list[list[object]] = [
+        ["label", "images", *sizes, "AP_doubled", "more", "more_low", "more_high"]
+    ]
     place = {label: k for k, label in enumerate(curve.labels)}
     for one in found:
         values = [*curve.precision.mean(1)[:, place[one.label]], one.doubled]
         cells = ["" if not np.isfinite(v) else f"{v:.4f}" for v in values]
         more = ["" if v is None else f"{v:.0f}" for v in (one.more, one.low, one.high)]
-        writer.writerow([one.label, one.positives, *cells, *more])
-    return text.getvalue()
+        rows.append([one.label, one.positives, *cells, *more])
+    return csv_text(rows)

@@ -1,11 +1,11 @@
 """Results of predictions as lines for people, programs and spreadsheets."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
+
+from mlcls_jax.readable import csv_text
 
 if TYPE_CHECKING:  # imports JAX
     from mlcls_jax.inference.results import Result
@@ -63,6 +63,4 @@ def _name(fields: dict[str, Any]) -> str:
 
 
 def _csv(rows: Iterable[tuple[Any, ...]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().removesuffix("\n")
+    return csv_text(rows).removesuffix("\n")

@@ -1,7 +1,5 @@
 """`mlcls next RUN --data FOLDER`: unlabelled images in the order in which to label them."""
 
-import csv
-import io
 import os
 import shlex
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from urllib.parse import quote
 from mlcls_jax import files, usage
 from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
 from mlcls_jax.errors import WorkdirError
+from mlcls_jax.readable import csv_text
 from mlcls_jax.start import start_jax
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
@@ -73,15 +72,13 @@ def run(argv: list[str]) -> str:
     subject = find_subject(args.model, args.labelled)
     found = lessons(subject, Path(args.data), args.count, device=args.device)
     names = subject.source("train").labels
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[tuple[object, ...]] = [COLUMNS]
     for rank, one in enumerate(found, 1):
         labels = "; ".join(f"{names[k]} {one.scores[k]:.2f}" for k in one.labels)
-        writer.writerow([rank, one.image, f"{one.unsure:.3f}", labels])
+        rows.append((rank, one.image, f"{one.unsure:.3f}", labels))
     path = Path(args.output) if args.output else subject.folder / LIST
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, text.getvalue())
+    files.write_text(path, csv_text(rows))
     tasks = [f"  tasks {_tasks(args, found, names)}"] if args.label_studio else []
     return "\n".join(
         [

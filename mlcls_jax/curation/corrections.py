@@ -1,7 +1,6 @@
 """Lists of suspects as CSV, and what a person confirmed of them as new labels."""
 
 import csv
-import io
 import posixpath
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from mlcls_jax.data.backups import recover, replace_files
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.lists import Row, find_root, raise_findings, read_labels, read_list
 from mlcls_jax.errors import DataError, raise_faults
+from mlcls_jax.readable import csv_text
 
 COLUMNS = ("image", "label", "given", "suggested", "confidence", "reason", "confirmed")
 
@@ -49,14 +49,11 @@ class Applied:
 
 def as_csv(suspects: Iterable[Suspect], images: Sequence[str], labels: Sequence[str]) -> str:
     """Return the suspects as CSV; `images` are the names of the rows."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for one in suspects:
-        name, label = images[one.row], labels[one.label]
-        doubt = f"{one.doubt:.4f}"
-        writer.writerow([name, label, one.given, one.suggested, doubt, one.reason, ""])
-    return text.getvalue()
+    rows = (
+        (images[s.row], labels[s.label], s.given, s.suggested, f"{s.doubt:.4f}", s.reason, "")
+        for s in suspects
+    )
+    return csv_text([COLUMNS, *rows])
 
 
 def read_confirmed(path: Path) -> list[Correction]:

@@ -5,9 +5,7 @@ Its folder has `base.yaml`, the run that is to be made better; `study.json`, wha
 `trials.csv`, `trials.png`, and `best.yaml`, a configuration.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import logging
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from mlcls_jax.lock import locked
 from mlcls_jax.metrics import MAIN_METRIC, as_text
 from mlcls_jax.modes.running import run_mode
 from mlcls_jax.modes.train_result import TrainResult
+from mlcls_jax.readable import csv_text
 from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
 from mlcls_jax.tuning import space as spaces
 from mlcls_jax.tuning.space import Dimension, config_of
@@ -260,9 +259,7 @@ def rows_of(trials: Sequence[Trial], space: Sequence[Dimension]) -> list[tuple[s
 
 def write(folder: Path, base: Config, space: Sequence[Dimension], trials: list[Trial]) -> None:
     """Write table, picture and best configuration of the trials so far."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows_of(trials, space))
-    files.write_text(folder / TABLE, text.getvalue())
+    files.write_text(folder / TABLE, csv_text(rows_of(trials, space)))
     best = best_of(trials)
     if best:
         files.write_text(folder / BEST, schema.to_yaml(config_of(base, best.values)))
