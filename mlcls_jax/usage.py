@@ -8,7 +8,11 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from mlcls_jax.config import add_arguments, from_arguments
+
+T = TypeVar("T")
 
 DEMO = "--config=configs/lcnet.py --workdir=runs/demo"
 
@@ -46,6 +50,24 @@ def verbosity(arguments: list[str]) -> tuple[list[str], int]:
     levels = [VERBOSITY[argument][0] for argument in arguments if argument in VERBOSITY]
     others = [argument for argument in arguments if argument not in VERBOSITY]
     return others, levels[-1] if levels else logging.INFO
+
+
+def arguments(kind: type[T], argv: list[str], example: str, usage: str | None = None) -> T:
+    """Return the arguments of a command as `kind`, a dataclass of `option`s.
+
+    Its docstring is the command's help, and the first word of the example its name.
+
+    Raises:
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    return from_arguments(kind, parser_of(kind, example, usage).parse_args(argv))
+
+
+def parser_of(kind: type, example: str, usage: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of `arguments`, for commands that refuse more than it does."""
+    made = parser(example.split()[0], kind.__doc__ or "", example, usage)
+    add_arguments(made, kind)
+    return made
 
 
 def parser(

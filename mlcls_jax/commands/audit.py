@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from mlcls_jax import usage
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
 
@@ -22,7 +22,12 @@ LABELS = 12  # shown
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Find labels that are probably wrong or missing.
+
+    Each image is scored by a linear head that learnt from the others, on what the network of a
+    run makes of images: minutes on a CPU. Nothing is changed before you confirm it, and --apply
+    keeps the former lists.
+    """
 
     model: str = option(
         REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
@@ -50,21 +55,8 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Audit, or apply what was confirmed, and return a summary.
-
-    Raises:
-      UserError: the model, the data, the CSV or the output cannot be used.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "audit",
-        "Find labels that are probably wrong or missing. Each image is scored by a linear head that"
-        " learnt from the others, on what the network of a run makes of images: minutes on a CPU."
-        " Nothing is changed before you confirm it, and --apply keeps the former lists.",
-        "audit runs/photos-1",
-    )
-    add_arguments(parser, Arguments)
-    args = from_arguments(Arguments, parser.parse_args(argv))
+    """Audit, or apply what was confirmed, and return a summary."""
+    args = usage.arguments(Arguments, argv, "audit runs/photos-1")
     start_jax(cache=True)
     from mlcls_jax.curation.subject import find_subject
 

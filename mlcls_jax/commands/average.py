@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 
 from mlcls_jax import usage
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.metrics import as_text
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
@@ -12,7 +12,12 @@ from mlcls_jax.start import start_jax
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments."""
+    """Several runs as one.
+
+    Where they began with the same weights, the average of their weights is evaluated and
+    written as a new run, as large and fast as one of them. The average of their scores is
+    measured as well; it needs all the networks, and is not written.
+    """
 
     runs: tuple[str, ...] = option(
         REQUIRED, "folders of runs on the same labels; the first says on which images to evaluate",
@@ -28,23 +33,10 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Average, and return what the runs reach alone and together.
-
-    Raises:
-      ConfigError: the runs do not fit together.
-      WorkdirError: a folder is no run, or the output is in use.
-      WeightsError: a run has no model.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "average",
-        "Several runs as one. Where they began with the same weights, the average of their weights"
-        " is evaluated and written as a new run, as large and fast as one of them. The average of"
-        " their scores is measured as well; it needs all the networks, and is not written.",
-        "average runs/photos-tune-1/trial-003 runs/photos-tune-1/trial-007",
+    """Average, and return what the runs reach alone and together."""
+    args = usage.arguments(
+        Arguments, argv, "average runs/photos-tune-1/trial-003 runs/photos-tune-1/trial-007"
     )
-    add_arguments(parser, Arguments)
-    args = from_arguments(Arguments, parser.parse_args(argv))
     from mlcls_jax.new_run import new_folder  # imports JAX, which a help does without
     from mlcls_jax.runs import load
     from mlcls_jax.tuning.soup import average

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mlcls_jax import usage
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import UserError
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # imports JAX, which a help does without
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Speed of each backend and precision, and how scores change from those of JAX in float32."""
 
     model_dir: str = option(
         REQUIRED, "bundle, best_model for instance", path="local", positional=True
@@ -41,20 +41,10 @@ class Row(NamedTuple):
 
 
 def run(argv: list[str]) -> str:
-    """Measure as the arguments say, and return a table.
-
-    Raises:
-      WeightsError: the bundle is missing or damaged.
-      InputError: there is no image.
-      SystemExit: the arguments are wrong, or ask for help.
-    """
-    parser = usage.parser(
-        "backends",
-        "Speed of each backend and precision, and how scores change from those of JAX in float32.",
-        "backends runs/demo/best_model --images runs/demo/samples",
+    """Measure as the arguments say, and return a table."""
+    args = usage.arguments(
+        Arguments, argv, "backends runs/demo/best_model --images runs/demo/samples"
     )
-    add_arguments(parser, Arguments)
-    args = from_arguments(Arguments, parser.parse_args(argv))
     from mlcls_jax.inference.bundle import read_bundle
     from mlcls_jax.inference.devices import device_list
     from mlcls_jax.inference.exports.verify import read_images

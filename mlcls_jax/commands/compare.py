@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcls_jax import usage
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
 from mlcls_jax.modes.train_result import RESULT_FILE
 from mlcls_jax.readable import table
@@ -24,7 +24,12 @@ PAGE = "compare.html"
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments."""
+    """Hold runs side by side.
+
+    Metrics of the best model on the validation images, time and size are shown, and the labels
+    in which the last run differs most from the first, where both have been evaluated. A page
+    shows more: curves, all labels, and images on which they differ.
+    """
 
     runs: tuple[str, ...] = option(
         REQUIRED, "folders of runs; the first is what others are held against", positional=True,
@@ -36,21 +41,8 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Write a page, and return a table of the runs and the labels in which they differ most.
-
-    Raises:
-      WorkdirError: a folder is no run.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "compare",
-        "Runs side by side: metrics of the best model on the validation images, time and size; and"
-        " the labels in which the last run differs most from the first, where both have been"
-        " evaluated. A page shows more: curves, all labels, and images on which they differ.",
-        "compare runs/photos-1 runs/photos-2",
-    )
-    add_arguments(parser, Arguments)
-    given = from_arguments(Arguments, parser.parse_args(argv))
+    """Write a page, and return a table of the runs and the labels in which they differ most."""
+    given = usage.arguments(Arguments, argv, "compare runs/photos-1 runs/photos-2")
     from mlcls_jax.reports.compare_page import write_page
     from mlcls_jax.runs import load
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from mlcls_jax import commands, recipes, usage
 from mlcls_jax import config as schema
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import UserError
 
 # A proposal replaces the whole word that is being typed; bash wants the part after its last = or :
@@ -44,7 +44,7 @@ complete -c mlcls -a '(mlcls completion propose (commandline -cp) 2>/dev/null)'"
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments."""
+    """Let a shell complete mlcls: commands, flags, options of the configuration, their values."""
 
     shell: Literal["bash", "zsh", "fish", "propose"] = option(
         REQUIRED,
@@ -57,13 +57,7 @@ class Arguments:
 
 def run(argv: list[str]) -> str:
     """Return the script of a shell, or what a line may go on with."""
-    parser = usage.parser(
-        "completion",
-        "Let a shell complete mlcls: commands, flags, options of the configuration, their values.",
-        "completion bash",
-    )
-    add_arguments(parser, Arguments)
-    asked = from_arguments(Arguments, parser.parse_args(argv))
+    asked = usage.arguments(Arguments, argv, "completion bash")
     if asked.shell != "propose":
         return _SCRIPTS[asked.shell]
     return "\n".join(proposals(asked.line.split(" ")[1:]))

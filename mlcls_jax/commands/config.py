@@ -11,7 +11,7 @@ from mlcls_jax import command_line, recipes, usage
 from mlcls_jax import config as schema
 from mlcls_jax.command_line import FlagError, take
 from mlcls_jax.commands import option_facts
-from mlcls_jax.config import add_arguments, from_arguments, option
+from mlcls_jax.config import from_arguments, option
 from mlcls_jax.errors import UserError
 from mlcls_jax.workdir import is_free
 from mlcls_jax.yaml_config import BASE
@@ -21,7 +21,10 @@ _WIDTH = 100
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments."""
+    """The options of a configuration.
+
+    They are --config.KEY=VALUE on the command line, sections and keys in a YAML file.
+    """
 
     what: Literal["show", "explain", "schema"] = option(
         "show",
@@ -35,22 +38,14 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Return what is asked for.
-
-    Raises:
-      FlagError: there is no such option, or the configuration file is wrong.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
+    """Return what is asked for."""
     file, rest = take(argv, "config")
     keys = [argument for argument in rest if re.match(r"--?(?:no)?config\.", argument)]
-    parser = usage.parser(
-        "config",
-        "The options of a configuration: --config.KEY=VALUE on the command line, sections and keys"
-        " in a YAML file.",
+    parser = usage.parser_of(
+        Arguments,
         "config explain train.batch_size",
         "mlcls config [{show,explain,schema}] [KEY] [--config=FILE] [--config.KEY=VALUE ...]",
     )
-    add_arguments(parser, Arguments)
     asked = from_arguments(Arguments, parser.parse_args([a for a in rest if a not in keys]))
     if asked.what == "schema":
         return json.dumps(_schema(), indent=2, ensure_ascii=False)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mlcls_jax import usage
 from mlcls_jax.bars import progress
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, from_arguments, option
 from mlcls_jax.data.convert.parquet_tables import HUB
 from mlcls_jax.data.detect import Form, detect, on_hub
 from mlcls_jax.data.save import Predictions, save
@@ -18,7 +18,7 @@ from mlcls_jax.paths import local_path
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Write a data set in the format of another tool, or any that is read as an MLClsDataset."""
 
     data: str = option(
         REQUIRED, "images with labels, in any format that `train` takes", positional=True,
@@ -46,19 +46,11 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Write the data set, and return what was written and what comes next.
-
-    Raises:
-      DataError: the data is missing, malformed or of no known form.
-      InputError: an argument is wrong.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "convert",
-        "Write a data set in the format of another tool, or any that is read as an MLClsDataset.",
+    """Write the data set, and return what was written and what comes next."""
+    parser = usage.parser_of(
+        Arguments,
         "convert photos for_people --to label_studio --model_dir runs/photos-1/best_model",
     )
-    add_arguments(parser, Arguments)
     given = from_arguments(Arguments, parser.parse_args(argv))
     if given.url and given.to != "label_studio":
         parser.error("--url is for --to label_studio")

@@ -8,15 +8,13 @@ from mlcls_jax.config import (
     EXPORT_FORMATS,
     REQUIRED,
     Export,
-    add_arguments,
-    from_arguments,
     option,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Write a bundle as files for other runtimes, each checked by its runtime."""
 
     model_dir: str = option(
         REQUIRED, "bundle, best_model for instance", path="local", positional=True
@@ -29,19 +27,10 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Export as the arguments say, and return a line per file.
-
-    Raises:
-      UserError: as `export`.
-      SystemExit: the arguments are wrong, or ask for help.
-    """
-    parser = usage.parser(
-        "export",
-        "Write a bundle as files for other runtimes, each checked by its runtime.",
-        "export runs/demo/best_model --format onnx --output exported",
+    """Export as the arguments say, and return a line per file."""
+    args = usage.arguments(
+        Arguments, argv, "export runs/demo/best_model --format onnx --output exported"
     )
-    add_arguments(parser, Arguments)
-    args = from_arguments(Arguments, parser.parse_args(argv))
     formats = [name.strip() for name in args.format.split(",")]
     output = Path(args.output)
     from mlcls_jax.inference import exports  # imports JAX, which a help does without

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlcls_jax import usage
 from mlcls_jax.commands.train import carry_out, config_flags, look
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import InputError
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
@@ -19,7 +19,11 @@ if TYPE_CHECKING:  # imports JAX, which a help does without
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Wishes):
-    """The arguments; all other options are --config.KEY=VALUE, as of `mlcls train`."""
+    """Train a small model for words on images without labels.
+
+    A large one, which knows images and texts, labels them, and says of each word how far its
+    labels can be trusted. What they are worth only labels of your own can tell.
+    """
 
     photos: str = option(REQUIRED, "folder of images", positional=True, metavar="PHOTOS")
     words: str = option(
@@ -43,22 +47,11 @@ class Arguments(Wishes):
 
 
 def run(argv: list[str]) -> str:
-    """Label the images by the teacher, train a small model, and return what came of it.
-
-    Raises:
-      UserError: the images, the words, the teacher, an option or a file is wrong.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
+    """Label the images by the teacher, train a small model, and return what came of it."""
     given, settings = config_flags(argv)
-    parser = usage.parser(
-        "from_words",
-        "Train a small model for words on images without labels: a large one, which knows images"
-        " and texts, labels them, and says of each word how far its labels can be trusted. What"
-        " they are worth only labels of your own can tell.",
-        'from_words photos "a dog, snow" --output runs/words',
+    arguments = usage.arguments(
+        Arguments, given, 'from_words photos "a dog, snow" --output runs/words'
     )
-    add_arguments(parser, Arguments)
-    arguments = from_arguments(Arguments, parser.parse_args(given))
     labels = read_words(arguments.words)
     start_jax(cache=True)
     from mlcls_jax.data.image_files import list_images

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlcls_jax import files, usage
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.readable import csv_text, table
 from mlcls_jax.start import start_jax
 
@@ -20,7 +20,11 @@ LABELS = 15  # shown
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Say how AP of each label grows with its labelled images.
+
+    Also told is how many more would raise it by 3 points. Linear heads are fitted on parts of the
+    training images, and a power law on what they reach on the validation images.
+    """
 
     model: str = option(
         REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
@@ -37,21 +41,8 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Measure the curve, write a table and a page, and return a summary.
-
-    Raises:
-      UserError: the model, the data or the output cannot be used.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "learning_curve",
-        "Say how AP of each label grows with its labelled images, and how many more would raise it"
-        " by 3 points: linear heads are fitted on parts of the training images, and a power law on"
-        " what they reach on the validation images.",
-        "learning_curve runs/photos-1",
-    )
-    add_arguments(parser, Arguments)
-    args = from_arguments(Arguments, parser.parse_args(argv))
+    """Measure the curve, write a table and a page, and return a summary."""
+    args = usage.arguments(Arguments, argv, "learning_curve runs/photos-1")
     start_jax(cache=True)
     from mlcls_jax.curation.curve import measure, needs
     from mlcls_jax.curation.subject import find_subject

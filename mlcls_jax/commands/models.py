@@ -27,12 +27,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Return the table of the models that the arguments name.
-
-    Raises:
-      ConfigError: no model matches.
-      SystemExit: the arguments are wrong, or ask for help.
-    """
+    """Return the table of the models that the arguments name."""
     parser = usage.parser("models", TITLE, "models 'PP-LCNet*_ML'")
     add_arguments(parser, Arguments)
     return list_models(from_arguments(Arguments, parser.parse_args(argv)).pattern)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mlcls_jax import files, usage
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.readable import csv_text
 from mlcls_jax.start import start_jax
@@ -22,7 +22,11 @@ LIST = "next.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Say which unlabelled images to label next.
+
+    Those are named that linear heads on what a run's network makes of images are unsure of,
+    rare labels first, and no two that are alike.
+    """
 
     model: str = option(
         REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
@@ -48,20 +52,8 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Rank the images, write the list, and return a summary.
-
-    Raises:
-      UserError: the model, the data, the folder or the output cannot be used.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "next",
-        "Say which unlabelled images to label next: those that linear heads on what a run's network"
-        " makes of images are unsure of, rare labels first, and no two that are alike.",
-        "next runs/photos-1 --data unlabelled",
-    )
-    add_arguments(parser, Arguments)
-    args = from_arguments(Arguments, parser.parse_args(argv))
+    """Rank the images, write the list, and return a summary."""
+    args = usage.arguments(Arguments, argv, "next runs/photos-1 --data unlabelled")
     folder = Path(args.label_studio or ".none")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkdirError(f"{folder}: is in use", "Name a new folder for --label_studio.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlcls_jax import usage
-from mlcls_jax.config import Data, add_arguments, from_arguments, option
+from mlcls_jax.config import Data, from_arguments, option
 from mlcls_jax.data.lists import TEST_LIST, find_root
 from mlcls_jax.data.pack import SHARD_SIZE, pack, verify
 from mlcls_jax.data.shards import Manifest
@@ -18,7 +18,10 @@ from mlcls_jax.paths import local
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Write an MLClsDataset as shards.
+
+    Run again, it goes on where it was stopped.
+    """
 
     train_list: str = option(Data.train_list, "in DATASET", path="local")
     val_list: str = option(Data.val_list, "in DATASET", path="local")
@@ -37,22 +40,14 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Pack as the arguments say, or verify what was packed, and return a summary.
-
-    Raises:
-      DataError: the data set or its images cannot be read, the output cannot be used, or shards
-        are damaged.
-      SystemExit: the arguments are wrong, or ask for help.
-    """
-    parser = usage.parser(
-        "pack",
-        "Write an MLClsDataset as shards. Run again, it goes on where it was stopped.",
+    """Pack as the arguments say, or verify what was packed, and return a summary."""
+    parser = usage.parser_of(
+        Arguments,
         "pack dataset packed --short_side 512",
-        usage="%(prog)s DATASET OUTPUT [options]\n       %(prog)s --verify OUTPUT",
+        "%(prog)s DATASET OUTPUT [options]\n       %(prog)s --verify OUTPUT",
     )
     folders_type = local("DATASET and OUTPUT")
     parser.add_argument("folders", nargs="+", type=folders_type, help=argparse.SUPPRESS)
-    add_arguments(parser, Arguments)
     parsed = parser.parse_args(argv)
     args, folders = from_arguments(Arguments, parsed), parsed.folders
     if args.verify:

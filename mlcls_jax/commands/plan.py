@@ -9,14 +9,7 @@ from mlcls_jax.planning.asked import Asked
 
 
 def run(argv: list[str]) -> str:
-    """Return the prediction for the arguments, as a table or as JSON.
-
-    Raises:
-      ConfigError: no such model or chip, or the layout or batch does not fit the chips; or
-        `--must_fit`, and it does not.
-      FlagError: the configuration that is to be planned does not parse.
-      SystemExit: the arguments are wrong, or ask for help.
-    """
+    """Return the prediction for the arguments, as a table or as JSON."""
     parser = usage.parser(
         "plan",
         "Predict time and memory of a training step on chips that are not here."

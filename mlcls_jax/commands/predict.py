@@ -95,12 +95,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Predict, serve or write a pipeline's file, and return the text to print at the end.
-
-    Raises:
-      InputError, WeightsError, DataError: a flag, the model or an image is wrong.
-      SystemExit: the flags do not parse, or ask for help.
-    """
+    """Predict, serve or write a pipeline's file, and return the text to print at the end."""
     options, server = _parse(argv)
     from mlcls_jax.modes.predict import check_output, open_input  # imports JAX
 

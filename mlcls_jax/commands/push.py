@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcls_jax import files, lazy, usage
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import InputError, UserError
 from mlcls_jax.workdir import CONFIG_FILE, DATA_FILE, EVALUATION
 
@@ -20,7 +20,11 @@ DRAFT = "model_card.md"  # of --dry_run, beside the bundle
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Put a model on the Hugging Face Hub.
+
+    There create_model and --model_dir find it as hf://owner/name. The token is that of `hf auth
+    login`, or HF_TOKEN in the environment.
+    """
 
     model: str = option(
         REQUIRED, "run, or bundle such as its best_model", path="local", positional=True
@@ -36,22 +40,8 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Send the files, and return the address of the model.
-
-    Raises:
-      InputError: the name is no name on the hub, or there is no such card.
-      WeightsError: the bundle is missing or damaged.
-      UserError: the hub cannot be reached, or refuses.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "push",
-        "Put a model on the Hugging Face Hub, where create_model and --model_dir find it as"
-        " hf://owner/name. The token is that of `hf auth login`, or HF_TOKEN in the environment.",
-        "push runs/photos-1 owner/name --private",
-    )
-    add_arguments(parser, Arguments)
-    given = from_arguments(Arguments, parser.parse_args(argv))
+    """Send the files, and return the address of the model."""
+    given = usage.arguments(Arguments, argv, "push runs/photos-1 owner/name --private")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repository):
         raise InputError(f"{given.repository}: is no name on the hub", "Give owner/name.")
     # Imports JAX, which a help does without.

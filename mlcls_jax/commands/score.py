@@ -35,12 +35,7 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Score as the arguments say, and return a summary.
-
-    Raises:
-      UserError: the bundle, the input, the output or an option cannot be used.
-      SystemExit: the arguments are wrong, or ask for help.
-    """
+    """Score as the arguments say, and return a summary."""
     parser = usage.parser(
         "score",
         "Label very many images, into Parquet files. Run again, it goes on where it was stopped.",

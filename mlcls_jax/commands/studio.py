@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcls_jax import lazy, usage
-from mlcls_jax.config import Data, add_arguments, from_arguments, option
+from mlcls_jax.config import Data, from_arguments, option
 from mlcls_jax.errors import ConfigError
 
 TOKEN = "MLCLS_STUDIO_TOKEN"  # environment variable
@@ -14,7 +14,10 @@ TOKEN = "MLCLS_STUDIO_TOKEN"  # environment variable
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments."""
+    """Look through a data set in the browser, and mend its labels by keyboard.
+
+    Or, with --run, see how a training goes on.
+    """
 
     data: str | None = option(
         None, "folder with images/, label.txt and the lists", path="local", metavar="DATA"
@@ -48,19 +51,8 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Show the page until Ctrl-C, and say what is left to do.
-
-    Raises:
-      UserError: the data set, the bundle or an option cannot be used.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
-    parser = usage.parser(
-        "studio",
-        "Look through a data set in the browser, and mend its labels by keyboard; or, with --run,"
-        " see how a training goes on.",
-        "studio --data photos --model_dir runs/photos/best_model",
-    )
-    add_arguments(parser, Arguments)
+    """Show the page until Ctrl-C, and say what is left to do."""
+    parser = usage.parser_of(Arguments, "studio --data photos --model_dir runs/photos/best_model")
     given = from_arguments(Arguments, parser.parse_args(argv))
     if (given.data is None) == (given.run is None):
         parser.error("one of --data and --run is needed")

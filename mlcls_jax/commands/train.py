@@ -11,7 +11,7 @@ from mlcls_jax import config as schema
 from mlcls_jax import usage
 from mlcls_jax.command_line import RECORD, FlagError, take
 from mlcls_jax.commands import mode
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import PreemptedError
 from mlcls_jax.metrics import as_text
 from mlcls_jax.modes.result import remarks
@@ -27,7 +27,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Wishes):
-    """The arguments; all other options are --config.KEY=VALUE."""
+    """Train on images with labels, and choose the rest by the data and this machine.
+
+    --config.KEY=VALUE sets anything else (`mlcls config` lists it); with --config=FILE, and no
+    DATA, the configuration says everything.
+    """
 
     data: str = option(
         REQUIRED, "folder or file of images with labels; or a run, to go on with it",
@@ -36,25 +40,14 @@ class Arguments(Wishes):
 
 
 def run(argv: list[str]) -> str:
-    """Choose what is not given, train and evaluate, and return what came of it.
-
-    Raises:
-      FlagError: an argument is wrong.
-      PreemptedError: the run was asked to end; `mlcls train RUN` goes on.
-      UserError: the data, a value or a file is wrong.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
+    """Choose what is not given, train and evaluate, and return what came of it."""
     given, settings = config_flags(argv)
-    parser = usage.parser(
-        "train",
-        "Train on a folder or file of images with labels, and choose the rest by the data and this"
-        " machine. --config.KEY=VALUE sets anything else (`mlcls config` lists it); with"
-        " --config=FILE, and no DATA, the configuration says everything.",
+    arguments = usage.arguments(
+        Arguments,
+        given,
         "train photos",
         "mlcls train DATA [--model NAME] [--epochs N] [--config.KEY=VALUE ...]",
     )
-    add_arguments(parser, Arguments)
-    arguments = from_arguments(Arguments, parser.parse_args(given))
     place = Path(arguments.data)
     if (place / RECORD).is_file():
         return _go_on(place, argv)

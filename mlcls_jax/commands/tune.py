@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlcls_jax import usage
 from mlcls_jax.commands import mode
 from mlcls_jax.commands.train import config_flags, look
-from mlcls_jax.config import REQUIRED, add_arguments, from_arguments, option
+from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import PreemptedError
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
@@ -27,7 +27,12 @@ SHOWN = 10  # trials in the summary
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Wishes):
-    """The arguments; all other options of the runs are --config.KEY=VALUE."""
+    """Search for better settings.
+
+    A run after the other is trained, with values that Optuna chooses by the runs before it;
+    those that fall behind are ended early. What you set yourself is not searched. An
+    interrupted search goes on with `mlcls tune STUDY`.
+    """
 
     data: str = option(
         REQUIRED, "folder or file of images with labels; or a study, to go on with it",
@@ -44,25 +49,14 @@ class Arguments(Wishes):
 
 
 def run(argv: list[str]) -> str:
-    """Search, and return the best trials and how to use them.
-
-    Raises:
-      FlagError: an argument is wrong.
-      PreemptedError: the search was asked to end; `mlcls tune STUDY` goes on.
-      UserError: Optuna is missing; the data, a value or a file is wrong.
-      SystemExit: argparse refuses the arguments, or has shown their help.
-    """
+    """Search, and return the best trials and how to use them."""
     given, settings = config_flags(argv)
-    parser = usage.parser(
-        "tune",
-        "Search for better settings: a run after the other, with values that Optuna chooses by the"
-        " runs before it; those that fall behind are ended early. What you set yourself is not"
-        " searched. An interrupted search goes on with `mlcls tune STUDY`.",
+    arguments = usage.arguments(
+        Arguments,
+        given,
         "tune photos --trials 30",
         "mlcls tune DATA [--trials N] [--space NAME ...] [--model NAME] [--config.KEY=VALUE ...]",
     )
-    add_arguments(parser, Arguments)
-    arguments = from_arguments(Arguments, parser.parse_args(given))
     from mlcls_jax import parallel  # imports JAX, which a help does without
     from mlcls_jax.new_run import removed_after_fault
     from mlcls_jax.tuning import study

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlcls_jax import files, usage
-from mlcls_jax.config import add_arguments, from_arguments, option
+from mlcls_jax.config import option
 from mlcls_jax.errors import ConfigError, InputError
 from mlcls_jax.paths import expand
 from mlcls_jax.readable import table
@@ -16,7 +16,10 @@ COLUMNS = ("model", "model.weights=", "file", "licence", "trained on", "pixels",
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments."""
+    """List, fetch and keep published weights, by the words of model.weights.
+
+    A file that was fetched elsewhere is kept by add; where says where files are kept.
+    """
 
     action: Literal["list", "get", "add", "where"] = option(
         "list", "list PATTERN, get MODEL, add FILE, or where", positional=True
@@ -26,22 +29,8 @@ class Arguments:
 
 
 def run(argv: list[str]) -> str:
-    """Do what the arguments say, and return the text to print.
-
-    Raises:
-      ConfigError: there is no such model.
-      InputError: nothing of this name is published.
-      WeightsError: the file cannot be fetched.
-      SystemExit: the arguments are wrong, or ask for help.
-    """
-    parser = usage.parser(
-        "weights",
-        "Published weights by the words of model.weights: list them, fetch them, keep a file that"
-        " was fetched elsewhere, or say where files are kept.",
-        "weights get PP-LCNet_x1_0_ML --source backbone",
-    )
-    add_arguments(parser, Arguments)
-    args = from_arguments(Arguments, parser.parse_args(argv))
+    """Do what the arguments say, and return the text to print."""
+    args = usage.arguments(Arguments, argv, "weights get PP-LCNet_x1_0_ML --source backbone")
     from mlcls_jax.models.weights import sources  # imports JAX, which a help does without
 
     if args.action == "get":
