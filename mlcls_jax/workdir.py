@@ -18,6 +18,7 @@ BEST_MODEL = "best_model"
 FEATURES = "features"  # of data.feature_views
 LAST_MODEL = "last_model"  # where no evaluation could tell which is the best
 METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.png"  # the first validation images
 EVALUATION = "evaluate_result.json"
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.

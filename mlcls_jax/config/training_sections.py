@@ -394,6 +394,4 @@ class Log:
     trackers: tuple[str, ...] = option(
         (), "further trackers that get the curves, some of wandb, mlflow; (): none"
     )
-    pictures: int = option(
-        16, "validation images drawn with their predictions at the end", min=0, max=256
-    )
+    pictures: int = option(16, "validation images drawn with their predictions", min=0, max=256)

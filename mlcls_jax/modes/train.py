@@ -16,7 +16,7 @@ from mlcls_jax import parallel
 from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.reports.page import count
-from mlcls_jax.reports.predictions import write_pictures
+from mlcls_jax.reports.predictions import current_pictures, write_pictures
 from mlcls_jax.training.advice import (
     about_data,
     about_lanes,
@@ -78,7 +78,10 @@ def train(
     """
     config = recall_loss(config, workdir)
     check_owner(workdir, config)
-    run = dataclasses.replace(prepare(config, workdir), listen=listen)
+    run = prepare(config, workdir)
+    threshold = None if config.model.task == "single" else config.evaluate.training_threshold
+    show = current_pictures(config.log.pictures, run.data.validation, threshold, workdir)
+    run = dataclasses.replace(run, listen=listen, show=show)
     if parallel.is_lead():
         claim(workdir, run.config, run.facts)
     parallel.barrier("workdir claimed")

@@ -243,7 +243,8 @@ def _bar(series: int, left: float, right: float, height: float, title: str) -> B
 
 
 def _points(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> str:
-    return " ".join(f"{_x(a)},{_y(b)}" for a, b in zip(x, y, strict=True))
+    both = [f"{_x(a)},{_y(b)}" for a, b in zip(x, y, strict=True)]
+    return " ".join(both * 2 if len(both) == 1 else both)  # a line of one point is a dot
 
 
 def _x(share: float) -> float:

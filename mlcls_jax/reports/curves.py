@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,21 +36,22 @@ def read_history(path: Path, name: str) -> History:
 
 
 def charts_of(runs: Sequence[History], metric: str) -> list[Chart]:
-    """Draw the loss of trainings, and a metric of their validations, by epoch.
+    """Draw the losses of trainings and validations, and a metric of the latter, by epoch.
 
-    A chart without a curve is left out. Of one run the raw and the averaged weights are drawn, of
-    several the better of the two.
+    A chart without a curve is left out. Of one run the raw and the averaged weights are drawn, and
+    its losses in one chart; of several runs the better weights.
     """
-    losses = [_curve(run, run.name, "loss") for run in runs]
+    training = [_curve(run, run.name, "loss") for run in runs]
+    told = [
+        (training, "loss", "Loss of the training, averaged over neighbouring steps."),
+        (_judged(runs, "loss", min), "validation loss", "Loss on the validation images."),
+        (_judged(runs, metric, max), metric, "On the validation images, after each epoch."),
+    ]
     if len(runs) == 1:
-        named = ((f"{kind} weights", f"{kind}/{metric}") for kind in ("raw", "ema"))
-        judged = [_curve(runs[0], name, key) for name, key in named]
-    else:
-        judged = [_curve(run, run.name, f"raw/{metric}", f"ema/{metric}") for run in runs]
-    told = (
-        (losses, "loss", "Loss of the training, averaged over neighbouring steps."),
-        (judged, metric, "On the validation images, after each epoch."),
-    )
+        both = [training[0]._replace(name="training")]
+        both += [curve._replace(name=f"validation, {curve.name}") for curve in told[1][0]]
+        caption = "Of the steps, averaged over neighbours, and of the validation images."
+        told[:2] = [(both, "loss", caption)]
     made = []
     for curves, label, caption in told:
         if curves := [curve for curve in curves if len(curve.x)]:
@@ -58,13 +59,26 @@ def charts_of(runs: Sequence[History], metric: str) -> list[Chart]:
     return made
 
 
-def _curve(run: History, name: str, *keys: str) -> Curve:
-    """Return the largest of some numbers by epoch, thinned by averaging neighbours."""
+def _judged(
+    runs: Sequence[History], metric: str, better: Callable[[Iterable[float]], float]
+) -> list[Curve]:
+    """Return the curves of a metric of validations, by kind of weights if there is one run."""
+    kinds = ("raw", "ema")
+    if len(runs) == 1:
+        return [_curve(runs[0], f"{kind} weights", f"{kind}/{metric}") for kind in kinds]
+    keys = [f"{kind}/{metric}" for kind in kinds]
+    return [_curve(run, run.name, *keys, better=better) for run in runs]
+
+
+def _curve(
+    run: History, name: str, *keys: str, better: Callable[[Iterable[float]], float] = max
+) -> Curve:
+    """Return the better of some numbers by epoch, thinned by averaging neighbours."""
     points = []
     for line in run.lines:
         values = [line[key] for key in keys if _is_number(line.get(key))]
         if values and _is_number(line["epoch"]):
-            points.append((line["epoch"], max(values)))
+            points.append((line["epoch"], better(values)))
     x, y = np.array(points, float).reshape(-1, 2).T
     if len(x) > _POINTS:
         parts = np.array_split(np.arange(len(x)), _POINTS)

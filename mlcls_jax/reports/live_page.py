@@ -10,10 +10,9 @@ from mlcls_jax.errors import WorkdirError
 from mlcls_jax.metrics import MAIN_METRIC, SHOWN_METRICS
 from mlcls_jax.reports.curves import charts_of, read_history
 from mlcls_jax.reports.page import templates
-from mlcls_jax.workdir import CONFIG_FILE, METRICS
+from mlcls_jax.workdir import CONFIG_FILE, METRICS, PREDICTIONS
 from mlcls_jax.yaml_config import get_config
 
-PICTURE = "predictions.png"  # in the workdir: samples with the current predictions
 STYLES = ("page.css", "evaluation.css")  # of the page, in this order
 _QUIET_S = 120  # without a new line, a run is perhaps no longer alive
 _RESULT = "train_result.json"
@@ -47,15 +46,15 @@ def render(workdir: Path) -> str:
     config = schema.parse(get_config(str(workdir / CONFIG_FILE)))
     history = read_history(workdir / METRICS, workdir.name)
     judged = [line for line in history.lines if "loss" not in line]
-    picture = workdir / PICTURE
+    picture = workdir / PREDICTIONS
     return templates.get_template("live.html").render(
         name=str(workdir),
         model=config.model.name,
         progress=_progress(workdir, config, history.lines),
         charts=charts_of([history], MAIN_METRIC[config.model.task]),
-        metrics=SHOWN_METRICS[config.model.task],
+        metrics=("loss", *SHOWN_METRICS[config.model.task]),
         judged=judged[::-1][:20],
-        picture=f"{PICTURE}?{picture.stat().st_mtime_ns}" if picture.exists() else None,
+        picture=f"{PREDICTIONS}?{picture.stat().st_mtime_ns}" if picture.exists() else None,
     )
 
 

@@ -1,5 +1,8 @@
 """Pictures that a run leaves behind: predictions beside the truth, and images to try."""
 
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,11 @@ from mlcls_jax.errors import DataError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.drawing import draw_grid
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.reports.mistakes import Decisions
+from mlcls_jax.workdir import PREDICTIONS
 
 RIGHT, WRONG = (0, 110, 50), (190, 30, 30)
+_EVERY_S = 30.0
 
 
 def write_pictures(
@@ -31,16 +37,8 @@ def write_pictures(
         return {}
     predictor = Predictor(read_bundle(best_model), batch_size=len(examples))
     scores = predictor.scores([image for _, image, _ in examples])
-    captions, colors = [], []
-    for (_, _, target), row in zip(examples, scores, strict=True):
-        predicted, truth = predictor.bundle.decide(row), target > 0.5
-        captions.append(f"{_names(validation, predicted)}\ntrue: {_names(validation, truth)}")
-        is_right = (predicted == truth) | (target < 0)  # below 0: not annotated
-        colors.append(RIGHT if is_right.all() else WRONG)
-    picture = draw_grid([image for _, image, _ in examples], captions, caption_colors=colors)
-    with files.replacing(workdir / "predictions.png") as temporary:
-        picture.save(temporary, format="PNG")
-    written = {"predictions": str(workdir / "predictions.png")}
+    _draw(examples, predictor.bundle.decide(scores), validation, workdir)
+    written = {"predictions": str(workdir / PREDICTIONS)}
     if not Path(examples[0][0]).exists():
         samples = workdir / "samples"
         samples.mkdir(exist_ok=True)
@@ -50,6 +48,45 @@ def write_pictures(
                 Image.fromarray(image).save(temporary, format="PNG")
         written["samples"] = str(samples)
     return written
+
+
+def current_pictures(
+    count: int, validation: Source, threshold: float | None, workdir: Path
+) -> Callable[[np.ndarray, np.ndarray], None]:
+    """Return what writes `predictions.png` of scores and targets [N, K] of validation images.
+
+    It does so every half minute at most. A `threshold` of None is for one label per image.
+    """
+    drawn = -math.inf
+
+    def draw(scores: np.ndarray, targets: np.ndarray) -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn < _EVERY_S:
+            return
+        drawn = time.monotonic()
+        if examples := _readable(validation, count):  # which are the first rows
+            limits = None if threshold is None else np.asarray(threshold)
+            decisions = Decisions(scores, targets, limits)
+            _draw(examples, decisions.reported(slice(len(examples))), validation, workdir)
+
+    return draw
+
+
+def _draw(
+    examples: list[tuple[str, np.ndarray, np.ndarray]],
+    decided: np.ndarray,  # bool [n, K]
+    source: Source,
+    workdir: Path,
+) -> None:
+    captions, colors = [], []
+    for (_, _, target), predicted in zip(examples, decided, strict=True):
+        truth = target > 0.5
+        captions.append(f"{_names(source, predicted)}\ntrue: {_names(source, truth)}")
+        is_right = (predicted == truth) | (target < 0)  # below 0: not annotated
+        colors.append(RIGHT if is_right.all() else WRONG)
+    picture = draw_grid([image for _, image, _ in examples], captions, caption_colors=colors)
+    with files.replacing(workdir / PREDICTIONS) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:

@@ -11,10 +11,11 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mlcls_jax.errors import UserError
-from mlcls_jax.reports.live_page import PICTURE, render
+from mlcls_jax.reports.live_page import render
 from mlcls_jax.reports.page import templates
 from mlcls_jax.studio.guard import Guard
 from mlcls_jax.studio.routes import Lifespan
+from mlcls_jax.workdir import PREDICTIONS
 
 
 def make_app(workdir: Path, *, token: str | None, lifespan: Lifespan | None = None) -> Starlette:
@@ -30,7 +31,7 @@ def make_app(workdir: Path, *, token: str | None, lifespan: Lifespan | None = No
         return Response(text, media_type="text/html")
 
     async def picture(_: Request) -> Response:
-        path = workdir / PICTURE
+        path = workdir / PREDICTIONS
         return FileResponse(path) if path.is_file() else PlainTextResponse("there is none", 404)
 
     async def asset(request: Request) -> Response:
@@ -38,7 +39,7 @@ def make_app(workdir: Path, *, token: str | None, lifespan: Lifespan | None = No
         kind = "text/css" if is_style else "text/javascript"
         return Response(style if is_style else script, media_type=kind)
 
-    routes = {"/": page, "/live.css": asset, "/live.js": asset, f"/{PICTURE}": picture}
+    routes = {"/": page, "/live.css": asset, "/live.js": asset, f"/{PREDICTIONS}": picture}
     return Starlette(
         routes=[Route(path, answer) for path, answer in routes.items()],
         middleware=[Middleware(Guard, token=token)],

@@ -155,12 +155,14 @@ def evaluate(
     size = run.config.train.batch_size
     losses = {n: mean_loss(run.loss, v, targets, batch_size=size) for n, v in logits.items()}
     recorder.evaluation(step, results, best, losses)
+    shown = max(results, key=lambda name: results[name][run.metric])
+    scores = to_scores(logits[shown], run.config.model.task)
     if run.config.model.task != "single":
-        shown = max(results, key=lambda name: results[name][run.metric])
-        labels = run.data.train.labels
-        recorder.curves(step, to_scores(logits[shown], "multilabel"), targets, labels)
-    scores = [r[run.metric] for r in results.values() if not math.isnan(r[run.metric])]
-    return best, {run.metric: max(scores)} if scores else None
+        recorder.curves(step, scores, targets, run.data.train.labels)
+    if run.show and parallel.is_lead():
+        run.show(scores, targets)
+    found = [r[run.metric] for r in results.values() if not math.isnan(r[run.metric])]
+    return best, {run.metric: max(found)} if found else None
 
 
 def evaluate_due(

@@ -75,6 +75,8 @@ class Run:
     forward: Forward
     advice: Advice
     listen: Callable[[dict[str, Any]], None] | None = None  # to every line of metrics.jsonl
+    # Shown scores and targets [N, K] of each evaluation, where this is the first process.
+    show: Callable[[np.ndarray, np.ndarray], None] | None = None
 
     @property
     def metric(self) -> str:

@@ -7,11 +7,14 @@ import threading
 import time
 from http.client import HTTPException
 
+import numpy as np
 import pytest
 
 from mlcls_jax import config as schema
+from mlcls_jax.data.sources import open_split
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.reports.live_page import render
+from mlcls_jax.reports.predictions import current_pictures
 from mlcls_jax.studio.changes import ChangeLog
 from tests.helpers.bundles import write_images
 from tests.helpers.page import Page
@@ -193,6 +196,7 @@ def test_a_run_is_shown_while_it_writes_and_only_to_its_own_page(tmp_path):
         {"step": 20, "epoch": 1, "loss": 0.6, "images_per_s": 32.0},
         {"step": 20, "epoch": 1, "raw/MultiLabelMAP": 0.25, "ema/MultiLabelMAP": 0.5},
     ]
+    lines[2] |= {"raw/loss": 0.8125}  # which runs of before have not
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (workdir / "metrics.jsonl").write_text(text + '{"step": 30, "epo')
     write_images(workdir, 1)[0].rename(workdir / "predictions.png")
@@ -203,10 +207,26 @@ def test_a_run_is_shown_while_it_writes_and_only_to_its_own_page(tmp_path):
         told = " ".join(page.text.split())
         assert f"Epoch 1.00 of 4, 32 images/s, about {minutes} minutes are left." in told
         assert "0.5000" in page.cells
-        assert sum(tag == "polyline" for tag, _ in page.tags) == 3
+        assert "0.8125" in page.cells and "validation, raw weights" in told
+        assert sum(tag == "polyline" for tag, _ in page.tags) == 4
         assert status == 200 and "script-src 'self';" in headers["content-security-policy"]
         for path in ("/live.css", "/live.js", f"/{page.images[0]}"):
             assert server.ask(path)[0] == 200, path
         assert server.ask("/", Host="evil.example")[0] == 403
         (workdir / "config.yaml").unlink()
         assert server.ask("/")[0] == 503
+
+
+def test_a_training_shows_the_first_images_with_what_it_says_of_them(tmp_path):
+    folder = write_dataset(tmp_path / "data", val=3)
+    (folder / "images" / "00007.png").unlink()
+    (folder / "images" / "00007.png").write_text("broken")  # the second; no scores are of it
+    source = open_split(schema.Data(dir=str(folder), on_error="skip"), "validation")
+    scores, pictures = np.zeros((2, len(LABELS)), np.float32), []
+    for threshold in (-1.0, 0.5, None):
+        show = current_pictures(2, source, threshold, tmp_path)
+        show(scores, scores)
+        pictures.append((tmp_path / "predictions.png").read_bytes())
+        show(scores + 1, scores)  # too soon
+        assert (tmp_path / "predictions.png").read_bytes() == pictures[-1]
+    assert len({*pictures}) == 3
