@@ -21,6 +21,7 @@ NONE = -1  # no parent, or no group
 LEVELS = 32  # of ancestors
 MOST = 4_096  # labels in groups: each is compared with each
 
+_RANK = {0: 0, -1: 1, 1: 2}  # of values of a target: absent, not sure, present
 _LARGEST = 60.0  # logits above it exclude others no more; exp of it, times labels, is still finite
 
 
@@ -151,6 +152,29 @@ def close(targets: Int8[np.ndarray, "N K"], groups: Groups) -> Bool[np.ndarray, 
     for label, parent in groups.order:
         targets[(targets[:, label] < 0) & (targets[:, parent] == 0), label] = 0
     return wrong
+
+
+def implied(
+    target: Int8[np.ndarray, " K"], label: int, value: int, groups: Groups
+) -> dict[int, int]:
+    """Return which other values a target takes when somebody sets a label: {label: value}.
+
+    Of absent, not sure and present, in this order, no label has more than its parent: ancestors
+    rise with it, descendants fall. What becomes present makes the others of its exclusive group,
+    and their descendants, absent.
+    """
+    path = [label, *groups.ancestors(label)]
+    risen = {k: value for k in path[1:] if _RANK[int(target[k])] < _RANK[value]}
+    fallen = {label: value}
+    for members in map(set, groups.members) if value == 1 else ():
+        if members & {label, *risen}:
+            fallen |= {int(k): 0 for k in members.difference(path) if target[k] != 0}
+    for below, parent in groups.order:
+        most = fallen.get(parent)
+        if most is not None and _RANK[int(target[below])] > _RANK[most]:
+            fallen[below] = most
+    del fallen[label]
+    return risen | fallen
 
 
 def contradictions(

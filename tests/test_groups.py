@@ -17,6 +17,7 @@ from mlcls_jax.groups import (
     close,
     consistent,
     contradictions,
+    implied,
     inconsistent,
 )
 from mlcls_jax.thresholds import choose_thresholds
@@ -54,6 +55,24 @@ def test_extreme_logits_stay_finite():
 def test_without_groups_logits_are_as_they_were():
     logits = jnp.array(RNG.normal(size=(2, 6)))
     assert consistent(logits, NO_GROUPS) is logits
+
+
+def test_what_somebody_sets_takes_others_with_it():
+    """Of fruit, milk, apple, gala, pear, ripe."""
+    for target, label, value, wanted in [
+        ([0, 1, 0, 0, 1, 1], 3, 1, [1, 0, 1, 1, 0, 1]),  # up to fruit: no milk; apple: no pear
+        ([0, -1, 0, 0, 0, 0], 2, 1, [1, 0, 1, 0, 0, 0]),  # who looked at apple looked at milk
+        ([1, 0, 1, 1, 0, 1], 0, 0, [0, 0, 0, 0, 0, 1]),
+        ([1, 0, 1, 1, 0, 1], 1, 1, [0, 1, 0, 0, 0, 1]),  # what is excluded takes its kinds along
+        ([1, 0, 1, 1, 0, 1], 0, -1, [-1, 0, -1, -1, 0, 1]),
+        ([0, 1, 0, 0, 0, 0], 3, -1, [-1, 1, -1, -1, 0, 0]),  # not sure excludes nothing
+        ([1, 0, 1, 1, 0, 0], 5, 1, [1, 0, 1, 1, 0, 1]),
+        ([0, 0, 0, 0, 1, 0], 2, -1, [-1, 0, -1, 0, 1, 0]),  # what contradicted stays another's
+    ]:
+        found = implied(np.array(target, np.int8), label, value, GROUPS)
+        assert label not in found and all(target[k] != new for k, new in found.items())
+        assert [({label: value} | found).get(k, old) for k, old in enumerate(target)] == wanted
+    assert implied(np.array([0, 1]), 0, 1, NO_GROUPS) == {}
 
 
 def test_targets_are_closed_and_contradictions_told():

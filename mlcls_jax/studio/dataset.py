@@ -9,8 +9,16 @@ import numpy as np
 from mlcls_jax.config import Data
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.image_files import walk_images
-from mlcls_jax.data.lists import TEST_LIST, find_root, raise_findings, read_labels, read_list
+from mlcls_jax.data.lists import (
+    TEST_LIST,
+    find_root,
+    groups_of,
+    raise_findings,
+    read_label_lines,
+    read_list,
+)
 from mlcls_jax.errors import DataError
+from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.readable import printable
 
 UNLISTED = "(in no list)"  # in the place of a list, for images that none names
@@ -29,6 +37,7 @@ class Dataset:
     targets: np.ndarray  # int8 [N, K]: 1 present, 0 absent, -1 not sure
     rows_of: dict[str, tuple[int, ...]]  # by image: an image may stand in several lines
     faults: tuple[Finding, ...]  # lines that are left out
+    groups: Groups = NO_GROUPS
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,9 +58,9 @@ def read_dataset(config: Data, *, unlisted: bool = False) -> Dataset:
     """
     root = find_root(Path(config.folder))
     label_file, lists = root / config.label_file, (config.train_list, config.val_list)
-    names, found = read_labels(label_file, name=str(label_file))
+    told, found = read_label_lines(label_file, name=str(label_file))
     raise_findings([finding for finding in found if is_error(finding)])
-    labels = tuple(names[i] for i in range(len(names)))
+    labels = [told[i] for i in range(len(told))]
     wanted = dict.fromkeys((*lists, TEST_LIST))
     there = tuple(name for name in wanted if (root / name).is_file())
     images: list[str] = []
@@ -84,11 +93,12 @@ def read_dataset(config: Data, *, unlisted: bool = False) -> Dataset:
     return Dataset(
         root=root,
         config=config,
-        labels=labels,
+        labels=tuple(label.name for label in labels),
         lists=there,
         images=images,
         list_number=np.frombuffer(list_number, np.uint8),
         targets=np.frombuffer(targets, np.int8).reshape(-1, len(labels)),
         rows_of=dict(rows),
         faults=tuple(faults),
+        groups=groups_of(labels),
     )

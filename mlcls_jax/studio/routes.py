@@ -130,6 +130,7 @@ def _state(studio: Studio, _: Request) -> Response:
         "name": readable(data.root.resolve().name),
         "images": len(data),
         "labels": data.labels,
+        "parents": data.groups.parents,
         "lists": {name: int((data.list_number == i).sum()) for i, name in enumerate(data.lists)},
         "revision": studio.session.log.revision,
         "changed": studio.session.num_changed,
@@ -237,7 +238,7 @@ def _evidence(studio: Studio, request: Request) -> Response:
 
 
 def _change(studio: Studio, asked: dict[str, Any]) -> Any:
-    """Set labels: {"window", "cells": [[row, label, old, new], …]}."""
+    """Set labels: {"window", "cells": [[row, label, old, new], …], "follows": true or false}."""
     window, cells = asked.get("window"), asked.get("cells")
     if not isinstance(window, str) or len(window) > 64 or not isinstance(cells, list):
         raise HTTPException(400, "window and cells are needed")
@@ -250,7 +251,7 @@ def _change(studio: Studio, asked: dict[str, Any]) -> Any:
         if not {cell[2], cell[3]} <= {*VALUES}:
             raise HTTPException(400, "a value is 1, 0 or -1")
         checked.append(Cell(*cell))
-    return studio.session.change(window, checked)
+    return studio.session.change(window, checked, follows=asked.get("follows") is True)
 
 
 def _write(studio: Studio, asked: dict[str, Any]) -> Any:

@@ -1,11 +1,13 @@
 """A data set being mended: its labels as they are now, and the order of everybody's changes."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlcls_jax.groups import implied
 from mlcls_jax.studio.changes import Change, ChangeLog, Written, now
 from mlcls_jax.studio.dataset import Dataset
 from mlcls_jax.studio.list_writer import write_lists
@@ -33,12 +35,17 @@ class Session:
         for change in log.pending():
             self._apply(change)
 
-    def change(self, window: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    def change(
+        self, window: str, cells: Sequence[Cell], *, follows: bool = False
+    ) -> dict[str, Any]:
         """Set labels, all that are still what the window took them for.
 
+        With `follows` also those that they imply or exclude by the groups of labels.
+
         Returns:
-          {"revision", "conflicts": [[row, label, value], …]}: the labels that another window had
-          set meanwhile, which stay as that one set them.
+          {"revision", "conflicts": [[row, label, value], …], "implied": [[row, label, old, new],
+          …]}: the labels that another window had set meanwhile, which stay as that one set them;
+          and those that followed from others.
 
         Raises:
           OSError: the changes cannot be kept; nothing has changed.
@@ -46,21 +53,27 @@ class Session:
         data = self.dataset
         with self._lock:
             accepted, conflicts = list[Change](), list[tuple[int, int, int]]()
-            seen: dict[tuple[int, int], int] = {}
-            for row, label, old, new in cells:
-                place = (data.rows_of[data.images[row]][0], label)  # one for all of its lines
-                value = seen.get(place, int(self.targets[row, label]))
-                if value != old:
+            others, seen = list[Cell](), defaultdict[str, dict[int, int]](dict)  # by image
+            for cell in cells:
+                row, label, old, new = cell
+                image = data.images[row]
+                target = self.targets[row].copy()
+                for k, value in seen[image].items():  # one for all of its lines
+                    target[k] = value
+                if (value := int(target[label])) != old:
                     conflicts.append((row, label, value))
-                elif value != new:
-                    seen[place] = new
-                    image, name = data.images[row], data.labels[label]
-                    accepted.append(Change(now(), window, image, name, old, new))
+                if value != old or value == new:
+                    continue
+                further = implied(target, label, new, data.groups) if follows else {}
+                others += (also := [Cell(row, k, int(target[k]), v) for k, v in further.items()])
+                for _, k, before, after in (cell, *also):
+                    seen[image][k] = after
+                    accepted.append(Change(now(), window, image, data.labels[k], before, after))
             if accepted:
                 self.log.append(accepted)
             for change in accepted:
                 self._apply(change)
-            return {"revision": self.log.revision, "conflicts": conflicts}
+            return {"revision": self.log.revision, "conflicts": conflicts, "implied": others}
 
     def since(self, revision: int) -> dict[str, Any]:
         """Return {"revision", "cells": [[row, label, value], …]} of what changed after a revision.

@@ -37,7 +37,7 @@ def test_two_windows_never_lose_each_others_changes(start):
     assert session.change("a", [Cell(0, 1, 0, 1)])["conflicts"] == []
     # The other still takes it for absent: its own change is refused, and its other ones count.
     answer = session.change("b", [Cell(0, 1, 0, -1), Cell(0, 2, 0, 1), Cell(1, 1, 1, 1)])
-    assert answer == {"revision": 2, "conflicts": [(0, 1, 1)]}
+    assert answer == {"revision": 2, "conflicts": [(0, 1, 1)], "implied": []}
     assert session.targets[0].tolist() == [1, 1, 1, 0, 0]
     assert session.since(0) == {
         "revision": 2, "cells": [(0, 1, 1), (0, 2, 1)], "changed": 1,
@@ -49,6 +49,22 @@ def test_two_windows_never_lose_each_others_changes(start):
     # The same label twice in one request: the second is held against the first.
     answer = session.change("a", [Cell(3, 0, 0, 1), Cell(3, 0, 0, -1), Cell(3, 0, 1, -1)])
     assert answer["conflicts"] == [(3, 0, 1)] and session.targets[3, 0] == -1
+
+
+def test_a_label_takes_those_along_that_it_implies_or_excludes(folder, start):
+    text = (folder / "label.txt").read_text()
+    text = text.replace("4 tree", "4 tree\tparent=dog\tgroup=a").replace("0 cat", "0 cat\tgroup=a")
+    (folder / "label.txt").write_text(text)
+    session = start()
+    before = session.targets.copy()
+    answer = session.change("a", [Cell(0, 4, 0, 1), Cell(1, 4, 1, 1)], follows=True)
+    assert answer["conflicts"] == [(1, 4, 0)]
+    assert answer["implied"] == [(0, 1, 0, 1), (0, 0, 1, 0)]
+    assert session.targets[0].tolist() == [0, 1, 0, 0, 1]
+    # What undoes it names all of them, and nothing follows.
+    cells = [Cell(*cell) for cell in ((0, 0, 0, 1), (0, 1, 1, 0), (0, 4, 1, 0))]
+    assert session.change("a", cells) == {"revision": 6, "conflicts": [], "implied": []}
+    assert (session.targets == before).all()
 
 
 def test_an_image_in_several_lines_has_the_same_labels_in_all(folder, start):

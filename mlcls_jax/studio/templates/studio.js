@@ -4,6 +4,7 @@ const MAX_CHOSEN = 500, KEPT_ROWS = 4000, KEPT_UNDO = 500;
 const VALUES = ["name", "list", "label", "value", "low", "high", "fault", "below", "sort"];
 const FLAGS = ["disagree", "changed", "queued", "twins", "falling"];
 const DIGITS = "1234567890";
+const WORDS = { 1: "present", 0: "absent", "-1": "not sure" };
 
 let state = null;              // what the server tells of data set, model and jobs
 let found = new Int32Array();  // rows that pass the filters, in order
@@ -358,9 +359,8 @@ function facts() {
   section("Why it is in the queue", details.queue.map((line) =>
     Object.entries(line).filter(([, value]) => value).map(([name, value]) => `${name}: ${value}`).join(", ")));
   section("Faults", details.faults);
-  const word = { 1: "present", 0: "absent", "-1": "not sure" };
   section("History", details.history.toReversed().map((change) =>
-    `${new Date(change.time).toLocaleString()}: ${change.label} ${word[change.old]} → ${word[change.new]}`));
+    `${new Date(change.time).toLocaleString()}: ${change.label} ${WORDS[change.old]} → ${WORDS[change.new]}`));
   return lines;
 }
 
@@ -380,26 +380,36 @@ function toggle(k, unsure = false) {
     const values = wanted.map((row) => [row, valueOf(rows.get(row), k)]);
     const value = values.every(([, old]) => old === on) ? 0 : on;
     const batch = values.filter(([, old]) => old !== value).map(([row, old]) => [row, k, old, value]);
-    await mendAll(batch, { 1: "present", 0: "absent", "-1": "not sure" }[value]);
+    await mendAll(batch, WORDS[value]);
   });
 }
 
-// What nobody has looked at is absent.
+// What nobody has looked at is absent; or present, where a label that is a kind of it is.
 function settle() {
-  const wanted = affected();
+  const wanted = affected(), above = (k) => state.parents[k] ?? -1;
   return inTurn(async () => {
     await know(wanted.filter((row) => !rows.has(row)));
-    await mendAll(wanted.flatMap((row) => rows.get(row).unsure.map((k) => [row, k, -1, 0])), "absent");
+    await mendAll(wanted.flatMap((row) => {
+      const { present, unsure } = rows.get(row), implied = new Set();
+      for (let k of present) while ((k = above(k)) >= 0) implied.add(k);
+      return unsure.map((k) => [row, k, -1, implied.has(k) ? 1 : 0]);
+    }), "absent", false);
   });
 }
 
-async function mendAll(batch, word) {
-  const done = await send(batch);
+async function mendAll(batch, word, follows = true) {
+  const [done, implied] = await send(batch, follows);
   if (!done.length) return;
-  own.undo = [...own.undo, done].slice(-KEPT_UNDO);
+  own.undo = [...own.undo, [...done, ...implied]].slice(-KEPT_UNDO);
   own.redo = [];
   keep();
-  say(`${told(done)}: ${word}.`);
+  const also = new Map();  // what followed → cells
+  for (const cell of implied) {
+    const text = `${state.labels[cell[1]]} ${WORDS[cell[3]]}`;
+    also.set(text, [...(also.get(text) ?? []), cell]);
+  }
+  const texts = [...also].map(([text, { length }]) => (done.length > 1 ? `${text} (${length})` : text));
+  say(`${told(done)}: ${word}.${texts.length ? ` With it, by the groups of labels: ${texts.join(", ")}.` : ""}`);
   count();
 }
 
@@ -409,18 +419,18 @@ function told(batch) {
   return `${named}, ${images === 1 ? "1 image" : `${images} images`}`;
 }
 
-// The part of a batch that was accepted; another window may have been faster.
-async function send(batch) {
-  if (!batch.length) return [];
-  const { conflicts } = await json("change", { window: own.window, cells: batch });
+// The part of a batch that was accepted, another window may have been faster; and what followed.
+async function send(batch, follows = false) {
+  if (!batch.length) return [[], []];
+  const { conflicts, implied } = await json("change", { window: own.window, cells: batch, follows });
   const lost = new Set(conflicts.map(([row, k]) => `${row} ${k}`));
   const done = batch.filter(([row, k]) => !lost.has(`${row} ${k}`));
   for (const [row, k, value] of conflicts) put(row, k, value);
-  for (const [row, k, , value] of done) put(row, k, value);
+  for (const [row, k, , value] of [...done, ...implied]) put(row, k, value);
   await poll();
   side();
   if (lost.size) say(`Another window has changed ${lost.size} of these meanwhile; look again.`, true);
-  return done;
+  return [done, implied];
 }
 
 function put(row, k, value) {
@@ -434,13 +444,13 @@ function put(row, k, value) {
   for (const i of cells.keys()) if (found[i] === row) mark(i);
 }
 
-const turned = (batch) => batch.map(([row, k, before, after]) => [row, k, after, before]);
+const turned = (batch) => batch.map(([row, k, before, after]) => [row, k, after, before]).reverse();
 
 function back(from, to, word) {
   return inTurn(async () => {
     const batch = own[from].at(-1);
     if (!batch) return;
-    const done = await send(turned(batch));
+    const [done] = await send(turned(batch));
     own[from].pop();
     if (done.length) own[to].push(done);
     keep();
