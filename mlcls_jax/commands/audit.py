@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from mlcls_jax import usage
-from mlcls_jax.config import REQUIRED, option
+from mlcls_jax.config import option
+from mlcls_jax.curation.asked import Asked
 from mlcls_jax.readable import table
-from mlcls_jax.start import start_jax
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.curation.audit import Audit
@@ -21,7 +21,7 @@ LABELS = 12  # shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Asked):
     """Find labels that are probably wrong or missing.
 
     Each image is scored by a linear head that learnt from the others, on what the network of a
@@ -29,13 +29,6 @@ class Arguments:
     keeps the former lists.
     """
 
-    model: str = option(
-        REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
-        " images", positional=True, metavar="MODEL",
-    )  # fmt: skip
-    data: str | None = option(
-        None, "MLClsDataset or packed data, with any labels; None: the data of the run"
-    )
     split: Literal["train", "validation"] = option("train", "which images")
     apply: str | None = option(
         None, "write the confirmed rows of this CSV into the lists", path="local", metavar="CSV"
@@ -51,16 +44,12 @@ class Arguments:
         None, "folder for report.html and audit.csv; None: audit in the run, or in runs/DATA",
         path="local",
     )  # fmt: skip
-    device: str | None = option(None, "cpu, gpu:0 or tpu; None: the first that JAX finds")
 
 
 def run(argv: list[str]) -> str:
     """Audit, or apply what was confirmed, and return a summary."""
     args = usage.arguments(Arguments, argv, "audit runs/photos-1")
-    start_jax(cache=True)
-    from mlcls_jax.curation.subject import find_subject
-
-    subject = find_subject(args.model, args.data)
+    subject = args.subject(args.data)
     if args.apply is not None:
         return _apply(args, subject)
     return _audit(args, subject)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlcls_jax import files, usage
-from mlcls_jax.config import REQUIRED, option
+from mlcls_jax.config import option
+from mlcls_jax.curation.asked import Asked
 from mlcls_jax.readable import csv_text, table
-from mlcls_jax.start import start_jax
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.curation.curve import Curve, Need
@@ -19,36 +19,26 @@ LABELS = 15  # shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Asked):
     """Say how AP of each label grows with its labelled images.
 
     Also told is how many more would raise it by 3 points. Linear heads are fitted on parts of the
     training images, and a power law on what they reach on the validation images.
     """
 
-    model: str = option(
-        REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
-        " images", positional=True, metavar="MODEL",
-    )  # fmt: skip
-    data: str | None = option(
-        None, "MLClsDataset or packed data, with any labels; None: the data of the run"
-    )
     output: str | None = option(
         None, "folder for the results; None: learning_curve in the run, or in runs/DATA",
         path="local",
     )  # fmt: skip
-    device: str | None = option(None, "cpu, gpu:0 or tpu; None: the first that JAX finds")
 
 
 def run(argv: list[str]) -> str:
     """Measure the curve, write a table and a page, and return a summary."""
     args = usage.arguments(Arguments, argv, "learning_curve runs/photos-1")
-    start_jax(cache=True)
+    subject = args.subject(args.data)
     from mlcls_jax.curation.curve import measure, needs
-    from mlcls_jax.curation.subject import find_subject
     from mlcls_jax.reports.curve_page import write_page
 
-    subject = find_subject(args.model, args.data)
     curve = measure(subject, device=args.device)
     found = needs(curve)
     folder = Path(args.output) if args.output else subject.folder / FOLDER

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import REQUIRED, option
+from mlcls_jax.curation.asked import Asked
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.readable import csv_text
-from mlcls_jax.start import start_jax
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.curation.teach import Lesson
@@ -21,17 +21,13 @@ LIST = "next.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(Asked):
     """Say which unlabelled images to label next.
 
     Those are named that linear heads on what a run's network makes of images are unsure of,
     rare labels first, and no two that are alike.
     """
 
-    model: str = option(
-        REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
-        " images", positional=True, metavar="MODEL",
-    )  # fmt: skip
     data: str = option(REQUIRED, "folder of images without labels", path="local")
     labelled: str | None = option(
         None, "MLClsDataset or packed data with labels to learn from; None: the data of the run"
@@ -48,7 +44,6 @@ class Arguments:
         None, "what Label Studio finds images behind; None: its local files, below the folder that"
         " holds DATA"
     )  # fmt: skip
-    device: str | None = option(None, "cpu, gpu:0 or tpu; None: the first that JAX finds")
 
 
 def run(argv: list[str]) -> str:
@@ -57,11 +52,9 @@ def run(argv: list[str]) -> str:
     folder = Path(args.label_studio or ".none")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkdirError(f"{folder}: is in use", "Name a new folder for --label_studio.")
-    start_jax(cache=True)
-    from mlcls_jax.curation.subject import find_subject
+    subject = args.subject(args.labelled)
     from mlcls_jax.curation.teach import lessons
 
-    subject = find_subject(args.model, args.labelled)
     found = lessons(subject, Path(args.data), args.count, device=args.device)
     names = subject.source("train").labels
     rows: list[tuple[object, ...]] = [COLUMNS]

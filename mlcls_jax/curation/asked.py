@@ -1,0 +1,31 @@
+"""What the commands of this package are asked alike."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlcls_jax.config import REQUIRED, option
+from mlcls_jax.start import start_jax
+
+if TYPE_CHECKING:  # imports JAX, which a help does without
+    from mlcls_jax.curation.subject import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A model that sees, and the data that it looks at."""
+
+    model: str = option(
+        REQUIRED, "folder of a run or bundle, or name of a published model, whose network compares"
+        " images", positional=True, metavar="MODEL",
+    )  # fmt: skip
+    data: str | None = option(
+        None, "MLClsDataset or packed data, with any labels; None: the data of the run"
+    )
+    device: str | None = option(None, "cpu, gpu:0 or tpu; None: the first that JAX finds")
+
+    def subject(self, labelled: str | None) -> "Subject":
+        """Start JAX, and find the model and this labelled data; None: that of the run."""
+        start_jax(cache=True)
+        from mlcls_jax.curation.subject import find_subject
+
+        return find_subject(self.model, labelled)
