@@ -63,7 +63,7 @@ def measure(subject: Subject, *, seed: int = 0, device: str | None = None) -> Cu
     judged = embed(predictor, source)
     space = heads.principal(train.vectors)
     points, others = space(train.vectors), space(judged.vectors)
-    decay = out_of_fold(points, train.targets, FOLDS, seed).decay
+    decay = out_of_fold(train.vectors, space, train.targets, FOLDS, seed).decay
     used = parts(train.targets, seed)  # [S, R, N]
     rng, truth = np.random.default_rng(seed), judged.targets
     # The same images for all sizes: what they have in common does not bend a curve.

@@ -64,9 +64,17 @@ class OutOfFold(NamedTuple):
     decay: float
 
 
-def out_of_fold(points: np.ndarray, targets: np.ndarray, folds: int, seed: int) -> OutOfFold:
-    """Fit a head for each fold on the others, with the decay that makes given labels likeliest."""
-    part = fold_numbers(targets, folds, seed)
+def out_of_fold(
+    vectors: np.ndarray, space: heads.Space, targets: np.ndarray, folds: int, seed: int
+) -> OutOfFold:
+    """Fit a head for each fold on the others, with the decay that makes given labels likeliest.
+
+    Copies of an image are in one fold: a head that learnt from one would repeat its label.
+    """
+    points = space(vectors)
+    numbers: dict[bytes, int] = {}
+    copies = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in vectors])
+    part = fold_numbers(targets, folds, seed, copies)
     used = part != np.arange(folds)[:, None]
     best: tuple[float, OutOfFold] | None = None
     for decay in heads.DECAYS:
@@ -93,15 +101,24 @@ def judge(
       folds: parts, in which every label has its share.
       seed: of the division.
     """
-    found = out_of_fold(heads.principal(vectors)(vectors), targets, folds, seed)
+    found = out_of_fold(vectors, heads.principal(vectors), targets, folds, seed)
     scores = heads.sigmoid(found.logits)
     return Judgement(scores, *doubts(scores, targets), found.decay)
 
 
-def fold_numbers(targets: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the fold, int64 [N], of each image; every label keeps its share in each."""
-    labels = [Counter(np.flatnonzero(row > 0).tolist()) for row in targets]
-    return divide(labels, [1] * len(labels), [1] * folds, seed=seed)
+def fold_numbers(
+    targets: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the fold, int64 [N], of each image; every label keeps its share in each.
+
+    Images of the same of `groups`, int64 [N] from 0 on, are kept together.
+    """
+    groups = np.arange(len(targets)) if groups is None else groups
+    sizes = np.bincount(groups)
+    labels = [Counter[int]() for _ in sizes]
+    for group, row in zip(groups.tolist(), targets, strict=True):
+        labels[group].update(np.flatnonzero(row > 0).tolist())
+    return divide(labels, sizes.tolist(), [1] * folds, seed=seed)[groups]
 
 
 def doubts(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float, float]:

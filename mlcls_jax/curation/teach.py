@@ -75,7 +75,7 @@ def lessons(
     if not new.any():
         raise DataError(f"{folder}: all of its images are among the labelled ones already")
     indices, points = found.indices[new], space(found.vectors[new])
-    weights = out_of_fold(space(labelled.vectors), labelled.targets, FOLDS, seed).weights
+    weights = out_of_fold(labelled.vectors, space, labelled.targets, FOLDS, seed).weights
     scores = heads.sigmoid(heads.logits(points, weights)).mean(0)  # [N, K]
     worth = label_worth(labelled.targets)
     order = choose(points, scores, worth, count)

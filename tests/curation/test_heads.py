@@ -95,3 +95,16 @@ def test_every_label_has_its_share_in_each_fold(sample):
     for k in range(3):
         counts = np.bincount(part[truth[:, k]], minlength=4)
         assert counts.max() - counts.min() <= 1
+
+
+def test_copies_of_an_image_do_not_confirm_its_label():
+    rng = np.random.default_rng(0)
+    truth = (rng.random((300, 1)) < 0.4).astype(np.float32)
+    vectors = (truth + rng.normal(size=(300, 256))).astype(np.float32)
+    marks, wrong = truth.copy(), np.arange(15)
+    marks[wrong] = 1 - marks[wrong]
+    alone = judge(vectors, marks).scores[:15]
+    copied = np.concatenate([vectors, vectors[wrong], vectors[wrong]])
+    scores = judge(copied, np.concatenate([marks, marks[wrong], marks[wrong]])).scores[:15]
+    assert (abs(alone - marks[wrong]) > 0.5).all()
+    assert (abs(scores - marks[wrong]) > 0.5).mean() > 0.9
