@@ -13,8 +13,16 @@ from mlcls_jax.config import Data
 from mlcls_jax.curation.judge import Suspect
 from mlcls_jax.data.backups import recover, replace_files
 from mlcls_jax.data.findings import Finding, is_error
-from mlcls_jax.data.lists import Row, find_root, raise_findings, read_labels, read_list
+from mlcls_jax.data.lists import (
+    Row,
+    find_root,
+    groups_of,
+    raise_findings,
+    read_label_lines,
+    read_list,
+)
 from mlcls_jax.errors import DataError, raise_faults
+from mlcls_jax.groups import close
 from mlcls_jax.readable import csv_text
 
 COLUMNS = ("image", "label", "given", "suggested", "confidence", "reason", "confirmed")
@@ -102,8 +110,9 @@ def apply(data: Data, path: Path) -> Applied:
     root = find_root(Path(data.folder))
     lists = (data.train_list, data.val_list)
     recover(root, lists)
-    names, _ = read_labels(root / data.label_file, name=str(root / data.label_file))
-    index = {name: k for k, name in names.items()}
+    lines, _ = read_label_lines(root / data.label_file, name=str(root / data.label_file))
+    labels = [lines[k] for k in sorted(lines)]
+    index, groups = {label.name: k for k, label in enumerate(labels)}, groups_of(labels)
     raise_faults(
         DataError,
         [
@@ -120,12 +129,13 @@ def apply(data: Data, path: Path) -> Applied:
     for name in lists:
         if (root / name).exists():
             edits[name] = {}
-            for row in _listed(root / name, len(names), wanted):
+            for row in _listed(root / name, len(labels), wanted):
                 image = posixpath.normpath(row.image)
                 seen.add(image)
                 values = [str(value) for value in row.target.tolist()]
+                close(row.target[None], groups)  # as the audit saw them
                 for k, one in wanted[image].items():
-                    if values[k] not in (one.given, one.new):
+                    if not {one.given, one.new} & {values[k], str(row.target[k])}:
                         faults.append(f"{path}:{one.line}: {name}:{row.line} has {values[k]} there")
                     counts["before" if values[k] == one.new else "changed"] += 1
                     values[k] = one.new

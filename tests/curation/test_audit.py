@@ -124,6 +124,16 @@ def test_what_does_not_fit_is_told_and_changes_nothing(data, tmp_path):
     assert (data / "train.txt").read_text().startswith("images/train_0.png\t-1,0,0\n")
 
 
+def test_what_groups_fill_in_can_be_confirmed(data, tmp_path):
+    write_lines(data / "label.txt", ["0 cat\tgroup=kind", "1 dog\tgroup=kind", "2 animal"])
+    write_lines(data / "train.txt", ["images/train_0.png\t1,-1,0"])
+    assert open_split(Data(dir=str(data)), "train").targets.tolist() == [[1, 0, 0]]
+    head = "image,label,given,suggested,confirmed"
+    write_lines(tmp_path / "c.csv", [head, "images/train_0.png,dog,0,1,1"])
+    assert apply(Data(dir=str(data)), tmp_path / "c.csv").changed == 1
+    assert (data / "train.txt").read_text() == "images/train_0.png\t1,1,0\n"
+
+
 def test_a_model_is_needed_and_data_where_it_is_no_run(bundle, tmp_path):
     with pytest.raises(ConfigError, match="no such run, bundle or model") as caught:
         find_subject(str(tmp_path / "none"), None)
