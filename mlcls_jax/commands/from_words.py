@@ -1,5 +1,6 @@
 """`mlcls from_words PHOTOS WORDS`: a small fast model from images without labels and words."""
 
+import os
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +103,7 @@ def read_words(given: str) -> list[str]:
       InputError: there are less than two, or one is there twice.
     """
     path = Path(given)
-    if path.is_file():
+    if os.path.isfile(path):  # not Path.is_file, which raises for a text that is too long
         try:
             parts = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -39,6 +39,8 @@ def test_words_come_from_a_file_or_a_text(tmp_path):
     (tmp_path / "words.txt").write_text("a dog\n\n snow \n")
     assert from_words.read_words(str(tmp_path / "words.txt")) == ["a dog", "snow"]
     assert from_words.read_words("a dog, snow,") == ["a dog", "snow"]
+    many = [f"number {i} of many words" for i in range(30)]  # longer than a file's name may be
+    assert from_words.read_words(", ".join(many)) == many
     for wrong in ("snow", "snow, snow"):
         with pytest.raises(InputError, match="two or more words"):
             from_words.read_words(wrong)
