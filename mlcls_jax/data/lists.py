@@ -111,6 +111,24 @@ def read_label_lines(path: Path, *, name: str) -> tuple[dict[int, Label], list[F
     return labels, [*findings, *_parent_faults(labels.values(), name=name)]
 
 
+def checked_labels(path: Path, *, name: str = "", kind: type[DataError] = DataError) -> list[Label]:
+    """Return the labels in their order; `name` is what errors call the file.
+
+    Raises:
+      kind: the file is missing or malformed; tells every fault.
+    """
+    labels, findings = read_label_lines(path, name=name or str(path))
+    raise_findings([finding for finding in findings if is_error(finding)], kind)
+    return [labels[index] for index in range(len(labels))]
+
+
+def label_names(
+    path: Path, *, name: str = "", kind: type[DataError] = DataError
+) -> tuple[str, ...]:
+    """Return the names of the labels in their order; see `checked_labels`."""
+    return tuple(label.name for label in checked_labels(path, name=name, kind=kind))
+
+
 def groups_of(labels: Sequence[Label]) -> Groups:
     """Return the groups that the columns of a label file without errors tell."""
     places = {label.name: index for index, label in enumerate(labels)}

@@ -11,7 +11,7 @@ from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.detect import Found
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.image_files import list_images
-from mlcls_jax.data.lists import TEST_LIST, find_root, raise_findings, read_labels, read_list
+from mlcls_jax.data.lists import TEST_LIST, find_root, label_names, raise_findings, read_list
 from mlcls_jax.errors import DataError
 
 MLCLS = "mlcls"
@@ -153,8 +153,7 @@ def _read(root: Path) -> Labelled:
       DataError: they are malformed; tells every fault.
     """
     usual = Data()
-    names, findings = read_labels(root / usual.label_file, name=usual.label_file)
-    raise_findings([finding for finding in findings if is_error(finding)])
+    names = label_names(root / usual.label_file, name=usual.label_file)
     lists = {"train": usual.train_list, "val": usual.val_list, "test": TEST_LIST}
     splits: dict[str, list[Picture]] = {}
     for split, name in lists.items():
@@ -167,7 +166,7 @@ def _read(root: Path) -> Labelled:
             for item in items
             if not isinstance(item, Finding)
         ]
-    return Labelled(tuple(names[i] for i in range(len(names))), splits)
+    return Labelled(names, splits)
 
 
 def _lost(data: Labelled, to: str) -> Iterator[str]:

@@ -16,8 +16,8 @@ from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.lists import (
     TEST_LIST,
     find_root,
+    label_names,
     raise_findings,
-    read_labels,
     read_list,
 )
 from mlcls_jax.data.stratify import divide
@@ -98,9 +98,8 @@ def split(data: Data, options: Split, *, seed: int) -> SplitResult:
 
 
 def _read_pool(root: Path, lists: Sequence[str], *, label_file: str, group: str | None) -> Pool:
-    names, findings = read_labels(root / label_file, name=str(root / label_file))
-    faults = [finding for finding in findings if is_error(finding)]
-    raise_findings(faults, SplitFailedError)
+    names = label_names(root / label_file, kind=SplitFailedError)
+    faults: list[Finding] = []
     pattern = _compile(group)
     sizes: dict[str, int] = {}
     groups: dict[str, int] = {}  # match, or path where there is none → number

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlcls_jax.config import DEFAULT_THRESHOLD, model_from_dict
-from mlcls_jax.data.findings import is_error
 from mlcls_jax.data.frame import Frame
-from mlcls_jax.data.lists import raise_findings, read_labels
+from mlcls_jax.data.lists import label_names
 from mlcls_jax.errors import InputError, WeightsError
 from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.official import COCO_LABELS, official_bundle
@@ -171,6 +170,4 @@ def bundle_of_weights(
 def _labels(labels: Labels) -> tuple[str, ...]:
     if not isinstance(labels, str | Path):
         return tuple(map(str, labels))
-    names, findings = read_labels(Path(labels), name=str(labels))
-    raise_findings([finding for finding in findings if is_error(finding)])
-    return tuple(names[index] for index in range(len(names)))
+    return label_names(Path(labels), name=str(labels))

@@ -9,14 +9,7 @@ import numpy as np
 from mlcls_jax.config import Data
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.image_files import walk_images
-from mlcls_jax.data.lists import (
-    TEST_LIST,
-    find_root,
-    groups_of,
-    raise_findings,
-    read_label_lines,
-    read_list,
-)
+from mlcls_jax.data.lists import TEST_LIST, checked_labels, find_root, groups_of, read_list
 from mlcls_jax.errors import DataError
 from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.readable import printable
@@ -58,9 +51,7 @@ def read_dataset(config: Data, *, unlisted: bool = False) -> Dataset:
     """
     root = find_root(Path(config.folder))
     label_file, lists = root / config.label_file, (config.train_list, config.val_list)
-    told, found = read_label_lines(label_file, name=str(label_file))
-    raise_findings([finding for finding in found if is_error(finding)])
-    labels = [told[i] for i in range(len(told))]
+    labels = checked_labels(label_file)
     wanted = dict.fromkeys((*lists, TEST_LIST))
     there = tuple(name for name in wanted if (root / name).is_file())
     images: list[str] = []

@@ -6,11 +6,11 @@ for what else is understood.
 
 import csv
 import posixpath
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.dataset_format import Format, file_ending, files_named
 from mlcls_jax.data.convert.dialects import (
     STYLES,
     Line,
@@ -26,7 +26,7 @@ from mlcls_jax.data.convert.dialects import (
 from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Entry, Listing, joined
 from mlcls_jax.data.convert.places import Places
-from mlcls_jax.data.convert.reading import usual_places
+from mlcls_jax.data.convert.reading import annotation_files
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 
@@ -44,10 +44,9 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     to the file's own folder, to `root` if it begins with one of its folders, to images/ or to a
     folder of the file's name.
     """
-    given = {"train": options.train_annotations, "val": options.val_annotations}
-    lists = {split: root / name for split, name in given.items() if name}
-    if not lists:
-        lists = usual_places(lambda name: [root / f"{name}.csv", root / name / "_classes.csv"])
+    lists = annotation_files(
+        root, options, lambda name: [root / f"{name}.csv", root / name / "_classes.csv"]
+    )
     if "train" not in lists:
         raise ConvertFailedError(
             f"{root}: no CSV list of training images",
@@ -175,17 +174,6 @@ def _values(cells: list[str], dialect: str, columns: list[str]) -> dict[str, int
         return None if cells[0] else {}
 
 
-def _usual(folder: Path) -> Iterator[Sign]:
-    for name in ("train.csv", "train/_classes.csv"):
-        if (folder / name).is_file():
-            yield Sign(f"the CSV list {name}")
-
-
-def _of_file(file: Path) -> Iterator[Sign]:
-    if file.suffix.lower() in (".csv", ".tsv"):
-        yield Sign(f"the CSV list {file.name}", file.name)
-
-
 def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
     """Write a column for each label: only so labels may have any names."""
     for split, rows in data.splits.items():
@@ -201,8 +189,8 @@ def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
 FORMAT = Format(
     read,
     "CSV lists (train.csv, or the file)",
-    _usual,
-    of_file=_of_file,
+    files_named("the CSV list", "train.csv", "train/_classes.csv"),
+    of_file=file_ending("the CSV list", ".csv", ".tsv"),
     write=_write,
     holds_unknown=True,
 )

@@ -12,7 +12,7 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, head
 from mlcls_jax.data.convert.labelled import Labelled, size_of
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import SPLIT_NAMES
+from mlcls_jax.data.convert.reading import split_of
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_xml
 
@@ -52,7 +52,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
                 faults.append(f"{place}: has no name")
                 continue
             values = {thing.get("label", ""): 1 for thing in image}
-            split = _split(image.get("subset", "")) or usual
+            split = split_of(image.get("subset", "")) or usual
             splits.setdefault(split, []).append(Entry(image.get("name", ""), values, place))
     raise_faults(ConvertFailedError, faults)
     usual = [root / "images", root, *(root / "images" / name for name in ("default", "Train"))]
@@ -65,10 +65,6 @@ def _labels(tree: ElementTree.Element) -> Iterator[ElementTree.Element]:
     for label in tree.iterfind("meta/*/labels/label"):
         if label.find("parent") is None:
             yield label
-
-
-def _split(subset: str) -> str | None:
-    return next((s for s, names in SPLIT_NAMES.items() if subset.strip().lower() in names), None)
 
 
 def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:

@@ -31,6 +31,21 @@ def nothing(_: Path) -> tuple[Sign, ...]:
     return ()
 
 
+def files_named(told: str, *names: str) -> Callable[[Path], list[Sign]]:
+    """Return what looks for files of these names in a folder; `told` stands before them."""
+    return lambda folder: [Sign(f"{told} {n}") for n in names if (folder / n).is_file()]
+
+
+def file_ending(told: str, *suffixes: str) -> Callable[[Path], list[Sign]]:
+    """Return what takes files for a format's own that end so; `told` stands before their names."""
+
+    def signs(file: Path) -> list[Sign]:
+        is_ours = file.suffix.lower() in suffixes
+        return [Sign(f"{told} {file.name}", file.name)] if is_ours else []
+
+    return signs
+
+
 @dataclass(frozen=True)
 class Format:
     """A format that data sets are read from."""
@@ -72,6 +87,12 @@ def json_keys(text: str) -> set[str]:
         if depth == level and token[0] == '"' and after == ":":
             keys.add(token[1:-1])
     return keys
+
+
+def csv_columns(file: Path) -> set[str]:
+    """Return the cells of the first line, if the file is a CSV file."""
+    line = head(file).partition("\n")[0] if file.suffix.lower() == ".csv" else ""
+    return {*line.replace('"', "").strip().split(",")}
 
 
 def first_files(folder: Path, pattern: str, number: int = 3) -> list[Path]:

@@ -15,7 +15,7 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, head, in_object, json_keys
 from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, usual_places
+from mlcls_jax.data.convert.reading import LeftOut, split_of, usual_places
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_json, shorten
 
@@ -134,8 +134,7 @@ def _samples(
         except (ValueError, IndexError, KeyError, TypeError):
             faults.append(f"{place}: {field} holds no labels")
             continue
-        tags = [str(tag).lower() for tag in sample.get("tags") or []]
-        split = next((s for s, names in SPLIT_NAMES.items() if {*names} & {*tags}), None)
+        split = split_of(*map(str, sample.get("tags") or []))
         rows.append((split, Entry(image, values, place, (os.path.basename(image),))))
     raise_faults(ConvertFailedError, faults)
     return [], rows

@@ -12,16 +12,11 @@ from pathlib import Path
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import (
-    SPLIT_NAMES,
-    ImageFolder,
+    SPLIT_FOLDERS,
     LeftOut,
-    NamedRow,
-    Reading,
-    image_folder,
     images_below,
-    index_rows,
-    listed_path,
     usual_places,
 )
 from mlcls_jax.data.image_files import is_image_name
@@ -29,7 +24,7 @@ from mlcls_jax.errors import ConvertFailedError
 from mlcls_jax.readable import printable
 
 
-def read(root: Path, label_file: Path, options: Convert) -> Reading:
+def read(root: Path, label_file: Path, options: Convert) -> Listing:
     """Read every image with the label that its folder is named after, in path order."""
     given = {"train": options.train_images, "val": options.val_images}
     left_out: LeftOut = {}
@@ -37,45 +32,25 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
         trees = {split: root / name for split, name in given.items() if name}
     else:
         trees = _usual_trees(root, left_out)
-    splits: dict[str, list[NamedRow]] = {}
-    folders: list[ImageFolder] = []
-    for split, tree in trees.items():
-        # Without train/ the classes lie beside images/ and are linked one by one.
-        above = None if tree == root else image_folder(root, tree)
-        rows: list[NamedRow] = []
-        for name in progress(_classes(root, tree, left_out), desc=split, unit=" classes"):
-            folder = (
-                ImageFolder(above.path / name, f"{above.listed}/{name}")
-                if above
-                else image_folder(root, tree / name)
+    splits = {split: _entries(root, tree, split, left_out) for split, tree in trees.items()}
+    folders = {split: [tree] for split, tree in trees.items()}
+    return Listing(splits, folders=folders, left_out=left_out)
+
+
+def _entries(root: Path, tree: Path, split: str, left_out: LeftOut) -> list[Entry]:
+    """Return the images of a tree; one that links to it show in other classes, too, is one."""
+    entries: dict[str, Entry] = {}  # by the file itself
+    for name in progress(_classes(root, tree, left_out), desc=split, unit=" classes"):
+        images = images_below(tree / name, left_out)
+        if not images:
+            left_out.setdefault("folders without images", []).append(str(tree / name))
+        for image in images:
+            file = tree / name / image
+            known = entries.setdefault(
+                os.path.realpath(file), Entry(f"{name}/{image}", {}, str(file))
             )
-            images = images_below(folder.path, left_out)
-            paths = [listed_path(folder, image, left_out) for image in images]
-            rows += ((path, {name.strip(): 1}) for path in paths if path)
-            if not paths:
-                left_out.setdefault("folders without images", []).append(str(folder.path))
-            elif not above and any(paths):
-                folders.append(folder)
-        folders += [above] if above else []
-        splits[split] = _joined(rows, folders)
-    labels, indexed = index_rows(splits, label_file)
-    return Reading(labels, indexed, tuple(folders), left_out)
-
-
-def _joined(rows: list[NamedRow], folders: list[ImageFolder]) -> list[NamedRow]:
-    """Return one row for an image that links to it show in the folders of other classes, too."""
-    paths = {folder.listed: folder.path for folder in folders}
-    joined: dict[str, tuple[str, dict[str, int]]] = {}  # by the file itself
-    for path, values in rows:
-        listed = next(up for up in _above(path) if up in paths)
-        file = os.path.realpath(paths[listed] / path[len(listed) + 1 :])
-        joined.setdefault(file, (path, {}))[1].update(values)
-    return list(joined.values())
-
-
-def _above(path: str) -> Iterator[str]:
-    while path:
-        yield (path := path.rpartition("/")[0])
+            entries[os.path.realpath(file)] = known._replace(values={**known.values, name: 1})
+    return list(entries.values())
 
 
 def _usual_trees(root: Path, left_out: LeftOut) -> dict[str, Path]:
@@ -124,11 +99,10 @@ def _usual(folder: Path) -> Iterator[Sign]:
 
 
 def _unusual(folder: Path) -> Iterator[Sign]:
-    splits = {name for names in SPLIT_NAMES.values() for name in names}
     classes = [
         path
         for path in _folders(folder)
-        if path.name.lower() not in _NO_CLASSES | splits and _has_image(path)
+        if path.name.lower() not in {*_NO_CLASSES, *SPLIT_FOLDERS} and _has_image(path)
     ]
     if len(classes) > 1:
         yield Sign(f"a folder per class ({classes[0].name}/, {classes[1].name}/ …)")

@@ -5,8 +5,6 @@ model finds as predictions, and the labelling interface for them. Label Studio s
 URLs: by default those of its "local files", below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
 """
 
-import csv
-import io
 import json
 import re
 from collections import Counter
@@ -18,10 +16,10 @@ from xml.sax.saxutils import quoteattr
 
 from mlcls_jax import files
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign, head, json_keys
+from mlcls_jax.data.convert.dataset_format import Format, Sign, csv_columns, head, json_keys
 from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, annotation_text
+from mlcls_jax.data.convert.reading import LeftOut, csv_rows, split_of
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_json, parse_xml, shorten
@@ -198,7 +196,7 @@ def _json_tasks(path: Path, left_out: LeftOut) -> Iterator[tuple[str | None, Ent
         if not said:
             left_out.setdefault(_SHOWN, []).append(place)
             continue
-        yield _split(data), _entry(image, said, place)
+        yield split_of(str(data.get("split"))), _entry(image, said, place)
     raise_faults(ConvertFailedError, faults)
 
 
@@ -257,18 +255,8 @@ def _image(data: Mapping[str, Any]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _split(data: Mapping[str, Any]) -> str | None:
-    given = str(data.get("split", "")).lower()
-    return next((split for split, names in SPLIT_NAMES.items() if given in names), None)
-
-
 def _csv_tasks(path: Path) -> Iterator[tuple[str | None, Entry]]:
-    lines = csv.DictReader(io.StringIO(annotation_text(path, kind="file"), newline=""), strict=True)
-    try:
-        records = [(f"{path}:{lines.line_num}", dict(line)) for line in lines]
-    except csv.Error as error:
-        raise ConvertFailedError(f"{path}:{lines.line_num}: is not CSV: {error}") from error
-    yield from _records(records, str(path))
+    yield from _records([*csv_rows(path)], str(path))
 
 
 def _records(
@@ -286,7 +274,7 @@ def _records(
             faults.append(f"{place}: no image, or no choices: {shorten(json.dumps(record))}")
             continue
         said.setdefault(image, []).append(names)
-        first.setdefault(image, (place, _split(record)))
+        first.setdefault(image, (place, split_of(str(record.get("split")))))
     raise_faults(ConvertFailedError, faults)
     for image, (place, split) in first.items():
         yield split, _entry(image, said[image], place)
@@ -328,11 +316,7 @@ def _is_export(file: Path) -> bool:
         keys = json_keys(head(file))
         is_full = bool(keys & {"annotations", "predictions", "completions"}) and "data" in keys
         return "[" in keys and (is_full or {"annotation_id", "annotator"} <= keys)
-    if file.suffix.lower() == ".csv":
-        return {"annotation_id", "annotator"} <= {
-            *head(file).partition("\n")[0].replace('"', "").strip().split(",")
-        }
-    return False
+    return {"annotation_id", "annotator"} <= csv_columns(file)
 
 
 def _of_file(file: Path) -> Iterator[Sign]:

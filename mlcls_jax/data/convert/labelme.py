@@ -17,7 +17,7 @@ from mlcls_jax.data.convert.dataset_format import (
     json_keys,
 )
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import SPLIT_NAMES
+from mlcls_jax.data.convert.reading import split_of
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_json
 
@@ -43,8 +43,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
         if content.get("shapes"):
             shapes.append(str(path))
         below = path.parent.relative_to(root)
-        folder = below.parts[0].lower() if below.parts else ""
-        split = next((s for s, names in SPLIT_NAMES.items() if folder in names), "train")
+        split = split_of(*below.parts[:1]) or "train"
         name = os.path.normpath(below / image)
         values = {label: int(value) for label, value in flags.items()}
         entry = Entry(name, values, str(path), (os.path.normpath(f"images/{name}"),))

@@ -5,15 +5,13 @@ The names of the numbers are in label_list.txt, or *_label_list.txt, in lines `1
 
 import posixpath
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.dataset_format import Format, files_named
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import annotation_text, usual_places
-from mlcls_jax.data.findings import is_error
-from mlcls_jax.data.lists import raise_findings, read_labels
+from mlcls_jax.data.convert.reading import annotation_files, annotation_text
+from mlcls_jax.data.lists import label_names
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import shorten
 
@@ -26,10 +24,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
 
     A path is relative to train_images or val_images, or else to `root`.
     """
-    given = {"train": options.train_annotations, "val": options.val_annotations}
-    lists = {split: root / name for split, name in given.items() if name}
-    if not lists:
-        lists = usual_places(lambda name: [root / f"{name}_list.txt"])
+    lists = annotation_files(root, options, lambda name: [root / f"{name}_list.txt"])
     if "train" not in lists:
         raise ConvertFailedError(
             f"{root}: no train_list.txt of lines `path 12`",
@@ -82,18 +77,12 @@ def _names(root: Path, highest: int) -> tuple[list[str], str]:
     if not files:
         names = [str(number) for number in range(highest + 1)]
         return names, f"{root}: there is no *label_list.txt: labels are called by their numbers"
-    known, findings = read_labels(files[0], name=str(files[0]))
-    raise_findings([finding for finding in findings if is_error(finding)], ConvertFailedError)
-    if highest >= len(known):
+    names = [*label_names(files[0], kind=ConvertFailedError)]
+    if highest >= len(names):
         raise ConvertFailedError(
-            f"{files[0]}: has names for 0 to {len(known) - 1}, but label {highest} occurs"
+            f"{files[0]}: has names for 0 to {len(names) - 1}, but label {highest} occurs"
         )
-    return [known[i] for i in range(len(known))], f"{files[0]}: {len(known)} names of labels"
+    return names, f"{files[0]}: {len(names)} names of labels"
 
 
-def _usual(folder: Path) -> Iterator[Sign]:
-    if (folder / "train_list.txt").is_file():
-        yield Sign("PaddleClas' train_list.txt")
-
-
-FORMAT = Format(read, "PaddleClas' train_list.txt", _usual)
+FORMAT = Format(read, "PaddleClas' train_list.txt", files_named("PaddleClas'", "train_list.txt"))

@@ -4,11 +4,10 @@ TrainImagelist.txt has a path a line, with `\` as divider; Labels_NAME_Train.txt
 one file for each of the 81 concepts. Images lie in Flickr/ or images/.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.dataset_format import Format, files_named
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import annotation_text
 from mlcls_jax.errors import ConvertFailedError, raise_faults
@@ -61,9 +60,8 @@ def _labels(root: Path) -> list[str]:
     return labels
 
 
-def _usual(folder: Path) -> Iterator[Sign]:
-    if (folder / "ImageList" / "TrainImagelist.txt").is_file():
-        yield Sign("NUS-WIDE's ImageList/TrainImagelist.txt")
-
-
-FORMAT = Format(read, "NUS-WIDE (ImageList/, Groundtruth/)", _usual)
+FORMAT = Format(
+    read,
+    "NUS-WIDE (ImageList/, Groundtruth/)",
+    files_named("NUS-WIDE's", "ImageList/TrainImagelist.txt"),
+)

@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign, head
+from mlcls_jax.data.convert.dataset_format import Format, Sign, csv_columns
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, annotation_text
+from mlcls_jax.data.convert.reading import (
+    SPLIT_NAMES,
+    LeftOut,
+    annotation_text,
+    csv_rows,
+    split_of,
+)
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import shorten
 
@@ -53,8 +59,7 @@ def _files(root: Path) -> dict[str, list[Path]]:
     for folder in (root, root / "annotations", root / "labels"):
         for path in sorted(folder.glob("*annotations-human-imagelabels*.csv")):
             if found := _SPLIT.search(path.name):
-                split = next(s for s, names in SPLIT_NAMES.items() if found[1] in names)
-                files.setdefault(split, []).append(path)
+                files.setdefault(split_of(found[1]) or "train", []).append(path)
     return files
 
 
@@ -64,12 +69,8 @@ def _lines(path: Path, left_out: LeftOut) -> Iterator[tuple[str, str, str, int]]
     Raises:
       ConvertFailedError: lines are malformed; tells all of them.
     """
-    lines = csv.DictReader(io.StringIO(annotation_text(path, kind="file"), newline=""))
     faults = []
-    if not {*(lines.fieldnames or ())} >= _COLUMNS:
-        raise ConvertFailedError(f"{path}:1: has no columns {', '.join(sorted(_COLUMNS))}")
-    for line in lines:
-        place = f"{path}:{lines.line_num}"
+    for place, line in csv_rows(path, columns=_COLUMNS):
         image, code = line["ImageID"], line["LabelName"]
         try:
             confidence = float(line["Confidence"])
@@ -109,10 +110,8 @@ def _usual(folder: Path) -> Iterator[Sign]:
 
 
 def _of_file(file: Path) -> Iterator[Sign]:
-    if file.suffix.lower() == ".csv":
-        header = {*head(file).partition("\n")[0].strip().split(",")}
-        if header >= _COLUMNS:
-            yield Sign(f"Open Images' {file.name}", file.name)
+    if csv_columns(file) >= _COLUMNS:
+        yield Sign(f"Open Images' {file.name}", file.name)
 
 
 FORMAT = Format(

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from mlcls_jax import lazy
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.dataset_format import Format, Sign, file_ending
 from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import SPLIT_NAMES
+from mlcls_jax.data.convert.reading import SPLIT_FOLDERS, split_of_file
 from mlcls_jax.data.image_files import read_file
 from mlcls_jax.errors import ConvertFailedError, DataError
 from mlcls_jax.parsing import shorten
@@ -87,7 +87,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     splits: dict[str, list[str]] = {}
     for name in files:
         is_val = bool(options.val_annotations) and name == files[-1]
-        splits.setdefault("val" if is_val else _split(name), []).append(name)
+        splits.setdefault("val" if is_val else split_of_file(PurePosixPath(name)), []).append(name)
     labels: list[str] = []
     for name in files:  # all headers, before hours are spent on images
         columns = _columns(name)
@@ -127,17 +127,8 @@ def write_frame(frame: Any, path: Path) -> None:
 
 
 def _tables(root: Path) -> list[Path]:
-    splits = [name for names in SPLIT_NAMES.values() for name in names]
-    places = [root, root / "data", *(root / name for name in splits)]
+    places = [root, root / "data", *(root / name for name in SPLIT_FOLDERS)]
     return sorted(p for place in places for end in _SUFFIXES for p in place.glob(f"*{end}"))
-
-
-def _split(name: str) -> str:
-    """Return what a file is for: train, val or test."""
-    path = PurePosixPath(name.lower())
-    names = (path.stem, path.parent.name)
-    found = (s for n in names for s, known in SPLIT_NAMES.items() if n.startswith(known))
-    return next(found, "train")
 
 
 def _batches(name: str, used: Sequence[str] | None) -> Iterator[Any]:
@@ -279,11 +270,6 @@ def _usual(folder: Path) -> Iterator[Sign]:
         yield Sign(f"{kind} files ({files[0].name}{', …' if len(files) > 1 else ''})")
 
 
-def _of_file(file: Path) -> Iterator[Sign]:
-    if file.suffix.lower() in _SUFFIXES:
-        yield Sign(f"the table {file.name}", file.name)
-
-
 def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
     """Write data/SPLIT-00000-of-N.parquet, with the description that `load_dataset` reads."""
     with lazy.optional("Parquet files are written by pyarrow", extra="score"):
@@ -328,7 +314,7 @@ FORMAT = Format(
     "Parquet or Arrow files with images, or their paths, and labels in them, also of the hub"
     " (hf://datasets/OWNER/NAME)",
     _usual,
-    of_file=_of_file,
+    of_file=file_ending("the table", *_SUFFIXES),
     write=_write,
     holds_unknown=True,
     embeds=True,

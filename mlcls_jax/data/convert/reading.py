@@ -1,11 +1,14 @@
 """Shared by the readers of all formats: the form they read into, and how images are listed."""
 
+import csv
+import io
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from mlcls_jax.config import Convert
 from mlcls_jax.data.findings import is_error
 from mlcls_jax.data.image_files import walk_images
 from mlcls_jax.data.lists import read_labels
@@ -19,6 +22,21 @@ LeftOut = dict[str, list[str]]  # why → what
 
 # What files and folders of each split are called.
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_FOLDERS = tuple(name for names in SPLIT_NAMES.values() for name in names)
+
+
+def split_of(*names: str) -> str | None:
+    """Return the split that one of these names of folders or tags is usual for, in any case."""
+    known = {name.strip().lower() for name in names}
+    return next((split for split, usual in SPLIT_NAMES.items() if known & {*usual}), None)
+
+
+def split_of_file(path: PurePath) -> str:
+    """Return the split that a file's name, or else its folder's, begins with; or else train."""
+    names = (path.name.lower(), path.parent.name.lower())
+    return next(
+        (s for n in names for s, usual in SPLIT_NAMES.items() if n.startswith(usual)), "train"
+    )
 
 
 class ImageFolder(NamedTuple):
@@ -54,6 +72,23 @@ def annotation_text(path: Path, *, kind: str) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+
+
+def csv_rows(path: Path, *, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield place and cells of the lines of a CSV file with a header.
+
+    Raises:
+      ConvertFailedError: it is not there, not UTF-8, no CSV, or lacks one of the columns.
+    """
+    text = io.StringIO(annotation_text(path, kind="file"), newline="")
+    lines = csv.DictReader(text, strict=True)
+    try:
+        if not {*(lines.fieldnames or ())}.issuperset(columns):
+            raise ConvertFailedError(f"{path}:1: has no columns {', '.join(sorted(columns))}")
+        for line in lines:
+            yield f"{path}:{lines.line_num}", dict(line)
+    except csv.Error as error:
+        raise ConvertFailedError(f"{path}:{lines.line_num}: is not CSV: {error}") from error
 
 
 def image_folder(root: Path, folder: Path) -> ImageFolder:
@@ -124,6 +159,14 @@ def images_below(folder: Path, left_out: LeftOut) -> list[str]:
             raise ConvertFailedError(image.message, image.hint)
         found.append(image.relative_to(folder).as_posix())
     return found
+
+
+def annotation_files(
+    root: Path, options: Convert, usual: Callable[[str], Iterable[Path]]
+) -> dict[str, Path]:
+    """Return the files of splits that the options name, or else those at `usual_places`."""
+    given = {"train": options.train_annotations, "val": options.val_annotations}
+    return {split: root / name for split, name in given.items() if name} or usual_places(usual)
 
 
 def usual_places(places: Callable[[str], Iterable[Path]]) -> dict[str, Path]:

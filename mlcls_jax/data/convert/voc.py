@@ -12,12 +12,12 @@ from mlcls_jax.data.convert.reading import (
     LeftOut,
     NamedRow,
     Reading,
+    annotation_files,
     annotation_text,
     image_folder,
     images_below,
     index_rows,
     listed_path,
-    usual_places,
 )
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_xml
@@ -77,11 +77,7 @@ def _by_stem(folder: Path, left_out: LeftOut) -> dict[str, str]:
 def _image_sets(root: Path, annotations: Path, options: Convert) -> dict[str, list[str]]:
     """Image names without suffix of each split."""
     sets = root / "ImageSets" / "Main"
-    paths = {"train": options.train_annotations, "val": options.val_annotations}
-    if any(paths.values()):
-        files = {split: root / path for split, path in paths.items() if path}
-    else:
-        files = usual_places(lambda name: [sets / f"{name}.txt"])
+    files = annotation_files(root, options, lambda name: [sets / f"{name}.txt"])
     if not files:
         return {"train": sorted(path.stem for path in annotations.glob("*.xml"))}
     if "train" not in files:

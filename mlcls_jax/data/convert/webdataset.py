@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign
+from mlcls_jax.data.convert.dataset_format import Format, Sign, file_ending
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.parquet_tables import LABELS
-from mlcls_jax.data.convert.reading import SPLIT_NAMES, annotation_text
+from mlcls_jax.data.convert.reading import SPLIT_FOLDERS, annotation_text, split_of_file
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError
@@ -32,7 +32,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
         raise ConvertFailedError(f"{root}: there are no tar files")
     splits: dict[str, list[Path]] = {}
     for path in files:
-        splits.setdefault(_split(path), []).append(path)
+        splits.setdefault(split_of_file(path), []).append(path)
     if options.val_annotations:
         splits["val"] = [root / options.val_annotations]
     names: list[str] = []
@@ -46,14 +46,8 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
 
 
 def _shards(root: Path) -> list[Path]:
-    splits = [name for names in SPLIT_NAMES.values() for name in names]
-    return sorted(p for place in (root, *(root / n for n in splits)) for p in place.glob("*.tar"))
-
-
-def _split(path: Path) -> str:
-    names = (path.name.lower(), path.parent.name.lower())
-    found = (s for n in names for s, known in SPLIT_NAMES.items() if n.startswith(known))
-    return next(found, "train")
+    places = (root, *(root / name for name in SPLIT_FOLDERS))
+    return sorted(path for place in places for path in place.glob("*.tar"))
 
 
 def _entries(paths: Sequence[Path], names: list[str]) -> Iterator[Entry]:
@@ -134,11 +128,9 @@ def _usual(folder: Path) -> Iterator[Sign]:
         yield Sign(f"WebDataset's shards ({files[0].name}{', …' if len(files) > 1 else ''})")
 
 
-def _of_file(file: Path) -> Iterator[Sign]:
-    if file.suffix.lower() == ".tar":
-        yield Sign(f"WebDataset's shard {file.name}", file.name)
-
-
 FORMAT = Format(
-    read, "WebDataset (*.tar of images with .json, .cls or .txt)", _usual, of_file=_of_file
+    read,
+    "WebDataset (*.tar of images with .json, .cls or .txt)",
+    _usual,
+    of_file=file_ending("WebDataset's shard", ".tar"),
 )

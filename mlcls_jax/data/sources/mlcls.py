@@ -10,10 +10,10 @@ from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.image_files import read_file
 from mlcls_jax.data.lists import (
+    checked_labels,
     find_root,
     groups_of,
     raise_findings,
-    read_label_lines,
     read_list,
 )
 from mlcls_jax.data.types import Split
@@ -88,10 +88,7 @@ def open_split(config: Data, split: Split) -> MLClsList:
       DataError: a file is missing, or lines are malformed; lists every fault with file and line.
     """
     root = find_root(Path(config.folder))
-    label_file = root / config.label_file
-    lines, findings = read_label_lines(label_file, name=str(label_file))
-    raise_findings([finding for finding in findings if is_error(finding)])
-    labels = [lines[i] for i in range(len(lines))]
+    labels = checked_labels(root / config.label_file)
     list_file = root / (config.train_list if split == "train" else config.val_list)
     names = tuple(label.name for label in labels)
     return MLClsList(root, list_file, names, groups_of(labels), on_error=config.on_error)
