@@ -116,6 +116,9 @@ def parse(argv: list[str], *, workdir: bool = True) -> list[str]:
         raise FlagError(_explain(error, argv)) from error
     finally:
         sys.argv = typed
+    if file is None and (place or "").startswith(paths.HUB):
+        hint = f"Measure it on a run's: evaluate RUN --config.evaluate.model_dir={place}"
+        raise FlagError(f"{place}: is a model and no run, whose images would be known", hint)
     if file is None:
         where = f", and {place} has no {RECORD} of an earlier run" if place else ""
         raise FlagError(f"--config is missing{where}")

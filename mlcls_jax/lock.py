@@ -14,6 +14,7 @@ import yaml
 
 from mlcls_jax.config import Config
 from mlcls_jax.errors import WorkdirError
+from mlcls_jax.inference.bundle import model_folder
 
 LOCK_FILE = ".lock"
 
@@ -29,7 +30,7 @@ def locked_folder(config: Config, workdir: Path) -> Path | None:
     if config.mode == "train":
         return workdir
     if config.mode == "thresholds" or (config.mode == "evaluate" and config.evaluate.thresholds):
-        folder = Path(config.evaluate.model_dir or workdir / "best_model").parent
+        folder = model_folder(config.evaluate.model_dir or workdir / "best_model").parent
         return folder if os.access(folder, os.W_OK) else None
     return None
 

@@ -9,6 +9,8 @@ from urllib.request import url2pathname
 
 from mlcls_jax.errors import ConfigError
 
+HUB = "hf://"  # the Hugging Face Hub
+
 
 def expand(given: str) -> str:
     """Write out `~` and `file:///…`; leave other URLs as they are."""
@@ -33,25 +35,33 @@ def why_not_local(expanded: str) -> str | None:
     return None
 
 
-def local_text(option: str, given: str) -> str:
+def why_not(kind: str, expanded: str) -> str | None:
+    """Say what is wrong with it as a path of this kind, one of those of `option`; None: nothing."""
+    if kind == "any" and is_url(expanded):
+        return None
+    return None if kind == "model" and expanded.startswith(HUB) else why_not_local(expanded)
+
+
+def local_text(option: str, given: str, *, kind: str = "local") -> str:
     """Return what an option's text means as a path on this machine's disks.
 
     Args:
       option: what the user knows it as, for the message: `--output`, `model_dir`.
       given: the text; may begin with `~` or `file:///`. A slash at its end stays.
+      kind: as of `option`; of a model, an address on the hub is right, too.
 
     Raises:
       ConfigError: it is empty, a URL of another kind, or in the home folder of nobody.
     """
     expanded = expand(given)
-    if fault := why_not_local(expanded):
+    if fault := why_not(kind, expanded):
         raise ConfigError(f"{option}={given}: {fault}")
     return expanded
 
 
-def local(option: str) -> Callable[[str], str]:
+def local(option: str, *, kind: str = "local") -> Callable[[str], str]:
     """`local_text` of an option, as the `type` of an argument."""
-    return functools.partial(local_text, option)
+    return functools.partial(local_text, option, kind=kind)
 
 
 def local_path(option: str, given: str | os.PathLike[str]) -> Path:

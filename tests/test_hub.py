@@ -1,5 +1,6 @@
 """`mlcls push` and `hf://owner/name`, against a stand-in for the hub; and the card of a model."""
 
+import argparse
 import json
 import re
 import sys
@@ -7,15 +8,32 @@ import sys
 import pytest
 import yaml
 
+from mlcls_jax import command_line
 from mlcls_jax import config as schema
-from mlcls_jax.commands import push
-from mlcls_jax.errors import InputError, UserError, WeightsError
-from mlcls_jax.inference.bundle import update_bundle
+from mlcls_jax.command_line import FlagError
+from mlcls_jax.commands import (
+    audit,
+    backends,
+    convert,
+    export,
+    from_words,
+    predict,
+    push,
+    score,
+    studio,
+)
+from mlcls_jax.config import add_arguments
+from mlcls_jax.curation.subject import find_subject
+from mlcls_jax.errors import ConfigError, InputError, UserError, WeightsError
+from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.opening import open_model
 from mlcls_jax.reports.model_card import Facts, model_card
 from tests.helpers.bundles import LABELS, write_small
 from tests.helpers.hub import TOKEN, commit_name, hub
+from tests.helpers.photos import write_photos
 from tests.helpers.tiers import need
+
+ADDRESS = "hf://me/name"
 
 
 def write_run(folder):
@@ -85,6 +103,40 @@ def test_a_name_that_is_none_is_refused_before_anything_is_read():
         push.run(["nowhere", "me"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "argv"),
+    [
+        (export.Arguments, [ADDRESS, "--output", "there"]),
+        (backends.Arguments, [ADDRESS]),
+        (score.Request, ["--model_dir", ADDRESS, "--input", "photos", "--output", "there"]),
+        (predict.Arguments, ["--model_dir", ADDRESS]),
+        (studio.Arguments, ["--model_dir", ADDRESS]),
+        (convert.Arguments, ["photos", "there", "--model_dir", ADDRESS]),
+        (audit.Arguments, [ADDRESS]),
+        (from_words.Arguments, ["photos", "a,b", "--teacher_weights", ADDRESS]),
+    ],
+    ids=lambda given: given.__module__.rpartition(".")[2] if isinstance(given, type) else "",
+)
+def test_a_model_of_a_command_may_be_an_address_on_the_hub(kind, argv):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, kind)
+    assert ADDRESS in vars(parser.parse_args(argv)).values()
+
+
+def test_a_model_of_a_configuration_may_be_an_address_on_the_hub():
+    keys = [key for key in schema.options() if key.endswith((".model_dir", ".teacher"))]
+    assert len(keys) == 4
+    digits = {"data.source": "digits"}
+    schema.changed(schema.Config(), digits | dict.fromkeys(keys, ADDRESS))
+    with pytest.raises(FlagError, match=f"{ADDRESS}: is a model and no run"):
+        command_line.parse(["mlcls", f"--workdir={ADDRESS}", "--config.mode=evaluate"])
+    # Nothing is written into the hub's cache.
+    with pytest.raises(ConfigError, match=f"evaluate.model_dir={ADDRESS}: thresholds"):
+        schema.changed(
+            schema.Config(), digits | {"evaluate.model_dir": ADDRESS, "mode": "thresholds"}
+        )
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A stand-in for the hub, which its library takes for the real one."""
@@ -122,6 +174,16 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, server, monkeypatch):
     assert open_model(None, "hf://me/name").threshold == 0.9
     first = commit_name("me/name", 1)
     assert open_model(None, f"hf://me/name@{first}").threshold == here.threshold
+    done = export.run(["hf://me/name", "--output", str(tmp_path / "out"), "--format", "stablehlo"])
+    assert "scores differ" in done
+    copied = read_bundle(tmp_path / "out" / "bundle")
+    assert (copied.weights_sha256, copied.threshold) == (here.weights_sha256, 0.9)
+    with pytest.raises(ConfigError, match="me/name: is no run, whose data would be known"):
+        find_subject("hf://me/name", None)
+    assert find_subject("hf://me/name", str(write_photos(tmp_path / "photos"))).model
+    server.commits["me/other"] = [{"model.safetensors": b""}]
+    with pytest.raises(WeightsError, match="hf://me/other: holds no bundle"):
+        read_bundle("hf://me/other")
     write_small(run / "best_model", embed_dim=64)
     push.run([str(run), "me/name"])
     with pytest.raises(WeightsError, match="that of the first file from there was"):

@@ -1,7 +1,6 @@
 """`mlcls backends MODEL_DIR`: the gain and the cost of each backend and precision here."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ class Arguments:
     """Speed of each backend and precision, and how scores change from those of JAX in float32."""
 
     model_dir: str = option(
-        REQUIRED, "bundle, best_model for instance", path="local", positional=True
+        REQUIRED, "bundle, run, or hf://owner/name", path="model", positional=True
     )
     batch_size: int = option(16, "images computed together", min=1)
     device: str | None = option(None, "cpu, gpu:0, tpu …; None: the first that JAX finds")
@@ -49,7 +48,7 @@ def run(argv: list[str]) -> str:
     from mlcls_jax.inference.devices import device_list
     from mlcls_jax.inference.exports.verify import read_images
 
-    bundle = read_bundle(Path(args.model_dir))
+    bundle = read_bundle(args.model_dir)
     images = read_images(args.images, bundle.frame)
     rows, missing = compare(bundle, images, device=args.device, batch_size=args.batch_size)
     processor = device_list(args.device)[0].device_kind

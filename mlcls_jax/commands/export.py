@@ -17,7 +17,7 @@ class Arguments:
     """Write a bundle as files for other runtimes, each checked by its runtime."""
 
     model_dir: str = option(
-        REQUIRED, "bundle, best_model for instance", path="local", positional=True
+        REQUIRED, "bundle, run, or hf://owner/name", path="model", positional=True
     )
     format: str = option(",".join(Export.formats), f"some of {','.join(EXPORT_FORMATS)}")
     output: str = option(REQUIRED, "folder for the files", path="local", metavar="DIR")
@@ -35,7 +35,7 @@ def run(argv: list[str]) -> str:
     output = Path(args.output)
     from mlcls_jax.inference import exports  # imports JAX, which a help does without
 
-    exported = exports.export(Path(args.model_dir), output, formats, args.images)
+    exported = exports.export(args.model_dir, output, formats, args.images)
     lines = [f"{output / 'bundle'}: the bundle itself"]
     lines += [
         f"{file.path}: {file.bytes / 1e6:,.1f} MB,"

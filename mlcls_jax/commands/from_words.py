@@ -10,6 +10,7 @@ from mlcls_jax import usage
 from mlcls_jax.commands.train import carry_out, config_flags, look
 from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import InputError
+from mlcls_jax.paths import is_url
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
 from mlcls_jax.wishes import Wishes
@@ -53,6 +54,9 @@ def run(argv: list[str]) -> str:
     arguments = usage.arguments(
         Arguments, given, 'from_words photos "a dog, snow" --output runs/words'
     )
+    if is_url(arguments.teacher):
+        told = f"--teacher={arguments.teacher}: an address does not say which model it is of"
+        raise InputError(told, "Give --teacher NAME --teacher_weights ADDRESS.")
     labels = read_words(arguments.words)
     start_jax(cache=True)
     from mlcls_jax.data.image_files import list_images

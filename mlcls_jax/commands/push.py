@@ -45,9 +45,9 @@ def run(argv: list[str]) -> str:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repository):
         raise InputError(f"{given.repository}: is no name on the hub", "Give owner/name.")
     # Imports JAX, which a help does without.
-    from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS, bundle_of_run, read_bundle
+    from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS, model_folder, read_bundle
 
-    place = bundle_of_run(Path(given.model))
+    place = model_folder(given.model)
     read_bundle(place)  # nothing damaged leaves
     card = _card(given, place)
     contents: dict[str, bytes | Path] = {

@@ -69,8 +69,9 @@ def _converter(f: dataclasses.Field) -> Callable[[str], Any]:
     told, base = f.metadata, base_type(f)
     if told["parse"]:
         return told["parse"]
-    if told["path"] == "local":
-        return paths.local(f.name.upper() if told["positional"] else f"--{f.name}")
+    if told["path"] in ("local", "model"):
+        name = f.name.upper() if told["positional"] else f"--{f.name}"
+        return paths.local(name, kind=told["path"])
     if told["path"] == "any":
         return paths.expand
     item: type = typing.get_args(bare_type(f))[0] if base is tuple else base

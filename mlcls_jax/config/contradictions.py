@@ -146,6 +146,11 @@ def _in_modes(config: Config) -> Iterator[str]:
     chooses = config.mode == "thresholds" or config.evaluate.thresholds
     if config.model.task == "single" and chooses:
         yield "model.task=single: one label per image has no thresholds to choose"
+    if chooses and (config.evaluate.model_dir or "").startswith(paths.HUB):
+        yield (
+            f"evaluate.model_dir={config.evaluate.model_dir}: thresholds are written into the"
+            " bundle: copy it to this machine first, by `mlcls export`"
+        )
     if unknown := set(config.export.formats) - {*EXPORT_FORMATS}:
         known = ", ".join(EXPORT_FORMATS)
         yield f"export.formats has {', '.join(sorted(unknown))}: must be some of {known}"

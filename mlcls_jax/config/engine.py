@@ -276,8 +276,7 @@ def _parse_value(f: dataclasses.Field, value: Any) -> tuple[Any, str | None]:
         return value, f"must be {kind_text(f)}"
     if f.metadata["path"]:
         value = paths.expand(str(value))
-        fault = paths.why_not_local(value)
-        if fault and not (f.metadata["path"] == "any" and paths.is_url(value)):
+        if fault := paths.why_not(f.metadata["path"], value):
             return value, fault
     if choices and value not in choices:
         close = errors.nearest(str(value), choices)

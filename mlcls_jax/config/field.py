@@ -15,7 +15,7 @@ def option(
     *,
     min: float | None = None,
     max: float | None = None,
-    path: Literal["local", "any"] | None = None,
+    path: Literal["local", "model", "any"] | None = None,
     is_secret: bool = False,
     positional: bool = False,
     metavar: str | None = None,
@@ -29,7 +29,8 @@ def option(
       min: the least value; allowed itself.
       max: the greatest value; allowed itself.
       path: the value is a path, in which `~` and `file://` are written out when it is parsed; of
-        this machine, or else (any) its reader may understand other URLs.
+        this machine; or (model) a bundle or run there, or `hf://owner/name`; or else (any) its
+        reader may understand other URLs.
       is_secret: it is left out of the `repr`.
       positional: of a command: it has no flag.
       metavar: of a command: what stands for its value in the help.

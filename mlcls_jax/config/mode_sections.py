@@ -28,7 +28,9 @@ class Evaluate:
         max=1.0,
     )
     model_dir: str | None = option(
-        None, "bundle to evaluate; None: best_model in the workdir", path="local"
+        None,
+        "bundle to evaluate, a run, or hf://owner/name; None: best_model in the workdir",
+        path="model",
     )
     labels: tuple[str, ...] = option(
         (), "mode=evaluate: labels whose metrics are told by themselves, besides those of all"
@@ -75,8 +77,9 @@ class Predict:
     input: str | None = option(None, "an image, or a folder of images", path="any")
     model_dir: str | None = option(
         None,
-        "bundle to use, or weight file of model.name; None: best_model in the workdir",
-        path="local",
+        "bundle to use, a run, hf://owner/name, or a weight file of model.name; None: best_model in"
+        " the workdir",
+        path="model",
     )
     batch_size: int = option(16, "images per batch", min=1)
     threshold: float | None = option(
@@ -101,7 +104,9 @@ class Export:
     """mode=export: the bundle and other runtimes' files, each verified against JAX's scores."""
 
     model_dir: str | None = option(
-        None, "bundle to export; None: best_model in the workdir", path="local"
+        None,
+        "bundle to export, a run, or hf://owner/name; None: best_model in the workdir",
+        path="model",
     )
     formats: tuple[str, ...] = option(
         ("stablehlo", "onnx"), f"some of {', '.join(EXPORT_FORMATS)}; the bundle is always there"

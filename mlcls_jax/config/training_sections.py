@@ -352,7 +352,7 @@ class Distill:
     """Distillation: learning from a teacher's scores besides the targets."""
 
     teacher: str | None = option(
-        None, "bundle of a trained model with the same labels", path="local"
+        None, "run, bundle or hf://owner/name of a model of the same labels", path="model"
     )
     weight: float = option(0.5, "share of the teacher in the loss", min=0.0, max=1.0)
     temperature: float = option(1.0, "divides both models' logits", min=0.01, max=100.0)

@@ -14,9 +14,10 @@ from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.types import Source, Split
 from mlcls_jax.errors import ConfigError, DataError
 from mlcls_jax.inference.api import create_model
+from mlcls_jax.inference.bundle import model_folder
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.models import list_models
-from mlcls_jax.paths import local_path
+from mlcls_jax.paths import HUB, local_path
 from mlcls_jax.workdir import CONFIG_FILE
 from mlcls_jax.yaml_config import get_config
 
@@ -68,14 +69,14 @@ def find_subject(model: str, data: str | None) -> Subject:
     """Find a run, a bundle or a published model, and the data.
 
     Args:
-      model: folder of a run or bundle, or a name of `mlcls models`.
+      model: folder of a run or bundle, its address on the hub, or a name of `mlcls models`.
       data: an MLClsDataset or packed data; None: the data of the run.
 
     Raises:
       ConfigError: there is no such model; or no data is given, and it is no run.
       DataError: the data is not there, or of another form.
     """
-    place = local_path("MODEL", model)
+    place = model_folder(model) if model.startswith(HUB) else local_path("MODEL", model)
     is_run = (place / CONFIG_FILE).is_file()
     if not place.exists() and model not in list_models():
         raise ConfigError(

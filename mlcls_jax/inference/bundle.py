@@ -24,8 +24,9 @@ from mlcls_jax.models import registry
 from mlcls_jax.models.classifier import probabilities
 from mlcls_jax.models.network import Model, Network, Variables, flatten
 from mlcls_jax.models.weights import load
-from mlcls_jax.models.weights.fetch import BUNDLE_FILES
+from mlcls_jax.models.weights.fetch import BUNDLE_FILES, hub_bundle
 from mlcls_jax.parallel import Device
+from mlcls_jax.paths import HUB
 from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, LAST_MODEL
 
 log = logging.getLogger(__name__)
@@ -174,13 +175,17 @@ def _link_or_copy(source: Path, target: Path, *, follow_symlinks: bool = True) -
         shutil.copy2(source, target, follow_symlinks=follow_symlinks)
 
 
-def read_bundle(folder: Path) -> Bundle:
-    """The bundle in `folder`, of which nothing is changed; another process may be replacing it.
+def read_bundle(place: str | Path) -> Bundle:
+    """The bundle that is meant; another process may be replacing it, and it is not changed.
+
+    Args:
+      place: as `model_folder` takes.
 
     Raises:
       WeightsError: there is none, its files are damaged or do not belong together, or this version
         cannot do what they say; names file and key.
     """
+    folder = model_folder(place)
     text, weights = _contents(folder)
     path, described = folder / WEIGHTS, parse(text, folder / DESCRIPTION)
     digest = hashlib.sha256(weights).hexdigest()
@@ -221,7 +226,7 @@ def read_bundle(folder: Path) -> Bundle:
     )
 
 
-def check_labels(model_dir: Path, model: tuple[str, ...], data: tuple[str, ...]) -> None:
+def check_labels(model_dir: str | Path, model: tuple[str, ...], data: tuple[str, ...]) -> None:
     """Raise ConfigError unless model and data have the same labels in the same order."""
     if len(model) != len(data):
         raise ConfigError(
@@ -236,8 +241,24 @@ def check_labels(model_dir: Path, model: tuple[str, ...], data: tuple[str, ...])
             )
 
 
-def bundle_of_run(folder: Path) -> Path:
-    """Return the bundle of a run by its folder: the best, or else the last; else the folder."""
+def model_folder(place: str | Path) -> Path:
+    """Return the folder of the bundle that is meant wherever a model is an argument.
+
+    Args:
+      place: a bundle; a run, of which the best is meant, or else the last; or an address on the
+        hub, `hf://owner/name@revision`, which is fetched. What is none of these is returned as is.
+
+    Raises:
+      WeightsError: it cannot be fetched, or is no bundle there.
+    """
+    if str(place).startswith(HUB):
+        if found := hub_bundle(str(place)):
+            return found
+        hint = f"If it holds weights: mlcls predict --model_name NAME --weights {place}"
+        raise WeightsError(
+            f"{place}: holds no bundle, whose files are {', '.join(BUNDLE_FILES)}", hint
+        )
+    folder = Path(place)
     if not (folder / CONFIG_FILE).is_file() or (folder / DESCRIPTION).exists():
         return folder
     kept = (folder / name for name in (BEST_MODEL, LAST_MODEL))
@@ -249,7 +270,6 @@ def _contents(folder: Path) -> tuple[bytes, bytes]:
     if folder.is_file():
         hint = "A weight file is predicted with: mlcls predict --model_name NAME --weights FILE."
         raise WeightsError(f"{folder}: is a file, and a bundle is a folder", hint)
-    folder = bundle_of_run(folder)
     for _ in range(_TRIES):
         missing = None
         try:

@@ -19,11 +19,11 @@ from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import split_name
 from mlcls_jax.models.text_tower import TOKENS
 from mlcls_jax.models.texts import has_texts, open_texts
-from mlcls_jax.models.weights.fetch import HUB, hub_bundle
+from mlcls_jax.models.weights.fetch import hub_bundle
 from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
 from mlcls_jax.models.weights.paddle_inference import is_inference_folder
 from mlcls_jax.models.weights.sources import weight_file
-from mlcls_jax.paths import expand, local_path
+from mlcls_jax.paths import HUB, expand, local_path
 
 log = logging.getLogger(__name__)
 

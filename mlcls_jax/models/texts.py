@@ -28,7 +28,8 @@ from mlcls_jax.models.registry import ML_SUFFIX, WORDS_SUFFIX, split_name
 from mlcls_jax.models.text_tokens import Tokenizer
 from mlcls_jax.models.text_tower import TextConfig, TextTower, config_of, names
 from mlcls_jax.models.weights import foreign, sources
-from mlcls_jax.models.weights.fetch import HUB, HUB_FILES, local_file
+from mlcls_jax.models.weights.fetch import HUB_FILES, local_file
+from mlcls_jax.paths import HUB
 from mlcls_jax.trees import by_path, map_by_path
 
 TEMPLATES = ("a photo of {}.",)

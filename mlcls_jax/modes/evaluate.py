@@ -16,7 +16,7 @@ from mlcls_jax.data.types import Source
 from mlcls_jax.errors import ConfigError, UserError, nearest
 from mlcls_jax.evaluation import make_forward, score, to_scores
 from mlcls_jax.groups import NO_GROUPS
-from mlcls_jax.inference.bundle import Bundle, check_labels, read_bundle
+from mlcls_jax.inference.bundle import Bundle, check_labels, model_folder, read_bundle
 from mlcls_jax.inference.threshold_fit import fit_thresholds
 from mlcls_jax.inference.views import Views
 from mlcls_jax.metrics import (
@@ -236,7 +236,8 @@ def run_bundle(
     """
     mesh = parallel.make_mesh(config.parallel)
     parallel.check_batch_size("evaluate.batch_size", config.evaluate.batch_size, mesh)
-    model_dir = Path(config.evaluate.model_dir or workdir / "best_model")
+    given = config.evaluate.model_dir or workdir / "best_model"
+    model_dir = model_folder(given)
     bundle = read_bundle(model_dir)
     network = bundle.model.network
     if thresholds and network.config.task == "single":
@@ -253,7 +254,7 @@ def run_bundle(
     reader = Reader(source, bundle.frame, config.data.on_error)
     variables = bundle.model.variables
     variables = parallel.put(variables, parallel.shardings(variables, mesh, network.tensor_axes))
-    log.info("Evaluating %s on %s images.", model_dir, f"{len(source):,}")
+    log.info("Evaluating %s on %s images.", given, f"{len(source):,}")
     views = Views.of(bundle, config.evaluate.tta)
     forward = first = make_forward(network, mesh, is_mirrored=views.is_mirrored)
     if embeddings := embeddings and len(source) <= MAX_EMBEDDED:

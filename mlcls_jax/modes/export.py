@@ -6,6 +6,7 @@ from typing import Any
 
 from mlcls_jax import config as schema
 from mlcls_jax.inference import exports
+from mlcls_jax.inference.bundle import model_folder
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def export(config: schema.Config, workdir: Path) -> ExportResult:
       UserError: a format's runtime is not installed, or its scores are not JAX's.
     """
     options = config.export
-    model_dir = Path(options.model_dir or workdir / "best_model")
+    model_dir = model_folder(options.model_dir or workdir / "best_model")
     output = Path(options.output or workdir / "export")
     return ExportResult(
         model_dir, output, exports.export(model_dir, output, options.formats, options.images)

@@ -12,6 +12,7 @@ from mlcls_jax import config as schema
 from mlcls_jax.bars import progress
 from mlcls_jax.data.image_files import list_images
 from mlcls_jax.errors import InputError
+from mlcls_jax.inference.bundle import model_folder
 from mlcls_jax.inference.file_names import for_files
 from mlcls_jax.inference.image_inputs import local_paths
 from mlcls_jax.inference.opening import is_weight_file, open_model
@@ -61,7 +62,7 @@ def predict(config: schema.Config, workdir: Path) -> PredictResult:
     check_output(output)
     assert options.input is not None  # the config was refused without it
     inputs, save = open_input(options.input)
-    model_dir = Path(options.model_dir or workdir / "best_model")
+    model_dir = model_folder(options.model_dir or workdir / "best_model")
     model_name = config.model.name if is_weight_file(model_dir) else None
     predictor = Predictor(
         open_model(model_name, model_dir),

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from mlcls_jax import config as schema
 from mlcls_jax.config import Config
 from mlcls_jax.metrics import MAIN_METRIC
-from mlcls_jax.models.weights.fetch import HUB
 from mlcls_jax.models.weights.sources import AUTO, NONE, TIMM, WORDS
+from mlcls_jax.paths import HUB
 from mlcls_jax.readable import printable
 from mlcls_jax.reports.page import templates
 

@@ -26,7 +26,7 @@ _FILE = "_job.json"
 class Request:
     """Request of a user."""
 
-    model_dir: str = option(REQUIRED, "the bundle: best_model of a training run", path="local")
+    model_dir: str = option(REQUIRED, "bundle, run, or hf://owner/name", path="model")
     input: str = option(
         REQUIRED,
         "a folder of images; a text file with a path or URL per line, or a .csv with a column of"

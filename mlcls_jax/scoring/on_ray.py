@@ -102,7 +102,7 @@ class ScoreRanges:
         if read_survey(self._job.output) != self._job.input:
             told = f"{self._job.output}: the job is not there on {os.uname().nodename}"
             raise WorkdirError(told, "The output must be a folder that all nodes share.")
-        predictor = open_predictor(self._request, read_bundle(Path(self._request.model_dir)))
+        predictor = open_predictor(self._request, read_bundle(self._request.model_dir))
         return predictor, self._job, open_job_input(self._request, self._job)
 
 

@@ -73,7 +73,7 @@ def score(
         )
     request = replace(request, input=find(request.input))
     output = check_output(request.output)
-    bundle = read_bundle(Path(request.model_dir))
+    bundle = read_bundle(request.model_dir)
     request = replace(request, precision=_precision(request, output, platform))
     # A cheap one where an engine computes elsewhere: it checks the threshold.
     plain = replace(request, device="cpu", backend="jax", precision="float32")

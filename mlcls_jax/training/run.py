@@ -308,9 +308,8 @@ def teacher_of(
       WeightsError: the bundle is missing or damaged.
       ConfigError: it has other labels, or another task.
     """
-    if config.distill.teacher is None:
+    if (folder := config.distill.teacher) is None:
         return None, None
-    folder = Path(config.distill.teacher)
     bundle = read_bundle(folder)
     check_labels(folder, bundle.labels, labels)
     network, variables = bundle.model.network, bundle.model.variables

@@ -17,12 +17,13 @@ from mlcls_jax import files
 from mlcls_jax.config import Config
 from mlcls_jax.errors import ConfigError, WorkdirError
 from mlcls_jax.evaluation import to_scores
-from mlcls_jax.inference.bundle import DESCRIPTION, bundle_of_run, write_bundle
+from mlcls_jax.inference.bundle import DESCRIPTION, model_folder, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC, for_json, metrics_of
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.modes.evaluate import Outputs, run_bundle
 from mlcls_jax.modes.evaluate_result import EvaluateResult
 from mlcls_jax.modes.running import run_mode
+from mlcls_jax.paths import HUB
 from mlcls_jax.runs import Run
 from mlcls_jax.workdir import BEST_MODEL, claim
 
@@ -109,7 +110,9 @@ def _start(config: Config) -> dict[str, Any]:
     """Return what decides on the initial weights, as far as the configuration says it."""
     weights = config.model.weights
     start = {"model.name": config.model.name, "model.weights": weights}
-    is_whole = weights and (bundle_of_run(Path(weights)) / DESCRIPTION).is_file()
+    is_whole = False  # what the hub has is not fetched for this question
+    if weights and not weights.startswith(HUB):
+        is_whole = (model_folder(weights) / DESCRIPTION).is_file()
     if not is_whole:  # at least the head is drawn
         start |= {"seed": config.seed, "model.initial": config.model.initial}
     return start

@@ -183,7 +183,7 @@ def test_faults_say_what_would_be_right():
 
 def test_paths_are_of_this_machine(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    keys = [key for key, f in OPTIONS.items() if f.metadata["path"] == "local"]
+    keys = [key for key, f in OPTIONS.items() if f.metadata["path"] in ("local", "model")]
     assert {"predict.output", "export.output", "evaluate.model_dir", "data.val_list"} <= {*keys}
     told = faults(dict.fromkeys(keys, "gs://bucket/x") | {"data.train_list": ""})
     assert [line.partition("=")[0] for line in told] == keys

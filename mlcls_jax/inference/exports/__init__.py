@@ -12,7 +12,7 @@ import numpy as np
 from mlcls_jax import files, lazy
 from mlcls_jax.config import EXPORT_FORMATS
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.bundle import Bundle, copy_bundle, read_bundle
+from mlcls_jax.inference.bundle import Bundle, copy_bundle, model_folder, read_bundle
 from mlcls_jax.inference.exports.format import Format
 from mlcls_jax.inference.exports.verify import check_scores, read_images
 from mlcls_jax.inference.precision import in_dtype
@@ -29,7 +29,7 @@ class Exported(NamedTuple):
 
 
 def export(
-    bundle_folder: Path,
+    model: str | Path,
     output: Path,
     formats: Sequence[str],
     images: str | Path | None = None,
@@ -40,7 +40,7 @@ def export(
     the formats before it are there, and the later ones are as they were.
 
     Args:
-      bundle_folder: with inference.json and weights.safetensors.
+      model: a bundle, a run, or an address on the hub.
       output: made if need be.
       formats: some of `EXPORT_FORMATS`.
       images: an image or a folder of images, which the scores are compared on; None: parts of two
@@ -54,10 +54,11 @@ def export(
     if unknown := [name for name in formats if name not in EXPORT_FORMATS]:
         known = ", ".join(EXPORT_FORMATS)
         raise InputError(f"{', '.join(unknown)}: there is no such format", f"There are: {known}.")
-    bundle = read_bundle(bundle_folder)
+    folder = model_folder(model)
+    bundle = read_bundle(folder)
     shown = read_images(images, bundle.frame)  # uint8 [n, H, W, 3]
     wanted = reference_scores(bundle, shown)
-    copy_bundle(bundle, bundle_folder, output / "bundle")
+    copy_bundle(bundle, folder, output / "bundle")
     exported = {}
     for name in formats:
         kind = find_format(name)

@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 from mlcls_jax import files, lazy, remote
 from mlcls_jax.errors import WeightsError
-from mlcls_jax.paths import local_path
+from mlcls_jax.paths import HUB, local_path
 
-HUB = "hf://"
 # Files on the hub that hold weights, the preferred first.
 HUB_FILES = ("model.safetensors", "weights.safetensors", "pytorch_model.bin")
 BUNDLE_FILES = ("inference.json", "weights.safetensors")

@@ -9,8 +9,8 @@ from mlcls_jax.errors import WeightsError
 from mlcls_jax.models import published
 from mlcls_jax.models.published import Source
 from mlcls_jax.models.registry import FAMILIES, ML_SUFFIX, find_variant
-from mlcls_jax.models.weights.fetch import HUB, kept_file, local_file
-from mlcls_jax.paths import expand
+from mlcls_jax.models.weights.fetch import kept_file, local_file
+from mlcls_jax.paths import HUB, expand
 
 FOLDER = "MLCLS_WEIGHTS"  # a folder in which files are looked for before any network
 MIRROR = "MLCLS_MODELS_URL"  # an address that has the files of Paddle under their own names
