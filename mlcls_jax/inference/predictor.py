@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -12,7 +13,7 @@ from jaxtyping import Float, UInt8
 from mlcls_jax.config import DEFAULT_THRESHOLD
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.backends import open_backend
-from mlcls_jax.inference.backends.jitted import Jitted
+from mlcls_jax.inference.backends.jitted import Also, Jitted
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.given_thresholds import Threshold, limits
 from mlcls_jax.inference.image_stream import Picture, read
@@ -24,7 +25,6 @@ TOP_K = 5  # classes reported where there is one label per image, as in the orig
 _KEPT = 3  # sets of words whose programs are kept
 
 OnError = Literal["raise", "yield"]
-Also = Literal["maps", "embeddings"] | None  # what is computed besides scores
 
 
 class Predictor:
@@ -70,7 +70,6 @@ class Predictor:
         self._backend_name = backend
         self._of_words: dict[tuple[Any, ...], Predictor] = {}
         self.backend = open_backend(backend, bundle, **self._options)
-        self._explainer = self.backend if isinstance(self.backend, Jitted) else None
 
     def __repr__(self) -> str:
         return f"Predictor({self.bundle.model.network.config.name}, {len(self._class_ids)} labels)"
@@ -83,28 +82,12 @@ class Predictor:
         """Return the scores of prepared images."""
         return self.backend(images)
 
-    def run_explained(
-        self, images: UInt8[np.ndarray, "n H W 3"]
-    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"]]:
-        """Return the scores of prepared images, and where each query of the ML-Decoder looked.
-
-        Always by JAX, whatever the backend.
-
-        Raises:
-          InputError: the model has no ML-Decoder.
-        """
-        return self._open_explainer().explain(images)
-
-    def run_embedded(
-        self, images: UInt8[np.ndarray, "n H W 3"]
-    ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n C"]]:
-        """Return scores and embeddings of prepared images; by JAX, whatever the backend."""
-        return self._open_explainer().embed(images)
-
-    def _open_explainer(self) -> Jitted:
-        if self._explainer is None:
-            self._explainer = cast(Jitted, open_backend("jax", self.bundle, **self._options))
-        return self._explainer
+    @cached_property
+    def _jitted(self) -> Jitted:
+        """JAX, whatever the backend: it alone gives more than scores."""
+        if isinstance(self.backend, Jitted):
+            return self.backend
+        return cast(Jitted, open_backend("jax", self.bundle, **self._options))
 
     def scores(self, images: Sequence[np.ndarray]) -> Float[np.ndarray, "n K"]:
         """Return scores in 0…1 of images, uint8 [h, w, 3] of any sizes."""
@@ -113,7 +96,7 @@ class Predictor:
     def warm_up(self, *, explain: bool = False, views: Views | None = None) -> None:
         """Compile for every batch size now rather than at the first images.
 
-        With `explain`, the programs of `run_explained`, too; it raises the same error. With
+        With `explain`, those of maps, too, which raises the error of `Jitted.explain`. With
         `views`, those for all their sizes.
         """
         self.backend.warm_up()
@@ -121,7 +104,7 @@ class Predictor:
             for frame in views.frames[1:]:
                 self.backend.warm_up(image_size=frame.size)
         if explain:
-            self._open_explainer().warm_up(explain=True)
+            self._jitted.warm_up(explain=True)
 
     def predict(
         self,
@@ -212,7 +195,7 @@ class Predictor:
                     if picture.error is not None:
                         raise picture.error
                 prepared = np.stack([picture.prepared[0] for picture in batch])
-                parts.append(self.run_embedded(prepared)[1])
+                parts.append(self._jitted.embed(prepared)[1])
         if not parts:
             raise InputError("there is no image to embed")
         return np.concatenate(parts)
@@ -251,15 +234,18 @@ class Predictor:
     ) -> tuple[Float[np.ndarray, "n K"], np.ndarray | None]:
         """Return the scores of pictures that `views.prepare` has prepared, averaged over the views.
 
-        And of the plain view "maps" [n, Q, h, w] of where each query looked, see `run_explained`,
-        or "embeddings" [n, C].
+        And of the plain view "maps" [n, Q, h, w] of where each query looked, or "embeddings"
+        [n, C]; these by JAX, whatever the backend.
+
+        Raises:
+          InputError: the model's head has no maps.
         """
         others: list[np.ndarray] = []
 
         def run(images: np.ndarray) -> np.ndarray:
             if also is None or others:  # the first view is the plain one
                 return self.run(images)
-            compute = self.run_explained if also == "maps" else self.run_embedded
+            compute = self._jitted.explain if also == "maps" else self._jitted.embed
             scores, other = compute(images)
             others.append(other)
             return scores

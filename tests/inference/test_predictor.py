@@ -61,10 +61,10 @@ def test_every_image_gets_its_scores_in_order_whatever_the_batches(predictor, pa
 def test_ragged_batches_compile_nothing_new(folder, paths):
     predictor = Predictor(read_bundle(folder), batch_size=4)
     predictor.warm_up()
-    assert predictor.backend._scores._cache_size() == 2  # batches of 1 and of 4
+    assert predictor.backend._traced._cache_size() == 2  # batches of 1 and of 4
     for count in range(1, 8):
         assert len(list(predictor.predict(paths[:count]))) == count
-    assert predictor.backend._scores._cache_size() == 2
+    assert predictor.backend._traced._cache_size() == 2
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """JAX: compiled for a few batch sizes, on one device or several."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.precision import Packed, in_dtype, pack, unpack
 from mlcls_jax.parallel import Device
 
+Also = Literal["maps", "embeddings"] | None  # what is computed besides scores
 PRECISION = "float32"  # TPUs and new GPUs would round the factors of products to fewer bits
 
 
@@ -44,13 +45,11 @@ class Jitted:
         self._replicas = [(device, jax.device_put(packed, device)) for device in devices]
         self.replicas = len(self._replicas)
         self._turn = itertools.count()  # next() is atomic
-        self._scores = jax.jit(self._trace_scores)
-        self._explained = jax.jit(self._trace_explained)
-        self._embedded = jax.jit(self._trace_embedded)
+        self._traced = jax.jit(self._trace, static_argnames="also")
 
     def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
         """Return scores in 0…1 of images of the model's size."""
-        return self._run(self._scores, images)[0]
+        return self._run(images)[0]
 
     def explain(
         self, images: UInt8[np.ndarray, "n H W 3"]
@@ -65,14 +64,14 @@ class Jitted:
                 f"{self._network.config.name}: cannot be explained: its head pools the whole image",
                 "Models with another head can: their names end in _ML, _CSRA or _Q2L.",
             )
-        scores, maps = self._run(self._explained, images)
+        scores, maps = self._run(images, "maps")
         return scores, maps
 
     def embed(
         self, images: UInt8[np.ndarray, "n H W 3"]
     ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n C"]]:
         """Return scores, and the means of the feature maps that the head sees."""
-        scores, vectors = self._run(self._embedded, images)
+        scores, vectors = self._run(images, "embeddings")
         return scores, vectors
 
     def warm_up(self, *, explain: bool = False, image_size: tuple[int, int] | None = None) -> None:
@@ -86,7 +85,7 @@ class Jitted:
             for _ in self._replicas:
                 function(images)
 
-    def _run(self, function: Callable[..., Any], images: np.ndarray) -> list[np.ndarray]:
+    def _run(self, images: np.ndarray, also: Also = None) -> list[np.ndarray]:
         parts = []
         for start, count, size in cover(len(images), self._sizes):
             batch = images[start : start + count]
@@ -94,29 +93,22 @@ class Jitted:
                 padding = np.zeros((size - count, *batch.shape[1:]), np.uint8)
                 batch = np.concatenate([batch, padding])
             device, weights = self._replicas[next(self._turn) % len(self._replicas)]
-            parts.append((count, function(weights, jax.device_put(batch, device))))
+            parts.append((count, self._traced(weights, jax.device_put(batch, device), also)))
         # Only now, when all are on their way, wait; and let NumPy cut, since JAX would compile it.
         rows = ([np.asarray(output)[:count] for output in outputs] for count, outputs in parts)
         return [np.concatenate(pieces) for pieces in zip(*rows, strict=True)]
 
-    def _trace_scores(self, weights: Packed, images: Array) -> tuple[Array]:
-        with jax.default_matmul_precision(PRECISION):
-            variables = unpack(weights, self._network.abstract)
-            return (self._bundle.scores(variables, images),)
-
-    def _trace_explained(self, weights: Packed, images: Array) -> tuple[Array, Array]:
+    def _trace(self, weights: Packed, images: Array, also: Also) -> tuple[Array, ...]:
         with jax.default_matmul_precision(PRECISION):
             variables = unpack(weights, self._network.abstract)
             outputs = self._network.apply(variables, images)
-            maps = self._network.evidence(variables, outputs.features)
-            return self._bundle.probabilities(outputs.logits), maps.astype(np.float32)
-
-    def _trace_embedded(self, weights: Packed, images: Array) -> tuple[Array, Array]:
-        with jax.default_matmul_precision(PRECISION):
-            variables = unpack(weights, self._network.abstract)
-            outputs = self._network.apply(variables, images)
-            vectors = outputs.features.mean((1, 2), dtype=np.float32)
-            return self._bundle.probabilities(outputs.logits), vectors
+            scores = self._bundle.probabilities(outputs.logits)
+            if also is None:
+                return (scores,)
+            if also == "maps":
+                maps = self._network.evidence(variables, outputs.features)
+                return scores, maps.astype(np.float32)
+            return scores, outputs.features.mean((1, 2), dtype=np.float32)
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:

@@ -5,28 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from mlcls_jax.inference.exports.onnx import ops
 from mlcls_jax.inference.exports.onnx.constants import is_close, is_number
-from mlcls_jax.inference.exports.onnx.ops import (
-    Affine,
-    Clip,
-    LayerNorm,
-    Numbers,
-    Op,
-    Plain,
-    Reduce,
-    becomes,
-)
+from mlcls_jax.inference.exports.onnx.ops import Numbers, Op, Plain, becomes
 
 
 def mean(op: Op, x: Op, scale: Numbers) -> Op | None:
     """Recognise sum(x) / n."""
     total = x.x if x.is_plain("reshape") else x
-    if not isinstance(total.does, Reduce) or total.does.name != "reduce_sum":
+    if not isinstance(total.does, ops.Reduce) or total.does.name != "reduce_sum":
         return None
     axes = total.does.axes
     if not is_number(scale * math.prod(total.x.shape[axis] for axis in axes), 1):
         return None
-    found = replace(total, does=Reduce("reduce_mean", axes), uses=op.uses)
+    found = replace(total, does=ops.Reduce("reduce_mean", axes), uses=op.uses)
     return found if x is total else becomes(op, Plain("reshape"), found)
 
 
@@ -34,7 +26,7 @@ def hard_swish(op: Op, x: Op, factor_of_x: Numbers) -> Op | None:
     """Recognise x * clip(x + 3, 0, 6) / 6."""
     if x.is_plain("mul") and is_number(factor_of_x, 1 / 6):
         for factor, gate in both_ways(x):
-            if isinstance(gate.does, Clip) and gate.does == (0, 6):
+            if isinstance(gate.does, ops.Clip) and gate.does == (0, 6):
                 (base, scale, shift), inner = line(factor), line(gate.x)
                 is_same = inner[0] is base and is_close(inner[1], scale)
                 if is_same and is_close(inner[2], shift + 3):
@@ -45,7 +37,9 @@ def hard_swish(op: Op, x: Op, factor_of_x: Numbers) -> Op | None:
 def layer_norm(op: Op, x: Op, factor: Op) -> Op | None:
     """Recognise x * rsqrt(mean(x * x) + eps), where x is y - mean(y), over the last axis."""
     last = (len(op.shape) - 1,)
-    if not (factor.is_plain("rsqrt") and isinstance(factor.x.does, Affine) and x.is_plain("sub")):
+    if not (
+        factor.is_plain("rsqrt") and isinstance(factor.x.does, ops.Affine) and x.is_plain("sub")
+    ):
         return None
     scale, shift = factor.x.does
     variance, (y, mean) = factor.x.x, x.inputs
@@ -61,7 +55,7 @@ def layer_norm(op: Op, x: Op, factor: Op) -> Op | None:
     if not is_norm:
         return None
     ones, zeros = np.ones(op.shape[-1], np.float32), np.zeros(op.shape[-1], np.float32)
-    return becomes(op, LayerNorm(ones, zeros, float(shift)), y)
+    return becomes(op, ops.LayerNorm(ones, zeros, float(shift)), y)
 
 
 def softmax(op: Op) -> Op | None:
@@ -77,12 +71,12 @@ def softmax(op: Op) -> Op | None:
 
 
 def _is_reduced(op: "Op | np.ndarray", kind: str, axes: tuple[int, ...]) -> bool:
-    return isinstance(op, Op) and isinstance(op.does, Reduce) and op.does == (kind, axes)
+    return isinstance(op, Op) and isinstance(op.does, ops.Reduce) and op.does == (kind, axes)
 
 
 def line(op: Op) -> tuple[Op, Numbers, Numbers]:
     """Return the x, scale and shift with which `op` is scale * x + shift."""
-    if isinstance(op.does, Affine):
+    if isinstance(op.does, ops.Affine):
         return op.x, op.does.scale, op.does.shift
     return op, np.float64(1), np.float64(0)
 

@@ -5,20 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from mlcls_jax.errors import ExportError
-from mlcls_jax.inference.exports.onnx.ops import (
-    Concatenate,
-    Linear,
-    MaxPool,
-    Op,
-    Pad,
-    Plain,
-    Reduce,
-    Slice,
-    Take,
-    Transpose,
-    becomes,
-    skip,
-)
+from mlcls_jax.inference.exports.onnx import ops
+from mlcls_jax.inference.exports.onnx.ops import Op, Plain, becomes, skip
 
 
 def reshape(op: Op) -> Op:
@@ -44,7 +32,7 @@ def reduce(op: Op) -> Op:
     if is_one and len(axes) > 1:  # of a map that is one cell
         return reshape(op)
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(op.x.shape))
-    return becomes(op, Plain("reshape"), Op(Reduce(op.name, axes), op.inputs, kept, 1))
+    return becomes(op, Plain("reshape"), Op(ops.Reduce(op.name, axes), op.inputs, kept, 1))
 
 
 def cut(op: Op) -> Op:
@@ -54,10 +42,10 @@ def cut(op: Op) -> Op:
     starts = tuple(map(int, op.params["start_indices"]))
     x = op.x
     is_split = op.params.get("is_split") and op.shape[:-1] == x.shape[:-1]
-    if isinstance(x.does, Linear) and is_split:  # each part by its own columns
+    if isinstance(x.does, ops.Linear) and is_split:  # each part by its own columns
         columns = slice(starts[-1], starts[-1] + op.shape[-1])
-        return becomes(op, Linear(x.does.weight[:, columns], x.does.bias[columns]), *x.inputs)
-    return becomes(op, Slice(starts), x)
+        return becomes(op, ops.Linear(x.does.weight[:, columns], x.does.bias[columns]), *x.inputs)
+    return becomes(op, ops.Slice(starts), x)
 
 
 def gather(op: Op) -> Op:
@@ -72,13 +60,13 @@ def gather(op: Op) -> Op:
         kept = tuple(a for a in range(len(x.shape)) if a != axis)
         is_whole = op.params["slice_sizes"][1:] == sizes[1:] and axis > 0
         if is_whole and names.collapsed_slice_dims == (axis,) and names.offset_dims == kept:
-            return becomes(op, Take(axis, np.clip(indices[:, 0], 0, x.shape[axis] - 1)), x)
+            return becomes(op, ops.Take(axis, np.clip(indices[:, 0], 0, x.shape[axis] - 1)), x)
     if names.collapsed_slice_dims or indices.shape != (len(names.start_index_map),):
         raise ExportError("ONNX: no rule for gather other than of a slice, or of rows of one axis")
     starts = [0] * len(x.shape)
     for axis, start in zip(names.start_index_map, indices, strict=True):
         starts[axis] = min(int(start), x.shape[axis] - op.shape[axis])
-    return becomes(op, Slice(tuple(starts)), x)
+    return becomes(op, ops.Slice(tuple(starts)), x)
 
 
 def pad(op: Op) -> Op:
@@ -87,7 +75,7 @@ def pad(op: Op) -> Op:
     if isinstance(value, Op) or any(min(low, high) < 0 or i for low, high, i in sides):
         raise ExportError("ONNX: no rule for pad other than by a constant at the edges")
     pads = tuple((int(low), int(high)) for low, high, _ in sides)
-    return becomes(op, Pad(pads, float(value)), x)
+    return becomes(op, ops.Pad(pads, float(value)), x)
 
 
 def max_pool(op: Op) -> Op:
@@ -97,14 +85,14 @@ def max_pool(op: Op) -> Op:
     is_plain = set(params["base_dilation"]) == set(params["window_dilation"]) == {1}
     if len(sizes) != 4 or not is_plain or {sizes[0], sizes[3], strides[0], strides[3]} != {1}:
         raise ExportError("ONNX: no rule for a window maximum other than over H, W of NHWC")
-    return becomes(op, MaxPool(sizes[1:3], strides[1:3], params["padding"][1:3]), op.x)
+    return becomes(op, ops.MaxPool(sizes[1:3], strides[1:3], params["padding"][1:3]), op.x)
 
 
 def transpose(op: Op) -> Op:
     """Take over the order of axes."""
-    return becomes(op, Transpose(op.params["permutation"]), op.x)
+    return becomes(op, ops.Transpose(op.params["permutation"]), op.x)
 
 
 def concatenate(op: Op) -> Op:
     """Take over the axis."""
-    return becomes(op, Concatenate(op.params["dimension"]), *op.inputs)
+    return becomes(op, ops.Concatenate(op.params["dimension"]), *op.inputs)

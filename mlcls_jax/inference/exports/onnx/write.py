@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from mlcls_jax.inference.exports.onnx import ops
 from mlcls_jax.inference.exports.onnx.layout import (
     NCHW,
     Nodes,
@@ -15,27 +16,7 @@ from mlcls_jax.inference.exports.onnx.layout import (
     moves_nothing,
     plain,
 )
-from mlcls_jax.inference.exports.onnx.ops import (
-    BATCH,
-    Affine,
-    Clip,
-    Concatenate,
-    Conv,
-    Dot,
-    HardSigmoid,
-    LayerNorm,
-    Linear,
-    MaxPool,
-    Op,
-    Pad,
-    Plain,
-    Power,
-    Reduce,
-    Slice,
-    Take,
-    Transpose,
-    in_order,
-)
+from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, Plain, in_order
 
 SAME_NAME = {
     **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"},
@@ -52,12 +33,12 @@ Written = tuple[str, Order]
 def write(result: Op, images: str, scores: str) -> tuple[list[NodeProto], list[TensorProto]]:
     """Return nodes and weights that compute `result`, called `scores`, from uint8 `images` NHWC."""
     to = Nodes(images)
-    ops = in_order(result)
-    for op in ops:
+    sequence = in_order(result)
+    for op in sequence:
         for operand in op.inputs:
             if isinstance(operand, Op):
                 to.readers.setdefault(operand, []).append(op)
-    for op in ops:
+    for op in sequence:
         if isinstance(op.does, Plain):
             name, order = PLAIN[op.name](op, to)
         else:
@@ -74,10 +55,10 @@ def _images(op: Op, to: Nodes) -> Written:
     """Bytes are moved before they become numbers of four bytes, if a convolution reads them."""
     reader = op
     while len(to.readers.get(reader, [])) == 1 and (
-        reader.is_plain("images", "cast") or isinstance(reader.does, Affine)
+        reader.is_plain("images", "cast") or isinstance(reader.does, ops.Affine)
     ):
         (reader,) = to.readers[reader]
-    if isinstance(reader.does, Conv | MaxPool):
+    if isinstance(reader.does, ops.Conv | ops.MaxPool):
         return to.node("Transpose", [to.images], perm=NCHW), NCHW
     return to.images, plain(op)
 
@@ -99,12 +80,12 @@ def _rsqrt(op: Op, to: Nodes) -> Written:
     return to.node("Reciprocal", [to.node("Sqrt", [to.read(op.x, order)])]), order
 
 
-def _power(does: Power, op: Op, to: Nodes) -> Written:
+def _power(does: ops.Power, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     return to.node("Pow", [to.read(op.x, order), to.weight(does.exponent)]), order
 
 
-def _affine(does: Affine, op: Op, to: Nodes) -> Written:
+def _affine(does: ops.Affine, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     name = to.read(op.x, order)
     if np.any(does.scale != 1):
@@ -114,7 +95,7 @@ def _affine(does: Affine, op: Op, to: Nodes) -> Written:
     return name, order
 
 
-def _clip(does: Clip, op: Op, to: Nodes) -> Written:
+def _clip(does: ops.Clip, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     name = to.read(op.x, order)
     if does == (0, math.inf):
@@ -123,7 +104,7 @@ def _clip(does: Clip, op: Op, to: Nodes) -> Written:
     return to.node("Clip", [name, *bounds][: 3 if bounds[1] else 2]), order
 
 
-def _hard_sigmoid(does: HardSigmoid, op: Op, to: Nodes) -> Written:
+def _hard_sigmoid(does: ops.HardSigmoid, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     name = to.read(op.x, order)
     return to.node("HardSigmoid", [name], alpha=does.alpha, beta=does.beta), order
@@ -142,12 +123,12 @@ def _softmax(op: Op, to: Nodes) -> Written:
     return to.node("Softmax", [to.read(op.x, plain(op))], axis=-1), plain(op)
 
 
-def _layer_norm(does: LayerNorm, op: Op, to: Nodes) -> Written:
+def _layer_norm(does: ops.LayerNorm, op: Op, to: Nodes) -> Written:
     inputs = [to.read(op.x, plain(op)), to.weight(does.weight), to.weight(does.bias)]
     return to.node("LayerNormalization", inputs, axis=-1, epsilon=does.epsilon), plain(op)
 
 
-def _reduce(does: Reduce, op: Op, to: Nodes) -> Written:
+def _reduce(does: ops.Reduce, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     name, axes = to.read(op.x, order), [order.index(axis) for axis in does.axes]
     if does.name == "reduce_mean" and order == NCHW and sorted(axes) == [2, 3]:
@@ -157,7 +138,7 @@ def _reduce(does: Reduce, op: Op, to: Nodes) -> Written:
     return to.node(REDUCTIONS[does.name], [name], axes=axes, keepdims=1), order
 
 
-def _conv(does: Conv, op: Op, to: Nodes) -> Written:
+def _conv(does: ops.Conv, op: Op, to: Nodes) -> Written:
     (top, bottom), (left, right) = does.pads
     inputs = [to.read(op.x, NCHW), to.weight(does.weight.transpose(3, 2, 0, 1))]
     if np.any(does.bias):
@@ -174,10 +155,10 @@ def _conv(does: Conv, op: Op, to: Nodes) -> Written:
     return name, NCHW
 
 
-def _linear(does: Linear, op: Op, to: Nodes) -> Written:
+def _linear(does: ops.Linear, op: Op, to: Nodes) -> Written:
     """On a map a 1 x 1 convolution, else a matrix product."""
     if len(op.shape) == 4:
-        return _conv(Conv(does.weight[None, None], does.bias), op, to)
+        return _conv(ops.Conv(does.weight[None, None], does.bias), op, to)
     x, weight = to.read(op.x, plain(op)), to.weight(does.weight)
     if len(op.shape) == 2:
         return to.node("Gemm", [x, weight, to.weight(does.bias)]), plain(op)
@@ -185,7 +166,7 @@ def _linear(does: Linear, op: Op, to: Nodes) -> Written:
     return to.node("Add", [name, to.weight(does.bias)]) if np.any(does.bias) else name, plain(op)
 
 
-def _max_pool(does: MaxPool, op: Op, to: Nodes) -> Written:
+def _max_pool(does: ops.MaxPool, op: Op, to: Nodes) -> Written:
     (top, bottom), (left, right) = does.pads
     name = to.node(
         "MaxPool",
@@ -197,7 +178,7 @@ def _max_pool(does: MaxPool, op: Op, to: Nodes) -> Written:
     return name, NCHW
 
 
-def _dot(does: Dot, op: Op, to: Nodes) -> Written:
+def _dot(does: ops.Dot, op: Op, to: Nodes) -> Written:
     """Products of matrices, one for each index of the axes that both have in common."""
     operands, (contracted, batched) = op.inputs, does
     sides = []
@@ -267,13 +248,13 @@ def _expand(op: Op, to: Nodes) -> Written:
     return to.node("Expand", [to.read(op.x, order), to.weight(sizes, np.int64)]), order
 
 
-def _transpose(does: Transpose, op: Op, to: Nodes) -> Written:
+def _transpose(does: ops.Transpose, op: Op, to: Nodes) -> Written:
     """Nothing is moved; the order is called by the new names of the axes."""
     order = to.order(op.x)
     return to.read(op.x, order), tuple(does.permutation.index(axis) for axis in order)
 
 
-def _concatenate(does: Concatenate, op: Op, to: Nodes) -> Written:
+def _concatenate(does: ops.Concatenate, op: Op, to: Nodes) -> Written:
     order = next(to.order(i) for i in op.inputs if isinstance(i, Op))
     names = []
     for value in op.inputs:
@@ -284,7 +265,7 @@ def _concatenate(does: Concatenate, op: Op, to: Nodes) -> Written:
     return to.node("Concat", names, axis=order.index(does.axis)), order
 
 
-def _slice(does: Slice, op: Op, to: Nodes) -> Written:
+def _slice(does: ops.Slice, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     axes = [a for a in order if op.shape[a] != op.x.shape[a]]
     bounds = [
@@ -296,13 +277,13 @@ def _slice(does: Slice, op: Op, to: Nodes) -> Written:
     return to.node("Slice", inputs) if axes else inputs[0], order
 
 
-def _take(does: Take, op: Op, to: Nodes) -> Written:
+def _take(does: ops.Take, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     inputs = [to.read(op.x, order), to.weight(does.indices, np.int64)]
     return to.node("Gather", inputs, axis=order.index(does.axis)), order
 
 
-def _pad(does: Pad, op: Op, to: Nodes) -> Written:
+def _pad(does: ops.Pad, op: Op, to: Nodes) -> Written:
     order = to.order(op.x)
     pads = [does.pads[axis][side] for side in range(2) for axis in order]
     inputs = [to.read(op.x, order), to.weight(pads, np.int64), to.weight(does.value)]
@@ -321,19 +302,19 @@ PLAIN: dict[str, Callable[[Op, Nodes], Written]] = {
     "expand": _expand,
 }
 WRITERS: dict[type, Callable[[Any, Op, Nodes], Written]] = {
-    Power: _power,
-    Affine: _affine,
-    Clip: _clip,
-    HardSigmoid: _hard_sigmoid,
-    LayerNorm: _layer_norm,
-    Reduce: _reduce,
-    Conv: _conv,
-    Linear: _linear,
-    MaxPool: _max_pool,
-    Dot: _dot,
-    Transpose: _transpose,
-    Concatenate: _concatenate,
-    Slice: _slice,
-    Take: _take,
-    Pad: _pad,
+    ops.Power: _power,
+    ops.Affine: _affine,
+    ops.Clip: _clip,
+    ops.HardSigmoid: _hard_sigmoid,
+    ops.LayerNorm: _layer_norm,
+    ops.Reduce: _reduce,
+    ops.Conv: _conv,
+    ops.Linear: _linear,
+    ops.MaxPool: _max_pool,
+    ops.Dot: _dot,
+    ops.Transpose: _transpose,
+    ops.Concatenate: _concatenate,
+    ops.Slice: _slice,
+    ops.Take: _take,
+    ops.Pad: _pad,
 }
