@@ -203,7 +203,7 @@ def log_loss(
 ) -> float:
     """Mean negative log-likelihood of a decision under sigmoid(logits / temperature), in nats."""
     total, count = 0.0, 0
-    for rows in _chunks(logits):
+    for rows in chunks(logits):
         known = targets[rows] >= 0
         z = np.asarray(logits[rows][known], np.float64) / temperature
         total += (np.logaddexp(0, z) - np.where(targets[rows][known] >= 1, z, 0)).sum()
@@ -230,7 +230,7 @@ def calibration_bins(
 ) -> Bins:
     """Count how often labels are present whose scores fall into each of `bins` parts of 0…1."""
     sums = np.zeros((3, bins))
-    for rows in _chunks(scores):
+    for rows in chunks(scores):
         known = targets[rows] >= 0
         values = scores[rows][known].astype(np.float64)
         places = np.minimum((values * bins).astype(np.int64), bins - 1)
@@ -326,7 +326,7 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-z))
 
 
-def _chunks(array: np.ndarray) -> Iterator[slice]:
+def chunks(array: np.ndarray) -> Iterator[slice]:
     """Slices of rows, so that copies in float64 stay small."""
     size = max(1, _CHUNK // max(array.shape[1], 1))
     return (slice(start, start + size) for start in range(0, len(array), size))

@@ -12,11 +12,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from mlcls_jax.thresholds import Bins
+from mlcls_jax.thresholds import Bins, chunks
 
 _POINTS = 200  # of a curve
 _SHIFT = 12  # bits of a float32 that are dropped: scores are told apart to 1/4000 of their size
-_CHUNK = 2**22
 
 
 class Curve(NamedTuple):
@@ -79,9 +78,8 @@ def precision_recall(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarra
     Scores are counted by their leading bits: no sorting of what may be a billion numbers.
     """
     counts = np.zeros((2, (0x3F800000 >> _SHIFT) + 1))  # absent and present, up to a score of 1.0
-    step = max(1, _CHUNK // scores.shape[1])
-    for start in range(0, len(scores), step):
-        some, truth = scores[start : start + step], targets[start : start + step]
+    for rows in chunks(scores):
+        some, truth = scores[rows], targets[rows]
         # The bits of floats from 0 to 1 rise as the floats do.
         bits = np.ascontiguousarray(some, np.float32).view(np.int32) >> _SHIFT
         counts[0] += np.bincount(bits[(truth >= 0) & (truth < 1)], minlength=counts.shape[1])
@@ -100,34 +98,25 @@ def precision_recall(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarra
 def score_counts(scores: np.ndarray, targets: np.ndarray, *, bins: int = 20) -> np.ndarray:
     """Count decisions by score, absent and present labels apart: [2, bins]."""
     counts = np.zeros((2, bins))
-    step = max(1, _CHUNK // scores.shape[1])
-    for start in range(0, len(scores), step):
-        some, truth = scores[start : start + step], targets[start : start + step]
+    for rows in chunks(scores):
+        some, truth = scores[rows], targets[rows]
         places = np.minimum((some * bins).astype(np.int64), bins - 1)
         counts[0] += np.bincount(places[(truth >= 0) & (truth < 1)], minlength=bins)
         counts[1] += np.bincount(places[truth >= 1], minlength=bins)
     return counts
 
 
-def line_chart(curves: Sequence[Curve], *, x_label: str, y_label: str, caption: str) -> Chart:
-    """Draw lines in the unit square, with a key below."""
-    return Chart(
-        caption=caption,
-        x_label=x_label,
-        y_label=y_label,
-        x_ticks=_unit_ticks(_x),
-        y_ticks=_unit_ticks(_y),
-        lines=[Line(f"line c{i}", _points(c.x, c.y)) for i, c in enumerate(curves)],
-        names=[curve.name for curve in curves],
-    )
-
-
-def scaled_chart(curves: Sequence[Curve], *, x_label: str, y_label: str, caption: str) -> Chart:
-    """Draw lines between their least and greatest numbers, with a key below."""
-    (x_ticks, x), (y_ticks, y) = (
-        _scale(np.concatenate([curve[axis] for curve in curves]), place)
-        for axis, place in ((1, _x), (2, _y))
-    )
+def line_chart(
+    curves: Sequence[Curve], *, x_label: str, y_label: str, caption: str, scaled: bool = False
+) -> Chart:
+    """Draw lines with a key below: in the unit square, or between their extremes if `scaled`."""
+    axes = []
+    for axis, place in ((1, _x), (2, _y)):
+        if scaled:
+            axes.append(_scale(np.concatenate([curve[axis] for curve in curves]), place))
+        else:
+            axes.append((_unit_ticks(place), np.asarray))
+    (x_ticks, x), (y_ticks, y) = axes
     return Chart(
         caption=caption,
         x_label=x_label,

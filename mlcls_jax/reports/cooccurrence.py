@@ -8,21 +8,7 @@ from PIL import Image, ImageDraw
 
 from mlcls_jax.data.findings import CheckReport
 from mlcls_jax.inference.fonts import Color, Font, find_font, text_width
-from mlcls_jax.reports.canvas import (
-    FAINT,
-    GRID,
-    HEAD_HEIGHT,
-    MARGIN,
-    MAX_ROWS,
-    NAME_SIZE,
-    SMALL_SIZE,
-    TEXT,
-    TITLE_SIZE,
-    draw_name,
-    fit,
-    notice,
-    save,
-)
+from mlcls_jax.reports import canvas
 
 _DIAGONAL = (205, 208, 212)
 
@@ -33,36 +19,44 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
     The `MAX_ROWS` most frequent labels are shown, and none that has no image.
     """
     totals = np.diagonal(report.cooccurrence)
-    shown = [k for k in np.argsort(-totals, kind="stable")[:MAX_ROWS] if totals[k] > 0]
+    shown = [k for k in np.argsort(-totals, kind="stable")[: canvas.MAX_ROWS] if totals[k] > 0]
     if not shown:
-        save(notice("Labels that occur together: no image has a label."), path)
+        canvas.save(canvas.notice("Labels that occur together: no image has a label."), path)
         return
     shares = report.cooccurrence[np.ix_(shown, shown)] / totals[shown, None]  # [n, n]
     cell = 64 if len(shown) <= 10 else 44 if len(shown) <= 20 else 28
-    small = find_font("", size=SMALL_SIZE)
+    small = find_font("", size=canvas.SMALL_SIZE)
     labels = [report.labels[k] for k in shown]
-    font = find_font("".join(labels), size=NAME_SIZE)
-    labels = [fit(label, font, 220) for label in labels]
+    font = find_font("".join(labels), size=canvas.NAME_SIZE)
+    labels = [canvas.fit(label, font, 220) for label in labels]
     longest = max(text_width(label, font=font) for label in labels)
     side = cell * len(shown)
-    left = MARGIN + longest + 80  # names, and how many images each has
-    top = HEAD_HEIGHT + longest + 16
-    size = (max(left + side + MARGIN, 760), top + side + 84)
+    left = canvas.MARGIN + longest + 80  # names, and how many images each has
+    top = canvas.HEAD_HEIGHT + longest + 16
+    size = (max(left + side + canvas.MARGIN, 760), top + side + 84)
 
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
     number, is_all = len(report.labels), len(shown) == len(report.labels)
     which = f"all {number}" if is_all else f"the {len(shown)} most frequent of {number:,}"
     title = f"Labels that occur together: {which} labels"
-    draw.text((MARGIN, 20), title, fill=TEXT, font=find_font("", size=TITLE_SIZE))
+    draw.text(
+        (canvas.MARGIN, 20), title, fill=canvas.TEXT, font=find_font("", size=canvas.TITLE_SIZE)
+    )
     text = "Of the images with the row's label, so many percent have the column's label, too."
-    draw.text((MARGIN, 54), text, fill=FAINT, font=find_font("", size=NAME_SIZE))
-    draw.rectangle((left - 1, top - 1, left + side - 1, top + side - 1), outline=GRID)
+    draw.text(
+        (canvas.MARGIN, 54), text, fill=canvas.FAINT, font=find_font("", size=canvas.NAME_SIZE)
+    )
+    draw.rectangle((left - 1, top - 1, left + side - 1, top + side - 1), outline=canvas.GRID)
     for i, label in enumerate(labels):
         middle = top + i * cell + cell // 2
-        draw_name(draw, (left - 72, middle), label, font, TEXT)
+        canvas.draw_name(draw, (left - 72, middle), label, font, canvas.TEXT)
         draw.text(
-            (left - 8, middle), _short_count(int(totals[shown[i]])), FAINT, small, anchor="rm"
+            (left - 8, middle),
+            _short_count(int(totals[shown[i]])),
+            canvas.FAINT,
+            small,
+            anchor="rm",
         )
         _draw_upwards(picture, (left + i * cell + cell // 2, top - 8), label, font)
         for j, share in enumerate(shares[i]):
@@ -70,34 +64,34 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
             x, y = left + j * cell, top + i * cell
             draw.rectangle((x, y, x + cell - 2, y + cell - 2), fill=color)
             if i != j and share > 0:
-                ink = "white" if share > 0.3 else TEXT
+                ink = "white" if share > 0.3 else canvas.TEXT
                 place = (x + cell // 2 - 1, y + cell // 2 - 1)
                 draw.text(place, _percent(share), fill=ink, font=small, anchor="mm")
     _draw_scale(draw, (left, top + side + 24, left + max(side, 280)))
-    save(picture, path)
+    canvas.save(picture, path)
 
 
 def _draw_upwards(picture: Image.Image, place: tuple[int, int], text: str, font: Font) -> None:
     """Draw text turned by a quarter, which ends at `place` = (middle, bottom)."""
     size = int(font.size)
     strip = Image.new("L", (text_width(text, font=font), 2 * size))
-    draw_name(ImageDraw.Draw(strip), (strip.width, size), text, font, 255)
+    canvas.draw_name(ImageDraw.Draw(strip), (strip.width, size), text, font, 255)
     mask = strip.transpose(Image.Transpose.ROTATE_90)
     corner = (place[0] - mask.width // 2, place[1] - mask.height)
-    picture.paste(TEXT, corner, mask)
+    picture.paste(canvas.TEXT, corner, mask)
 
 
 def _draw_scale(draw: ImageDraw.ImageDraw, place: tuple[int, int, int]) -> None:
     """Draw the colours from 0 to 100 percent below the matrix; `place` = (left, top, right)."""
     left, top, right = place
-    small = find_font("", size=SMALL_SIZE)
+    small = find_font("", size=canvas.SMALL_SIZE)
     for across in range(left, right):
         share = ((across - left) / (right - left)) ** 2
         draw.line((across, top, across, top + 14), fill=_shade(share))
     for percent in (0, 1, 5, 10, 25, 50, 75, 100):
         across = left + math.sqrt(percent / 100) * (right - left)
-        draw.line((across, top + 14, across, top + 19), fill=FAINT)
-        draw.text((across, top + 22), f"{percent}%", fill=FAINT, font=small, anchor="ma")
+        draw.line((across, top + 14, across, top + 19), fill=canvas.FAINT)
+        draw.text((across, top + 22), f"{percent}%", fill=canvas.FAINT, font=small, anchor="ma")
 
 
 def _shade(share: float) -> Color:

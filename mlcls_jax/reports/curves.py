@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlcls_jax.reports.charts import Chart, Curve, scaled_chart
+from mlcls_jax.reports.charts import Chart, Curve, line_chart
 
 _POINTS = 300  # of a curve
 
@@ -55,7 +55,9 @@ def charts_of(runs: Sequence[History], metric: str) -> list[Chart]:
     made = []
     for curves, label, caption in told:
         if curves := [curve for curve in curves if len(curve.x)]:
-            made.append(scaled_chart(curves, x_label="epoch", y_label=label, caption=caption))
+            made.append(
+                line_chart(curves, x_label="epoch", y_label=label, caption=caption, scaled=True)
+            )
     return made
 
 

@@ -10,22 +10,7 @@ from PIL import Image, ImageDraw
 
 from mlcls_jax.data.findings import CheckReport
 from mlcls_jax.inference.fonts import Font, find_font, text_width
-from mlcls_jax.reports.canvas import (
-    FAINT,
-    GRID,
-    HEAD_HEIGHT,
-    MARGIN,
-    MAX_ROWS,
-    NAME_SIZE,
-    RED,
-    SMALL_SIZE,
-    TEXT,
-    TITLE_SIZE,
-    draw_name,
-    fit,
-    notice,
-    save,
-)
+from mlcls_jax.reports import canvas
 
 MAX_NAMED = 120  # more classes than that: a curve over all of them, and the names of the extremes
 
@@ -46,12 +31,14 @@ def draw_histogram(report: CheckReport, path: Path) -> None:
     """
     counts = np.array([split.positives for split in report.splits.values()])  # int64 [S, K]
     if not counts.size:
-        save(notice("Images per class: there is no label or no list to count."), path)
+        canvas.save(canvas.notice("Images per class: there is no label or no list to count."), path)
         return
     num_classes = counts.shape[1]
     order = np.argsort(-counts[0], kind="stable")  # the first list is train
     if num_classes <= MAX_NAMED:
-        panels = [("", classes) for classes in np.array_split(order, -(-num_classes // MAX_ROWS))]
+        panels = [
+            ("", classes) for classes in np.array_split(order, -(-num_classes // canvas.MAX_ROWS))
+        ]
         curve_height = 0
     else:
         panels = _extremes(order, counts[0], next(iter(report.splits)))
@@ -59,24 +46,24 @@ def draw_histogram(report: CheckReport, path: Path) -> None:
     rows = max(len(classes) for _, classes in panels)
     bar = 17 if rows <= 12 else 13  # thickness
     panel_width = _PANEL_WIDTHS[len(panels) - 1]
-    width = MARGIN + len(panels) * (panel_width + MARGIN)
-    top = HEAD_HEIGHT + curve_height
+    width = canvas.MARGIN + len(panels) * (panel_width + canvas.MARGIN)
+    top = canvas.HEAD_HEIGHT + curve_height
     axis = _axis(counts)
     shown = (report.labels[k] for _, classes in panels for k in classes)
-    font = find_font("".join(shown), size=NAME_SIZE)
+    font = find_font("".join(shown), size=canvas.NAME_SIZE)
 
     picture = Image.new("RGB", (width, top + _panel_height(rows, len(counts), bar)), "white")
     draw = ImageDraw.Draw(picture)
     _draw_head(draw, report, counts, axis)
     if curve_height:
-        box = (MARGIN + 60, HEAD_HEIGHT + 12, width - MARGIN, top - 64)
+        box = (canvas.MARGIN + 60, canvas.HEAD_HEIGHT + 12, width - canvas.MARGIN, top - 64)
         _draw_curve(draw, box, counts[:, order], axis)
     for number, (heading, classes) in enumerate(panels):
-        left = MARGIN + number * (panel_width + MARGIN)
+        left = canvas.MARGIN + number * (panel_width + canvas.MARGIN)
         names = [report.labels[k] for k in classes]
         box = (left, top, left + panel_width)
         _draw_panel(draw, box, heading, names, font, counts[:, classes], axis, bar=bar)
-    save(picture, path)
+    canvas.save(picture, path)
 
 
 class _Axis(NamedTuple):
@@ -109,13 +96,13 @@ def _axis(counts: np.ndarray) -> _Axis:
 def _extremes(order: np.ndarray, counts: np.ndarray, split: str) -> list[tuple[str, np.ndarray]]:
     """Return the ends of `order`, classes [K] by falling count [K] in `split`, with headings."""
     present, empty = order[counts[order] > 0], order[counts[order] == 0]
-    frequent, rarest = present[:MAX_ROWS], present[MAX_ROWS:][-MAX_ROWS:]
+    frequent, rarest = present[: canvas.MAX_ROWS], present[canvas.MAX_ROWS :][-canvas.MAX_ROWS :]
     panels = [
         (f"the {len(frequent)} most frequent", frequent),
         (f"the {len(rarest)} rarest that occur", rarest),
         (
-            f"{min(len(empty), MAX_ROWS)} of {len(empty):,} without an image in {split}",
-            empty[:MAX_ROWS],
+            f"{min(len(empty), canvas.MAX_ROWS)} of {len(empty):,} without an image in {split}",
+            empty[: canvas.MAX_ROWS],
         ),
     ]
     return [panel for panel in panels if len(panel[1])]
@@ -126,18 +113,20 @@ def _draw_head(
 ) -> None:
     scale = ", logarithmic scale" if axis.logarithmic else ""
     title = f"Images per class: {len(report.labels):,} classes{scale}"
-    draw.text((MARGIN, 20), title, fill=TEXT, font=find_font("", size=TITLE_SIZE))
+    draw.text(
+        (canvas.MARGIN, 20), title, fill=canvas.TEXT, font=find_font("", size=canvas.TITLE_SIZE)
+    )
     entries = [
         (color, f"{split.name} ({split.images:,} images)")
         for color, split in zip(SPLIT_COLORS, report.splits.values(), strict=False)
     ]
     if (counts == 0).any():
-        entries.append((RED, "no image in this list"))
-    font = find_font("", size=NAME_SIZE)
-    left, middle = MARGIN, 66
+        entries.append((canvas.RED, "no image in this list"))
+    font = find_font("", size=canvas.NAME_SIZE)
+    left, middle = canvas.MARGIN, 66
     for color, text in entries:
         draw.rectangle((left, middle - 6, left + 12, middle + 6), fill=color)
-        draw.text((left + 20, middle), text, fill=TEXT, font=font, anchor="lm")
+        draw.text((left + 20, middle), text, fill=canvas.TEXT, font=font, anchor="lm")
         left += 20 + math.ceil(font.getlength(text)) + 28
 
 
@@ -150,39 +139,39 @@ def _draw_curve(
     """Draw all classes from left to right: an area for the first list, dots for the others."""
     left, top, right, bottom = box
     num_classes = counts.shape[1]
-    small = find_font("", size=SMALL_SIZE)
+    small = find_font("", size=canvas.SMALL_SIZE)
     x = left + (np.arange(num_classes) + 0.5) / num_classes * (right - left)
     y = [[bottom - axis.share(count) * (bottom - top) for count in row] for row in counts]
     for tick in axis.ticks():
         height = bottom - axis.share(tick) * (bottom - top)
-        draw.line((left, height, right, height), fill=GRID)
-        draw.text((left - 8, height), f"{tick:,}", fill=FAINT, font=small, anchor="rm")
+        draw.line((left, height, right, height), fill=canvas.GRID)
+        draw.text((left - 8, height), f"{tick:,}", fill=canvas.FAINT, font=small, anchor="rm")
     outline = [(left, y[0][0]), *zip(x, y[0], strict=True), (right, y[0][-1])]
     draw.polygon([(left, bottom), *outline, (right, bottom)], fill=(191, 219, 236))
     draw.line(outline, fill=SPLIT_COLORS[0], width=3)
     for row, heights, color in zip(counts[1:], y[1:], SPLIT_COLORS[1:], strict=False):
         for count, across, height in zip(row, x, heights, strict=True):
             dot = (across - 2, height - 2, across + 2, height + 2)
-            draw.ellipse(dot, fill=color if count else RED)
+            draw.ellipse(dot, fill=color if count else canvas.RED)
     for rank in [1, *_Axis(num_classes).ticks()[1:]]:
         across = x[rank - 1]
-        draw.line((across, bottom, across, bottom + 5), fill=FAINT)
-        draw.text((across, bottom + 8), f"{rank:,}", fill=FAINT, font=small, anchor="ma")
+        draw.line((across, bottom, across, bottom + 5), fill=canvas.FAINT)
+        draw.text((across, bottom + 8), f"{rank:,}", fill=canvas.FAINT, font=small, anchor="ma")
     draw.text(
         (left, bottom + 26),
         "rank by images in the first list",
-        fill=FAINT,
+        fill=canvas.FAINT,
         font=small,
         anchor="la",
     )
     if empty := np.count_nonzero(counts[0] == 0):
-        draw.line((x[-empty], bottom, right, bottom), fill=RED, width=5)
+        draw.line((x[-empty], bottom, right, bottom), fill=canvas.RED, width=5)
         text = f"{empty:,} classes without one"
-        draw.text((right, bottom + 26), text, fill=RED, font=small, anchor="ra")
+        draw.text((right, bottom + 26), text, fill=canvas.RED, font=small, anchor="ra")
 
 
 def _panel_height(rows: int, lists: int, bar: int) -> int:
-    return _HEADING_HEIGHT + 2 * _TICK_HEIGHT + rows * (lists * bar + 8) + MARGIN
+    return _HEADING_HEIGHT + 2 * _TICK_HEIGHT + rows * (lists * bar + 8) + canvas.MARGIN
 
 
 def _draw_panel(
@@ -198,28 +187,28 @@ def _draw_panel(
 ) -> None:
     """Draw a group of bars per class, one per list, with the name before and counts behind."""
     left, top, right = place
-    small = find_font("", size=SMALL_SIZE)
-    names = [fit(name, font, (right - left) // 3) for name in names]
+    small = find_font("", size=canvas.SMALL_SIZE)
+    names = [canvas.fit(name, font, (right - left) // 3) for name in names]
     start = left + max(text_width(name, font=font) for name in names) + 10
     length = right - start - math.ceil(small.getlength(f"{axis.largest:,}")) - 8
 
-    draw.text((start, top), heading, fill=TEXT, font=find_font("", size=NAME_SIZE))
+    draw.text((start, top), heading, fill=canvas.TEXT, font=find_font("", size=canvas.NAME_SIZE))
     first, step = top + _HEADING_HEIGHT + _TICK_HEIGHT, len(counts) * bar + 8
     last = first + len(names) * step
     for tick in axis.ticks():
         across = start + axis.share(tick) * length
-        draw.line((across, first - 4, across, last + 4), fill=GRID)
+        draw.line((across, first - 4, across, last + 4), fill=canvas.GRID)
         for height, anchor in ((first - 6, "ms"), (last + 6, "ma")):
-            draw.text((across, height), f"{tick:,}", fill=FAINT, font=small, anchor=anchor)
+            draw.text((across, height), f"{tick:,}", fill=canvas.FAINT, font=small, anchor=anchor)
     for row, name in enumerate(names):
         upper = first + row * step + 4
-        color = TEXT if counts[:, row].all() else RED
+        color = canvas.TEXT if counts[:, row].all() else canvas.RED
         middle = upper + len(counts) * bar // 2
-        draw_name(draw, (start - 8, middle), name, font, color)
+        canvas.draw_name(draw, (start - 8, middle), name, font, color)
         for count, color in zip(counts[:, row], SPLIT_COLORS, strict=False):
             end = start + axis.share(count) * length
             box = (start, upper, max(end, start + 2), upper + bar - 2)
-            draw.rectangle(box, fill=color if count else RED)
-            color, text = (FAINT, f"{count:,}") if count else (RED, "none")
+            draw.rectangle(box, fill=color if count else canvas.RED)
+            color, text = (canvas.FAINT, f"{count:,}") if count else (canvas.RED, "none")
             draw.text((end + 6, upper + bar // 2), text, fill=color, font=small, anchor="lm")
             upper += bar

@@ -15,6 +15,7 @@ from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.drawing import draw_evidence
+from mlcls_jax.thresholds import chunks
 
 MAX_MISTAKES = 12  # of a kind
 MAX_CONFUSED = 300  # labels of a side that are compared, those with the most mistakes
@@ -22,7 +23,6 @@ PICTURE_SIDE = 240  # pixels
 
 _MAX_OF_LABEL = 3  # mistakes shown of one label, where there are several labels
 _CANDIDATES = 1000
-_CHUNK = 2**22  # decisions worked on at a time
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Decisions:
 
     def chunks(self) -> list[slice]:
         """Return slices of rows, so that what is made of them stays small."""
-        size = max(1, _CHUNK // self.scores.shape[1])
-        return [slice(start, start + size) for start in range(0, len(self.scores), size)]
+        return [*chunks(self.scores)]
 
     def reported(self, rows: slice | np.ndarray) -> np.ndarray:
         """Return the labels that these rows are given: bool [n, K]."""
