@@ -28,6 +28,13 @@ class Arguments:
     model_dir: str | None = option(
         None, "a bundle, whose scores are shown, sorted and filtered by", path="any"
     )
+    words: str | None = option(
+        None,
+        "a model with a text tower, such as CLIP_vit_base_patch16_224: to find images by words",
+    )
+    words_weights: str | None = option(
+        None, "folder, file or address of both its towers; None: the published ones", path="any"
+    )
     queue: str | None = option(
         None, "a CSV file with a column image: these are opened first, in its order", path="local"
     )
@@ -79,6 +86,7 @@ def run(argv: list[str]) -> str:
             label_file=given.label_file,
         ),
         model_dir=given.model_dir,
+        words=(given.words, given.words_weights) if given.words else None,
         unlisted=given.unlisted,
         queue=Path(given.queue) if given.queue else None,
         changes=Path(given.changes) if given.changes else None,

@@ -12,7 +12,7 @@ from mlcls_jax.studio.facts import Facts
 from mlcls_jax.studio.scores import Scores
 from mlcls_jax.studio.session import Session
 
-SORTS = ("list", "name", "labels", "score", "uncertain", "disagree", "size", "changed", "similar")
+SORTS = ("list", "name", "labels", "score", "uncertain", "disagree", "size", "changed")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Query:
     below: int | None = None  # pixels of the shorter side
     name: str = ""  # a part of the path
     similar: int | None = None  # row whose picture the others are compared with
+    words: str = ""  # that they are compared with
+    picture: str = ""  # that was sent, by its name
     sort: str = "list"
     falling: bool = False
 
@@ -73,10 +75,12 @@ def find(
     facts: Facts,
     scores: Scores | None,
     queue: np.ndarray,
+    nearness: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the rows that a query asks for, in its order: int32.
 
-    `queue` are rows in the order of somebody's list.
+    `queue` are rows in the order of somebody's list. `nearness` [N], where it is given, is that to
+    what the query compares images with, NaN: not known.
 
     Raises:
       InputError: a label, a row or a list is not there, or scores are needed and there are none.
@@ -108,20 +112,19 @@ def find(
     if scores is not None:
         is_in &= _by_scores(query, targets, scores)
     rows = np.flatnonzero(is_in)
+    if nearness is not None:
+        rows = rows[np.argsort(-np.nan_to_num(nearness[rows], nan=-2), kind="stable")]
+        return (rows[::-1] if query.falling else rows).astype(np.int32)
     return _in_order(query, rows, session, facts, scores, queue).astype(np.int32)
 
 
 def _refuse(query: Query, session: Session, scores: Scores | None) -> None:
     data = session.dataset
-    for name, value, count in [
-        ("label", query.label, len(data.labels)),
-        ("similar", query.similar, len(data)),
-    ]:
-        if value is not None and not 0 <= value < count:
-            raise InputError(f"{name}={value}: must be from 0 to {count - 1}")
+    if query.label is not None and not 0 <= query.label < len(data.labels):
+        raise InputError(f"label={query.label}: must be from 0 to {len(data.labels) - 1}")
     if query.list and query.list not in data.lists:
         raise InputError(f"list={query.list}: must be one of {', '.join(data.lists)}")
-    needed = query.disagree or query.sort in ("score", "uncertain", "disagree", "similar")
+    needed = query.disagree or query.sort in ("score", "uncertain", "disagree")
     if scores is None and (needed or (query.low, query.high) != (None, None)):
         raise InputError(
             "there are no scores to filter or sort by", "Start the studio with --model_dir BUNDLE."
@@ -180,10 +183,7 @@ def _in_order(
     queue: np.ndarray,
 ) -> np.ndarray:
     data, targets, key = session.dataset, session.targets, None
-    if query.similar is not None and scores is not None and scores.embeddings.shape[1]:
-        own = scores.embeddings[query.similar].astype(np.float32)
-        key = -(scores.embeddings[rows].astype(np.float32) @ own)
-    elif query.sort == "queue":
+    if query.sort == "queue":
         position = np.full(len(data), len(queue), np.int64)
         position[queue[::-1]] = np.arange(len(queue))[::-1]
         key = position[rows]

@@ -8,8 +8,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlcls_jax.studio.pictures import MAX_BYTES
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAX_BODY = 2**20
+JSON = ("application/json", 2**20)  # type and bytes of bodies
+BODIES = {"/picture": ("application/octet-stream", MAX_BYTES)}
 COOKIE = "mlcls_studio"
 
 POLICY = (
@@ -72,11 +75,12 @@ class Guard:
             return _refuse(403, "another site may not ask this studio")
         if not is_reading:
             kind = headers.get("content-type", "").partition(";")[0]
-            if kind != "application/json":
-                return _refuse(415, "a body must be application/json")
+            wanted, limit = BODIES.get(scope["path"], JSON)
+            if kind != wanted:  # neither is what a form of another site can send
+                return _refuse(415, f"a body must be {wanted}")
             length = headers.get("content-length", "")
-            if not length.isdecimal() or int(length) > MAX_BODY:
-                return _refuse(413, f"a body must tell its length, of {MAX_BODY} bytes at most")
+            if not length.isdecimal() or int(length) > limit:
+                return _refuse(413, f"a body must tell its length, of {limit} bytes at most")
         return self._ask_for_token(scope, headers) if self._token is not None else None
 
     def _ask_for_token(self, scope: Scope, headers: Headers) -> Response | None:

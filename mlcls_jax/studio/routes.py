@@ -17,16 +17,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from mlcls_jax.errors import UserError
+from mlcls_jax.errors import InputError, UserError
 from mlcls_jax.readable import readable
 from mlcls_jax.studio.changes import VALUES
 from mlcls_jax.studio.facts import Facts
-from mlcls_jax.studio.filters import find, read_query
+from mlcls_jax.studio.filters import Query, find, read_query
 from mlcls_jax.studio.guard import Guard
 from mlcls_jax.studio.jobs import Job
+from mlcls_jax.studio.pictures import Pictures
 from mlcls_jax.studio.queues import Queue
 from mlcls_jax.studio.scores import Scores
 from mlcls_jax.studio.session import Cell, Session
+from mlcls_jax.studio.text_search import Words
 from mlcls_jax.studio.thumbnails import Thumbnails, for_browser, to_jpeg
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class Studio:
     thumbnails: Thumbnails
     queue: Queue
     scores: Scores | None
+    words: Words | None
+    pictures: Pictures | None
     jobs: dict[str, Job]
 
 
@@ -72,6 +76,7 @@ def make_app(studio: Studio, *, token: str | None, lifespan: Lifespan | None = N
         routes.append(Route(path, _answering(studio, answer)))
     for path, action in {"/change": _change, "/write": _write, "/job": _job}.items():
         routes.append(Route(path, _acting(studio, action), methods=["POST"]))
+    routes.append(Route("/picture", _picture(studio), methods=["POST"]))
     return Starlette(
         routes=routes,
         lifespan=lifespan,
@@ -107,6 +112,20 @@ def _acting(studio: Studio, action: Callable[[Studio, dict[str, Any]], Any]) -> 
         return JSONResponse(await run_in_threadpool(action, studio, asked))
 
     return run
+
+
+def _picture(studio: Studio) -> Any:
+    async def run(request: Request) -> Response:
+        return JSONResponse({"picture": await _of_pictures(studio).add(request)})
+
+    return run
+
+
+def _of_pictures(studio: Studio) -> Pictures:
+    if studio.pictures is None:
+        hint = "Start the studio with --model_dir BUNDLE."
+        raise InputError("there is no model by which images are compared", hint)
+    return studio.pictures
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -152,8 +171,23 @@ def _state(studio: Studio, _: Request) -> Response:
 
 def _find(studio: Studio, request: Request) -> Response:
     query = read_query(request.query_params)
-    rows = find(query, studio.session, studio.facts, studio.scores, studio.queue.rows)
+    near = _nearness(studio, query)
+    rows = find(query, studio.session, studio.facts, studio.scores, studio.queue.rows, near)
     return Response(rows.astype("<i4").tobytes(), media_type="application/octet-stream")
+
+
+def _nearness(studio: Studio, query: Query) -> np.ndarray | None:
+    """Return how near each image is to what the query compares them with, [N]; None: nothing."""
+    if query.words:
+        if studio.words is None:
+            raise InputError("no model knows words", "Start the studio with --words MODEL.")
+        return studio.words.nearness(query.words)
+    if query.picture:
+        return _of_pictures(studio).nearness(query.picture)
+    if query.similar is None:
+        return None
+    embeddings = _of_pictures(studio).model.embeddings
+    return embeddings.nearness(embeddings.values[_checked(studio, query.similar)])
 
 
 def _rows(studio: Studio, request: Request) -> Response:

@@ -22,10 +22,12 @@ from mlcls_jax.studio.facts import Facts
 from mlcls_jax.studio.guard import LOOPBACK
 from mlcls_jax.studio.jobs import Job
 from mlcls_jax.studio.live import make_app as make_live_app
+from mlcls_jax.studio.pictures import Pictures
 from mlcls_jax.studio.queues import no_queue, read_queue
 from mlcls_jax.studio.routes import Studio, make_app
 from mlcls_jax.studio.scores import Scores
 from mlcls_jax.studio.session import Session
+from mlcls_jax.studio.text_search import Words
 from mlcls_jax.studio.thumbnails import Thumbnails
 
 CHANGES = "changes.jsonl"
@@ -36,6 +38,7 @@ def run(
     config: Data,
     *,
     model_dir: str | None,
+    words: tuple[str, str | None] | None,
     queue: Path | None,
     changes: Path | None,
     unlisted: bool,
@@ -45,6 +48,8 @@ def run(
     announce: Callable[[str], None],
 ) -> int:
     """Show the data set until SIGINT or SIGTERM; return how many images have changes in no list.
+
+    `words` are a model with towers of images and texts, and its weights, None: the published ones.
 
     Beyond the loopback address there is always a token: the given one, or a new one.
 
@@ -56,9 +61,11 @@ def run(
     folder = changes or dataset.root / "studio"
     _make(folder)
     with locked(folder), closing(ChangeLog(folder / CHANGES)) as log:
-        studio = _open(dataset, log, model_dir, queue)
+        studio = _open(dataset, log, model_dir, words, queue)
         _serve(partial(make_app, studio), host, port, token, announce)
         left = studio.session.num_changed
+    if studio.pictures is not None:
+        studio.pictures.close()
     ended = [job.stop(_PATIENCE_S) for job in studio.jobs.values()]
     if not all(ended):  # a compiler cannot be interrupted, and must not see the end of Python
         os._exit(0)
@@ -126,9 +133,17 @@ def _make(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written to", hint)
 
 
-def _open(dataset: Dataset, log: ChangeLog, model_dir: str | None, queue: Path | None) -> Studio:
+def _open(
+    dataset: Dataset,
+    log: ChangeLog,
+    model_dir: str | None,
+    words: tuple[str, str | None] | None,
+    queue: Path | None,
+) -> Studio:
     facts = Facts.of(dataset)
     scores = Scores(dataset, model_dir) if model_dir else None
+    tower = Words(dataset, *words) if words else None
+    model = scores or tower
     jobs = {
         "sizes": Job("Reading sizes", facts.read_sizes),
         "check": Job("Looking for faults and near duplicates", facts.check),
@@ -136,11 +151,16 @@ def _open(dataset: Dataset, log: ChangeLog, model_dir: str | None, queue: Path |
     if scores is not None:
         jobs["scores"] = Job("Asking the model", scores.compute)
         jobs["scores"].start()
+    if tower is not None:
+        jobs["words"] = Job("Looking at the images, to find them by words", tower.compute)
+        jobs["words"].start()
     return Studio(
         session=Session(dataset, log),
         facts=facts,
         thumbnails=Thumbnails(),
         queue=read_queue(queue, dataset) if queue else no_queue(),
         scores=scores,
+        words=tower,
+        pictures=Pictures(model) if model else None,
         jobs=jobs,
     )

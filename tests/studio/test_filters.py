@@ -7,6 +7,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.errors import InputError
 from mlcls_jax.studio.changes import ChangeLog
 from mlcls_jax.studio.dataset import read_dataset
+from mlcls_jax.studio.embeddings import Embeddings, unit
 from mlcls_jax.studio.facts import Facts
 from mlcls_jax.studio.filters import Query, find, read_query
 from mlcls_jax.studio.queues import read_queue
@@ -41,7 +42,6 @@ def all_(tmp_path_factory):
     scores.values[:] = rng.random((COUNT, 3))
     scores.values[5] = np.nan
     scores.thresholds[:] = (0.5, 0.25, 0.75)
-    scores.embeddings = rng.normal(size=(COUNT, 4)).astype(np.float16)
     session.change("w", [Cell(11, 0, int(values[11, 0]), 1 - abs(int(values[11, 0])))])
     return session, facts, scores, read_queue(folder / "queue.csv", session.dataset)
 
@@ -49,7 +49,9 @@ def all_(tmp_path_factory):
 @pytest.fixture
 def found(all_):
     session, facts, scores, queue = all_
-    return lambda **asked: find(Query(**asked), session, facts, scores, queue.rows).tolist()
+    return lambda near=None, **asked: find(
+        Query(**asked), session, facts, scores, queue.rows, near
+    ).tolist()
 
 
 def test_filters_let_through_what_plain_loops_do(all_, found):
@@ -90,8 +92,16 @@ def test_orders_are_those_of_their_keys(all_, found):
     # Surest of what the label denies, or surest against what it says.
     first = found(sort="disagree", label=2)[0]
     assert (s[first, 2] > 0.99 and t[first, 2] == 0) or (s[first, 2] < 0.01 and t[first, 2] == 1)
-    e = scores.embeddings.astype(np.float32)
-    assert found(similar=7)[:50] == np.argsort(-(e @ e[7]), kind="stable")[:50].tolist()
+    vectors = unit(np.random.default_rng(1).normal(size=(COUNT, 4)).astype(np.float32))
+    embeddings = Embeddings(COUNT, lambda found: found)
+    assert np.isnan(embeddings.nearness(vectors[7])).all()
+    embeddings.put(np.arange(9, COUNT), vectors[9:])
+    near = embeddings.nearness(embeddings.of(3 * vectors[7]))
+    np.testing.assert_allclose(near[9:], vectors[9:] @ vectors[7], atol=2e-3)
+    # What is not known yet comes last, in the order of the lists.
+    order = sorted(range(9, COUNT), key=lambda i: -near[i])
+    assert found(near) == [*order, *range(9)] == found(near, falling=True)[::-1]
+    assert found(near, list="val.txt") == [i for i in order if i >= 15_000]
 
 
 def test_a_query_that_makes_no_sense_is_told(all_):
@@ -101,7 +111,7 @@ def test_a_query_that_makes_no_sense_is_told(all_):
     for given in ({"labl": "2"}, {"label": "x"}, {"sort": "colour"}, {"low": "high"}):
         with pytest.raises(InputError, match=next(iter(given))):
             read_query(given)
-    for query in (Query(label=3), Query(similar=-1), Query(list="label.txt")):
+    for query in (Query(label=3), Query(list="label.txt")):
         with pytest.raises(InputError, match="must be"):
             find(query, session, facts, scores, queue.rows)
     with pytest.raises(InputError, match="no scores"):

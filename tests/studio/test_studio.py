@@ -72,6 +72,8 @@ def test_other_sites_and_other_names_of_this_machine_are_refused(server):
         ("/change", body, {"content_type": "text/plain"}, 415),  # what needs no preflight
         ("/write", body, {"origin": own, "sec_fetch_site": "same-site"}, 403),
         ("/change", {"window": "w" * 2**20}, {}, 413),
+        ("/picture", body, {}, 415),
+        ("/picture", body, {"content_type": "application/octet-stream", "origin": "null"}, 403),
     ]
     for path, given, headers, status in refused:
         named = {k.replace("_", "-").title(): v for k, v in headers.items()}
@@ -95,7 +97,14 @@ def test_bodies_that_make_no_sense_are_told(server):
     assert server.json("/rows?rows=-1,99") == []
     for path in ("/row/99", "/thumbnail/99", "/image/99", "/evidence/0/0", "/../label.txt"):
         assert server.ask(path)[0] == 404, path
-    status, told, _ = server.ask("/find?sort=score")
+    for path, option in [
+        ("sort=score", b"--model_dir"),
+        ("words=a", b"--words"),
+        ("similar=0", b"--m"),
+    ]:
+        status, told, _ = server.ask(f"/find?{path}")
+        assert status == 422 and option in told
+    status, told, _ = server.ask("/picture", "x", Content_Type="application/octet-stream")
     assert status == 422 and b"--model_dir" in told
 
 

@@ -137,7 +137,7 @@ def test_two_windows_see_each_others_changes_and_the_check_passes(tmp_path, port
         assert one.run("own.window") != other.run("own.window")
         digit(one, "2")
         wait_for(one, "rows.get(0).present.includes(1)")
-        wait_for(other, "rows.get(0).present.includes(1)")
+        wait_for(other, "details.present.includes(1)")
         # A window that has not heard of it yet changes nothing, and is told.
         other.run("poll = async () => {}; put(0, 1, 0)")
         digit(other, "2", shift=True)

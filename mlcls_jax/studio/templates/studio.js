@@ -1,7 +1,8 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
 const MAX_CHOSEN = 500, KEPT_ROWS = 4000, KEPT_UNDO = 500;
-const VALUES = ["name", "list", "label", "value", "low", "high", "fault", "below", "sort"];
+const MAX_BYTES = 20 * 2 ** 20;  // of a picture
+const VALUES = ["name", "words", "list", "label", "value", "low", "high", "fault", "below", "sort"];
 const FLAGS = ["disagree", "changed", "queued", "twins", "falling"];
 const DIGITS = "1234567890";
 const WORDS = { 1: "present", 0: "absent", "-1": "not sure" };
@@ -10,7 +11,7 @@ let state = null;              // what the server tells of data set, model and j
 let found = new Int32Array();  // rows that pass the filters, in order
 let at = 0;                    // position in `found` of the current image
 let anchor = 0;                // where a choice of several began
-let similar = null;            // row that the others are sorted by
+let near = {};                 // what images are sorted by: {similar: row} or {picture: its name}
 let page = 0;                  // tens of labels before those that have the numbers
 let revision = 0;
 let looked = null;             // label whose evidence is drawn
@@ -32,7 +33,9 @@ function say(text, isError = false) {
 
 async function ask(path, body) {
   const options = body === undefined ? {}
-    : { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+    : body instanceof Blob
+      ? { method: "POST", body, headers: { "Content-Type": "application/octet-stream" } }
+      : { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
   const answer = await fetch(path, options);
   if (!answer.ok) throw new Error(await answer.text());
   return answer;
@@ -52,7 +55,7 @@ function query() {
   const asked = new URLSearchParams();
   for (const name of VALUES) if ($(name).value !== "") asked.set(name, $(name).value);
   for (const name of FLAGS) if ($(name).checked) asked.set(name, "1");
-  if (similar !== null) asked.set("similar", similar);
+  for (const [name, value] of Object.entries(near)) asked.set(name, value);
   return asked;
 }
 
@@ -60,7 +63,7 @@ function restore() {
   const asked = new URLSearchParams(location.hash.slice(1));
   for (const name of VALUES) if (asked.has(name)) $(name).value = asked.get(name);
   for (const name of FLAGS) $(name).checked = asked.get(name) === "1";
-  similar = asked.has("similar") ? Number(asked.get("similar")) : null;
+  near = Object.fromEntries([...asked].filter(([name]) => ["similar", "picture"].includes(name)));
   if (!location.hash && state.queue) { $("queued").checked = true; $("sort").value = "queue"; }
 }
 
@@ -68,6 +71,7 @@ let asking = 0;
 async function search() {
   const mine = ++asking, asked = query();
   history.replaceState(null, "", `#${asked}`);
+  $("unlike").hidden = !("similar" in near || "picture" in near || asked.has("words"));
   if (asked.has("below") || asked.get("sort") === "size") await begin("sizes");
   try {
     const answer = await ask(`find?${asked}`);
@@ -78,7 +82,6 @@ async function search() {
     if (mine === asking) say(error.message, true);
     return;
   }
-  $("unlike").hidden = similar === null;
   chosen.clear();
   at = anchor = 0;
   $("scroll").scrollTop = 0;
@@ -96,6 +99,25 @@ function count() {
   $("write").textContent = state.changed ? `Write lists (${state.changed} images)` : "Write lists";
   $("undo").disabled = !own.undo.length;
   $("redo").disabled = !own.redo.length;
+}
+
+function like(what) {
+  near = what;
+  $("words").value = "";
+  return search();
+}
+const unlike = () => like({});
+
+// Sort by likeness to a picture from elsewhere.
+async function look(file) {
+  if (!file) return;
+  try {
+    if (file.size > MAX_BYTES) throw new Error(`more than ${MAX_BYTES / 2 ** 20} MB`);
+    say(`Looking at ${file.name} …`);
+    const { picture } = await json("picture", file);
+    await like({ picture });
+    say(`The images most like ${file.name} come first.`);
+  } catch (error) { say(`${file.name}: ${error.message}`, true); }
 }
 
 // ---- the grid: only what is in sight is there ----
@@ -504,10 +526,12 @@ async function refresh() {
     if (ended && isShown) {
       rows.clear();
       say(`${state.jobs[name].title}: done.`);
-      if (name === "sizes") search(); else { fill(); side(); }
+      if (name === "sizes" || !$("unlike").hidden) search(); else { fill(); side(); }
     }
   }
   document.body.classList.toggle("without-model", !("scores" in state.jobs));
+  document.body.classList.toggle("without-words", !("words" in state.jobs));
+  document.body.classList.toggle("without-pictures", !("scores" in state.jobs || "words" in state.jobs));
   document.body.classList.toggle("without-queue", !state.queue);
   const fault = $("fault"), value = fault.value;
   fault.replaceChildren(...[...fault.options].slice(0, 2),
@@ -577,7 +601,7 @@ function press(event) {
   if (key === " " && !isOnButton) { if (found.length) { choose(found[at]); mark(at); side(); } return true; }
   if (key === "Enter" && !isOnButton) { if ($("viewer").hidden) open(); return true; }
   const act = { z: () => undo(false), Z: () => undo(true), "?": () => $("keys").showModal(),
-    "/": () => $("name").focus(), l: () => $("wanted").focus(), "+": () => scale(1.5),
+    "/": () => $("name").focus(), w: () => $("words").focus(), l: () => $("wanted").focus(), "+": () => scale(1.5),
     "-": () => scale(1 / 1.5), "[": () => turn(-1), "]": () => turn(1), x: settle, Escape: leave }[key];
   act?.();
   return Boolean(act);
@@ -619,6 +643,7 @@ async function start() {
 
 let typing = null;
 $("filters").addEventListener("input", (event) => {
+  if (event.target === $("file") || (event.target === $("words") && event.target.value)) return;
   clearTimeout(typing);
   typing = setTimeout(search, event.target.type === "search" || event.target.type === "number" ? 200 : 0);
 });
@@ -626,12 +651,16 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("clear").addEventListener("click", () => {
   for (const name of VALUES) $(name).value = name === "sort" ? "list" : "";
   for (const name of FLAGS) $(name).checked = false;
-  similar = null;
-  search();
+  unlike();
 });
+$("words").addEventListener("change", () => { near = {}; search(); });
 $("check").addEventListener("click", () => begin("check"));
-$("unlike").addEventListener("click", () => { similar = null; search(); });
-$("similar").addEventListener("click", () => { similar = found[at]; close(); search(); });
+$("unlike").addEventListener("click", unlike);
+$("similar").addEventListener("click", () => { const row = found[at]; close(); like({ similar: row }); });
+$("pick").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => { look($("file").files[0]); $("file").value = ""; });
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => { event.preventDefault(); look(event.dataTransfer.files[0]); });
 $("undo").addEventListener("click", () => undo(false));
 $("redo").addEventListener("click", () => undo(true));
 $("write").addEventListener("click", write);
