@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, NoReturn
 from xml.etree import ElementTree
 
 from mlcls_jax.errors import DataError, UserError
+from mlcls_jax.readable import shorten
 
 MAX_YAML = 2**18  # characters: PyYAML is slow, and nobody writes longer ones by hand
 _MAX_DEPTH = 32  # of YAML
-_SHOWN = 200  # characters of a value in a message
 
 
 def parse_json(content: bytes, place: object, kind: type[UserError] = DataError) -> Any:
@@ -150,12 +150,6 @@ def parse_xml(
         raise kind(f"{place}:{error.position[0]}: is not XML: {error}") from error
     except (LookupError, ValueError) as error:  # an encoding that nobody knows, or of many bytes
         raise kind(f"{place}: is not XML: {shorten(error)}", "Save it as UTF-8.") from error
-
-
-def shorten(value: object) -> str:
-    """For a message."""
-    text = str(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _decode(content: bytes, place: object, kind: type[UserError]) -> str:

@@ -27,6 +27,12 @@ def printable(text: str) -> str:
     return "".join(shown)
 
 
+def shorten(value: object, length: int = 200) -> str:
+    """Return at most so many characters of a value, the last one … where some are left out."""
+    text = str(value)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Return the rows as the content of a CSV file."""
     text = io.StringIO()

@@ -7,7 +7,7 @@ reported if its score > threshold, compared in float32.
 
 import math
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -114,18 +114,14 @@ def held_out_decisions(
     scores: Float[np.ndarray, "N K"],
     targets: Float[np.ndarray, "N K"],
     *,
-    objective: Objective = "f1",
-    target: float | None = None,
-    min_positives: int = 10,
-    confidence: float | None = None,
-    groups: Groups = NO_GROUPS,
     folds: int = FOLDS,
+    **options: Any,
 ) -> Bool[np.ndarray, "N K"] | None:
     """Return the labels reported of each image by thresholds chosen on the other folds.
 
     This tells what the thresholds are worth on images that they were not chosen on. The images are
     dealt out by a fixed seed; there are fewer folds than `folds` where there are fewer images, and
-    None is returned for a single one. The arguments are those of `choose_thresholds`.
+    None is returned for a single one. The options are those of `choose_thresholds`.
     """
     folds = min(folds, len(scores))
     if folds < 2:
@@ -134,15 +130,7 @@ def held_out_decisions(
     decisions = np.empty(scores.shape, bool)
     for number in range(folds):
         held_out = fold == number
-        choice = choose_thresholds(
-            scores[~held_out],
-            targets[~held_out],
-            objective=objective,
-            target=target,
-            min_positives=min_positives,
-            confidence=confidence,
-            groups=groups,
-        )
+        choice = choose_thresholds(scores[~held_out], targets[~held_out], **options)
         decisions[held_out] = scores[held_out] > choice.thresholds
     return decisions
 

@@ -67,7 +67,7 @@ def detect(place: Path, form: Form | None = None) -> Found:
         raise DatasetFileNotFoundError(
             f"{place}: there is no such folder or file", hint if hub else FORMS_HELP
         )
-    found = _of_file(place) if place.is_file() else _of_folder(place)
+    found = _of_file(place) if place.is_file() else [*_usual(place)] or [*_unusual(place)]
     if form:
         usual = Found(form, place, f"--format {form}")
         if place.is_file():
@@ -106,11 +106,6 @@ def _of_file(file: Path) -> list[Found]:
         for sign in known.of_file(file):
             return [_found(form, sign, file.parent)]
     return []
-
-
-def _of_folder(folder: Path) -> list[Found]:
-    """Return the forms that usual names speak for, or else those that lesser signs speak for."""
-    return list(_usual(folder)) or list(_unusual(folder))
 
 
 def _usual(folder: Path) -> Iterator[Found]:

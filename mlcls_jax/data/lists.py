@@ -19,6 +19,7 @@ import numpy as np
 from mlcls_jax.data.findings import KINDS, Finding, is_error
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError, raise_faults
 from mlcls_jax.groups import LEVELS, NO_GROUPS, NONE, Groups, endless
+from mlcls_jax.readable import shorten
 
 TEST_LIST = "test.txt"  # the others' names are options
 
@@ -216,7 +217,7 @@ def _add_label(
     text, *columns = COLUMNS.split(line.strip())  # keys and values in turn
     index, _, label = (part.strip() for part in text.partition(" "))
     if not index.isdecimal() or len(index) > 18 or not label:
-        return Finding("label_line", place, f"{_shorten(line)} is not `<index> <name>`")
+        return Finding("label_line", place, f"{shorten(line, 60)!r} is not `<index> <name>`")
     if int(index) in labels:
         return Finding("label_index", place, f"index {index} was given before")
     if label in taken:
@@ -284,7 +285,7 @@ def _parse_values(text: bytes, num_classes: int) -> np.ndarray | None:
 
 def _fault_of_line(line: str) -> tuple[str, str, str]:
     """Image, kind and message of a line without TAB or image; the image is "" if none is seen."""
-    message = f"{_shorten(line)} is not `<image><TAB>0,1,0,…`"
+    message = f"{shorten(line, 60)!r} is not `<image><TAB>0,1,0,…`"
     text = "" if "\t" in line else line.strip()
     parts, dividers = _DIVIDER.split(text), list(_DIVIDER.finditer(text))
     count = sum(1 for _ in takewhile(lambda part: part in ("0", "1", "-1"), reversed(parts)))
@@ -299,14 +300,14 @@ def _fault_of_values(values: bytes, num_classes: int) -> tuple[str, str]:
     """Kind and message."""
     for divider, pattern in _UNDIVIDED.items():
         if pattern.fullmatch(values.strip()):
-            shown = _shorten(values.decode().strip())
-            return "delimiter", f"{divider} divide the values {shown}, not commas"
+            shown = shorten(values.decode().strip(), 60)
+            return "delimiter", f"{divider} divide the values {shown!r}, not commas"
     cells = b"".join(values.split()).split(b",")
     if len(cells) != num_classes:
         return "columns", f"{len(cells)} values, but there are {num_classes} labels"
     column = next(i for i, cell in enumerate(cells) if cell not in (b"0", b"1", b"-1"))
-    cell = _shorten(cells[column].decode())
-    return "value", f"{cell} in column {column + 1} is neither 0, 1 nor -1"
+    cell = shorten(cells[column].decode(), 60)
+    return "value", f"{cell!r} in column {column + 1} is neither 0, 1 nor -1"
 
 
 def _leaves_folder(image: str) -> bool:
@@ -315,7 +316,3 @@ def _leaves_folder(image: str) -> bool:
     if ".." not in image:
         return False
     return posixpath.normpath(image.replace("\\", "/")).split("/")[0] == ".."
-
-
-def _shorten(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")

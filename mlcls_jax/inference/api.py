@@ -117,14 +117,9 @@ def create_pipeline(
     Args:
       pipeline: `image_multilabel_classification` or a `.yaml` file.
       device: as for `create_model`.
-      use_hpip: as for `create_model`.
-      model_name: overrides that of the file, as do the three below.
-      model_dir: a bundle or a weight file.
-      weights: as for `create_model`.
-      labels: as for `create_model`.
-      backend: as for `create_model`.
-      batch_size: overrides that of the file.
-      precision: as for `create_model`.
+      use_hpip: as for `create_model`, like all that is not told here.
+      model_name: overrides that of the file, as do `model_dir`, `weights`, `labels` and
+        `batch_size`.
 
     Raises:
       InputError: no such pipeline or file, or a key in it is wrong.

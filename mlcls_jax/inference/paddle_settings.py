@@ -133,20 +133,17 @@ def _postprocessing(
     section: dict[str, Any],
 ) -> tuple[tuple[str, ...] | None, float | None, list[str]]:
     """Return labels, threshold and faults of the only operation with labels, if there is one."""
+    operations = {name: one for name, one in section.items() if isinstance(one, dict)}
+    found = (n for n, one in operations.items() if one.get("label_list") is not None)
+    options = operations.get(name := next(found, ""), {})
+    labels, threshold = options.get("label_list"), options.get("threshold")
+    if labels is None:
+        return None, None, []
+    if not isinstance(labels, list):
+        given = shorten(repr(labels))
+        return None, None, [f"PostProcess.{name}.label_list={given}: must be a list"]
     faults = []
-    for name, options in section.items():
-        labels = options.get("label_list") if isinstance(options, dict) else None
-        if labels is None:
-            continue
-        if not isinstance(labels, list):
-            faults.append(f"PostProcess.{name}.label_list={shorten(repr(labels))}: must be a list")
-            return None, None, faults
-        threshold = options.get("threshold")
-        if threshold is not None and not (
-            isinstance(threshold, int | float) and 0 <= threshold <= 1
-        ):
-            given = shorten(repr(threshold))
-            faults.append(f"PostProcess.{name}.threshold={given}: must be a number from 0 to 1")
-            threshold = None
-        return tuple(map(str, labels)), threshold, faults
-    return None, None, faults
+    if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+        given = shorten(repr(threshold))
+        faults.append(f"PostProcess.{name}.threshold={given}: must be a number from 0 to 1")
+    return tuple(map(str, labels)), threshold, faults

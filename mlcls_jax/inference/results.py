@@ -149,12 +149,12 @@ class Result(dict[str, Any]):
         self, format_json: bool = True, *, indent: int | None = 4, ensure_ascii: bool = False
     ) -> None:
         """Print the result, as indented JSON or else on one line."""
-        text = _to_json(self.json, indent=indent, ensure_ascii=ensure_ascii)
+        text = json.dumps(self.json, indent=indent, ensure_ascii=ensure_ascii)
         text = text if format_json else str(self.json)
         try:
             text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
         except UnicodeEncodeError:  # in a C locale; JSON has escapes of its own
-            text = _to_json(self.json, indent=indent, ensure_ascii=True)
+            text = json.dumps(self.json, indent=indent, ensure_ascii=True)
             text = text if format_json else ascii(self.json)
         print(text)
 
@@ -175,7 +175,7 @@ class Result(dict[str, Any]):
         if target.suffix.lower() != ".json":
             hint = "Use the suffix .json, or end the path with / to name a folder."
             raise UserError(f"{target}: JSON is not written under the suffix of a picture", hint)
-        text = _to_json(self.json, indent=indent, ensure_ascii=ensure_ascii)
+        text = json.dumps(self.json, indent=indent, ensure_ascii=ensure_ascii)
         return _write(target, text.encode("utf-8"))
 
     def save_to_img(self, path: str | Path) -> Path:
@@ -227,10 +227,6 @@ def _thumbnail(image: np.ndarray) -> str:
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
     picture.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _to_json(value: dict[str, Any], *, indent: int | None, ensure_ascii: bool) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
 
 
 def is_folder(path: str | Path) -> bool:

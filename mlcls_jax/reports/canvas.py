@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from mlcls_jax.files import replacing
 from mlcls_jax.inference.fonts import Color, Font, draw_line, find_font, text_width
+from mlcls_jax.readable import shorten
 
 MAX_ROWS = 40  # names below each other
 
@@ -32,7 +33,7 @@ def draw_name(
 
 def fit(text: str, font: Font, width: int) -> str:
     """Return one line of at most `width` pixels, its end replaced by … where it is longer."""
-    text = shorten(text, 200)
+    text = shorten(" ".join(text.split()))
     if text_width(text, font=font) <= width:
         return text
     # The longest beginning that fits; longer ones are wider.
@@ -41,12 +42,6 @@ def fit(text: str, font: Font, width: int) -> str:
         beginnings, width, key=lambda n: text_width(text[:n] + "…", font=font)
     )
     return text[: max(kept - 1, 0)] + "…"
-
-
-def shorten(text: str, length: int) -> str:
-    """Cut a text to `length` characters, with … for the rest."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def notice(text: str) -> Image.Image:

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
+from mlcls_jax import readable
 from mlcls_jax.files import write_text
 from mlcls_jax.metrics import as_text
 from mlcls_jax.templates import environment, source_hash
@@ -51,7 +52,7 @@ def count(number: int, noun: str) -> str:
 
 def shorten(text: str) -> str:
     """Return at most `MAX_NAME` characters, the last one … where some are left out."""
-    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"
+    return readable.shorten(text, MAX_NAME)
 
 
 templates = environment("mlcls_jax.reports")

@@ -13,7 +13,7 @@ from mlcls_jax.data.images import decode_image
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
 from mlcls_jax.files import replace_folder
 from mlcls_jax.inference.drawing import draw_labels
-from mlcls_jax.reports.canvas import shorten
+from mlcls_jax.readable import shorten
 
 MAX_SAMPLES = 10  # per list
 MAX_SAMPLE_SIDE = 1024  # pixels
@@ -38,7 +38,8 @@ def draw_samples(report: CheckReport, folder: Path) -> dict[str, list[Path]]:
                     image = read_listed(report.root, path, MAX_SAMPLE_SIDE)
                 except DataError:
                     continue
-                entries = [shorten(entry, 80) for entry in sample_entries(report.labels, target)]
+                texts = sample_entries(report.labels, target)
+                entries = [shorten(" ".join(text.split()), 80) for text in texts]
                 picture = draw_labels(np.asarray(image), entries)
                 file_name = f"{name}_{len(files):02d}.jpg"
                 picture.save(new / file_name, quality=90, subsampling=0)  # else text is blurred

@@ -17,7 +17,8 @@ from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.views import Views
 from mlcls_jax.lookahead import map_ahead
 from mlcls_jax.readable import readable
-from mlcls_jax.scoring.inputs import Item, Read, load, open_input
+from mlcls_jax.scoring.inputs import KINDS, Item, load
+from mlcls_jax.scoring.inputs.kind import Read
 from mlcls_jax.scoring.job import Engine, Job, Request
 from mlcls_jax.scoring.writer import Rows, write_range
 
@@ -36,8 +37,13 @@ def open_predictor(request: Request, bundle: Bundle) -> Predictor:
 
 
 def open_job_input(request: Request, job: Job) -> Read:
-    """Return a function that reads the job's images."""
-    return open_input(request.input, job.input, job.output, request.columns)
+    """Return a function that reads the job's images, several ranges at once if asked.
+
+    Raises:
+      WorkdirError: the index is missing or damaged.
+      DataError, InputError: as by `survey`.
+    """
+    return KINDS[job.input.kind].open(request.input, job.input, job.output, request.columns)
 
 
 def local_engine(predictor: Predictor) -> Engine:

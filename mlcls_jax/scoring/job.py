@@ -15,7 +15,7 @@ from mlcls_jax import __version__, files
 from mlcls_jax.config import REQUIRED, Backend, Precision, json_value, option
 from mlcls_jax.config.tta import HELP as TTA_HELP
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.readable import readable
+from mlcls_jax.readable import readable, shorten
 from mlcls_jax.scoring.inputs.kind import Columns, Survey
 
 FORMAT = 1  # of _job.json
@@ -67,17 +67,8 @@ class Request:
 # Must not change while a job is under way. Of the others, device and backend decide about the last
 # bits at most, and the machines of a job may differ in them.
 _FIXED = (
-    *(
-        "batch_size",
-        "all_scores",
-        "embeddings",
-        "tta",
-        "shards",
-        "rows_per_file",
-        "backend",
-        "precision",
-    ),
-    *("image_column", "path_column", "split"),
+    *("batch_size", "all_scores", "embeddings", "tta", "shards", "rows_per_file", "backend"),
+    *("precision", "image_column", "path_column", "split"),
 )
 
 
@@ -197,7 +188,9 @@ def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
         begun = _read(output)  # of several processes that begin at once, the first one's
         assert begun is not None
     differences = [
-        f"{key}: {_short(then)} when the job began, now {_short(now)}"
+        "{}: {} when the job began, now {}".format(
+            key, *(shorten(json.dumps(v, ensure_ascii=False), 80) for v in (then, now))
+        )
         for section in ("format", "model", "options")
         for key, then, now in _differences(section, begun[section], asked[section])
     ]
@@ -272,8 +265,3 @@ def _differences(key: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]
             yield from _differences(name, then.get(name), now.get(name))
     elif then != now:
         yield key, then, now
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}…"

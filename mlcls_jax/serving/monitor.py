@@ -1,6 +1,7 @@
 """Numbers about a server, in the text format of Prometheus."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -24,34 +25,19 @@ class Monitor:
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)  # memory, processor time, open files
-        self.requests = Counter(
-            "mlcls_requests", "Requests by status, all paths", ["code"], registry=registry
-        )
-        self.latency = Histogram(
-            "mlcls_request_seconds",
-            "From the headers of a classification to its answer",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._phases = Histogram(
-            "mlcls_phase_seconds",
-            "Time of an image (queue, decode) or of a batch (compute)",
-            ["phase"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.queue, self.decode, self.compute = map(
-            self._phases.labels, ("queue", "decode", "compute")
-        )
-        self.batches = Histogram(
-            "mlcls_batch_size", "Images computed together", buckets=_IMAGES, registry=registry
-        )
-        self.images = Counter(
-            "mlcls_images", "Images whose scores were computed", registry=registry
-        )
-        self._queue_length = Gauge(
-            "mlcls_queue_length", "Images that wait for the device", registry=registry
-        )
+        counter = partial(Counter, registry=registry)
+        seconds = partial(Histogram, buckets=_SECONDS, registry=registry)
+        self.requests = counter("mlcls_requests", "Requests by status, all paths", ["code"])
+        told = "From the headers of a classification to its answer"
+        self.latency = seconds("mlcls_request_seconds", told)
+        told = "Time of an image (queue, decode) or of a batch (compute)"
+        phases = seconds("mlcls_phase_seconds", told, ["phase"])
+        self.queue, self.decode, self.compute = map(phases.labels, ("queue", "decode", "compute"))
+        told = "Images computed together"
+        self.batches = Histogram("mlcls_batch_size", told, buckets=_IMAGES, registry=registry)
+        self.images = counter("mlcls_images", "Images whose scores were computed")
+        told = "Images that wait for the device"
+        self._queue_length = Gauge("mlcls_queue_length", told, registry=registry)
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Report `length()` whenever the numbers are asked for."""

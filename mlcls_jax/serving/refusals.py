@@ -2,6 +2,8 @@
 
 from fastapi import HTTPException
 
+from mlcls_jax.readable import shorten
+
 MAX_MESSAGE = 1000  # characters of an error
 MAX_SHOWN = 80  # characters of it that repeat what was sent
 
@@ -13,14 +15,10 @@ def unavailable(reason: str, *, after_s: int = 1) -> HTTPException:
 
 def unprocessable(reason: str) -> HTTPException:
     """Return status 422: the request itself is at fault."""
-    return HTTPException(422, _cut(reason, MAX_MESSAGE))
+    return HTTPException(422, shorten(reason, MAX_MESSAGE))
 
 
 def shown(text: str, *, quotes: bool = True) -> str:
     """Return the beginning of what was sent, fit for an error."""
-    short = repr(_cut(text, MAX_SHOWN))
+    short = repr(shorten(text, MAX_SHOWN))
     return short if quotes else short[1:-1]
-
-
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else text[: size - 1] + "…"

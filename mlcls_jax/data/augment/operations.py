@@ -44,24 +44,9 @@ def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     return np.asarray(turned)
 
 
-def color(image: np.ndarray, change: float) -> np.ndarray:
-    """More saturated by `change`, or paler where negative; -1 is grey."""
-    return enhance.saturation(image, 1 + change)
-
-
-def contrast(image: np.ndarray, change: float) -> np.ndarray:
-    """More contrast by `change`, or less where negative; -1 is one grey."""
-    return enhance.contrast(image, 1 + change)
-
-
-def sharpness(image: np.ndarray, change: float) -> np.ndarray:
-    """Sharper by `change`, or smoother where negative."""
-    return enhance.sharpness(image, 1 + change)
-
-
-def brightness(image: np.ndarray, change: float) -> np.ndarray:
-    """Brighter by `change`, or darker where negative; -1 is black."""
-    return enhance.brightness(image, 1 + change)
+def enhanced(function: Callable[[np.ndarray, float], np.ndarray]) -> Callable[..., np.ndarray]:
+    """Return one of `enhance` as an operation: more of it by a change above 0, less below."""
+    return lambda image, change: function(image, 1 + change)
 
 
 def posterize(image: np.ndarray, bits: float) -> np.ndarray:
@@ -129,12 +114,12 @@ OPERATIONS: dict[str, Operation] = {
     "translateX": Operation(translate_x, np.linspace(0, 150 / 331, 10), "sign"),
     "translateY": Operation(translate_y, np.linspace(0, 150 / 331, 10), "sign"),
     "rotate": Operation(rotate, np.linspace(0, 30, 10), "sign"),
-    "color": Operation(color, _ENHANCE, "sign"),
+    "color": Operation(enhanced(enhance.saturation), _ENHANCE, "sign"),
     "posterize": Operation(posterize, np.linspace(8, 4, 10).round()),
     "solarize": Operation(solarize, np.linspace(256, 0, 10)),
-    "contrast": Operation(contrast, _ENHANCE, "sign"),
-    "sharpness": Operation(sharpness, _ENHANCE, "sign"),
-    "brightness": Operation(brightness, _ENHANCE, "sign"),
+    "contrast": Operation(enhanced(enhance.contrast), _ENHANCE, "sign"),
+    "sharpness": Operation(enhanced(enhance.sharpness), _ENHANCE, "sign"),
+    "brightness": Operation(enhanced(enhance.brightness), _ENHANCE, "sign"),
     "autocontrast": Operation(autocontrast, _UNUSED),
     "equalize": Operation(equalize, _UNUSED),
     "invert": Operation(invert, _UNUSED),

@@ -12,7 +12,7 @@ from mlcls_jax.inference.image_inputs import local_paths
 from mlcls_jax.inference.safe_fetch import Policy, fetch
 from mlcls_jax.readable import readable
 from mlcls_jax.scoring.inputs import image_folder, packed_data, parquet, stores, text_list
-from mlcls_jax.scoring.inputs.kind import Columns, Item, Kind, Read, Survey
+from mlcls_jax.scoring.inputs.kind import Columns, Item, Kind, Survey
 from mlcls_jax.scoring.inputs.name_index import count_differences, index_path
 
 # The first that recognises a source reads it.
@@ -84,16 +84,6 @@ def same_input(begun: Survey, now: Survey, output: Path) -> str | None:
             )
         told += f": {missing:,} of its {begun.images:,} names are missing, {added:,} are new"
     raise WorkdirError(told, hint)
-
-
-def open_input(source: str, begun: Survey, output: Path, columns: Columns) -> Read:
-    """Return a function that reads the images of a surveyed input, several ranges at once if asked.
-
-    Raises:
-      WorkdirError: the index is missing or damaged.
-      DataError, InputError: like `survey`.
-    """
-    return KINDS[begun.kind].open(source, begun, output, columns)
 
 
 def load(item: Item) -> bytes:
