@@ -437,6 +437,35 @@ def test_what_is_broken_is_told_with_its_place_and_nothing_is_left(
     assert not [*into.iterdir()]
 
 
+def described(root, labels, content):
+    """A table with paths, numbers of labels, and what the hub writes about the columns."""
+    names = [f"{i}.png" for i in range(len(labels))]
+    photos(root, *names)
+    table = pa.table({"path": names, "label": labels}, metadata={"huggingface": content})
+    pq.write_table(table, root / "train.parquet")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 99_999, b"[]", b'{"info": {"features": 1}}'])
+def test_a_description_that_makes_no_sense_is_told_or_passed_over(tmp_path, content):
+    described(tmp_path / "data", [0, 1], content)
+    try:
+        assert read(tmp_path / "data", tmp_path / "lists")[1].labels == ("0", "1")
+    except ConvertFailedError as error:
+        assert "its description" in error.message
+
+
+def test_rows_without_labels_are_left_out_and_numbers_without_a_name_told(tmp_path):
+    names = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    content = json.dumps({"info": {"features": names}}).encode()
+    described(tmp_path / "data", [1, -1, None, 0], content)  # -1: as the hub's test splits have it
+    _, done, rows = read(tmp_path / "data", tmp_path / "lists")
+    assert done.labels == ("cat", "dog") and [*rows.values()] == [[0, 1], [1, 0]]
+    assert len(done.left_out["rows without labels"]) == 2
+    described(tmp_path / "data", [1, 2], content)
+    with pytest.raises(ConvertFailedError, match="row 2: label 2, but there are 2 names"):
+        read(tmp_path / "data", tmp_path / "more")
+
+
 # Data frames
 
 

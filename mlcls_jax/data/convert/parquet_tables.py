@@ -18,10 +18,10 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, file_ending
 from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import SPLIT_FOLDERS, split_of_file
+from mlcls_jax.data.convert.reading import SPLIT_FOLDERS, LeftOut, split_of_file
 from mlcls_jax.data.image_files import read_file
 from mlcls_jax.errors import ConvertFailedError, DataError
-from mlcls_jax.parsing import shorten
+from mlcls_jax.parsing import parse_json, shorten
 from mlcls_jax.remote import open_store, store_errors
 
 HUB = "hf://datasets/"
@@ -92,7 +92,9 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     for name in files:  # all headers, before hours are spent on images
         columns = _columns(name)
         labels = labels or columns.names or [*columns.flags]
-    return Listing({split: _entries(names) for split, names in splits.items()}, labels)
+    left_out: LeftOut = {}
+    entries = {split: _entries(names, left_out) for split, names in splits.items()}
+    return Listing(entries, labels, left_out=left_out)
 
 
 def write_frame(frame: Any, path: Path) -> None:
@@ -203,24 +205,29 @@ def _columns(name: str) -> _Columns:
             f"The labels' column is one of {', '.join(LABELS)}: numbers, texts, or lists of them."
             f" Or all columns but the image's are labels, of 1, 0 and -1.",
         )
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = described.get("info", {}).get("features", {})
+    content = (schema.metadata or {}).get(b"huggingface", b"{}")
+    feature = parse_json(content, f"{name}: its description", ConvertFailedError)
+    for key in ("info", "features", labels):
+        feature = feature.get(key) if isinstance(feature, dict) else None
     if labels and UNKNOWN in kinds and kinds[UNKNOWN] == kinds[labels]:
         flags = (UNKNOWN,)
-    return _Columns(images[0], labels, flags, _names(features.get(labels)))
+    return _Columns(images[0], labels, flags, _names(feature))
 
 
 def _names(feature: Any) -> list[str]:
     """Return the names in the hub's description of a column, or of what its lists hold."""
-    if isinstance(feature, list):
-        feature = {"feature": next(iter(feature), None)}
-    if not isinstance(feature, dict):
-        return []
-    return [*map(str, feature["names"])] if "names" in feature else _names(feature.get("feature"))
+    while isinstance(feature, dict | list):
+        if isinstance(feature, list):
+            feature = next(iter(feature), None)
+        elif isinstance(feature.get("names"), list):
+            return [*map(str, feature["names"])]
+        else:
+            feature = feature.get("feature")
+    return []
 
 
-def _entries(files: Sequence[str]) -> Iterator[Entry]:
-    """Yield the image and the labels of each row."""
+def _entries(files: Sequence[str], left_out: LeftOut) -> Iterator[Entry]:
+    """Yield the image and the labels of each row; those without, null or the hub's -1, are told."""
     for name in files:
         columns, number = _columns(name), 0
         batches = _batches(name, columns.used)
@@ -232,6 +239,10 @@ def _entries(files: Sequence[str]) -> Iterator[Entry]:
                 if isinstance(image, dict):
                     image = image["bytes"] or image.get("path")
                 place = f"{name}: row {number}"
+                label = row[columns.labels] if columns.labels else ()
+                if label is None or (columns.names and label == -1):
+                    left_out.setdefault("rows without labels", []).append(place)
+                    continue
                 yield Entry(image or b"", _values(row, columns, place), place)
 
 
@@ -240,7 +251,7 @@ def _values(row: dict[str, Any], columns: _Columns, place: str) -> dict[str, int
         unknown = row.get(UNKNOWN) if columns.flags else None
         known = row[columns.labels]
         return {
-            _name(label, columns.names): value
+            _name(label, columns.names, place): value
             for labels, value in ((unknown, -1), (known, 1))
             for label in (labels if isinstance(labels, list) else [labels])
             if label is not None
@@ -258,10 +269,12 @@ def _values(row: dict[str, Any], columns: _Columns, place: str) -> dict[str, int
     return values
 
 
-def _name(label: int | str, names: list[str]) -> str:
-    if isinstance(label, int) and 0 <= label < len(names):
-        return names[label]
-    return str(label)
+def _name(label: int | str, names: list[str], place: str) -> str:
+    if not names or isinstance(label, str):
+        return str(label)
+    if not 0 <= label < len(names):
+        raise ConvertFailedError(f"{place}: label {label}, but there are {len(names)} names")
+    return names[label]
 
 
 def _usual(folder: Path) -> Iterator[Sign]:
