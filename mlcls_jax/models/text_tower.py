@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.backbones.vit import SMALL, Block, ViTConfig
 from mlcls_jax.models.backbones.vit_names import block_names
 from mlcls_jax.models.initial import param
@@ -47,6 +48,9 @@ def config_of(
       arrays: of a file, by their names.
       told: what `config.json` beside it says under `text_config`: the heads and the activation,
         which arrays do not show. Without it they are those of the published towers.
+
+    Raises:
+      WeightsError: it says what cannot be.
     """
     found = next((key for key in TOKENS if key in arrays), None)
     if found is None:
@@ -59,10 +63,15 @@ def config_of(
     )
     fc1 = f"{start}0.mlp.{'c_fc' if is_openai else 'fc1'}.weight"
     form = told.get("hidden_act", "gelu_pytorch_tanh" if is_siglip else "quick_gelu")
+    heads = told.get("num_attention_heads", HEADS.get(width, width // 64))
+    if form not in ("gelu", "gelu_pytorch_tanh", "quick_gelu"):
+        raise WeightsError(f"text_config: hidden_act={form!r} is not known")
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise WeightsError(f"text_config: num_attention_heads={heads!r} does not divide {width}")
     layers = ViTConfig(
         width=width,
         depth=depth,
-        num_heads=told.get("num_attention_heads", HEADS.get(width, width // 64)),
+        num_heads=heads,
         hidden=arrays[fc1].shape[0],
         epsilon=1e-6 if is_siglip else 1e-5,
         quick_gelu=form == "quick_gelu",

@@ -7,7 +7,6 @@ long as there are none to compute the tower itself is not read.
 import functools
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +28,7 @@ from mlcls_jax.models.text_tokens import Tokenizer
 from mlcls_jax.models.text_tower import TextConfig, TextTower, config_of, names
 from mlcls_jax.models.weights import foreign, sources
 from mlcls_jax.models.weights.fetch import HUB_FILES, local_file
+from mlcls_jax.parsing import parse_json
 from mlcls_jax.paths import HUB
 from mlcls_jax.trees import by_path, map_by_path
 
@@ -121,13 +121,13 @@ class Texts:
 
     @functools.cached_property
     def _config(self) -> tuple[TextConfig, str]:
-        told = {}
+        told = None
         if self.settings.is_file():
-            try:
-                told = json.loads(self.settings.read_bytes()).get("text_config") or {}
-            except (ValueError, AttributeError) as error:
-                raise WeightsError(f"{self.settings}: cannot be read: {error}") from error
-        found = config_of(self.arrays, told)
+            told = parse_json(self.settings.read_bytes(), self.settings, WeightsError)
+            told = told.get("text_config") if isinstance(told, dict) else told
+            if not isinstance(told, dict | None):
+                raise WeightsError(f"{self.settings}: text_config is no JSON object")
+        found = config_of(self.arrays, told or {})
         if found is None:
             raise WeightsError(
                 f"{self.path}: holds no text tower",

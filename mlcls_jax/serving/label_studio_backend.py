@@ -185,12 +185,11 @@ def _local(given: str, folder: Path, limit: int) -> bytes:
     Raises:
       HTTPException: it is not there, too large, no image, or not below the folder (422).
     """
-    url = urlsplit(given)
-    path = (parse_qs(url.query).get("d") or [unquote(url.path).removeprefix("/data/")])[0]
-    # By its name: links that lie in the folder are their owner's.
-    inside = os.path.normpath(f"/{path}").lstrip("/")
-    file = folder / inside
     try:
+        url = urlsplit(given)
+        path = (parse_qs(url.query).get("d") or [unquote(url.path).removeprefix("/data/")])[0]
+        # By its name: links that lie in the folder are their owner's.
+        file = folder / os.path.normpath(f"/{path}").lstrip("/")
         if not is_image_name(file.name) or not file.is_file():
             raise unprocessable(f"{shown(given)}: no such image below the folder of --label_studio")
         if file.stat().st_size > limit:

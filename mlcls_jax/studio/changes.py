@@ -120,10 +120,11 @@ def _parse(line: bytes) -> Entry | None:
         value: Any = json.loads(line)
         kind = Written if "lists" in value else Change
         entry = kind(**value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
-    if isinstance(entry, Change) and not {entry.old, entry.new} <= {*VALUES}:
-        return None
+    if isinstance(entry, Change):  # which may be a stranger's
+        is_text = all(isinstance(part, str) for part in entry[:4])
+        return entry if is_text and entry.old in VALUES and entry.new in VALUES else None
     return entry
 
 

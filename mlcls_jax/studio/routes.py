@@ -1,6 +1,5 @@
 """The paths of a studio, over HTTP."""
 
-import json
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mlcls_jax.errors import InputError, UserError
+from mlcls_jax.parsing import parse_json
 from mlcls_jax.readable import readable
 from mlcls_jax.studio.changes import VALUES
 from mlcls_jax.studio.facts import Facts
@@ -104,11 +104,11 @@ def _answering(studio: Studio, answer: Callable[[Studio, Request], Response]) ->
 def _acting(studio: Studio, action: Callable[[Studio, dict[str, Any]], Any]) -> Any:
     async def run(request: Request) -> Response:
         try:
-            asked = json.loads(await request.body())
-            if not isinstance(asked, dict):
-                raise ValueError
-        except ValueError:
-            raise HTTPException(400, "the body is no JSON object") from None
+            asked = parse_json(await request.body(), "body", InputError)
+        except InputError as error:
+            raise HTTPException(400, error.message) from None
+        if not isinstance(asked, dict):
+            raise HTTPException(400, "the body is no JSON object")
         return JSONResponse(await run_in_threadpool(action, studio, asked))
 
     return run

@@ -64,7 +64,8 @@ class Studio:
                     "Content-Type": "application/json",
                     "Origin": f"http://127.0.0.1:{self.port}",
                 }
-                connection.request("POST", path, json.dumps(body), own | given)
+                content = body if isinstance(body, bytes) else json.dumps(body)
+                connection.request("POST", path, content, own | given)
             answer = connection.getresponse()
             return answer.status, answer.read(), dict(answer.headers)
         finally:

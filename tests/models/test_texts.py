@@ -118,6 +118,17 @@ def test_what_is_no_text_tower_is_named(tmp_path):
     tokenizer.write_text(tokenizer.read_text().replace("98", "99"))
     with pytest.raises(WeightsError, match=r"tokenizer\.json: is not the tokenizer"):
         texts.embed(["a dog"])
+    settings = tmp_path / "towers" / "config.json"
+    for content, told in [
+        ("[" * 99_999, "nested too deeply"),
+        ('{"text_config": "x"}', "is no JSON object"),
+        ('{"text_config": {"num_attention_heads": 0}}', "num_attention_heads=0"),
+        ('{"text_config": {"hidden_act": "relu"}}', "hidden_act='relu'"),
+    ]:
+        settings.write_text(content)
+        with pytest.raises(WeightsError, match=told):
+            open_texts(tmp_path / "towers").embed(["dog"])
+    settings.unlink()
     tokenizer.write_text("{")
     with pytest.raises(WeightsError, match=r"tokenizer\.json: cannot be read"):
         open_texts(tmp_path / "towers").embed(["a dog"])

@@ -107,6 +107,7 @@ def test_choices_are_those_of_the_interface(server, place):
         "file:///etc/passwd",
         "data:image/png;base64,AAAA",
         "a\0.png",
+        "//[a.png",
     ],
 )
 def test_nothing_is_read_but_images_in_the_folder(server, image):

@@ -1,5 +1,6 @@
 """The log of changes: nothing that was confirmed is lost, whatever happens to the file."""
 
+import json
 import os
 
 import pytest
@@ -47,7 +48,10 @@ def test_a_line_that_is_cut_anywhere_is_passed_over_and_the_next_one_is_whole(tm
 def test_lines_of_others_are_passed_over(tmp_path):
     path = tmp_path / "log"
     strange = b'[1]\n{"image": 1}\n"lists"\n\xff\n{"time":"","window":"","image":"a",'
-    path.write_bytes(strange + b'"label":"b","old":0,"new":7}\n')
+    strange += b'"label":"b","old":0,"new":7}\n' + b"[" * 99_999 + b"\n"
+    good = {"time": "", "window": "", "image": "a", "label": "b", "old": 0, "new": 1}
+    wrong = [good | part for part in ({"image": ["a"]}, {"label": {}}, {"new": [1]}, {"time": 1})]
+    path.write_bytes(strange + "\n".join(map(json.dumps, wrong)).encode())
     log = ChangeLog(path)
     assert log.entries == []
     log.close()

@@ -93,6 +93,9 @@ def test_bodies_that_make_no_sense_are_told(server):
     ):
         assert server.ask("/change", {"window": "w", "cells": cells})[0] == 400, cells
     assert server.ask("/change", [1])[0] == 400
+    status, told, _ = server.ask("/change", b"[" * 99_999)
+    assert status == 400 and b"nested too deeply" in told
+    assert server.ask("/state", Origin="http://[")[0] == 403
     assert server.ask("/rows?rows=a")[0] == 400
     assert server.json("/rows?rows=-1,99") == []
     for path in ("/row/99", "/thumbnail/99", "/image/99", "/evidence/0/0", "/../label.txt"):

@@ -234,7 +234,10 @@ def _entry(image: str, said: Sequence[Sequence[str]], place: str) -> Entry:
 
 def _names(image: str) -> list[str]:
     """Return the names that an image of an address may have on this disk, the most likely first."""
-    url = urlsplit(image)
+    try:
+        url = urlsplit(image)
+    except ValueError:  # "//[" for instance
+        return [image]
     if not url.scheme and not image.startswith("/data/"):
         return [image]
     path = unquote(url.path)
