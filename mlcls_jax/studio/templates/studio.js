@@ -349,7 +349,8 @@ function mend(item, k) {
   set.setAttribute("aria-pressed", value === 1 ? "true" : value < 0 ? "mixed" : "false");
   item.querySelector(".mark").textContent = value === 1 ? "✓" : value < 0 ? "?" : "";
   const isKnown = typeof score === "number" && limit !== undefined;
-  item.classList.toggle("differs", isKnown && value >= 0 && (score > limit) !== (value === 1));
+  item.classList.toggle("differs", isKnown && value >= 0
+    && details.said.includes(k) !== (value === 1));  // by numbers that are not rounded
   item.querySelector(".score").textContent = isKnown ? score.toFixed(2) : "";
   item.querySelector(".bar")?.remove();
   item.querySelector(".where")?.remove();
