@@ -27,14 +27,16 @@ ORIGINAL_GPUS = 4
 
 @cache
 def names() -> tuple[str, ...]:
-    """Return the names of all recipes, `lcnet:coco` for instance: the functions of each file."""
-    found = []
-    for file in FILES:
-        module = import_module(f"{__name__}.{file}")
-        functions = (f for f in vars(module).values() if isinstance(f, FunctionType))
-        here = [f.__name__ for f in functions if f.__module__ == module.__name__]
-        found += [f"{file}:{name}" for name in here if name != "get_config" and name[0] != "_"]
-    return tuple(found)
+    """Return the names of all recipes, `lcnet:coco` for instance."""
+    modules = {file: import_module(f"{__name__}.{file}") for file in FILES}
+    return tuple(f"{file}:{name}" for file, module in modules.items() for name in _of(vars(module)))
+
+
+def _of(namespace: Mapping[str, Any]) -> dict[str, Callable[[], ConfigDict]]:
+    """Return the recipes of a file: its own functions but `get_config` and private ones."""
+    functions = (f for f in namespace.values() if isinstance(f, FunctionType))
+    own = {f.__name__: f for f in functions if f.__module__ == namespace["__name__"]}
+    return {name: f for name, f in own.items() if name != "get_config" and name[0] != "_"}
 
 
 def load(name: str) -> ConfigDict:
@@ -52,13 +54,15 @@ def load(name: str) -> ConfigDict:
     raise ConfigError(f"{name}: there is no such recipe; {hint}")
 
 
-def one_of(file: str, recipes: Mapping[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:
-    """Return the recipe of this name from a configuration file.
+def one_of(namespace: Mapping[str, Any], name: str) -> ConfigDict:
+    """Return the recipe of this name among the functions of a configuration file, its `globals()`.
 
     Raises:
       ValueError: there is none; names those that there are.
     """
+    recipes = _of(namespace)
     if name not in recipes:
+        file = f"configs/{Path(namespace['__file__']).name}"
         raise ValueError(f"{file}:{name}: there are {', '.join(recipes)}")
     return recipes[name]()
 

@@ -39,8 +39,7 @@ from mlcls_jax.recipes import (
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    recipes = {"demo": demo, "mlcls": mlcls, "coco": coco, "single": single, "small": small}
-    return one_of("configs/clip_vit.py", recipes, recipe)
+    return one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:

@@ -41,18 +41,7 @@ AFFINES = (r"/lab/=0.01",)  # the rate of the learnable affines, relative to the
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    recipes = {
-        "demo": demo,
-        "mlcls": mlcls,
-        "mlcls_b4": mlcls_b4,
-        "mlcls_b6": mlcls_b6,
-        "coco": coco,
-        "coco_b4": coco_b4,
-        "coco_b6": coco_b6,
-        "single": single,
-        "small": small,
-    }
-    return one_of("configs/hgnetv2.py", recipes, recipe)
+    return one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:

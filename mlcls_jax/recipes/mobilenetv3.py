@@ -30,8 +30,7 @@ from mlcls_jax.recipes import (
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    recipes = {"demo": demo, "mlcls": mlcls, "single": single, "small": small}
-    return one_of("configs/mobilenetv3.py", recipes, recipe)
+    return one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:

@@ -43,24 +43,7 @@ from mlcls_jax.recipes import (
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    recipes = {
-        "demo": demo,
-        "mlcls": mlcls,
-        "mlcls_101": mlcls_101,
-        "mlcls_152": mlcls_152,
-        "coco": coco,
-        "coco_101": coco_101,
-        "coco_152": coco_152,
-        "coco_224": coco_224,
-        "coco_640": coco_640,
-        "coco2014": coco2014,
-        "voc2007": voc2007,
-        "nuswide": nuswide,
-        "openimages": openimages,
-        "single": single,
-        "small": small,
-    }
-    return one_of("configs/resnet.py", recipes, recipe)
+    return one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:
