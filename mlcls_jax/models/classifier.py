@@ -12,7 +12,7 @@ from mlcls_jax.models.family import Backbone, Head
 from mlcls_jax.models.initial import Initial
 from mlcls_jax.models.layers import Linear
 from mlcls_jax.models.pixels import IMAGENET, Pixels
-from mlcls_jax.models.weight_names import Foreign, NameTable, linear_layout
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 
 class Classifier(nnx.Module):
@@ -73,10 +73,7 @@ class PoolingHead(nnx.Module):
 
     def names(self, origin: str) -> NameTable:
         """Return where each parameter is found in a file of `origin`."""
-        return {
-            "fc/kernel": Foreign("weight", linear_layout(origin)),
-            "fc/bias": Foreign("bias"),
-        }
+        return renamed(self, origin, [(r"^fc\.", "")])
 
 
 def probabilities(

@@ -1,5 +1,6 @@
 """The block of MobileNets and EfficientNets: widen, filter, weigh channels, narrow."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
-from mlcls_jax.models.weight_names import NameTable, affine_names, conv_norm_names
+from mlcls_jax.models.weight_names import Rule
 
 
 class InvertedResidual(nnx.Module):
@@ -64,21 +65,23 @@ class InvertedResidual(nnx.Module):
         yield from (unit for unit in units if getattr(self, unit) is not None)
 
 
-def timm_names(ours: str, theirs: str, block: InvertedResidual) -> NameTable:
-    """Return where timm keeps the parameters of a block: norms are numbered, convolutions named."""
-    units = tuple(block.units())
+def timm_rules(backbone: nnx.Module) -> tuple[Rule, ...]:
+    """Return where timm keeps the parts of its blocks: norms are numbered, convolutions named."""
     named = {
         ("linear_conv",): ("conv",),
         ("bottleneck_conv", "linear_conv"): ("conv_dw", "conv_pw"),
         ("expand_conv", "linear_conv"): ("conv_exp", "conv_pwl"),
     }
-    convs = named.get(units, ("conv_pw", "conv_dw", "conv_pwl"))
-    table: NameTable = {}
-    for number, (unit, conv) in enumerate(zip(units, convs, strict=True), 1):
-        table |= conv_norm_names(
-            f"{ours}/{unit}", f"{theirs}.{conv}", f"{theirs}.bn{number}", origin="timm"
-        )
-    if block.mid_se is not None:
-        table |= affine_names(f"{ours}/mid_se/conv1", f"{theirs}.se.conv_reduce", "conv")
-        table |= affine_names(f"{ours}/mid_se/conv2", f"{theirs}.se.conv_expand", "conv")
-    return table
+
+    def unit(found: re.Match[str]) -> str:
+        block, name, part = found.groups()
+        units = tuple(getattr(backbone, block).units())
+        place = units.index(name)
+        convs = named.get(units, ("conv_pw", "conv_dw", "conv_pwl"))
+        return f"{block}.{convs[place] if part == 'conv' else f'bn{place + 1}'}"
+
+    return (
+        (r"^(block\w+)\.(\w+_conv)\.(conv|norm)", unit),
+        (r"mid_se\.conv1", "se.conv_reduce"),
+        (r"mid_se\.conv2", "se.conv_expand"),
+    )

@@ -27,7 +27,9 @@ from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.kernels.attention import attention_weights
 from mlcls_jax.models.layers import Linear, attend, gelu, heads
 from mlcls_jax.models.norms import LayerNorm
-from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, layer_norm_names
+from mlcls_jax.models.weight_names import NameTable, renamed
+
+LAYOUTS = {"input_proj/kernel": "conv1x1", "group_kernel": "group"}  # in files; see `Foreign`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,28 +165,14 @@ class MLDecoder(nnx.Module):
 
         Other origins have no ML-Decoder of this form; in their files it goes by Paddle's names.
         """
-        table: NameTable = {
-            "input_proj/kernel": Foreign("input_proj.weight", "conv1x1"),
-            "input_proj/bias": Foreign("input_proj.bias"),
-        }
-        if self.reads_text:  # not in Paddle; the projection's name is the PyTorch original's
-            table["text_embed"] = Foreign("text_embed")
-            table |= affine_names("text_proj", "wordvec_proj", "same")
-        else:
-            table["query_embed"] = Foreign("query_pos_embed.weight")
-        for index in range(self.depth):
-            ours, theirs = f"layer{index}", f"decoder.layers.{index}"
-            has_self_attention = getattr(self, ours).has_self_attention
-            attentions = ("self_attn", "cross_attn") if has_self_attention else ("cross_attn",)
-            projections = [f"{a}/{p}_proj" for a in attentions for p in ("q", "k", "v", "out")]
-            for linear in (*projections, "linear1", "linear2"):
-                key = linear.replace("/", ".")
-                table |= affine_names(f"{ours}/{linear}", f"{theirs}.{key}", "same")
-            for norm in ("norm1", "norm2", "norm3"):
-                table |= layer_norm_names(f"{ours}/{norm}", f"{theirs}.{norm}")
-        table["group_kernel"] = Foreign("group_conv.weight", "group")
-        table["group_bias"] = Foreign("group_conv.bias")
-        return table
+        rules = (
+            (r"^layer", "decoder.layers."),
+            (r"^query_embed", "query_pos_embed.weight"),
+            (r"^text_proj", "wordvec_proj"),  # not in Paddle; this is the PyTorch original's
+            (r"^group_kernel", "group_conv.weight"),
+            (r"^group_bias", "group_conv.bias"),
+        )
+        return renamed(self, "paddle", rules, layouts=LAYOUTS)
 
 
 class DecoderLayer(nnx.Module):

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from mlcls_jax.models.initial import Choice, FrozenParam, Initial, draw
 from mlcls_jax.models.kernels import PLAIN, Kernels, OfPlatform, choose
 from mlcls_jax.models.weight_names import NameTable
 from mlcls_jax.trees import by_path, map_by_path
+
+T = TypeVar("T", bound=nnx.Module)
 
 
 class Variables(NamedTuple):
@@ -72,7 +74,14 @@ class Network:
         """
         Groups(config.parents, config.exclusive).check(config.num_classes or 0)
         config = replace(config, text_dim=registry.text_dim(config))
-        module = nnx.eval_shape(lambda: registry.build(config))
+        foreign_names: dict[str, NameTable] = {}
+
+        def build() -> Classifier:
+            module = registry.build(config)
+            foreign_names.update(registry.foreign_names(config, module))
+            return module
+
+        module = nnx.eval_shape(build)
         graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
         flat = [*nnx.to_flat_state(params), *nnx.to_flat_state(stats)]
         declared = [("/".join(map(str, path)), variable) for path, variable in flat]
@@ -88,7 +97,7 @@ class Network:
             frozen=frozenset(path for path, v in declared if isinstance(v, FrozenParam)),
             depths={start + path: depth for path, depth in depths.items()},
             tensor_axes={p: v.tensor_axis for p, v in declared if v.tensor_axis is not None},
-            foreign_names=registry.foreign_names(config, module),
+            foreign_names=foreign_names,
         )
 
     def on(self, devices: Iterable[OfPlatform]) -> "Network":
@@ -177,10 +186,11 @@ class Network:
         return module
 
 
-def outline(build: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, dict[str, Any]]:
-    """Return a module that is no network of images without its numbers, and their shapes."""
-    graphdef, params = nnx.split(nnx.eval_shape(build), nnx.Param)
-    return graphdef, nnx.to_pure_dict(params)
+def outline(build: Callable[[], T]) -> tuple[T, nnx.GraphDef, dict[str, Any]]:
+    """Return a module that is no network of images, without its numbers, and their shapes."""
+    module = nnx.eval_shape(build)
+    graphdef, params = nnx.split(module, nnx.Param)
+    return module, graphdef, nnx.to_pure_dict(params)
 
 
 def call(graphdef: nnx.GraphDef, params: dict[str, Any], *inputs: Array) -> Array:

@@ -10,7 +10,15 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
-from mlcls_jax.models.weight_names import NameTable, affine_names, conv_norm_names
+from mlcls_jax.models.weight_names import Rule
+
+# Where files count a block's convolutions from 1 and call its other parts otherwise.
+TIMM_RULES: tuple[Rule, ...] = (
+    (r"\.conv(\d)\.(?=conv|norm)", lambda found: f".conv{int(found[1]) + 1}."),
+    (r"\.squeeze\.conv", ".se.fc"),
+    (r"\.short\.", ".downsample."),
+    (r"\.norm\.", ".bn."),
+)
 
 
 class Residual(nnx.Module):
@@ -96,26 +104,3 @@ def _halved(x: Array, axis: int) -> Array:
     pairs = x.reshape(*x.shape[:axis], count + 1, 2, *x.shape[axis + 1 :])
     even, odd = (jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
     return (cut(even, 0, count) + 2 * cut(odd, 0, count) + cut(even, 1, count + 1)) / 4
-
-
-def block_names(
-    ours: str,
-    block: Residual,
-    places: dict[str, tuple[str, str]],
-    *,
-    squeeze: str = "",
-    origin: str,
-) -> NameTable:
-    """Return where a file has a block: `places` has, of each unit, names of convolution and norm.
-
-    `squeeze` is the name of what weighs channels, if it does; it has fc1 and fc2.
-    """
-    table: NameTable = {}
-    for place, unit in enumerate(block.convs):
-        table |= conv_norm_names(f"{ours}/{unit}", *places[unit], origin=origin)
-        if block.squeeze is not None and place == 1:
-            table |= affine_names(f"{ours}/squeeze/conv1", f"{squeeze}.fc1", "conv")
-            table |= affine_names(f"{ours}/squeeze/conv2", f"{squeeze}.fc2", "conv")
-    if block.short is not None:
-        table |= conv_norm_names(f"{ours}/short", *places["short"], origin=origin)
-    return table

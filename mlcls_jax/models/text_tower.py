@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models.backbones.vit import SMALL, Block, ViTConfig
-from mlcls_jax.models.backbones.vit_names import block_names
+from mlcls_jax.models.backbones.vit_names import block_rules
 from mlcls_jax.models.initial import param
 from mlcls_jax.models.layers import Linear
 from mlcls_jax.models.norms import LayerNorm
-from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, layer_norm_names
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 HEADS = {1152: 16}  # by width, of towers whose heads are not 64 wide
 TOKENS = {  # name of the token embeddings in a file → who names so
@@ -114,26 +114,21 @@ class TextTower(nnx.Module):
         return self.proj(self.norm(x[jnp.arange(len(tokens)), last]))
 
 
-def names(config: TextConfig, origin: str) -> NameTable:
+def names(tower: TextTower, config: TextConfig, origin: str) -> NameTable:
     """Return where each parameter of the tower is found in a file of openai or huggingface."""
-    depth, is_openai = config.layers.depth, origin == "openai"
-    if is_openai:
-        table: NameTable = {
-            "tokens": Foreign("token_embedding.weight"),
-            "positions": Foreign("positional_embedding"),
-            "proj/kernel": Foreign("text_projection"),
-        }
-        table |= layer_norm_names("norm", "ln_final")
-        return table | block_names(depth, "transformer.resblocks", origin)
-    embeddings, head = "text_model.embeddings", "text_projection"
-    table = {
-        "tokens": Foreign(f"{embeddings}.token_embedding.weight"),
-        "positions": Foreign(f"{embeddings}.position_embedding.weight"),
-    }
-    if config.kind == "siglip":
-        head = "text_model.head"
-    table |= affine_names("proj", head, "linear")
-    if config.kind == "clip":
-        del table["proj/bias"]
-    table |= layer_norm_names("norm", "text_model.final_layer_norm")
-    return table | block_names(depth, "text_model.encoder.layers", origin)
+    if origin == "openai":
+        rules = (
+            *block_rules("transformer.resblocks", origin),
+            (r"^tokens", "token_embedding.weight"),
+            (r"^positions", "positional_embedding"),
+            (r"^proj\.weight", "text_projection"),
+            (r"^norm", "ln_final"),
+        )
+        return renamed(tower, origin, rules, layouts={"^proj": "same"})
+    rules = (
+        *block_rules("text_model.encoder.layers", origin),
+        (r"^(token|position)s", r"text_model.embeddings.\1_embedding.weight"),
+        (r"^proj", "text_model.head" if config.kind == "siglip" else "text_projection"),
+        (r"^norm", "text_model.final_layer_norm"),
+    )
+    return renamed(tower, origin, rules)

@@ -142,8 +142,8 @@ class Texts:
     @functools.cached_property
     def _tower(self) -> Any:
         config, origin = self._config
-        graphdef, shapes = outline(lambda: TextTower(config))
-        table = names(config, origin)
+        tower, graphdef, shapes = outline(lambda: TextTower(config))
+        table = names(tower, config, origin)
         found = foreign.gather(self.arrays, table, by_path(shapes), str(self.path))
         params = jax.device_put(map_by_path(lambda path, _: found[path], shapes))
         return partial(jax.jit(partial(call, graphdef)), params)

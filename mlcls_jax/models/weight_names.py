@@ -1,9 +1,12 @@
 """Name tables: which foreign tensor belongs to which of our parameters, and in which layout."""
 
 import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 import numpy as np
+from flax import nnx
 
 from mlcls_jax.models.positions import resample_biases
 
@@ -29,41 +32,61 @@ class Foreign(NamedTuple):
 NameTable = dict[str, Foreign]  # by our path, relative to a module
 
 
+# A regular expression, and what stands in the place of what it finds; see `renamed`.
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+
+# Parameters of the layers in `layers.py` and `norms.py` → what files call them.
+_LAYERS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_PADDLE = _LAYERS | {"mean": "_mean", "var": "_variance"}
+
+
+def renamed(
+    module: nnx.Module,
+    origin: str,
+    rules: Iterable[Rule] = (),
+    *,
+    layouts: Mapping[str, str] = {},
+) -> NameTable:
+    """Return where a file has each parameter of a module, in the order in which that was made.
+
+    A layer's `stage0/norm/scale` is `stage0.norm.weight` at first; kernels of four axes have the
+    layout "conv", of two that of linear layers. Rules say what differs.
+
+    Args:
+      module: as its constructor has made it: what Flax merges has lost the order.
+      origin: of the file.
+      rules: pairs of a regular expression and what stands there instead, applied one after another.
+        `{q,k,v}_proj` in the end means several tensors: `Foreign.key` has one for each of these.
+      layouts: other layouts than the above, by a regular expression that finds our paths.
+    """
+    parts, table = _PADDLE if origin == "paddle" else _LAYERS, {}
+    for path, variable in _parameters(module):
+        owner, _, name = path.rpartition("/")
+        key = f"{owner}/{parts.get(name, name)}".removeprefix("/").replace("/", ".")
+        for pattern, text in rules:
+            key = re.sub(pattern, text, key)
+        axes = len(variable.shape) if name == "kernel" else 1
+        layout = {4: "conv", 2: linear_layout(origin)}.get(axes, "same")
+        layout = next((other for part, other in layouts.items() if re.search(part, path)), layout)
+        start, *several = re.split(r"[{,}]", key)
+        keys = tuple(start + one + several[-1] for one in several[:-1])
+        table[path] = Foreign(keys or key, layout)
+    return table
+
+
+def _parameters(owner: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Variable]]:
+    for name, value in vars(owner).items():
+        if isinstance(value, nnx.Variable):
+            yield prefix + name, value
+        elif isinstance(value, nnx.Module):
+            yield from _parameters(value, f"{prefix}{name}/")
+
+
 def with_prefix(table: NameTable, ours: str, theirs: str = "") -> NameTable:
     """The table of a submodule, seen from its owner."""
-    if not theirs:
-        return {f"{ours}/{path}": foreign for path, foreign in table.items()}
     return {
-        f"{ours}/{path}": f._replace(key=theirs + cast(str, f.key)) for path, f in table.items()
-    }
-
-
-def norm_names(ours: str, theirs: str, *, origin: str) -> NameTable:
-    """Batch normalisation in the names of Paddle or PyTorch."""
-    mean, var = {"paddle": ("_mean", "_variance")}.get(origin, ("running_mean", "running_var"))
-    keys = {"scale": "weight", "bias": "bias", "mean": mean, "var": var}
-    return {f"{ours}/{name}": Foreign(f"{theirs}.{key}") for name, key in keys.items()}
-
-
-def conv_norm_names(ours: str, conv: str, norm: str, *, origin: str) -> NameTable:
-    """Convolution and batch normalisation of a `ConvNorm`, by their names in a file."""
-    kernel = {f"{ours}/conv/kernel": Foreign(f"{conv}.weight", "conv")}
-    return kernel | norm_names(f"{ours}/norm", norm, origin=origin)
-
-
-def affine_names(ours: str, theirs: str, layout: str) -> NameTable:
-    """A layer with weight and bias: `layout` is that of the weight, `linear` for instance."""
-    return {
-        f"{ours}/kernel": Foreign(f"{theirs}.weight", layout),
-        f"{ours}/bias": Foreign(f"{theirs}.bias"),
-    }
-
-
-def layer_norm_names(ours: str, theirs: str) -> NameTable:
-    """Layer normalisation, the same everywhere."""
-    return {
-        f"{ours}/scale": Foreign(f"{theirs}.weight"),
-        f"{ours}/bias": Foreign(f"{theirs}.bias"),
+        f"{ours}/{path}": f._replace(key=theirs + cast(str, f.key)) if theirs else f
+        for path, f in table.items()
     }
 
 

@@ -1,5 +1,8 @@
 """Outputs of a network and of the modules of its backbone, by one compiled forward pass."""
 
+import functools
+from operator import getitem
+
 import jax
 import numpy as np
 from flax import nnx
@@ -16,7 +19,8 @@ def outputs_and_maps(model, images, paths):
             module.backbone, nnx.Intermediate, method_outputs=nnx.Intermediate
         )(images)
         outputs = nnx.to_pure_dict(outputs)
-        maps = {path: outputs[path]["__call__"][-1] for path in paths}
+        called = {path: functools.reduce(getitem, path.split("/"), outputs) for path in paths}
+        maps = {path: outputs["__call__"][-1] for path, outputs in called.items()}
         return module.head(features), features, maps
 
     return jax.tree.map(np.asarray, forward(model.variables, images))

@@ -9,13 +9,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.layers import ConvNorm, Linear
-from mlcls_jax.models.weight_names import (
-    Foreign,
-    NameTable,
-    affine_names,
-    linear_layout,
-    norm_names,
-)
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +57,22 @@ class Stage(nnx.Module):
         return x + self.narrow(nnx.relu(self.widen(x)))
 
 
+RULES = (
+    ("entrance", "stem"),
+    ("early", "stages.0"),
+    ("middle", "stages.1"),
+    ("late", "stages.2"),
+    ("reduce", "down"),
+    (r"\.norm\.", ".bn."),
+    ("widen", "mlp.fc1"),
+    ("narrow", "mlp.fc2"),
+    ("^last", "head.neck"),
+)
+
+
 def names(backbone: Toy, origin: str) -> NameTable:
     """Where each parameter and statistic is found in a file of timm."""
-    table = affine_names("last", "head.neck", linear_layout(origin))
-    for ours, theirs in (
-        ("entrance", "stem"),
-        *(
-            (f"{stage}/reduce", f"stages.{i}.down")
-            for i, (stage,) in enumerate(backbone.parts.stages)
-        ),
-    ):
-        table[f"{ours}/conv/kernel"] = Foreign(f"{theirs}.conv.weight", "conv")
-        table |= norm_names(f"{ours}/norm", f"{theirs}.bn", origin=origin)
-    for i, (stage,) in enumerate(backbone.parts.stages):
-        for ours, theirs in (("widen", "fc1"), ("narrow", "fc2")):
-            table |= affine_names(
-                f"{stage}/{ours}", f"stages.{i}.mlp.{theirs}", linear_layout(origin)
-            )
-    return table
+    return renamed(backbone, origin, RULES)
 
 
 # What `python -c` runs: the command of the package, which knows this backbone as well.

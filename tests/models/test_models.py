@@ -24,6 +24,7 @@ from mlcls_jax.models.network import Model, Variables, flatten
 from mlcls_jax.models.positions import resample_positions
 from mlcls_jax.models.weight_names import to_theirs
 from mlcls_jax.models.weights import load
+from mlcls_jax.recipes.hgnetv2 import AFFINES
 from tests.helpers.captured import outputs_and_maps
 from tests.helpers.paddle_recipe import DATA, golden, images, weights
 from tests.helpers.tiers import slow
@@ -72,7 +73,9 @@ def taps(name):
         blocks = resnet.VARIANTS[name.partition("_")[0]].blocks
         last = itertools.accumulate(blocks, initial=-1)
         return {"stem": "stem"} | {f"stage{i - 1}": f"block{n}" for i, n in enumerate(last) if i}
-    return {path: path for path in ("stem", "stage0", "stage1", "stage2", "stage3")}
+    stages = pphgnetv2.VARIANTS[name.partition("_")[0]].stages
+    last = {f"stage{i}": f"stage{i}/block{count - 1}" for i, (_, _, count) in enumerate(stages)}
+    return {"stem": "stem"} | last
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def test_options_that_an_architecture_lacks_are_refused():
 
 def test_every_affine_of_hgnet_is_matched_by_its_multiplier():
     network = Network.of(ModelConfig(name="PP-HGNetV2-B0_ML", num_classes=3))
-    (multiplier,) = pphgnetv2.LR_MULTIPLIERS
+    (multiplier,) = AFFINES
     pattern = multiplier.rpartition("=")[0]
     matched = [path for path in flatten(network.abstract) if re.search(pattern, path)]
     scalars = [path for path, leaf in flatten(network.abstract).items() if leaf.shape == (1,)]

@@ -32,8 +32,8 @@ def test_embeddings_and_logits_equal_the_originals(golden, tmp_path):
     """Errors that were seen: at most 1e-6."""
     expected, state = towers.read(golden)
     config, origin = config_of(state, {})
-    graphdef, shapes = outline(lambda: TextTower(config))
-    found = gather(state, names(config, origin), by_path(shapes), golden)
+    tower, graphdef, shapes = outline(lambda: TextTower(config))
+    found = gather(state, names(tower, config, origin), by_path(shapes), golden)
     params = map_by_path(lambda path, _: found[path], shapes)
     texts = np.asarray(jax.jit(partial(call, graphdef))(params, jnp.asarray(expected["ids"])))
     np.testing.assert_allclose(texts, expected["text_embeddings"], atol=1e-5)

@@ -10,11 +10,11 @@ import pytest
 from mlcls_jax.config import Loss, Model, Optimizer, Train
 from mlcls_jax.losses import asymmetric_loss
 from mlcls_jax.models import Network
-from mlcls_jax.models.backbones import pphgnetv2
 from mlcls_jax.models.network import Model as ModelHandle
 from mlcls_jax.models.network import Variables, flatten
 from mlcls_jax.models.weight_names import to_theirs
 from mlcls_jax.models.weights import load
+from mlcls_jax.recipes.hgnetv2 import AFFINES
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule
@@ -33,7 +33,7 @@ LCNET = "PP-LCNet_x0_25_ML"
 CASES = {  # golden → model, optimizer.lr_multipliers
     "train_steps_lcnet_adamw": (LCNET, ()),
     "train_steps_lcnet_adamw_lrmult": (LCNET, MULTIPLIERS),
-    "train_steps_hgnet_b0_adamw": ("PP-HGNetV2-B0_ML", pphgnetv2.LR_MULTIPLIERS),
+    "train_steps_hgnet_b0_adamw": ("PP-HGNetV2-B0_ML", AFFINES),
     "train_steps_lcnet_momentum": (LCNET, ()),
 }
 

@@ -6,19 +6,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.chain import attach
 from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
 from mlcls_jax.models.layers import Conv, Linear, Patches, gelu
 from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import (
-    Foreign,
-    NameTable,
-    affine_names,
-    layer_norm_names,
-    linear_layout,
-)
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 EPSILON = 1e-6
 INITIAL = Normal(0.02)
@@ -78,23 +73,20 @@ class ConvNeXt(nnx.Module):
     ) -> None:
         self.stem = Patches(3, config.widths[0], 4, initial=INITIAL, dtype=dtype)
         self.stem_norm = LayerNorm(config.widths[0], epsilon=EPSILON)
-        groups: list[tuple[str, ...]] = []
+        groups: list[dict[str, nnx.Module]] = []
         before = config.widths[0]
         for stage, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
             for index in range(count):
-                path = f"stage{stage}_{index}"
-                setattr(self, path, Block(width, is_v2=config.is_v2, dtype=dtype))
-                groups.append((path,))
-            if stage > 0:
-                down = f"downsample{stage}"
-                setattr(self, down, Downsample(before, width, dtype=dtype))
-                groups[-count] = (down, *groups[-count])
+                group: dict[str, nnx.Module] = {}
+                if stage and not index:
+                    group[f"downsample{stage}"] = Downsample(before, width, dtype=dtype)
+                block = Block(width, is_v2=config.is_v2, dtype=dtype)
+                groups.append(group | {f"stage{stage}_{index}": block})
             before = width
-        for place, (*_, path) in enumerate(groups):  # a block drops the more the deeper it lies
-            getattr(self, path).drop_path = config.drop_path * place / (len(groups) - 1)
+        stages = attach(self, groups, config.drop_path)
         self.norm = LayerNorm(before, epsilon=EPSILON)
         self.channels, self.pool, self.config = before, pool, config
-        self.parts = Parts(stem=("stem", "stem_norm"), stages=tuple(groups), outputs=("norm",))
+        self.parts = Parts(stem=("stem", "stem_norm"), stages=stages, outputs=("norm",))
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
@@ -158,32 +150,39 @@ class ResponseNorm(nnx.Module):
         return (wide + self.bias[...] + self.scale[...] * weighed).astype(x.dtype)
 
 
+RULES = {
+    "paddle": (
+        (r"^stem\.", "downsample_layers.0.0."),
+        (r"^stem_norm", "downsample_layers.0.1"),
+        (r"^downsample(\d)\.norm", r"downsample_layers.\1.0"),
+        (r"^downsample(\d)\.conv", r"downsample_layers.\1.1"),
+        (r"^stage(\d)_", r"stages.\1."),
+        (r"depthwise", "dwconv"),
+        (r"widen", "pwconv1"),
+        (r"narrow", "pwconv2"),
+        (r"layer_scale", "gamma"),
+    ),
+    "timm": (
+        (r"^norm", "head.norm"),
+        (r"^stem\.", "stem.0."),
+        (r"^stem_norm", "stem.1"),
+        (r"^downsample(\d)\.norm", r"stages.\1.downsample.0"),
+        (r"^downsample(\d)\.conv", r"stages.\1.downsample.1"),
+        (r"^stage(\d)_", r"stages.\1.blocks."),
+        (r"depthwise", "conv_dw"),
+        (r"widen", "mlp.fc1"),
+        (r"response", "mlp.grn"),
+        (r"narrow", "mlp.fc2"),
+        (r"layer_scale", "gamma"),
+    ),
+}
+
+
 def names(backbone: ConvNeXt, origin: str) -> NameTable:
     """Map each parameter to its place in a file of `origin`: paddle or timm."""
-    is_paddle, config = origin == "paddle", backbone.config
-    linear = "conv1x1" if config.has_convs and not is_paddle else linear_layout(origin)
-    stem = "downsample_layers.0" if is_paddle else "stem"
-    table = affine_names("stem", f"{stem}.0", "conv") | layer_norm_names("stem_norm", f"{stem}.1")
-    for stage, count in enumerate(config.blocks):
-        if stage > 0:
-            theirs = f"downsample_layers.{stage}" if is_paddle else f"stages.{stage}.downsample"
-            table |= layer_norm_names(f"downsample{stage}/norm", f"{theirs}.0")
-            table |= affine_names(f"downsample{stage}/conv", f"{theirs}.1", "conv")
-        for index in range(count):
-            ours = f"stage{stage}_{index}"
-            theirs = f"stages.{stage}.{'' if is_paddle else 'blocks.'}{index}"
-            depthwise, widen, narrow = (
-                ("dwconv", "pwconv1", "pwconv2") if is_paddle else ("conv_dw", "mlp.fc1", "mlp.fc2")
-            )
-            table |= affine_names(f"{ours}/depthwise", f"{theirs}.{depthwise}", "conv")
-            table |= layer_norm_names(f"{ours}/norm", f"{theirs}.norm")
-            table |= affine_names(f"{ours}/widen", f"{theirs}.{widen}", linear)
-            if config.is_v2:
-                table |= layer_norm_names(f"{ours}/response", f"{theirs}.mlp.grn")
-            table |= affine_names(f"{ours}/narrow", f"{theirs}.{narrow}", linear)
-            if not config.is_v2:
-                table[f"{ours}/layer_scale"] = Foreign(f"{theirs}.gamma")
-    return table | layer_norm_names("norm", "norm" if is_paddle else "head.norm")
+    has_convs = backbone.config.has_convs and origin == "timm"
+    layouts = {"(widen|narrow)/kernel": "conv1x1"} if has_convs else {}
+    return renamed(backbone, origin, RULES[origin], layouts=layouts)
 
 
 # Names of PaddleClas' files.

@@ -6,6 +6,7 @@ side that a network was trained with, whatever it is given; here, as in timm, th
 """
 
 import math
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,11 +15,11 @@ from flax import nnx
 
 from mlcls_jax.models.chain import Chain
 from mlcls_jax.models.family import Family
-from mlcls_jax.models.inverted_residual import InvertedResidual, timm_names
+from mlcls_jax.models.inverted_residual import InvertedResidual, timm_rules
 from mlcls_jax.models.layers import ConvNorm, SqueezeExcite, scaled
 from mlcls_jax.models.pixels import HALVES, IMAGENET, Pixels
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import NameTable, affine_names, conv_norm_names
+from mlcls_jax.models.weight_names import NameTable, Rule, renamed
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,17 @@ def build(
     epsilon = 1e-3 if config.is_tensorflow else 1e-5
     unit = partial(ConvNorm, same=config.is_tensorflow, epsilon=epsilon, dtype=dtype)
     rounded = partial(scaled, scale=config.width, least=config.least)
-    width, blocks = rounded(config.stem), {}
+    width, blocks = rounded(config.stem), []
     stem = unit(3, width, 3, stride=2, activation=nnx.silu)
     for number, stage in enumerate(config.stages):
         depth = config.depths[min(number, len(config.depths) - 1)]
         for index in range(math.ceil(stage.blocks * depth)):
             stride = stage.stride if index == 0 else 1
             block = _block(width, rounded(stage.width), stage, stride, unit)
-            blocks[f"block{number}_{index}"], width = block, rounded(stage.width)
+            blocks.append({f"block{number}_{index}": block})
+            width = rounded(stage.width)
     channels = rounded(config.out_channels)
-    last = unit(width, channels, 1, activation=nnx.silu)
-    outputs = {"last_conv": last}
+    outputs = {"last_conv": unit(width, channels, 1, activation=nnx.silu)}
     return Chain(config, channels=channels, stem={"stem": stem}, blocks=blocks, outputs=outputs)
 
 
@@ -123,50 +124,63 @@ def _block(
 def names(backbone: Chain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
     if origin == "paddle":
-        return _paddle_names(backbone)
-    table = conv_norm_names("stem", "conv_stem", "bn1", origin=origin)
-    for (path,) in backbone.parts.stages:
-        there = path.replace("block", "blocks.").replace("_", ".")
-        table |= timm_names(path, there, getattr(backbone, path))
-    return table | conv_norm_names("last_conv", "conv_head", "bn2", origin=origin)
+        rules = _paddle_v1 if backbone.config.stages == V1 else _paddle_v2
+        return renamed(backbone, origin, rules(backbone))
+    rules = (
+        (r"^stem\.conv", "conv_stem"),
+        (r"^stem\.norm", "bn1"),
+        (r"^last_conv\.conv", "conv_head"),
+        (r"^last_conv\.norm", "bn2"),
+        *timm_rules(backbone),
+        (r"^block(\d+)_", r"blocks.\1."),
+    )
+    return renamed(backbone, origin, rules)
 
 
-# Names of a block's convolutions in PaddleClas' files of V1 and of V2.
-PADDLE_UNITS = {
-    "expand_conv": ("_ecn", "_expand_conv"),
-    "bottleneck_conv": ("_dcn", "_depthwise_conv"),
-    "linear_conv": ("_pcn", "_project_conv"),
-}
+def _paddle_v1(backbone: Chain) -> tuple[Rule, ...]:
+    """Return the places in PaddleClas' files of V1, which number the blocks throughout."""
+    blocks = [path for (path,) in backbone.parts.stages]
+
+    def place(found: re.Match[str]) -> str:
+        owner = "_blocks" if found[0].endswith("_0") else "block"
+        return f"_ef.{owner}.{blocks.index(found[0])}."
+
+    return (
+        (r"^stem\.", "_ef._conv_stem._conv."),
+        (r"^last_conv\.", "_conv."),
+        (r"^block\w+", place),
+        (r"mid_se\.conv(\d)", r"_se._conv\1._conv"),
+        (r"expand_conv", "_ecn._conv"),
+        (r"bottleneck_conv", "_dcn._conv"),
+        (r"linear_conv", "_pcn._conv"),
+        (r"_conv\.conv\.", "_conv._conv._conv."),
+        (r"_conv\.norm\.", "_conv._bn."),
+    )
 
 
-def _paddle_names(backbone: Chain) -> NameTable:
-    """Return the places in PaddleClas' files, which number the blocks throughout."""
-    is_v1 = backbone.config.stages == V1
+def _paddle_v2(backbone: Chain) -> tuple[Rule, ...]:
+    """Return the same for V2, whose norms are numbered."""
+    blocks = [path for (path,) in backbone.parts.stages]
 
-    def unit(ours: str, owner: str, conv: str, norm: str) -> NameTable:
-        if is_v1:
-            conv, norm = f"{owner}_conv._conv._conv", f"{owner}_conv._bn"
-        return conv_norm_names(ours, conv, norm, origin="paddle")
+    def last_norm(found: re.Match[str]) -> str:
+        block: InvertedResidual = getattr(backbone, found[1])
+        return f"{found[1]}._norm{1 if block.bottleneck_conv is None else 2}"
 
-    table = unit("stem", "_ef._conv_stem.", "_stem._conv_stem._conv", "_stem._norm")
-    for number, (path,) in enumerate(backbone.parts.stages):
-        block: InvertedResidual = getattr(backbone, path)
-        there = f"_blocks.{number}."
-        if is_v1:
-            there = f"_ef.{'_blocks' if path.endswith('_0') else 'block'}.{number}.."
-        for place, name in enumerate(block.units()):
-            if name == "linear_conv" and block.mid_se is not None:
-                convs = ("_conv1", "_conv2") if is_v1 else ("_se_reduce", "_se_expand")
-                for ours, conv in zip(("conv1", "conv2"), convs, strict=True):
-                    table |= affine_names(
-                        f"{path}/mid_se/{ours}", f"{there}_se.{conv}._conv", "conv"
-                    )
-            v1, v2 = PADDLE_UNITS[name]
-            norm = max(place, 1) if name == "linear_conv" else place
-            table |= unit(
-                f"{path}/{name}", f"{there}{v1}.", f"{there}{v2}._conv", f"{there}_norm{norm}"
-            )
-    return table | unit("last_conv", "", "_head._conv_head", "_head._norm")
+    return (
+        (r"^stem\.conv", "_stem._conv_stem._conv"),
+        (r"^last_conv\.conv", "_head._conv_head._conv"),
+        (r"^stem\.norm", "_stem._norm"),
+        (r"^last_conv\.norm", "_head._norm"),
+        (r"mid_se\.conv1", "_se._se_reduce._conv"),
+        (r"mid_se\.conv2", "_se._se_expand._conv"),
+        (r"expand_conv\.conv", "_expand_conv._conv"),
+        (r"bottleneck_conv\.conv", "_depthwise_conv._conv"),
+        (r"linear_conv\.conv", "_project_conv._conv"),
+        (r"expand_conv\.norm", "_norm0"),
+        (r"bottleneck_conv\.norm", "_norm1"),
+        (r"^(block\w+)\.linear_conv\.norm", last_norm),
+        (r"^block\w+", lambda found: f"_blocks.{blocks.index(found[0])}"),
+    )
 
 
 # Scales of width and depth, and the tag of the weights that timm takes for its own network.

@@ -5,19 +5,17 @@ squeeze-and-excitation, no bias before the classifier, and rounds the widths of 
 another way. Weights of one therefore cannot be loaded into the other.
 """
 
+import re
 from dataclasses import dataclass
 from functools import partial
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from mlcls_jax.models.dropout import Draws, dropout
-from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import Constant, FrozenParam, param
-from mlcls_jax.models.inverted_residual import InvertedResidual, timm_names
+from mlcls_jax.models.chain import LastConvChain
+from mlcls_jax.models.family import Family
+from mlcls_jax.models.inverted_residual import InvertedResidual, timm_rules
 from mlcls_jax.models.layers import (
     Conv,
     ConvNorm,
@@ -27,7 +25,7 @@ from mlcls_jax.models.layers import (
     scaled,
 )
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, conv_norm_names
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 
 @dataclass(frozen=True)
@@ -90,75 +88,42 @@ class MobileNetV3Config:
     out_channels: int = 1280  # not scaled
 
 
-class MobileNetV3(nnx.Module):
-    """images [B, H, W, 3] → features [B, H / 32, W / 32, out_channels].
-
-    With `pool`, as before the plain classifier, last_conv sees the mean over the map.
-    """
-
-    def __init__(
-        self, config: MobileNetV3Config, *, pool: bool = False, dtype: jnp.dtype | None = None
-    ) -> None:
-        is_paddle, scale = config.origin == "paddle", config.scale
-        # timm leaves the stem as it is where the network is narrow.
-        width = STEM if not is_paddle and scale < 0.75 else scaled(STEM, scale)
-        self.conv = ConvNorm(3, width, 3, stride=2, activation=hardswish, dtype=dtype)
-        self.blocks = BLOCKS[config.size]
-        self.paths = tuple(f"block{index}" for index in range(len(self.blocks)))
-        before = STEM
-        for index, (path, block) in enumerate(zip(self.paths, self.blocks, strict=True)):
-            expanded = (
-                scaled(block.expanded, scale)
-                if is_paddle
-                else scaled(width, block.expanded / before)
-            )
-            setattr(
-                self,
-                path,
-                InvertedResidual(
-                    width,
-                    expanded,
-                    scaled(block.width, scale),
-                    sizes=(int(is_paddle or index > 0), block.kernel_size, 1),
-                    stride=block.stride,
-                    activation=hardswish if block.hard else nnx.relu,
-                    squeeze=_squeeze(expanded, is_paddle, dtype) if block.squeeze else None,
-                    unit=partial(ConvNorm, dtype=dtype),
-                ),
-            )
-            before, width = block.width, scaled(block.width, scale)
-        last = scaled(LAST_EXPANDED[config.size], scale)
-        self.last_second_conv = ConvNorm(width, last, 1, activation=hardswish, dtype=dtype)
-        self.last_conv = Conv(
-            last,
-            config.out_channels,
-            1,
-            bias=not is_paddle,
-            dtype=dtype,
-        )
-        outputs = ("last_second_conv", "last_conv")
-        kept = Constant(float(np.float32(1.0 - config.dropout)))  # Paddle's dropout, as in PP-LCNet
-        self.feature_scale = param((), kept, FrozenParam) if is_paddle else None
+def build(
+    config: MobileNetV3Config, *, pool: bool = False, dtype: jnp.dtype | None = None
+) -> LastConvChain:
+    """Return a network whose map has `out_channels` and 1/32 of a side."""
+    is_paddle, scale = config.origin == "paddle", config.scale
+    unit, groups, before = partial(ConvNorm, dtype=dtype), [], STEM
+    # timm leaves the stem as it is where the network is narrow.
+    width = STEM if not is_paddle and scale < 0.75 else scaled(STEM, scale)
+    conv = unit(3, width, 3, stride=2, activation=hardswish)
+    for index, block in enumerate(BLOCKS[config.size]):
+        expanded = scaled(width, block.expanded / before)
         if is_paddle:
-            outputs += ("feature_scale",)
-        self.channels, self.dropout, self.pool = config.out_channels, config.dropout, pool
-        self.parts = Parts(
-            stem=("conv",), stages=tuple((path,) for path in self.paths), outputs=outputs
+            expanded = scaled(block.expanded, scale)
+        module = InvertedResidual(
+            width,
+            expanded,
+            scaled(block.width, scale),
+            sizes=(int(is_paddle or index > 0), block.kernel_size, 1),
+            stride=block.stride,
+            activation=hardswish if block.hard else nnx.relu,
+            squeeze=_squeeze(expanded, is_paddle, dtype) if block.squeeze else None,
+            unit=unit,
         )
-
-    def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
-    ) -> Float[Array, "B h w C"]:
-        x = self.conv(images, train=train)
-        for path in self.paths:
-            x = getattr(self, path)(x, train=train)
-        x = self.last_second_conv(x, train=train)
-        if self.pool:
-            x = x.mean((1, 2), keepdims=True)
-        x = dropout(hardswish(self.last_conv(x)), self.dropout, draws)
-        if self.feature_scale is None:
-            return x
-        return x * jax.lax.stop_gradient(self.feature_scale[...]).astype(x.dtype)
+        groups.append({f"block{index}": module})
+        before, width = block.width, scaled(block.width, scale)
+    last = scaled(LAST_EXPANDED[config.size], scale)
+    return LastConvChain(
+        config,
+        stem={"conv": conv},
+        blocks=groups,
+        outputs={"last_second_conv": unit(width, last, 1, activation=hardswish)},
+        last_conv=Conv(last, config.out_channels, 1, bias=not is_paddle, dtype=dtype),
+        activation=hardswish,
+        pool=pool,
+        is_scaled=is_paddle,
+    )
 
 
 def steep_hardsigmoid(x: Array) -> Array:
@@ -172,49 +137,28 @@ def _squeeze(expanded: int, is_paddle: bool, dtype: jnp.dtype | None) -> Squeeze
     return SqueezeExcite(expanded, scaled(expanded, 0.25), dtype=dtype)
 
 
-def names(backbone: MobileNetV3, origin: str) -> NameTable:
+def names(backbone: LastConvChain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
-    is_paddle = origin == "paddle"
-    table: NameTable = {}
+    if origin == "paddle":
+        table = renamed(backbone, origin, ((r"^block", "blocks."), (r"\.norm\.", ".bn.")))
+        return table | backbone.scale_name(origin)
+    widths = [block.width for block in BLOCKS[backbone.config.size]]
+    stages = list(dict.fromkeys(widths))
 
-    def add_unit(*names: str) -> None:
-        table.update(conv_norm_names(*names, origin=origin))
+    def place(block: re.Match[str]) -> str:
+        index = int(block[1])
+        return f"blocks.{stages.index(widths[index])}.{index - widths.index(widths[index])}"
 
-    add_unit("conv", *(("conv.conv", "conv.bn") if is_paddle else ("conv_stem", "bn1")))
-    for index, path in enumerate(backbone.paths):
-        block: InvertedResidual = getattr(backbone, path)
-        if not is_paddle:
-            table |= timm_names(path, _timm_block(backbone.blocks, index), block)
-            continue
-        theirs = f"blocks.{index}"
-        for unit in block.units():
-            if unit == "linear_conv" and block.mid_se is not None:
-                for conv in ("conv1", "conv2"):
-                    se = f"mid_se.{conv}"
-                    table |= affine_names(f"{path}/mid_se/{conv}", f"{theirs}.{se}", "conv")
-            add_unit(f"{path}/{unit}", f"{theirs}.{unit}.conv", f"{theirs}.{unit}.bn")
-    last = f"blocks.{len({b.width for b in backbone.blocks})}.0"
-    add_unit(
-        "last_second_conv",
-        *(
-            ("last_second_conv.conv", "last_second_conv.bn")
-            if is_paddle
-            else (f"{last}.conv", f"{last}.bn1")
-        ),
+    rules = (
+        (r"^conv\.conv", "conv_stem"),
+        (r"^conv\.norm", "bn1"),
+        (r"^last_second_conv\.conv", f"blocks.{len(stages)}.0.conv"),
+        (r"^last_second_conv\.norm", f"blocks.{len(stages)}.0.bn1"),
+        (r"^last_conv", "conv_head"),
+        *timm_rules(backbone),
+        (r"^block(\d+)", place),
     )
-    if not is_paddle:
-        return table | affine_names("last_conv", "conv_head", "conv")
-    table["last_conv/kernel"] = Foreign("last_conv.weight", "conv")
-    scale = float(np.float32(1.0 - backbone.dropout))
-    table["feature_scale"] = Foreign(None, "scale", scale)
-    return table
-
-
-def _timm_block(blocks: tuple[Block, ...], index: int) -> str:
-    """Return timm's path of a block: stage and place in it."""
-    widths = list(dict.fromkeys(block.width for block in blocks))
-    stage = widths.index(blocks[index].width)
-    return f"blocks.{stage}.{sum(block.width == widths[stage] for block in blocks[:index])}"
+    return renamed(backbone, origin, rules)
 
 
 VARIANTS = {
@@ -248,7 +192,7 @@ def timm_sources(name: str) -> tuple[Source, ...]:
 
 FAMILY = Family(
     variants=VARIANTS,
-    build=MobileNetV3,
+    build=build,
     names=names,
     recipes="mobilenetv3",
     heads={"paddle": "fc"},
@@ -256,7 +200,7 @@ FAMILY = Family(
 )
 TIMM_FAMILY = Family(
     variants=TIMM_VARIANTS,
-    build=MobileNetV3,
+    build=build,
     names=names,
     recipes="mobilenetv3",
     heads={"timm": "classifier"},

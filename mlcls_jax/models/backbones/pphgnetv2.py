@@ -1,26 +1,23 @@
 """PP-HGNetV2 B0 to B6 as in PaddleClas: blocks that aggregate the outputs of all their layers."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.dropout import Draws, dropout
-from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import ONES, ZEROS, Constant, FrozenParam, param
+from mlcls_jax.models.chain import LastConvChain
+from mlcls_jax.models.family import Family
+from mlcls_jax.models.initial import ONES, ZEROS, param
 from mlcls_jax.models.layers import Conv, ConvNorm, MaxPool
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import Foreign, NameTable, conv_norm_names
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 # A stage's kernel size, and whether its layers are light: pointwise, then depthwise.
 STAGES = ((3, False), (3, False), (5, True), (5, True))
-
-# For optimizer.lr_multipliers: the originals train the learnable affines at a hundredth.
-LR_MULTIPLIERS = (r"/lab/=0.01",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,52 +74,40 @@ VARIANTS = {
 }
 
 
-class PPHGNetV2(nnx.Module):
-    """images [B, H, W, 3] → features [B, H / 32, W / 32, 2048], for the default strides.
-
-    With `pool`, as before the plain classifier, last_conv sees the mean over the map.
-    """
-
-    def __init__(
-        self, config: PPHGNetV2Config, *, pool: bool = False, dtype: jnp.dtype | None = None
-    ) -> None:
-        self.stem = Stem(*config.stem, config.strides[:2], affine=config.affine, dtype=dtype)
-        width = config.stem[1]
-        for index in range(len(STAGES)):
-            setattr(self, f"stage{index}", Stage(width, index, config, dtype=dtype))
-            width = config.stages[index][1]
-        self.last_conv = Conv(width, config.out_channels, 1, dtype=dtype)
-        self.lab = Affine() if config.affine else None
-        # Paddle's downscale_in_infer, as in PP-LCNet: dropout as usual on scaled features.
-        scale = Constant(float(np.float32(1.0 - config.dropout)))
-        self.feature_scale = param((), scale, FrozenParam)
-        self.channels, self.config, self.pool = config.out_channels, config, pool
-        self.parts = Parts(
-            stem=("stem",),
-            stages=tuple(_blocks(config)),
-            outputs=("last_conv", "feature_scale", *(("lab",) if config.affine else ())),
-        )
-
-    def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
-    ) -> Float[Array, "B h w C"]:
-        x = self.stem(images, train=train)
-        for index in range(len(STAGES)):
-            x = getattr(self, f"stage{index}")(x, train=train)
-        if self.pool:
-            x = x.mean((1, 2), keepdims=True)
-        x = nnx.relu(self.last_conv(x))
-        x = x if self.lab is None else self.lab(x)
-        scale = jax.lax.stop_gradient(self.feature_scale[...])
-        return dropout(x, self.config.dropout, draws) * scale.astype(x.dtype)
-
-
-def _blocks(config: PPHGNetV2Config) -> Iterator[tuple[str, ...]]:
-    """Yield the paths of each block; the first of a stage has the downsampling with it."""
-    for index, (_, _, blocks) in enumerate(config.stages):
-        for number in range(blocks):
-            block = f"stage{index}/block{number}"
-            yield (f"stage{index}/downsample", block) if index and not number else (block,)
+def build(
+    config: PPHGNetV2Config, *, pool: bool = False, dtype: jnp.dtype | None = None
+) -> LastConvChain:
+    """Return a network whose map has 2048 channels and, for the default strides, 1/32 of a side."""
+    unit = partial(Unit, affine=config.affine, dtype=dtype)
+    blocks: list[dict[str, nnx.Module]] = []
+    channels = config.stem[1]
+    for stage, (width, out_channels, count) in enumerate(config.stages):
+        kernel_size, is_light = STAGES[stage]
+        layer = partial(LightUnit, unit) if is_light else unit
+        for index in range(count):
+            group: dict[str, nnx.Module] = {}
+            if stage and not index:
+                stride = config.strides[stage + 1]
+                down = ConvNorm(channels, channels, 3, stride=stride, groups=channels, dtype=dtype)
+                group[f"stage{stage}/downsample"] = down
+            layers = [
+                layer(width if number else channels, width, kernel_size)
+                for number in range(config.layers)
+            ]
+            block = Block(
+                channels, layers, out_channels, width=width, unit=unit, residual=index > 0
+            )
+            blocks.append(group | {f"stage{stage}/block{index}": block})
+            channels = out_channels
+    return LastConvChain(
+        config,
+        stem={"stem": Stem(*config.stem, config.strides[:2], unit=unit)},
+        blocks=blocks,
+        last_conv=Conv(channels, config.out_channels, 1, dtype=dtype),
+        activation=nnx.relu,
+        lab=Affine() if config.affine else None,
+        pool=pool,
+    )
 
 
 class Affine(nnx.Module):
@@ -138,26 +123,8 @@ class Affine(nnx.Module):
 class Unit(ConvNorm):
     """Convolution, batch normalisation, ReLU, optional learnable affine ("lab")."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        affine: bool,
-        dtype: jnp.dtype | None,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            groups=groups,
-            activation=nnx.relu,
-            dtype=dtype,
-        )
+    def __init__(self, *sizes: int, affine: bool, **options: Any) -> None:
+        super().__init__(*sizes, activation=nnx.relu, **options)
         self.lab = Affine() if affine else None
 
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
@@ -165,26 +132,30 @@ class Unit(ConvNorm):
         return x if self.lab is None else self.lab(x)
 
 
+class LightUnit(nnx.Module):
+    """Pointwise convolution without activation, then a depthwise unit."""
+
+    def __init__(
+        self, unit: partial[Unit], in_channels: int, out_channels: int, kernel_size: int
+    ) -> None:
+        self.conv1 = ConvNorm(in_channels, out_channels, 1, dtype=unit.keywords["dtype"])
+        self.conv2 = unit(out_channels, out_channels, kernel_size, groups=out_channels)
+
+    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W D"]:
+        return self.conv2(self.conv1(x, train=train), train=train)
+
+
 class Stem(nnx.Module):
     """A strided convolution, two branches (max-pool, 2x2 convolutions), a strided convolution."""
 
     def __init__(
-        self,
-        width: int,
-        out_channels: int,
-        strides: tuple[int, ...],
-        *,
-        affine: bool,
-        dtype: jnp.dtype | None,
+        self, width: int, out_channels: int, strides: tuple[int, ...], *, unit: partial[Unit]
     ) -> None:
-        def unit(channels: int, out: int, kernel_size: int, stride: int = 1) -> Unit:
-            return Unit(channels, out, kernel_size, stride=stride, affine=affine, dtype=dtype)
-
-        self.stem1 = unit(3, width, 3, strides[0])
+        self.stem1 = unit(3, width, 3, stride=strides[0])
         self.max_pool = MaxPool(2, stride=1)
         self.stem2a = unit(width, width // 2, 2)
         self.stem2b = unit(width // 2, width, 2)
-        self.stem3 = unit(2 * width, width, 3, strides[1])
+        self.stem3 = unit(2 * width, width, 3, stride=strides[1])
         self.stem4 = unit(width, out_channels, 1)
 
     def __call__(self, images: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
@@ -196,69 +167,24 @@ class Stem(nnx.Module):
         return self.stem4(x, train=train)
 
 
-class Stage(nnx.Module):
-    """A strided depthwise convolution, except in stage 0, and blocks."""
-
-    def __init__(
-        self, in_channels: int, index: int, config: PPHGNetV2Config, *, dtype: jnp.dtype | None
-    ) -> None:
-        width, out_channels, self.blocks = config.stages[index]
-        stride = None if index == 0 else config.strides[index + 1]
-        self.downsample = (
-            None
-            if stride is None
-            else ConvNorm(
-                in_channels, in_channels, 3, stride=stride, groups=in_channels, dtype=dtype
-            )
-        )
-        kernel_size, is_light = STAGES[index]
-        for number in range(self.blocks):
-            block = Block(
-                in_channels if number == 0 else out_channels,
-                width,
-                out_channels,
-                kernel_size,
-                layers=config.layers,
-                light=is_light,
-                residual=number > 0,
-                affine=config.affine,
-                dtype=dtype,
-            )
-            setattr(self, f"block{number}", block)
-
-    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B h w D"]:
-        if self.downsample is not None:
-            x = self.downsample(x, train=train)
-        for number in range(self.blocks):
-            x = getattr(self, f"block{number}")(x, train=train)
-        return x
-
-
 class Block(nnx.Module):
     """Layers in a row; what goes in and what each gives is concatenated and mixed."""
 
     def __init__(
         self,
         in_channels: int,
-        width: int,
+        layers: Sequence[Unit | LightUnit],
         out_channels: int,
-        kernel_size: int,
         *,
-        layers: int,
-        light: bool,
+        width: int,
+        unit: partial[Unit],
         residual: bool,
-        affine: bool,
-        dtype: jnp.dtype | None,
     ) -> None:
-        layer = LightUnit if light else Unit
-        for number in range(layers):
-            channels = in_channels if number == 0 else width
-            unit = layer(channels, width, kernel_size, affine=affine, dtype=dtype)
-            setattr(self, f"layer{number}", unit)
-        collected = in_channels + layers * width
-        self.squeeze = Unit(collected, out_channels // 2, 1, affine=affine, dtype=dtype)
-        self.excite = Unit(out_channels // 2, out_channels, 1, affine=affine, dtype=dtype)
-        self.layers, self.residual = layers, residual
+        self.layers, self.residual = len(layers), residual
+        for number, layer in enumerate(layers):
+            setattr(self, f"layer{number}", layer)
+        self.squeeze = unit(in_channels + len(layers) * width, out_channels // 2, 1)
+        self.excite = unit(out_channels // 2, out_channels, 1)
 
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W D"]:
         maps = [x]
@@ -269,76 +195,30 @@ class Block(nnx.Module):
         return x + mixed if self.residual else mixed
 
 
-class LightUnit(nnx.Module):
-    """Pointwise convolution without activation, then a depthwise unit."""
+RULES = (
+    (r"^stage(\d)\.", r"stages.\1."),
+    (r"\.block(\d+)", r".blocks.\1"),
+    (r"\.layer(\d)", r".layers.\1"),
+    (r"\.norm\.", ".bn."),
+    (r"lab\.weight", "lab.scale"),
+)
+MIXERS = {
+    "paddle": (
+        (r"\.squeeze\.", ".aggregation_squeeze_conv."),
+        (r"\.excite\.", ".aggregation_excitation_conv."),
+    ),
+    "timm": (
+        (r"\.squeeze\.", ".aggregation.0."),
+        (r"\.excite\.", ".aggregation.1."),
+        (r"^last_conv", "head.last_conv.0"),
+        (r"^lab", "head.last_conv.2"),
+    ),
+}
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        affine: bool,
-        dtype: jnp.dtype | None,
-    ) -> None:
-        self.conv1 = ConvNorm(in_channels, out_channels, 1, dtype=dtype)
-        self.conv2 = Unit(
-            out_channels, out_channels, kernel_size, groups=out_channels, affine=affine, dtype=dtype
-        )
 
-    def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W D"]:
-        return self.conv2(self.conv1(x, train=train), train=train)
-
-
-def names(backbone: PPHGNetV2, origin: str) -> NameTable:
+def names(backbone: LastConvChain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
-    config, is_paddle = backbone.config, origin == "paddle"
-    table: NameTable = {}
-    for ours, theirs, is_activated in _units(config, is_paddle=is_paddle):
-        table |= conv_norm_names(ours, f"{theirs}.conv", f"{theirs}.bn", origin=origin)
-        if is_activated and config.affine:
-            table |= _affine_names(f"{ours}/lab", f"{theirs}.lab")
-    last_conv = "last_conv" if is_paddle else "head.last_conv.0"
-    table["last_conv/kernel"] = Foreign(f"{last_conv}.weight", "conv")
-    if config.affine:
-        table |= _affine_names("lab", "lab" if is_paddle else "head.last_conv.2")
-    scale = float(np.float32(1.0 - config.dropout)) if is_paddle else 1.0
-    table["feature_scale"] = Foreign(None, "scale", scale)
-    return table
-
-
-def _affine_names(ours: str, theirs: str) -> NameTable:
-    return {f"{ours}/{name}": Foreign(f"{theirs}.{name}") for name in ("scale", "bias")}
-
-
-def _units(config: PPHGNetV2Config, *, is_paddle: bool) -> list[tuple[str, str, bool]]:
-    """Our path, their prefix, and whether an activation follows, of every convolution with norm."""
-    mixers = (
-        ("aggregation_squeeze_conv", "aggregation_excitation_conv")
-        if is_paddle
-        else ("aggregation.0", "aggregation.1")
-    )
-    units = [
-        (f"stem/{name}", f"stem.{name}", True)
-        for name in ("stem1", "stem2a", "stem2b", "stem3", "stem4")
-    ]
-    for index, ((_, _, blocks), (_, is_light)) in enumerate(
-        zip(config.stages, STAGES, strict=True)
-    ):
-        if index > 0:
-            units.append((f"stage{index}/downsample", f"stages.{index}.downsample", False))
-        for number in range(blocks):
-            ours, theirs = f"stage{index}/block{number}", f"stages.{index}.blocks.{number}"
-            for layer in range(config.layers):
-                unit = (f"{ours}/layer{layer}", f"{theirs}.layers.{layer}")
-                if is_light:
-                    units.append((f"{unit[0]}/conv1", f"{unit[1]}.conv1", False))
-                    units.append((f"{unit[0]}/conv2", f"{unit[1]}.conv2", True))
-                else:
-                    units.append((*unit, True))
-            for mixer, name in zip(("squeeze", "excite"), mixers, strict=True):
-                units.append((f"{ours}/{mixer}", f"{theirs}.{name}", True))
-    return units
+    return renamed(backbone, origin, RULES + MIXERS[origin]) | backbone.scale_name(origin)
 
 
 def sources(name: str) -> tuple[Source, ...]:
@@ -357,7 +237,7 @@ def sources(name: str) -> tuple[Source, ...]:
 
 FAMILY = Family(
     variants=VARIANTS,
-    build=PPHGNetV2,
+    build=build,
     names=names,
     recipes="hgnetv2",
     heads={"paddle": "fc", "timm": "head.fc"},

@@ -1,19 +1,17 @@
 """PP-LCNet (Cui et al., 2021) as in PaddleClas, all scales: depthwise-separable, no residuals."""
 
+import re
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mlcls_jax.models.dropout import Draws, dropout
-from mlcls_jax.models.family import Family, Parts
-from mlcls_jax.models.initial import Constant, FrozenParam, param
+from mlcls_jax.models.chain import LastConvChain
+from mlcls_jax.models.family import Family
 from mlcls_jax.models.layers import Conv, ConvNorm, SqueezeExcite, hardswish, scaled
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import Foreign, NameTable, affine_names, conv_norm_names
+from mlcls_jax.models.weight_names import Foreign, NameTable, renamed
 
 # stage → blocks of (kernel size, base width, squeeze-excite); a stage's stride is its first block's
 STAGES = {
@@ -39,61 +37,33 @@ class PPLCNetConfig:
 VARIANTS = {f"PP-LCNet_x{scale}".replace(".", "_"): PPLCNetConfig(scale=scale) for scale in SCALES}
 
 
-class PPLCNet(nnx.Module):
-    """images [B, H, W, 3] → features [B, H / 32, W / 32, 1280], for the default strides.
-
-    With `pool`, as before the plain classifier, last_conv sees the mean over the map.
-    """
-
-    def __init__(
-        self, config: PPLCNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
-    ) -> None:
-        conv1_stride, *stage_strides = config.strides
-        width = scaled(16, config.scale)
-        self.conv1 = ConvNorm(3, width, 3, stride=conv1_stride, activation=hardswish, dtype=dtype)
-        paths = []
-        for stride, (stage, blocks) in zip((1, *stage_strides), STAGES.items(), strict=False):
-            for index, (kernel_size, base_width, squeeze) in enumerate(blocks):
-                block = SeparableBlock(
-                    width,
-                    scaled(base_width, config.scale),
-                    kernel_size,
-                    stride=stride if index == 0 else 1,
-                    squeeze=squeeze,
-                    dtype=dtype,
-                )
-                paths.append(f"{stage}_{index}")
-                setattr(self, paths[-1], block)
-                width = scaled(base_width, config.scale)
-        self.last_conv = Conv(
-            width,
-            config.out_channels,
-            1,
-            bias=pool,
-            dtype=dtype,
-        )
-        # Paddle's downscale_in_infer: it drops without rescaling in training and scales down in
-        # evaluation. This is dropout as usual on features that are scaled by the same number.
-        scale = Constant(float(np.float32(1.0 - config.dropout)))
-        self.feature_scale = param((), scale, FrozenParam)
-        self.channels, self.dropout, self.pool = config.out_channels, config.dropout, pool
-        self.parts = Parts(
-            stem=("conv1",),
-            stages=tuple((path,) for path in paths),
-            outputs=("last_conv", "feature_scale"),
-        )
-
-    def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
-    ) -> Float[Array, "B h w C"]:
-        x = self.conv1(images, train=train)
-        for (path,) in self.parts.stages:
-            x = getattr(self, path)(x, train=train)
-        if self.pool:
-            x = x.mean((1, 2), keepdims=True)
-        x = hardswish(self.last_conv(x))
-        scale = jax.lax.stop_gradient(self.feature_scale[...])
-        return dropout(x, self.dropout, draws) * scale.astype(x.dtype)
+def build(
+    config: PPLCNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
+) -> LastConvChain:
+    """Return a network whose map has 1280 channels and, for the default strides, 1/32 of a side."""
+    conv1_stride, *stage_strides = config.strides
+    width, groups = scaled(16, config.scale), []
+    conv1 = ConvNorm(3, width, 3, stride=conv1_stride, activation=hardswish, dtype=dtype)
+    for stride, (stage, blocks) in zip((1, *stage_strides), STAGES.items(), strict=False):
+        for index, (kernel_size, base_width, squeeze) in enumerate(blocks):
+            block = SeparableBlock(
+                width,
+                scaled(base_width, config.scale),
+                kernel_size,
+                stride=stride if index == 0 else 1,
+                squeeze=squeeze,
+                dtype=dtype,
+            )
+            groups.append({f"{stage}_{index}": block})
+            width = scaled(base_width, config.scale)
+    return LastConvChain(
+        config,
+        stem={"conv1": conv1},
+        blocks=groups,
+        last_conv=Conv(width, config.out_channels, 1, bias=pool, dtype=dtype),
+        activation=hardswish,
+        pool=pool,
+    )
 
 
 class SeparableBlock(nnx.Module):
@@ -128,53 +98,36 @@ class SeparableBlock(nnx.Module):
         return self.pw_conv(x, train=train)
 
 
-def names(backbone: PPLCNet, origin: str) -> NameTable:
-    """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
-    is_paddle = origin == "paddle"
-    table: NameTable = {}
-
-    def add_unit(*names: str) -> None:
-        table.update(conv_norm_names(*names, origin=origin))
-
-    add_unit("conv1", *(("conv1.conv", "conv1.bn") if is_paddle else ("conv_stem", "bn1")))
-    for stage, blocks in STAGES.items():
-        for index, (_, _, squeeze) in enumerate(blocks):
-            ours = f"{stage}_{index}"
-            theirs = f"{stage}.{index}" if is_paddle else _timm_block(stage, index)
-            units = (
-                [
-                    (f"{theirs}.{unit}.conv", f"{theirs}.{unit}.bn")
-                    for unit in ("dw_conv", "pw_conv")
-                ]
-                if is_paddle
-                else [
-                    (f"{theirs}.conv_dw", f"{theirs}.bn1"),
-                    (f"{theirs}.conv_pw", f"{theirs}.bn2"),
-                ]
-            )
-            add_unit(f"{ours}/dw_conv", *units[0])
-            convs = ("conv1", "conv2") if is_paddle else ("conv_reduce", "conv_expand")
-            for our_conv, conv in zip(("conv1", "conv2"), convs, strict=True) if squeeze else ():
-                table |= affine_names(f"{ours}/se/{our_conv}", f"{theirs}.se.{conv}", "conv")
-            add_unit(f"{ours}/pw_conv", *units[1])
-    last_conv = "last_conv" if is_paddle else "conv_head"
-    table["last_conv/kernel"] = Foreign(f"{last_conv}.weight", "conv")
-    # timm's plain classifier has a bias there, and does not scale its features down.
-    if backbone.pool:
-        table["last_conv/bias"] = Foreign(None if is_paddle else f"{last_conv}.bias")
-    scale = float(np.float32(1.0 - backbone.dropout)) if is_paddle else 1.0
-    table["feature_scale"] = Foreign(None, "scale", scale)
-    return table
-
-
-def _timm_block(stage: str, index: int) -> str:
+def _timm_block(block: re.Match[str]) -> str:
     """timm counts stages from 0 and has the last four blocks of blocks5 in a stage of their own."""
-    number = int(stage[-1]) - 2
-    if number < 3:
-        return f"blocks.{number}.{index}"
-    if number == 3:
-        return f"blocks.3.{index}" if index < 2 else f"blocks.4.{index - 2}"
-    return f"blocks.5.{index}"
+    stage, index = int(block[1]) - 2, int(block[2])
+    if stage == 3 and index >= 2:
+        return f"blocks.4.{index - 2}"
+    return f"blocks.{stage + (stage > 3)}.{index}"
+
+
+RULES = {
+    "paddle": ((r"\.norm\.", ".bn."), (r"^(blocks\d)_", r"\1.")),
+    "timm": (
+        (r"^conv1\.conv", "conv_stem"),
+        (r"^blocks(\d)_(\d)", _timm_block),
+        (r"dw_conv\.conv", "conv_dw"),
+        (r"pw_conv\.conv", "conv_pw"),
+        (r"(conv1|dw_conv)\.norm", "bn1"),
+        (r"pw_conv\.norm", "bn2"),
+        (r"se\.conv1", "se.conv_reduce"),
+        (r"se\.conv2", "se.conv_expand"),
+        (r"^last_conv", "conv_head"),
+    ),
+}
+
+
+def names(backbone: LastConvChain, origin: str) -> NameTable:
+    """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
+    table = renamed(backbone, origin, RULES[origin]) | backbone.scale_name(origin)
+    if backbone.pool and origin == "paddle":  # whose plain classifier has no bias there
+        table["last_conv/bias"] = Foreign(None)
+    return table
 
 
 TIMM_NAMES = {
@@ -194,7 +147,7 @@ def sources(name: str) -> tuple[Source, ...]:
 
 FAMILY = Family(
     variants=VARIANTS,
-    build=PPLCNet,
+    build=build,
     names=names,
     recipes="lcnet",
     heads={"paddle": "fc", "timm": "classifier"},

@@ -10,8 +10,8 @@ from mlcls_jax.models.family import Family
 from mlcls_jax.models.initial import Normal
 from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
 from mlcls_jax.models.published import Source, timm
-from mlcls_jax.models.residual import Residual, block_names
-from mlcls_jax.models.weight_names import NameTable, conv_norm_names
+from mlcls_jax.models.residual import TIMM_RULES, Residual
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 STEM_WIDTH = 32
 
@@ -60,11 +60,11 @@ FACTS = {
 def build(config: RegNetYConfig, *, pool: bool = False, dtype: jnp.dtype | None = None) -> Chain:
     """Return a network whose map has widths[3] channels."""
     stem = ConvNorm(3, STEM_WIDTH, 3, stride=2, activation=nnx.relu, dtype=dtype)
-    channels, blocks = STEM_WIDTH, {}
+    channels, blocks = STEM_WIDTH, []
     for stage, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True), 1):
         for index in range(count):
             reduced = round(channels / 4)
-            blocks[f"stage{stage}_{index}"] = Residual(
+            block = Residual(
                 channels,
                 width,
                 width,
@@ -73,22 +73,15 @@ def build(config: RegNetYConfig, *, pool: bool = False, dtype: jnp.dtype | None 
                 squeeze=SqueezeExcite(width, reduced, gate=nnx.sigmoid, dtype=dtype),
                 dtype=dtype,
             )
+            blocks.append({f"stage{stage}_{index}": block})
             channels = width
     return Chain(config, channels=channels, stem={"stem": stem}, blocks=blocks)
 
 
 def names(backbone: Chain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of timm."""
-    table = conv_norm_names("stem", "stem.conv", "stem.bn", origin=origin)
-    for (path,) in backbone.parts.stages:
-        stage, index = path.removeprefix("stage").split("_")
-        there = f"s{stage}.b{int(index) + 1}"
-        block: Residual = getattr(backbone, path)
-        units = {conv: f"{there}.conv{i}" for i, conv in enumerate(block.convs, 1)}
-        units["short"] = f"{there}.downsample"
-        places = {ours: (f"{unit}.conv", f"{unit}.bn") for ours, unit in units.items()}
-        table |= block_names(path, block, places, squeeze=f"{there}.se", origin=origin)
-    return table
+    rules = ((r"^stage(\d)_(\d+)", lambda m: f"s{m[1]}.b{int(m[2]) + 1}"), *TIMM_RULES)
+    return renamed(backbone, origin, rules)
 
 
 def _name(size: str) -> str:

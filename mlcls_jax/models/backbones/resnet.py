@@ -17,8 +17,8 @@ from mlcls_jax.models.family import Family
 from mlcls_jax.models.initial import small_uniform
 from mlcls_jax.models.layers import ConvNorm, MaxPool
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.residual import Residual, block_names
-from mlcls_jax.models.weight_names import NameTable, conv_norm_names
+from mlcls_jax.models.residual import TIMM_RULES, Residual
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 STEM_WIDTH = 64
 WIDTHS = (64, 128, 256, 512)  # of a stage's 3x3 convolutions
@@ -60,11 +60,11 @@ def build(config: ResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None =
             "stem1": unit(half, half, 3),
             "stem2": unit(half, STEM_WIDTH, 3),
         }
-    channels, blocks = STEM_WIDTH, {}
+    channels, blocks = STEM_WIDTH, []
     for width, count, stride in zip(WIDTHS, config.blocks, stage_strides, strict=True):
         for index in range(count):
             out_channels = width * (4 if config.bottleneck else 1)
-            blocks[f"block{len(blocks)}"] = Residual(
+            block = Residual(
                 channels,
                 width,
                 out_channels,
@@ -73,6 +73,7 @@ def build(config: ResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None =
                 pooled=config.is_d,
                 dtype=dtype,
             )
+            blocks.append({f"block{len(blocks)}": block})
             channels = out_channels
     max_pool = MaxPool(3, stride=2)
     return Chain(config, channels=channels, stem=stem, blocks=blocks, max_pool=max_pool)
@@ -80,32 +81,24 @@ def build(config: ResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None =
 
 def names(backbone: Chain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
-    is_paddle, is_d = origin == "paddle", backbone.config.is_d
-    table: NameTable = {}
-    for index, ours in enumerate(backbone.parts.stem):
-        places = (f"stem.{index}.conv", f"stem.{index}.bn")
-        if not is_paddle:
-            norm = "bn1" if index == len(backbone.parts.stem) - 1 else f"conv1.{3 * index + 1}"
-            places = (f"conv1.{3 * index}" if is_d else "conv1", norm)
-        table |= conv_norm_names(ours, *places, origin=origin)
-    blocks = [(s, j) for s, count in enumerate(backbone.config.blocks, 1) for j in range(count)]
-    for number, (stage, index) in enumerate(blocks):
-        block: Residual = getattr(backbone, f"block{number}")
-        if is_paddle:
-            there = f"blocks.{number}"
-            units = (*block.convs, "short")
-            places = {u: (f"{there}.{u}.conv", f"{there}.{u}.bn") for u in units}
-        else:
-            there = f"layer{stage}.{index}"
-            places = {
-                unit: (f"{there}.conv{i}", f"{there}.bn{i}")
-                for i, unit in enumerate(block.convs, 1)
-            }
-            first = int(is_d)  # after the pooling
-            short = f"{there}.downsample"
-            places["short"] = (f"{short}.{first}", f"{short}.{first + 1}")
-        table |= block_names(f"block{number}", block, places, origin=origin)
-    return table
+    if origin == "paddle":
+        rules = ((r"^stem(\d?)", lambda m: f"stem.{m[1] or 0}"), (r"^block", "blocks."))
+        return renamed(backbone, origin, (*rules, (r"\.norm\.", ".bn.")))
+    last, pooled = len(backbone.parts.stem) - 1, int(backbone.config.is_d)
+    blocks = [(s, j) for s, n in enumerate(backbone.config.blocks, 1) for j in range(n)]
+    rules = (
+        (rf"^stem({last}|)\.norm", "bn1"),
+        (r"^stem\.conv", "conv1"),
+        (r"^stem(\d)\.conv", lambda m: f"conv1.{3 * int(m[1])}"),
+        (r"^stem(\d)\.norm", lambda m: f"conv1.{3 * int(m[1]) + 1}"),
+        (r"^block(\d+)", lambda m: "layer{}.{}".format(*blocks[int(m[1])])),
+        *TIMM_RULES,
+        (r"(conv\d)\.conv", r"\1"),
+        (r"conv(\d)\.bn", r"bn\1"),
+        (r"downsample\.conv", f"downsample.{pooled}"),  # after the pooling
+        (r"downsample\.bn", f"downsample.{pooled + 1}"),
+    )
+    return renamed(backbone, origin, rules)
 
 
 TIMM_NAMES = {name.lower().replace("_v", ""): name for name in VARIANTS if name != "ResNet200_vd"}

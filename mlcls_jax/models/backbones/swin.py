@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.chain import attach
 from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
@@ -22,13 +23,7 @@ from mlcls_jax.models.layers import Linear, Patches, gelu
 from mlcls_jax.models.norms import LayerNorm
 from mlcls_jax.models.positions import resample_biases
 from mlcls_jax.models.published import Source, paddle, timm
-from mlcls_jax.models.weight_names import (
-    Foreign,
-    NameTable,
-    affine_names,
-    layer_norm_names,
-    linear_layout,
-)
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 INITIAL = Normal(0.02)
 HEAD = 32  # channels of an attention head
@@ -65,22 +60,19 @@ class Swin(nnx.Module):
         width = config.width
         self.stem = Patches(3, width, STEM, initial=INITIAL, dtype=dtype)
         self.stem_norm = LayerNorm(width)
-        groups: list[tuple[str, ...]] = []
+        groups: list[dict[str, nnx.Module]] = []
         for stage, count in enumerate(config.depths):
             for index in range(count):
-                path = f"stage{stage}_{index}"
-                setattr(self, path, Block(config, stage, is_shifted=index % 2 == 1, dtype=dtype))
-                groups.append((path,))
-            if stage > 0:
-                down = f"downsample{stage}"
-                setattr(self, down, Merge(width, is_v2=config.is_v2, dtype=dtype))
-                groups[-count] = (down, *groups[-count])
-                width *= 2
-        for place, (*_, path) in enumerate(groups):  # a block drops the more the deeper it lies
-            getattr(self, path).drop_path = config.drop_path * place / (len(groups) - 1)
+                group: dict[str, nnx.Module] = {}
+                if stage and not index:
+                    group[f"downsample{stage}"] = Merge(width, is_v2=config.is_v2, dtype=dtype)
+                    width *= 2
+                block = Block(config, stage, is_shifted=index % 2 == 1, dtype=dtype)
+                groups.append(group | {f"stage{stage}_{index}": block})
+        stages = attach(self, groups, config.drop_path)
         self.norm = LayerNorm(width)
         self.channels, self.config = width, config
-        self.parts = Parts(stem=("stem", "stem_norm"), stages=tuple(groups), outputs=("norm",))
+        self.parts = Parts(stem=("stem", "stem_norm"), stages=stages, outputs=("norm",))
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
@@ -99,8 +91,8 @@ class Merge(nnx.Module):
     """2 x 2 cells become one of twice the channels; odd maps get a row or column of zeros."""
 
     def __init__(self, width: int, *, is_v2: bool, dtype: jnp.dtype | None) -> None:
-        self.norm = LayerNorm((2 if is_v2 else 4) * width)
         self.reduce = Linear(4 * width, 2 * width, bias=False, initial=INITIAL, dtype=dtype)
+        self.norm = LayerNorm((2 if is_v2 else 4) * width)
         self.is_v2 = is_v2
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
@@ -127,8 +119,9 @@ class Block(nnx.Module):
         # V2 starts as the identity.
         norm = partial(LayerNorm, width, **({"initial": ZEROS} if config.is_v2 else {}))
         linear = partial(Linear, initial=INITIAL, dtype=dtype)
-        self.norm1, self.norm2 = norm(), norm()
+        self.norm1 = norm()
         self.attention = Attention(config, stage, dtype=dtype)
+        self.norm2 = norm()
         self.fc1 = linear(width, 4 * width, shared="columns")
         self.fc2 = linear(4 * width, width, shared="rows")
         self.is_v2, self.is_shifted = config.is_v2, is_shifted
@@ -174,15 +167,16 @@ class Attention(nnx.Module):
         self.is_v2, self.trained_window = config.is_v2, config.trained_windows[stage]
         count = self.num_heads = width // HEAD
         linear = partial(Linear, initial=INITIAL, dtype=dtype)
-        self.qkv = linear(width, 3 * width, bias=not self.is_v2, shared="columns")
-        self.proj = linear(width, width, shared="rows")
         if self.is_v2:
             self.log_scale = param((count,), Constant(float(np.log(10))))
             self.bias1 = Linear(2, 512, initial=INITIAL)
             self.bias2 = Linear(512, count, bias=False, initial=INITIAL)
-            self.q_bias, self.v_bias = param((width,), ZEROS), param((width,), ZEROS)
         else:
             self.table = param(((2 * self.window - 1) ** 2, count), INITIAL)
+        self.qkv = linear(width, 3 * width, bias=not self.is_v2, shared="columns")
+        if self.is_v2:
+            self.q_bias, self.v_bias = param((width,), ZEROS), param((width,), ZEROS)
+        self.proj = linear(width, width, shared="rows")
 
     def __call__(
         self, x: Float[Array, "B W N C"], window: Sides, mask: Float[np.ndarray, "W N N"] | None
@@ -254,40 +248,27 @@ def strangers(counts: list[int], window: Sides, shift: list[int]) -> Float[np.nd
     return np.where(region[:, :, None] == region[:, None], 0, -100).astype(np.float32)
 
 
+RULES = (
+    (r"^stem\.", "patch_embed.proj."),
+    (r"^stem_norm", "patch_embed.norm"),
+    (r"^stage(\d)_", r"layers.\1.blocks."),
+    (r"\.attention", ".attn"),
+    (r"\.(fc\d)", r".mlp.\1"),
+    (r"reduce", "reduction"),
+    (r"log_scale", "logit_scale"),
+    (r"bias1", "cpb_mlp.0"),
+    (r"bias2", "cpb_mlp.2"),
+    (r"table$", "relative_position_bias_table"),
+)
+LAYOUTS = {"log_scale$": "number", "table$": "biases"}
+
+
 def names(backbone: Swin, origin: str) -> NameTable:
     """Map each parameter to its place in a file of `origin`: paddle or timm."""
-    linear, config = linear_layout(origin), backbone.config
-    table = affine_names("stem", "patch_embed.proj", "conv")
-    table |= layer_norm_names("stem_norm", "patch_embed.norm")
     # timm has a downsampling at the start of a stage, Paddle at the end of the one before.
     shift = 1 if origin == "paddle" else 0
-    for stage, count in enumerate(config.depths):
-        for index in range(count):
-            ours, theirs = f"stage{stage}_{index}", f"layers.{stage}.blocks.{index}"
-            table |= layer_norm_names(f"{ours}/norm1", f"{theirs}.norm1")
-            table |= _attention_names(f"{ours}/attention", f"{theirs}.attn", config, linear)
-            table |= layer_norm_names(f"{ours}/norm2", f"{theirs}.norm2")
-            for layer in ("fc1", "fc2"):
-                table |= affine_names(f"{ours}/{layer}", f"{theirs}.mlp.{layer}", linear)
-        if stage + 1 < len(config.depths):
-            ours, theirs = f"downsample{stage + 1}", f"layers.{stage + 1 - shift}.downsample"
-            table[f"{ours}/reduce/kernel"] = Foreign(f"{theirs}.reduction.weight", linear)
-            table |= layer_norm_names(f"{ours}/norm", f"{theirs}.norm")
-    return table | layer_norm_names("norm", "norm")
-
-
-def _attention_names(ours: str, theirs: str, config: SwinConfig, linear: str) -> NameTable:
-    qkv: NameTable = {f"{ours}/qkv/kernel": Foreign(f"{theirs}.qkv.weight", linear)}
-    if config.is_v2:
-        table = {f"{ours}/log_scale": Foreign(f"{theirs}.logit_scale", "number")}
-        table |= affine_names(f"{ours}/bias1", f"{theirs}.cpb_mlp.0", linear)
-        table[f"{ours}/bias2/kernel"] = Foreign(f"{theirs}.cpb_mlp.2.weight", linear)
-        table |= qkv
-        table |= {f"{ours}/{x}_bias": Foreign(f"{theirs}.{x}_bias") for x in "qv"}
-    else:
-        table = {f"{ours}/table": Foreign(f"{theirs}.relative_position_bias_table", "biases")}
-        table |= qkv | {f"{ours}/qkv/bias": Foreign(f"{theirs}.qkv.bias")}
-    return table | affine_names(f"{ours}/proj", f"{theirs}.proj", linear)
+    down = (r"^downsample(\d)", lambda found: f"layers.{int(found[1]) - shift}.downsample")
+    return renamed(backbone, origin, (down, *RULES), layouts=LAYOUTS)
 
 
 SIZES = {

@@ -16,8 +16,8 @@ from mlcls_jax.models.initial import Normal
 from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
 from mlcls_jax.models.pixels import UNIT
 from mlcls_jax.models.published import Source, timm
-from mlcls_jax.models.residual import Residual, block_names
-from mlcls_jax.models.weight_names import NameTable, conv_norm_names
+from mlcls_jax.models.residual import TIMM_RULES, Residual
+from mlcls_jax.models.weight_names import NameTable, renamed
 
 CELL = 4  # pixels each way that become channels
 
@@ -42,7 +42,7 @@ VARIANTS = {
 
 def build(config: TResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None) -> Chain:
     """Return a network whose map has 32 times the stem's width in channels."""
-    channels, blocks = config.width, {}
+    channels, blocks = config.width, []
     stem = ConvNorm(3 * CELL**2, channels, 3, activation=leaky, dtype=dtype)
     for stage, count in enumerate(config.blocks):
         is_bottleneck, width = config.is_v2 or stage >= 2, config.width * 2**stage
@@ -52,7 +52,7 @@ def build(config: TResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None 
             if stage < 3:
                 reduced = max(width // 2 if is_bottleneck else width // 4, 64)
                 squeeze = SqueezeExcite(width, reduced, gate=nnx.sigmoid, dtype=dtype)
-            blocks[f"layer{stage + 1}_{index}"] = Residual(
+            block = Residual(
                 channels,
                 width,
                 out_channels,
@@ -64,6 +64,7 @@ def build(config: TResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None 
                 activation=slightly_leaky,
                 dtype=dtype,
             )
+            blocks.append({f"layer{stage + 1}_{index}": block})
             channels = out_channels
     stems = {"stem": stem}
     return Chain(config, channels=channels, stem=stems, blocks=blocks, before=cells_to_channels)
@@ -90,21 +91,23 @@ def cells_to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
 
 def names(backbone: Chain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of timm, or of the authors: abn."""
-    conv, norm = ("0", "1") if origin == "abn" else ("conv", "bn")
-    table = conv_norm_names("stem", f"body.conv1.{conv}", f"body.conv1.{norm}", origin=origin)
-    for (path,) in backbone.parts.stages:
-        there = f"body.{path.replace('_', '.')}"
-        block: Residual = getattr(backbone, path)
-        units = {ours: f"{there}.conv{i}" for i, ours in enumerate(block.convs, 1)}
-        units["short"] = f"{there}.downsample.{int(block.pooled)}"
-        if block.blurred and origin == "abn":  # the blurring comes after it, under the same name
-            units[block.convs[-2]] += ".0"
-        places = {ours: (f"{unit}.{conv}", f"{unit}.{norm}") for ours, unit in units.items()}
-        table |= block_names(path, block, places, squeeze=f"{there}.se", origin=origin)
-    if origin == "abn":
-        scales = [path for path in table if path.endswith("norm/scale")]
-        table |= {path: table[path]._replace(layout="absolute") for path in scales}
-    return table
+    rules = (
+        (r"^stem", "body.conv1"),
+        (r"^layer(\d)_", r"body.layer\1."),
+        *TIMM_RULES,
+        (r"downsample", "downsample.1"),  # after the pooling
+        (r"(layer1.*downsample)\.1", r"\1.0"),  # where there is none
+    )
+    if origin == "timm":
+        return renamed(backbone, origin, rules)
+    rules = (
+        *rules,
+        # A blurring comes after the last 3 x 3 of a block that halves the map, under the same name.
+        (rf"(layer2\.0\.conv{1 + backbone.config.is_v2}|layer[34]\.0\.conv2)", r"\1.0"),
+        (r"\.conv\.", ".0."),
+        (r"\.bn\.", ".1."),
+    )
+    return renamed(backbone, origin, rules, layouts={"norm/scale$": "absolute"})
 
 
 def sources(name: str) -> tuple[Source, ...]:

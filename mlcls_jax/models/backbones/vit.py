@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mlcls_jax.models.chain import attach
 from mlcls_jax.models.dropout import Draws, drop_path
 from mlcls_jax.models.family import Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, kaiming_normal, param
@@ -80,24 +81,22 @@ class ViT(nnx.Module):
         size, width = config.patch_size, config.width
         self.patch_kernel = param((size, size, 3, width), kaiming_normal(size**2 * 3))
         self.patch_bias = None if config.pre_norm else param((width,), ZEROS)
-        self.cls_token = param((1, 1, width), SMALL) if config.class_token else None
-        self.reg_token = param((1, config.registers, width), SMALL) if config.registers else None
         count = config.grid**2 + (config.embedded == "class")
         self.pos_embed = param((1, count, width), SMALL) if config.embedded != "none" else None
+        self.cls_token = param((1, 1, width), SMALL) if config.class_token else None
+        self.reg_token = param((1, config.registers, width), SMALL) if config.registers else None
         norm = partial(LayerNorm, width, epsilon=config.epsilon)
-        self.ln_pre, self.norm = norm() if config.pre_norm else None, norm()
-        paths = [f"block{index}" for index in range(config.depth)]
-        for index, path in enumerate(paths):
-            block = Block(config, dtype=dtype)
-            block.drop_path = config.drop_path * index / max(config.depth - 1, 1)
-            setattr(self, path, block)
+        self.ln_pre = norm() if config.pre_norm else None
+        blocks = ({f"block{n}": Block(config, dtype=dtype)} for n in range(config.depth))
+        stages = attach(self, blocks, config.drop_path)
+        self.norm = norm()
         has_query = pool and config.pooling == "attention"
         self.attention_pool = AttentionPool(config, dtype=dtype) if has_query else None
         self.channels, self.config, self.pool, self.dtype = width, config, pool, dtype
         stem = ("patch_kernel", "patch_bias", "cls_token", "reg_token", "pos_embed", "ln_pre")
         self.parts = Parts(
             stem=tuple(path for path in stem if getattr(self, path) is not None),
-            stages=tuple((path,) for path in paths),
+            stages=stages,
             outputs=("norm", "attention_pool") if has_query else ("norm",),
         )
 

@@ -1,13 +1,9 @@
 """Names of vision transformers' parameters in files of Paddle, timm, OpenAI and Hugging Face."""
 
 from mlcls_jax.models.backbones.vit import ViT, ViTConfig
-from mlcls_jax.models.weight_names import (
-    Foreign,
-    NameTable,
-    affine_names,
-    layer_norm_names,
-    linear_layout,
-)
+from mlcls_jax.models.weight_names import NameTable, Rule, renamed
+
+_PATCHES = {"patch_kernel": "conv", "pos_embed": "positions"}
 
 
 def names(backbone: ViT, origin: str) -> NameTable:
@@ -15,132 +11,86 @@ def names(backbone: ViT, origin: str) -> NameTable:
 
     Paddle's `proj` has no use here; the others' projection into the text space: `texts.py`.
     """
-    tables = {"openai": _openai_names, "huggingface": _huggingface_names}
-    if origin in tables:
-        return tables[origin](backbone)
-    return _timm_names(backbone, linear_layout(origin), is_paddle=origin == "paddle")
+    if origin in ("paddle", "timm"):
+        rules = _timm_rules(backbone.config, is_paddle=origin == "paddle")
+        return renamed(backbone, origin, rules, layouts=_PATCHES)
+    rules, in_kv = _OPENAI, {}
+    if origin == "huggingface":  # one matrix has the queries, keys and values of the pooling
+        rules = _HUGGING_FACE
+        in_kv = {"attention_pool/q/": "query", "attention_pool/kv/": "key_value"}
+    layouts = _PATCHES | in_kv | {"cls_token": "reshape"}
+    return renamed(backbone, origin, rules, layouts=layouts)
 
 
-def _timm_names(backbone: ViT, linear: str, *, is_paddle: bool) -> NameTable:
-    config = backbone.config
-    table: NameTable = {"patch_kernel": Foreign("patch_embed.proj.weight", "conv")}
-    if not config.pre_norm:
-        table["patch_bias"] = Foreign("patch_embed.proj.bias")
-    table |= {  # in the order in which Paddle makes them, which its inference folders count
-        path: Foreign(path, layout)
-        for path, layout in (
-            ("pos_embed", "positions"),
-            ("cls_token", "same"),
-            ("reg_token", "same"),
-        )
-        if path in backbone.parts.stem
-    }
-    if config.pre_norm:
-        table |= layer_norm_names("ln_pre", "ln_pre" if is_paddle else "norm_pre")
-    for index in range(config.depth):
-        table |= _timm_block(config, f"block{index}", f"blocks.{index}", linear)
-    if backbone.attention_pool is not None:
-        table["attention_pool/latent"] = Foreign("attn_pool.latent")
-        for ours, theirs in (*((n, n) for n in ("q", "kv", "proj")), *_LAYERS.items()):
-            table |= affine_names(f"attention_pool/{ours}", f"attn_pool.{theirs}", linear)
-        table |= layer_norm_names("attention_pool/norm", "attn_pool.norm")
-    return table | layer_norm_names("norm", "fc_norm" if config.norm_after_pooling else "norm")
+def _timm_rules(config: ViTConfig, *, is_paddle: bool) -> list[Rule]:
+    qkv, bias = (
+        (".{q,k,v}_proj.weight", "_proj.bias") if config.qkv_apart else (".qkv.weight", "_bias")
+    )
+    scale = r"gamma_\1" if config.rope == "dinov3" else r"ls\1.gamma"
+    rules: list[Rule] = [
+        (r"^patch_kernel", "patch_embed.proj.weight"),
+        (r"^patch_bias", "patch_embed.proj.bias"),
+        (r"^ln_pre", "ln_pre" if is_paddle else "norm_pre"),
+        (r"^norm\.", "fc_norm." if config.norm_after_pooling else "norm."),
+        (r"^attention_pool", "attn_pool"),
+        (r"\.fc", ".mlp.fc"),
+        (r"^block(\d+)\.(qkv|proj|[qv]_bias)", r"blocks.\1.attn.\2"),
+        (r"^block(\d+)\.attention_norm", r"blocks.\1.attn.norm"),
+        (r"^block(\d+)\.hidden_norm", r"blocks.\1.mlp.norm"),
+        (r"^block(\d+)", r"blocks.\1"),
+        (r"\.qkv\.weight", qkv),
+        (r"\.([qv])_bias", rf".\1{bias}"),
+        (r"\.scale(\d)", f".{scale}"),
+    ]
+    return [*rules, (r"mlp\.fc1\.", "mlp.fc1_{g,x}.")] if config.gate_apart else rules
 
 
-_LAYERS = {"fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-
-
-def _timm_block(config: ViTConfig, ours: str, theirs: str, linear: str) -> NameTable:
-    table = layer_norm_names(f"{ours}/norm1", f"{theirs}.norm1")
-    table |= layer_norm_names(f"{ours}/norm2", f"{theirs}.norm2")
-    for layer, name in {"qkv": "attn.qkv", "proj": "attn.proj", **_LAYERS}.items():
-        table |= affine_names(f"{ours}/{layer}", f"{theirs}.{name}", linear)
-    if config.qkv_bias != "all":
-        del table[f"{ours}/qkv/bias"]
-    if config.qkv_apart:
-        apart = tuple(f"{theirs}.attn.{part}_proj.weight" for part in "qkv")
-        table[f"{ours}/qkv/kernel"] = Foreign(apart, linear)
-    if config.gate_apart:
-        for part, layout in (("weight", linear), ("bias", "same")):
-            apart = tuple(f"{theirs}.mlp.fc1_{name}.{part}" for name in "gx")
-            table[f"{ours}/fc1/{'kernel' if part == 'weight' else part}"] = Foreign(apart, layout)
-    if config.qkv_bias == "query_value":
-        form = "attn.{}_proj.bias" if config.qkv_apart else "attn.{}_bias"
-        table |= {f"{ours}/{p}_bias": Foreign(f"{theirs}.{form.format(p)}") for p in "qv"}
-    if config.attention_norm:
-        table |= layer_norm_names(f"{ours}/attention_norm", f"{theirs}.attn.norm")
-    if config.hidden_norm:
-        table |= layer_norm_names(f"{ours}/hidden_norm", f"{theirs}.mlp.norm")
-    if config.layer_scale is not None:
-        form = "gamma_{}" if config.rope == "dinov3" else "ls{}.gamma"
-        table |= {f"{ours}/scale{i}": Foreign(f"{theirs}.{form.format(i)}") for i in (1, 2)}
-    return table
-
-
-def _openai_names(backbone: ViT) -> NameTable:
-    table: NameTable = {
-        "patch_kernel": Foreign("visual.conv1.weight", "conv"),
-        "cls_token": Foreign("visual.class_embedding", "reshape"),
-        "pos_embed": Foreign("visual.positional_embedding", "positions"),
-    }
-    table |= layer_norm_names("ln_pre", "visual.ln_pre")
-    table |= layer_norm_names("norm", "visual.ln_post")
-    return table | block_names(backbone.config.depth, "visual.transformer.resblocks", "openai")
-
-
-def _huggingface_names(backbone: ViT) -> NameTable:
-    tower = "vision_model"
-    patches = affine_names("patch", f"{tower}.embeddings.patch_embedding", "conv")
-    others = {
-        "patch_kernel": patches["patch/kernel"],
-        "patch_bias": patches["patch/bias"],
-        "cls_token": Foreign(f"{tower}.embeddings.class_embedding", "reshape"),
-        "pos_embed": Foreign(f"{tower}.embeddings.position_embedding.weight", "positions"),
-    }
-    table: NameTable = {path: f for path, f in others.items() if path in backbone.parts.stem}
-    if backbone.config.pre_norm:
-        table |= layer_norm_names("ln_pre", f"{tower}.pre_layrnorm")  # their spelling
-    table |= layer_norm_names("norm", f"{tower}.post_layernorm")
-    if backbone.attention_pool is not None:
-        ours, head = "attention_pool", f"{tower}.head"
-        table[f"{ours}/latent"] = Foreign(f"{head}.probe")
-        for part, layout in (("q", "query"), ("kv", "key_value")):  # of one matrix
-            theirs = f"{head}.attention.in_proj"
-            table[f"{ours}/{part}/kernel"] = Foreign(f"{theirs}_weight", layout)
-            table[f"{ours}/{part}/bias"] = Foreign(f"{theirs}_bias", layout)
-        for layer, name in {"proj": "attention.out_proj", **_LAYERS}.items():
-            table |= affine_names(f"{ours}/{layer}", f"{head}.{name}", "linear")
-        table |= layer_norm_names(f"{ours}/norm", f"{head}.layernorm")
-    blocks = f"{tower}.encoder.layers"
-    return table | block_names(backbone.config.depth, blocks, "huggingface")
-
-
-def block_names(depth: int, blocks: str, origin: str) -> NameTable:
-    """Return the table of a tower's blocks, of images or texts, in a file of openai or huggingface.
+def block_rules(blocks: str, origin: str) -> tuple[Rule, ...]:
+    """Return the rules for the blocks of a tower, of images or texts, in files of two origins.
 
     Args:
-      depth: number of blocks.
       blocks: what they are called there, without their numbers.
-      origin: the former keeps queries, keys and values in one matrix.
+      origin: openai, which keeps queries, keys and values in one matrix; or huggingface.
     """
     if origin == "openai":
-        norms = {"norm1": "ln_1", "norm2": "ln_2"}
-        layers = {"proj": "attn.out_proj", "fc1": "mlp.c_fc", "fc2": "mlp.c_proj"}
-        weights, biases = ("attn.in_proj_weight",), ("attn.in_proj_bias",)
-    else:
-        norms = {"norm1": "layer_norm1", "norm2": "layer_norm2"}
-        layers = {"proj": "self_attn.out_proj", **_LAYERS}
-        weights, biases = (
-            tuple(f"self_attn.{p}_proj.{part}" for p in "qkv") for part in ("weight", "bias")
+        parts = (
+            (r"\.norm(\d)", r".ln_\2"),
+            (r"\.proj", ".attn.out_proj"),
+            (r"\.qkv\.", ".attn.in_proj_"),
+            (r"\.fc1", ".mlp.c_fc"),
+            (r"\.fc2", ".mlp.c_proj"),
         )
-    table: NameTable = {}
-    for index in range(depth):
-        ours, theirs = f"block{index}", f"{blocks}.{index}"
-        for norm, name in norms.items():
-            table |= layer_norm_names(f"{ours}/{norm}", f"{theirs}.{name}")
-        for layer, name in layers.items():
-            table |= affine_names(f"{ours}/{layer}", f"{theirs}.{name}", "linear")
-        for part, names, layout in (("kernel", weights, "linear"), ("bias", biases, "same")):
-            keys = tuple(f"{theirs}.{name}" for name in names)
-            table[f"{ours}/qkv/{part}"] = Foreign(keys, layout)
-    return table
+    else:
+        parts = (
+            (r"\.norm(\d)", r".layer_norm\2"),
+            (r"\.proj", ".self_attn.out_proj"),
+            (r"\.qkv", ".self_attn.{q,k,v}_proj"),
+            (r"\.fc", ".mlp.fc"),
+        )
+    in_block = ((rf"^(block\d+){part}", rf"\1{text}") for part, text in parts)
+    return (*in_block, (r"^block(\d+)", rf"{blocks}.\1"))
+
+
+_OPENAI: tuple[Rule, ...] = (
+    *block_rules("visual.transformer.resblocks", "openai"),
+    (r"^patch_kernel", "visual.conv1.weight"),
+    (r"^cls_token", "visual.class_embedding"),
+    (r"^pos_embed", "visual.positional_embedding"),
+    (r"^ln_pre", "visual.ln_pre"),
+    (r"^norm", "visual.ln_post"),
+)
+_HUGGING_FACE: tuple[Rule, ...] = (
+    *block_rules("encoder.layers", "huggingface"),
+    (r"^patch_kernel", "embeddings.patch_embedding.weight"),
+    (r"^patch_bias", "embeddings.patch_embedding.bias"),
+    (r"^cls_token", "embeddings.class_embedding"),
+    (r"^pos_embed", "embeddings.position_embedding.weight"),
+    (r"^ln_pre", "pre_layrnorm"),  # their spelling
+    (r"^norm", "post_layernorm"),
+    (r"^attention_pool\.latent", "head.probe"),
+    (r"^attention_pool\.k?[qv]\.", "head.attention.in_proj_"),
+    (r"^attention_pool\.proj", "head.attention.out_proj"),
+    (r"^attention_pool\.norm", "head.layernorm"),
+    (r"^attention_pool\.", "head.mlp."),
+    (r"^", "vision_model."),
+)
