@@ -107,6 +107,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value))
 
 
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file that this program wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def to_json(value: Any) -> str:
     """Return the value as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlcls_jax import config as schema
-from mlcls_jax import parallel
+from mlcls_jax import files, parallel
 from mlcls_jax.config import Config
 from mlcls_jax.data.convert.parquet_tables import write_frame
 from mlcls_jax.errors import WorkdirError
@@ -54,9 +54,9 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """The metrics of its best model on the validation images, by name."""
         if (self.folder / EVALUATION).exists():
-            found = _read(self.folder / EVALUATION)
+            found = files.read_json(self.folder / EVALUATION)
         else:
-            done = _read(self.folder / RESULT_FILE)
+            done = files.read_json(self.folder / RESULT_FILE)
             best = [
                 e for e in self.history if e["epoch"] == done.get("best_epoch") and "loss" not in e
             ]
@@ -203,7 +203,3 @@ def run_and_judge(
     judged = run_mode(dataclasses.replace(config, mode="evaluate"), folder)
     assert isinstance(judged, EvaluateResult)
     return result, judged.report
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

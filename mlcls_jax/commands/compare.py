@@ -1,12 +1,11 @@
 """`mlcls compare RUN RUN`: what runs reached and cost, side by side."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcls_jax import usage
+from mlcls_jax import files, usage
 from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
 from mlcls_jax.modes.train_result import RESULT_FILE
@@ -131,7 +130,7 @@ def differences(first: "Run", last: "Run") -> list[str]:
 
 def _json(run: "Run", name: str) -> dict[str, Any]:
     path = run.folder / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return files.read_json(path) if path.exists() else {}
 
 
 def _numbers(values: Iterable[float | None]) -> list[str]:

@@ -1,10 +1,9 @@
 """`mlcls push RUN owner/name`: a model to the Hugging Face Hub, with a card of its own."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlcls_jax import files, lazy, usage
 from mlcls_jax.config import REQUIRED, option
@@ -88,17 +87,16 @@ def _facts(place: Path) -> "Facts":
     from mlcls_jax.runs import Run
 
     here, run = files.current_folder(place), place.resolve().parent
-    bundle, size = _json(here / DESCRIPTION), (here / WEIGHTS).stat().st_size
+    bundle, size = files.read_json(here / DESCRIPTION), (here / WEIGHTS).stat().st_size
     if not (run / CONFIG_FILE).is_file():
         return Facts(bundle, size)
-    evaluation = _json(run / EVALUATION)
+    evaluation, data = (
+        files.read_json(path) if path.is_file() else None
+        for path in (run / EVALUATION, run / DATA_FILE)
+    )
     if evaluation and Path(evaluation.get("model_dir", "")).name != place.name:
         evaluation = None  # of another model
-    return Facts(bundle, size, Run(run).config, _json(run / DATA_FILE), evaluation)
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return Facts(bundle, size, Run(run).config, data, evaluation)
 
 
 def _send(given: Arguments, contents: dict[str, bytes | Path]) -> str:

@@ -52,7 +52,7 @@ class FeatureReader:
     @classmethod
     def open(cls, folder: Path, reader: Reader, dtype: np.dtype) -> Self:
         """Return the maps in `folder`, of the images of `reader`."""
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = files.read_json(folder / ABOUT)
         broken = {int(index): message for index, message in about["broken"].items()}
         # NumPy forgets the names of types that are not its own, bfloat16 for instance.
         maps = np.load(folder / MAPS, mmap_mode="r").view(dtype)
@@ -80,7 +80,7 @@ class FeatureReader:
 def is_made_of(folder: Path, made_of: dict[str, Any]) -> bool:
     """Return whether `folder` holds maps that were computed of this."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = files.read_json(folder / ABOUT)
         return about["made_of"] == json.loads(json.dumps(made_of))
     except (OSError, ValueError, KeyError):
         return False

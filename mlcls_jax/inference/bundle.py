@@ -1,7 +1,6 @@
 """The trained model as shipped: a folder with `inference.json` and `weights.safetensors`."""
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -318,6 +317,6 @@ def update_bundle(
     `calibration` says how they were chosen, for people who read the file.
     """
     path = folder / DESCRIPTION
-    described = json.loads(path.read_text(encoding="utf-8"))
+    described = files.read_json(path)
     described |= {"threshold": threshold, "temperature": temperature, "calibration": calibration}
     files.write_json(path, described)

@@ -5,11 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from mlcls_jax.curation.audit import Audit
 from mlcls_jax.curation.judge import Suspect
-from mlcls_jax.data.sources import load
 from mlcls_jax.errors import DataError
 from mlcls_jax.metrics import average_precision
 from mlcls_jax.reports import page
@@ -67,14 +65,8 @@ def _card(audit: Audit, one: Suspect) -> _Card:
     others = [labels[k] for k in present if k != one.label]
     picture = fault = None
     try:
-        pixels, _ = load(
-            audit.source,
-            int(audit.found.indices[one.row]),
-            at_least=(PICTURE_SIDE, PICTURE_SIDE),
-        )
-        shown = Image.fromarray(pixels)
-        shown.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-        picture = page.jpeg(shown)
+        index = int(audit.found.indices[one.row])
+        picture = page.thumbnail(audit.source, index, PICTURE_SIDE)
     except DataError as error:
         fault = error.message
     return _Card(one, audit.images[one.row], picture, fault, others)

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 
 from mlcls_jax.metrics import precision_recall_f1
 from mlcls_jax.reports import charts, page
@@ -200,17 +199,12 @@ def _curves(evaluation: Evaluation) -> charts.Chart:
     )
 
 
-@dataclass(frozen=True)
-class _Shown:
+class _Shown(NamedTuple):
     """A mistake on the page."""
 
-    label: int
-    score: float
+    mistake: Mistake
+    image: Illustration
     others: np.ndarray  # labels of the image: the true ones, or those reported where one is missed
-    name: str
-    picture: Markup | None
-    evidence: Markup | None
-    error: str | None
     neighbours: list[Neighbour]
 
 
@@ -220,27 +214,14 @@ def _mistakes(
     mistakes = confident_mistakes(decisions, missed=are_missed)
     near = similar([mistake.row for mistake in mistakes]) if similar else [[] for _ in mistakes]
     found = illustrate(mistakes) if mistakes else []
-    shown = [
-        _Shown(
-            mistake.label,
-            mistake.score,
-            np.flatnonzero(
-                decisions.reported(np.array([mistake.row]))[0]
-                if are_missed
-                else decisions.targets[mistake.row] >= 1
-            ),
-            one.name,
-            one.picture and page.jpeg(one.picture),
-            one.evidence and page.jpeg(one.evidence),
-            one.error,
-            neighbours,
-        )
-        for mistake, one, neighbours in zip(mistakes, found, near, strict=True)
-    ]
+    rows = np.array([mistake.row for mistake in mistakes], int)
+    others = decisions.reported(rows) if are_missed else decisions.targets[rows] >= 1
+    parts = zip(mistakes, found, map(np.flatnonzero, others), near, strict=True)
+    shown = [_Shown(*part) for part in parts]
     return {
         "are_missed": are_missed,
         "shown": shown,
-        "has_evidence": any(one.evidence for one in shown),
+        "has_evidence": any(one.image.evidence for one in shown),
     }
 
 

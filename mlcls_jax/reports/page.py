@@ -12,6 +12,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from mlcls_jax import readable
+from mlcls_jax.data.sources import load
+from mlcls_jax.data.types import Source
 from mlcls_jax.files import write_text
 from mlcls_jax.metrics import as_text
 from mlcls_jax.templates import environment, source_hash
@@ -40,6 +42,17 @@ def jpeg(picture: Image.Image) -> Markup:
     return data_uri("image/jpeg", buffer.getvalue())
 
 
+def thumbnail(source: Source, index: int, side: int) -> Markup:
+    """Return an image of a data set, at most `side` pixels wide and high, as a data: URI.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    picture = Image.fromarray(load(source, index, at_least=(side, side))[0])
+    picture.thumbnail((side, side))
+    return jpeg(picture)
+
+
 def data_uri(kind: str, content: bytes) -> Markup:
     """Return content of a media type as a URI, in which nothing needs escaping."""
     return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")
@@ -56,6 +69,6 @@ def shorten(text: str) -> str:
 
 
 templates = environment("mlcls_jax.reports")
-templates.filters |= {"short": shorten, "metric": as_text}
+templates.filters |= {"short": shorten, "metric": as_text, "jpeg": jpeg}
 templates.globals["count"] = count
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline';"

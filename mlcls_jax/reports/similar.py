@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from mlcls_jax.curation.heads import principal
 from mlcls_jax.curation.judge import neighbours
-from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
 from mlcls_jax.reports import charts, page
@@ -50,12 +48,10 @@ class Similar:
     def _neighbour(self, row: int) -> Neighbour | None:
         assert self.indices is not None
         try:
-            pixels, _ = load(self.source, int(self.indices[row]), at_least=(SIDE, SIDE))
+            picture = page.thumbnail(self.source, int(self.indices[row]), SIDE)
         except DataError:
             return None
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((SIDE, SIDE))
-        return Neighbour(page.jpeg(picture), np.flatnonzero(self.targets[row] >= 1).tolist())
+        return Neighbour(picture, np.flatnonzero(self.targets[row] >= 1).tolist())
 
     def charts(self) -> list[charts.Chart]:
         """Return a map of the images by two principal components, coloured by common labels."""

@@ -139,7 +139,7 @@ _COUNTS = ("images", "rows", "broken")
 def _counts(path: Path) -> dict[str, int]:
     """Read what a shard's file of success says."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = files.read_json(path)
         return {key: int(told[key]) for key in _COUNTS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "Delete the file, and run that shard's command again."
@@ -236,7 +236,7 @@ def check_output(name: str) -> Path:
 def _read(output: Path) -> dict[str, Any] | None:
     path = output / _FILE
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = files.read_json(path)
         _ = value["format"], value["model"], value["options"], Survey(**value["input"])
         return value
     except FileNotFoundError:

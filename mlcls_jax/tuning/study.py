@@ -6,7 +6,6 @@ Its folder has `base.yaml`, the run that is to be made better; `study.json`, wha
 """
 
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ class Plan:
           WorkdirError: there is none.
         """
         try:
-            values = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+            values = files.read_json(folder / STUDY)
         except (OSError, ValueError) as error:
             raise WorkdirError(f"{folder}: is no study of `mlcls tune`: {error}") from error
         return cls(**{**values, "space": spaces.from_json(values["space"])})

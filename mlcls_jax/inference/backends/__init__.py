@@ -42,13 +42,13 @@ class Kind(NamedTuple):
 BACKENDS = {
     "jax": Kind("mlcls_jax.inference.backends.jitted.Jitted", dict.fromkeys(KINDS, PRECISIONS)),
     "onnxruntime": Kind(
-        "mlcls_jax.inference.backends.onnxruntime.OnnxRuntime",
+        "mlcls_jax.inference.backends.onnxruntime.open_onnxruntime",
         {"cpu": ("float32", "int8"), "gpu": ("float32",)},
     ),
     "tensorrt": Kind(
         "mlcls_jax.inference.backends.onnxruntime.open_tensorrt", {"gpu": ("float32", "bfloat16")}
     ),
-    "openvino": Kind("mlcls_jax.inference.backends.openvino.OpenVino", {"cpu": PRECISIONS}),
+    "openvino": Kind("mlcls_jax.inference.backends.openvino.open_openvino", {"cpu": PRECISIONS}),
 }
 
 

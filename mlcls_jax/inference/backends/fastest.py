@@ -126,6 +126,6 @@ def _version(package: str) -> str | None:
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["milliseconds_an_image"]
+        return files.read_json(path)["milliseconds_an_image"]
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: measure again
         return {}

@@ -1,10 +1,11 @@
 """Shared by the CPU runtimes: the cached ONNX file of a bundle, batches and threads."""
 
 import hashlib
+import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -109,14 +110,30 @@ def _depthwise(path: Path) -> list[str]:
     ]
 
 
-def in_batches(
-    run: Callable[[np.ndarray], np.ndarray],
-    images: UInt8[np.ndarray, "n H W 3"],
-    batch_size: int,
-) -> Float[np.ndarray, "n K"]:
-    """Return the scores of images, of which at most `batch_size` are computed at once."""
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([run(images[start : start + batch_size]) for start in starts])
+class Compiled:
+    """A model in a runtime other than JAX, as a backend that several threads may call at once.
+
+    Args:
+      name: of the backend.
+      runs: a function per device, of images [n, H, W, 3] → scores [n, K]; batches take turns.
+      batch_size: images that are computed together, at most.
+    """
+
+    def __init__(
+        self, name: str, runs: Sequence[Callable[[np.ndarray], np.ndarray]], batch_size: int
+    ) -> None:
+        self.name, self.replicas = name, len(runs)
+        self._runs, self._batch_size = runs, batch_size
+        self._turn = itertools.count()  # next() is atomic
+
+    def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
+        """Return scores in 0…1 of images of the model's size."""
+        run = self._runs[next(self._turn) % self.replicas]
+        starts = range(0, len(images), self._batch_size)
+        return np.concatenate([run(images[start : start + self._batch_size]) for start in starts])
+
+    def warm_up(self) -> None:
+        """Do nothing: the model is compiled when it is opened, for any number of images."""
 
 
 def thread_count() -> int:

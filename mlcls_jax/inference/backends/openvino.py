@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from mlcls_jax import lazy
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.backends.onnx_cache import in_batches, onnx_file, thread_count
+from mlcls_jax.inference.backends.onnx_cache import Compiled, onnx_file, thread_count
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.devices import Place
 
 
-class OpenVino:
-    """A bundle in OpenVINO; can be called from several threads at once.
+def open_openvino(bundle: Bundle, *, place: Place, batch_size: int, precision: str) -> Compiled:
+    """Open a bundle on the CPU.
 
     Args:
       bundle: the model.
-      place: the CPU.
+      place: the CPU, which has no number.
       batch_size: images that are computed together, at most.
       precision: float32; bfloat16, where the processor has it; int8: weights and activations.
 
@@ -29,24 +28,8 @@ class OpenVino:
       InputError: the processor has no bfloat16.
       UserError: OpenVINO is not installed, or ONNX, from which it reads.
     """
-
-    name = "openvino"
-    replicas = 1
-
-    def __init__(
-        self, bundle: Bundle, *, place: Place, batch_size: int, precision: str = "float32"
-    ) -> None:
-        del place  # the CPU, which has no number
-        path = onnx_file(bundle, "int8" if precision == "int8" else "float32")
-        self._run = compile_model(path, precision)
-        self._batch_size = batch_size
-
-    def __call__(self, images: UInt8[np.ndarray, "n H W 3"]) -> Float[np.ndarray, "n K"]:
-        """Return scores in 0…1 of images of the model's size."""
-        return in_batches(self._run, images, self._batch_size)
-
-    def warm_up(self) -> None:
-        """Do nothing: the model is compiled when it is opened, for any number of images."""
+    path = onnx_file(bundle, "int8" if precision == "int8" else "float32")
+    return Compiled("openvino", [compile_model(path, precision)], batch_size)
 
 
 def compile_model(path: Path, precision: str) -> Callable[[np.ndarray], np.ndarray]:

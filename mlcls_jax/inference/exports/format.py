@@ -14,7 +14,8 @@ class Format(NamedTuple):
 
     place: str  # of the file or folder in that of the export; `{model}` is the architecture's name
     write: Callable[[Bundle, Path], object]  # writes the file, or into the empty folder
-    # (path) → function of uint8 images [n, H, W, 3] that gives scores [n, K]
+    # (path) → function of uint8 images [n, H, W, 3] that gives scores [n, K]. Both raise UserError,
+    # ExportError for instance, where a library is missing, and `write` where it cannot convert.
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
     is_folder: bool = False
     # (path) → the content of the JSON beside a file

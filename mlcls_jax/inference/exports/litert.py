@@ -56,11 +56,7 @@ def write(bundle: Bundle, path: Path) -> None:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Load the file as a function of images [n, H, W, 3], which LiteRT runs one by one.
-
-    Raises:
-      ExportError: LiteRT is not installed.
-    """
+    """Load the file as a function of images [n, H, W, 3], which LiteRT runs one by one."""
     with lazy.optional("the format litert needs LiteRT", extra="litert", kind=ExportError):
         from ai_edge_litert.interpreter import Interpreter
     interpreter = Interpreter(model_path=str(path))

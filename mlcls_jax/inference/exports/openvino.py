@@ -34,11 +34,7 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 
 def load(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Load the files as a function of images [n, H, W, 3] that computes in float32 on the CPU.
-
-    Raises:
-      UserError: OpenVINO is not installed.
-    """
+    """Load the files as a function of images [n, H, W, 3] that computes in float32 on the CPU."""
     return compile_model(folder / NAME, "float32")
 
 

@@ -74,11 +74,7 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 
 def load(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Load the first version as a function of images [n, H, W, 3].
-
-    Raises:
-      UserError: ONNX Runtime is not installed.
-    """
+    """Load the first version as a function of images [n, H, W, 3]."""
     return load_onnx(folder / MODEL)
 
 
