@@ -85,10 +85,10 @@ def decode_image(
         return _load(image)
 
 
-def to_pixels(image: Image.Image, *, name: str, max_pixels: int | None = None) -> np.ndarray:
+def to_pixels(image: Image.Image, *, name: str) -> np.ndarray:
     """Convert the current frame of a Pillow image to uint8 [H, W, 3], as `decode_image` does."""
     with data_errors(name):
-        check_size(image, name=name, max_pixels=max_pixels)
+        check_size(image, name=name)
         file = getattr(image, "fp", None)  # None where it is decoded already
         if image.format in JPEG_KINDS and file is not None:
             position = file.tell()

@@ -38,10 +38,10 @@ class Tiff:
     def __del__(self) -> None:
         self._image.close()  # with the last of its pages
 
-    def decode(self, page: int, label: str, max_pixels: int | None) -> np.ndarray:
+    def decode(self, page: int, label: str) -> np.ndarray:
         with self._lock, data_errors(label):
             self._image.seek(self.frames[page])
-            return to_pixels(self._image, name=label, max_pixels=max_pixels)
+            return to_pixels(self._image, name=label)
 
 
 def open_tiff(content: bytes | Path, label: str) -> Tiff:
@@ -89,9 +89,7 @@ def count_pdf_pages(content: bytes | Path, label: str) -> int:
         return len(document)
 
 
-def render_pdf_page(
-    content: bytes | Path, page: int, label: str, max_pixels: int | None
-) -> np.ndarray:
+def render_pdf_page(content: bytes | Path, page: int, label: str) -> np.ndarray:
     """Return a page, from 0, as uint8 [H, W, 3].
 
     Raises:
@@ -100,8 +98,7 @@ def render_pdf_page(
     # Opened anew for each page: that costs less than a page does, and nothing is left to close.
     with _pdf(content, label) as document:
         width, height = document[page].get_size()  # points
-        limit = _PDF_MAX_PIXELS if max_pixels is None else min(max_pixels, _PDF_MAX_PIXELS)
-        scale = min(_PDF_SCALE, (limit / max(1.0, width * height)) ** 0.5)
+        scale = min(_PDF_SCALE, (_PDF_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
         with closing(document[page].render(scale=scale, rev_byteorder=True)) as bitmap:  # RGB
             return bitmap.to_numpy().copy()
 

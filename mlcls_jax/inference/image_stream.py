@@ -18,7 +18,6 @@ from mlcls_jax.inference.safe_fetch import Policy, fetch
 
 _ARRAYS = "It takes uint8 [H, W, 3] in RGB, or [H, W], [H, W, 1] (grey), [H, W, 4] (with alpha)."
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how the files begin; + is BigTIFF
-_ANY = Policy()
 
 
 class Picture(NamedTuple):
@@ -37,8 +36,6 @@ def read(
     prepare: Callable[[np.ndarray], Any] | None = None,
     threads: int = 8,
     ahead: int = 32,
-    policy: Policy = _ANY,
-    max_pixels: int | None = None,
     bgr: bool = False,
     keep_image: bool = True,
 ) -> Generator[Picture, None, None]:
@@ -55,9 +52,6 @@ def read(
         in the consumer's thread.
       ahead: how many inputs, and pages of the document at hand, are taken up before they are asked
         for.
-      policy: what URLs may be fetched.
-      max_pixels: larger pictures are refused before they are decoded, and pages of PDFs rendered
-        smaller; Pillow's own limit holds besides.
       keep_image: give `image`, too; without it only what `prepare` made of it stays in memory.
       bgr: arrays of three or four channels have blue first, as OpenCV gives them.
 
@@ -67,25 +61,23 @@ def read(
     """
     if threads < 1 or ahead < 1:
         raise ValueError(f"threads={threads}, ahead={ahead}: both must be 1 or more")
-    options = _Options(prepare, policy, max_pixels, bgr, keep_image)
-    jobs = (partial(_open, _taken_up(item, options), options) for item in expand(source))
+    options = _Options(prepare, bgr, keep_image)
+    jobs = (partial(_open, _taken_up(item), options) for item in expand(source))
     return run_in_order(jobs, threads, ahead)
 
 
 class _Options(NamedTuple):
     prepare: Callable[[np.ndarray], Any] | None
-    policy: Policy
-    max_pixels: int | None
     bgr: bool
     keep_image: bool
 
 
-def _taken_up(item: Item, options: _Options) -> Item:
+def _taken_up(item: Item) -> Item:
     """Return the item; a PIL image decoded at once, as it may come again with another frame."""
     if not isinstance(item.content, Image.Image):
         return item
     try:
-        pixels = to_pixels(item.content, name=item.label, max_pixels=options.max_pixels)
+        pixels = to_pixels(item.content, name=item.label)
         return item._replace(content=Image.fromarray(pixels))
     except DataError as error:
         return item._replace(content=error)
@@ -100,37 +92,33 @@ def _open(item: Item, options: _Options) -> Picture | Iterator[Job]:
         if isinstance(content, np.ndarray):
             decode = partial(_from_array, content, item.label, bgr=options.bgr)
         elif isinstance(content, Image.Image):
-            decode = partial(to_pixels, content, name=item.label, max_pixels=options.max_pixels)
+            decode = partial(to_pixels, content, name=item.label)
         else:
             if isinstance(content, str):
-                content = fetch(content, options.policy)
+                content = fetch(content, Policy())
             head = _head(content)
             if head.startswith(_TIFF):
                 tiff = open_tiff(content, item.label)
                 if len(tiff.frames) > 1:
                     return _page_jobs(item, len(tiff.frames), tiff.decode, options)
-                decode = partial(tiff.decode, 0, item.label, options.max_pixels)
+                decode = partial(tiff.decode, 0, item.label)
             elif head.startswith(b"%PDF-"):
                 pages = count_pdf_pages(content, item.label)
                 return _page_jobs(item, pages, partial(render_pdf_page, content), options)
             else:
                 data = read_file(content) if isinstance(content, Path) else content
-                decode = partial(decode_image, data, name=item.label, max_pixels=options.max_pixels)
+                decode = partial(decode_image, data, name=item.label)
     except UserError as error:
         return _failed(item.name, None, error)
     return _picture(item.name, None, decode, options)
 
 
 def _page_jobs(
-    item: Item,
-    pages: int,
-    decode: Callable[[int, str, int | None], np.ndarray],
-    options: _Options,
+    item: Item, pages: int, decode: Callable[[int, str], np.ndarray], options: _Options
 ) -> Iterator[Job]:
     for page in range(pages):
         label = f"{item.label}, page {page + 1} of {pages}"
-        decode_page = partial(decode, page, label, options.max_pixels)
-        yield partial(_picture, item.name, page, decode_page, options)
+        yield partial(_picture, item.name, page, partial(decode, page, label), options)
 
 
 def _picture(

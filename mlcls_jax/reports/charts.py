@@ -7,7 +7,7 @@ names in any script, and all of it is about as long as the calls of a library wo
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -65,8 +65,8 @@ class Chart:
     caption: str
     x_label: str
     y_label: str
-    y_ticks: Sequence[Tick]
-    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick] = field(default_factory=lambda: _unit_ticks(_y))
+    x_ticks: Sequence[Tick] = field(default_factory=lambda: _unit_ticks(_x))
     bars: Sequence[Bar] = ()
     lines: Sequence[Line] = ()
     names: Sequence[str] = ()  # of the series, for the key
@@ -153,8 +153,6 @@ def reliability(bins: Bins, *, caption: str) -> Chart:
         caption=caption,
         x_label="score",
         y_label="share that is right",
-        x_ticks=_unit_ticks(_x),
-        y_ticks=_unit_ticks(_y),
         bars=[
             _bar(0, i * width, (i + 1) * width, share, f"{int(n):,} decisions: {share:.3f}")
             for i, (n, share) in enumerate(zip(bins.decisions, bins.positive, strict=True))
@@ -180,7 +178,6 @@ def histogram(counts: np.ndarray, names: Sequence[str], *, caption: str) -> Char
         caption=caption,
         x_label="score",
         y_label="decisions",
-        x_ticks=_unit_ticks(_x),
         y_ticks=[Tick(_short(10**e), _y(height(e))) for e in exponents],
         bars=[
             _bar(

@@ -48,8 +48,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         super().connection_lost(exc)
-        self._unwatch()
-        self._unstall()
+        self._deadline, self._stalled = _ended(self._deadline), _ended(self._stalled)
 
     def pause_writing(self) -> None:
         """See asyncio."""
@@ -59,24 +58,14 @@ class Connection(H11Protocol):
     def resume_writing(self) -> None:
         """See asyncio."""
         super().resume_writing()
-        self._unstall()
+        self._stalled = _ended(self._stalled)
 
     def _watch(self) -> None:
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if is_answering:
-            self._unwatch()
+            self._deadline = _ended(self._deadline)
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self._patience(), self._end)
-
-    def _unwatch(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _unstall(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
 
     def _patience(self) -> float:
         if self.conn.their_state is not h11.IDLE:  # the body of what has been answered
@@ -87,3 +76,9 @@ class Connection(H11Protocol):
     def _end(self) -> None:
         self.transport.close()  # when what has been written is sent
         self._deadline = self.loop.call_later(self._options.body_timeout_s, self.transport.abort)
+
+
+def _ended(timer: asyncio.TimerHandle | None) -> None:
+    """Cancel a timer, if it runs."""
+    if timer is not None:
+        timer.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
@@ -55,7 +56,9 @@ class Pictures:
             raise HTTPException(422, f"decoding takes more than {limit_s:g} seconds") from None
         finally:
             body.close()
-        _, embedding = await run_in_threadpool(predictor.run_embedded, np.stack(found))
+        compute = partial(predictor.compute, predictor.views(), [tuple(found)], also="embeddings")
+        _, embedding = await run_in_threadpool(compute)
+        assert embedding is not None
         name = hashlib.sha256(content).hexdigest()[:16]
         self._vectors[name] = self.model.embeddings.of(embedding[0])
         while len(self._vectors) > _KEPT:

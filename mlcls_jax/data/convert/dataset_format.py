@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +23,6 @@ class Sign(NamedTuple):
     told: str
     file: str | None = None  # the annotations below the root, where they are at no usual place
     root: Path | None = None  # the data set's folder, where it is not that which was looked at
-
-
-def nothing(_: Path) -> tuple[Sign, ...]:
-    """Return no sign: a format that is only recognized otherwise, or if it is asked for."""
-    return ()
 
 
 def files_named(told: str, *names: str) -> Callable[[Path], list[Sign]]:
@@ -53,9 +47,9 @@ class Format:
     # Root, label.txt there, and options → what is in it.
     read: Callable[[Path, Path, Convert], Reading | Listing]
     help: str  # of what files it is made
-    usual: Callable[[Path], Iterable[Sign]] = nothing  # signs of it in a folder
-    unusual: Callable[[Path], Iterable[Sign]] = nothing  # lesser ones, where there is no usual one
-    of_file: Callable[[Path], Iterable[Sign]] = nothing  # of a file that stands for the data set
+    usual: Callable[[Path], Iterable[Sign]] = lambda _: ()  # signs of it in a folder
+    unusual: Callable[[Path], Iterable[Sign]] = lambda _: ()  # lesser ones, where none is usual
+    of_file: Callable[[Path], Iterable[Sign]] = lambda _: ()  # of a file that stands for it
     # Data, the folder that is written to, and the address of the images, if one is given → what to
     # do next. The images lie in the folder already.
     write: Callable[[Labelled, Path, str | None], list[str]] | None = None
@@ -93,11 +87,6 @@ def csv_columns(file: Path) -> set[str]:
     """Return the cells of the first line, if the file is a CSV file."""
     line = head(file).partition("\n")[0] if file.suffix.lower() == ".csv" else ""
     return {*line.replace('"', "").strip().split(",")}
-
-
-def first_files(folder: Path, pattern: str, number: int = 3) -> list[Path]:
-    """Return a few files of a folder that fit a pattern."""
-    return list(islice((path for path in folder.glob(pattern) if path.is_file()), number))
 
 
 def in_object(value: Any, key: str, kind: type, place: str) -> Any:

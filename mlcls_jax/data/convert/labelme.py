@@ -5,13 +5,13 @@ Shapes are not read. A flag that an image's file does not have is not known of i
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import (
     Format,
     Sign,
-    first_files,
     head,
     in_object,
     json_keys,
@@ -59,7 +59,7 @@ def _is_ours(path: Path) -> bool:
 
 def _usual(folder: Path) -> Iterator[Sign]:
     for place in (folder, folder / "images", folder / "train"):
-        if any(map(_is_ours, first_files(place, "*.json"))):
+        if any(map(_is_ours, islice(place.glob("*.json"), 3))):
             yield Sign("LabelMe's JSON files")
             return
 
