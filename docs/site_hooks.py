@@ -1,8 +1,9 @@
-"""Show the Markdown files outside docs/ on the site, and lead links between them there.
+"""Show notebooks and the Markdown files outside docs/ on the site, and lead links there.
 
 On the disk and on a code host the links stay what they are: paths from one file to another.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -23,7 +24,20 @@ def on_files(files, config):
     for path, page in PAGES.items():
         text = (ROOT / path).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=_with_links(text, path)))
+    for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        page = f"notebooks/{notebook.stem}.md"
+        files.append(File.generated(config, page, content=_as_page(notebook)))
     return files
+
+
+def _as_page(notebook: Path) -> str:
+    """Return the cells as Markdown, below the title a link to the notebook, which lies beside."""
+    parts = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    parts.insert(1, f"[The notebook itself]({notebook.name})")
+    return "\n\n".join(parts)
 
 
 def on_page_markdown(markdown, page, config, files):

@@ -34,7 +34,7 @@ class Model:
     weights: str | None = option(
         None,
         "initial weights: auto, official, backbone (`mlcls weights` lists what is published), none;"
-        " a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle",
+        " a file of Paddle, PyTorch or ours, URL, hf://owner/name@commit, bundle, run",
         path="any",
     )
     initial: Literal["default", "paddle"] = option(

@@ -27,7 +27,7 @@ from mlcls_jax.data.types import Batch
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.evaluation import Forward, make_forward
 from mlcls_jax.groups import NO_GROUPS, Groups
-from mlcls_jax.inference.bundle import check_labels, read_bundle, write_bundle
+from mlcls_jax.inference.bundle import check_labels, model_folder, read_bundle, write_bundle
 from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models import Model, Network
 from mlcls_jax.models.network import Variables, flatten
@@ -46,7 +46,7 @@ from mlcls_jax.training.nonfinite import Policy
 from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import CompiledStep, TrainStep, compile_step
-from mlcls_jax.workdir import check_owner
+from mlcls_jax.workdir import CONFIG_FILE, check_owner
 
 log = logging.getLogger(__name__)
 
@@ -277,6 +277,8 @@ def initial_weights(
         )
     if given in (None, NONE):
         return network, None
+    if (Path(given) / CONFIG_FILE).is_file():  # a run
+        given = str(model_folder(given))
     model = Model(network, network.init(config.seed))
     published = find(given, config.model.name)
     report = load(model, given, strict=config.model.weights_strict)

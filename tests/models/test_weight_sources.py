@@ -13,6 +13,7 @@ from mlcls_jax.errors import InputError, WeightsError
 from mlcls_jax.models.network import flatten
 from mlcls_jax.models.weights import load, save, sources
 from mlcls_jax.training.run import initial_weights
+from tests.helpers.bundles import write_small
 
 NAME = "PP-LCNet_x0_25_ML"
 FILE = "PPLCNet_x0_25_pretrained.pdparams"
@@ -84,6 +85,17 @@ def test_words_that_mean_nothing_for_a_model_are_refused():
     assert found is not None and found.address == "hf://timm/resnet50.tv_in1k"
     with pytest.raises(InputError, match=r"other\.pth: there is no such file"):
         run(["add", "other.pth"])
+
+
+def test_a_run_stands_for_its_best_model(tmp_path):
+    write_small(tmp_path / "run" / "best_model", labels=("a", "b"))
+    (tmp_path / "run" / "config.yaml").write_text("mode: train\n")
+    small = {"embed_dim": 32, "hidden_dim": 32, "num_heads": 4, "image_size": (32, 32)}
+    found = [
+        flatten(initial_weights(Config(model=Model(name=NAME, weights=str(w), **small)), "ab")[1])
+        for w in (tmp_path / "run", tmp_path / "run" / "best_model")
+    ]
+    np.testing.assert_array_equal(*(one["backbone/conv1/conv/kernel"] for one in found))
 
 
 def test_random_weights_are_told_unless_asked_for(caplog):
