@@ -117,11 +117,12 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+def replace_folder(folder: Path, fill: Callable[[Path], None], *, durable: bool = True) -> None:
     """Let `fill` write a new folder, then put it in the place of `folder` in one step.
 
     At any moment, and after a crash, `folder` is the old or the new one. Where the file system
-    cannot exchange two folders it is `<name>.old` for a moment: see `current_folder`.
+    cannot exchange two folders it is `<name>.old` for a moment: see `current_folder`. Without
+    `durable` that holds for crashes of the process alone: of many files, each would be waited for.
     """
     folder = Path(os.path.realpath(folder))  # a link stays one
     _remove_forgotten(folder)
@@ -129,7 +130,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     new.mkdir(parents=True)
     try:
         fill(new)
-        for path in (*new.rglob("*"), new):
+        for path in (*new.rglob("*"), new) if durable else ():
             if not path.is_symlink():
                 sync(path)
         _take_name(new, folder)

@@ -1,10 +1,12 @@
 """A data set of any format that is read, written in one that is written."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlcls_jax import files
 from mlcls_jax.config import Data
 from mlcls_jax.data.convert import FORMATS, Conversion, convert, remarks
 from mlcls_jax.data.convert.labelled import Labelled, Picture
@@ -60,18 +62,18 @@ def save(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output}: is in use", "Give a new folder.")
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        told, data = _open(found, output, predictions)
-        told += _write(data, output, to, url, copy)
-    except BaseException:
-        for path in output.iterdir():
-            _remove(path)
-        output.rmdir()
-        raise
-    images = {split: len(rows) for split, rows in data.splits.items()}
-    labels = (*dict.fromkeys((*data.labels, *data.model_labels)),)
-    return Saved(images, labels, tuple(told))
+    place, written = Path(os.path.realpath(output)), list[Saved]()
+
+    def fill(new: Path) -> None:
+        told, data = _open(found, new, predictions)
+        told += _write(replace(data, name=place.name), new, to, url, copy)
+        images = {split: len(rows) for split, rows in data.splits.items()}
+        labels = (*dict.fromkeys((*data.labels, *data.model_labels)),)
+        told = (line.replace(new.name, place.name) for line in told)
+        written.append(Saved(images, labels, tuple(told)))
+
+    files.replace_folder(place, fill, durable=False)
+    return written[0]
 
 
 def _open(

@@ -20,7 +20,7 @@ from mlcls_jax.config import Convert, Data, SourceType
 from mlcls_jax.data.convert import FORMATS, convert
 from mlcls_jax.data.convert.parquet_tables import write_frame
 from mlcls_jax.data.detect import detect
-from mlcls_jax.data.save import WRITTEN, save
+from mlcls_jax.data.save import WRITTEN, Predictions, save
 from mlcls_jax.errors import ConvertFailedError, DataError, InputError
 from tests.helpers.photos import write_image
 from tests.helpers.tiers import need
@@ -487,6 +487,21 @@ def test_a_data_frame_is_a_table_of_paths_or_contents(tmp_path, monkeypatch):
 
 
 # The command
+
+
+def test_nothing_half_written_has_the_name_that_was_asked_for(tmp_path):
+    output = tmp_path / "out"
+
+    def find(files):
+        assert not output.exists() and all(file.is_file() for file in files)
+        yield {"dog": 0.75}
+
+    root = dataset(tmp_path / "photos", ["cat", "dog"], {("train", "a.png"): [1, 0]})
+    seen = Predictions(("dog",), "model", find)
+    done = save(detect(root), output, "label_studio", predictions=seen)
+    assert f"import {output}/tasks.json" in str(done.told) and ".new" not in str(done.told)
+    assert "?d=out/images/a.png" in (output / "tasks.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
 
 
 def test_predictions_of_a_file_become_pre_annotations(tmp_path):

@@ -113,7 +113,7 @@ def _task(
 def _write(data: Labelled, folder: Path, url: str | None) -> list[str]:
     pictures = [picture for rows in data.splits.values() for picture in rows]
     splits = {picture.name: split for split, rows in data.splits.items() for picture in rows}
-    behind = url or f"{LOCAL_FILES}{quote(folder.name)}/"
+    behind = url or f"{LOCAL_FILES}{quote(data.name)}/"
     labels = [*dict.fromkeys((*data.labels, *data.model_labels))]
     path = write_tasks(folder, labels, pictures, url=behind, model=data.model, splits=splits)
     told = [

@@ -42,6 +42,7 @@ class Labelled:
     splits: Mapping[str, Sequence[Picture]]  # train; val and test where there are such
     model: str = "mlcls"  # version of the model of `found`
     model_labels: tuple[str, ...] = ()  # all that it knows; none: there is no model
+    name: str = ""  # of the folder, once it is written
 
     def as_predicted(self) -> "Labelled":
         """Return the same images with the labels that the model finds, and no others."""
@@ -55,7 +56,7 @@ class Labelled:
             ]
             for split, rows in self.splits.items()
         }
-        return Labelled(self.model_labels, splits, self.model)
+        return Labelled(self.model_labels, splits, self.model, name=self.name)
 
     def present(self, picture: Picture) -> list[str]:
         """Return the labels that an image has."""
