@@ -40,7 +40,7 @@ def reader(tmp_path_factory):
 @pytest.mark.parametrize(
     "path",
     ["docs/tutorials/photographs.md", "README.md", "docs/tutorials/judge.md",
-     "docs/tutorials/serve.md"],
+     "docs/tutorials/serve.md", "docs/tutorials/pod.md"],
 )  # fmt: skip
 def test_a_document_says_what_happens(reader, path):
     """In this order: later ones go on with what the first made.

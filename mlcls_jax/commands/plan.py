@@ -42,4 +42,5 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _configuration(flags: list[str]) -> schema.Config:
     command_line.parse([sys.argv[0], *flags], workdir=False)
-    return schema.parse(command_line.CONFIG.value)
+    values = command_line.CONFIG.value
+    return schema.changed(values, {"mode": "export"})  # which needs no data either

@@ -243,7 +243,8 @@ def test_the_command_prints_the_prediction():
 
 
 def test_the_run_of_a_configuration_is_planned():
-    flags = "--config=configs/lcnet.py --workdir=runs/x --config.train.batch_size=256 --chips 4"
+    flags = "--config=configs/lcnet.py:mlcls --workdir=runs/x --config.train.batch_size=256"
+    flags += " --config.model.name=PP-LCNet_x0_5_ML --chips 4"  # there need be no data yet
     answer = json.loads(run(f"{flags} --kind H100 --json --no-compile --fsdp 2".split()))
     assert answer["layout"] == {"data": 2, "fsdp": 2, "tensor": 1}
     assert (answer["model"], answer["batch"]) == ("PP-LCNet_x0_5_ML", 256)
