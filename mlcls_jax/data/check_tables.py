@@ -67,12 +67,6 @@ class Images:
         """Return a table of the files in these lines, about which nothing is known yet."""
         first = first_equal(np.asarray(lines.path))
         files = np.flatnonzero(first == np.arange(len(first)))
-        return cls(
-            first=first,
-            lines=files,
-            is_there=np.ones(len(files), bool),
-            is_readable=np.zeros(len(files), bool),
-            num_bytes=np.zeros(len(files), np.int64),
-            digest=np.zeros(len(files), np.uint64),
-            pixel_hash=np.zeros(len(files), np.uint64),
-        )
+        is_there, is_readable = np.ones(len(files), bool), np.zeros(len(files), bool)
+        num_bytes, hashes = np.zeros(len(files), np.int64), np.zeros((2, len(files)), np.uint64)
+        return cls(first, files, is_there, is_readable, num_bytes, *hashes)

@@ -45,11 +45,10 @@ class Predictor:
 
         Args:
           bundle: the model with its labels.
-          device: `cpu`, `gpu:0`, `gpu:0,1` (one copy of the weights per device), `tpu`; None: the
-            first that JAX finds.
-          backend: `jax`, `onnxruntime`, `tensorrt`, `openvino`, or `auto`, the fastest here.
+          device: as for `create_model`, like the three below.
+          backend: the runtime.
           batch_size: the greatest batch that is computed at once.
-          precision: `float32`, `bfloat16`, `int8`, or `auto`, bfloat16 on GPUs and TPUs.
+          precision: of weights and arithmetic.
           threads: that decode and resize images.
           threshold: of this predictor, instead of the bundle's; see `predict`.
 

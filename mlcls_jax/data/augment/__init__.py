@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mlcls_jax.data.augment.enhance import color_jitter
 from mlcls_jax.data.augment.erase import (
     cutout,
     grid_mask,
@@ -17,7 +18,6 @@ from mlcls_jax.data.augment.erase import (
     random_erasing,
 )
 from mlcls_jax.data.augment.geometry import Box, flip, random_resized_crop
-from mlcls_jax.data.augment.jitter import color_jitter
 from mlcls_jax.data.augment.operations import OPERATIONS, Operation, magnitude
 from mlcls_jax.data.augment.policies import auto_augment, rand_augment, rand_augment_v4
 from mlcls_jax.errors import ConfigError, unknown

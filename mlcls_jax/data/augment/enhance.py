@@ -1,7 +1,7 @@
 """Brightness, contrast, saturation and sharpness: Pillow's `ImageEnhance`, bit for bit.
 
-Each blends a picture uint8 [H, W, 3] with a plainer one: factor 0 gives that, 1 the picture. New
-arrays cost more than arithmetic here, so there are few of them.
+Each blends a picture uint8 [H, W, 3] with a plainer one: factor 0 gives that, 1 the picture; and
+`color_jitter` draws the factors. New arrays cost more than arithmetic here, so there are few.
 """
 
 import cv2
@@ -38,6 +38,18 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     if min(image.shape[:2]) > 2:
         smooth[1:-1, 1:-1] = cv2.filter2D(image, -1, _SMOOTH)[1:-1, 1:-1]
     return _blend(smooth, image, factor)
+
+
+def color_jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation, each times 0.6 to 1.4, in random order.
+
+    The usual jitter of ImageNet training (0.4 of each). The hue stays: colours tell labels apart,
+    and changing it would cost more than everything else here.
+    """
+    factors = rng.uniform(0.6, 1.4, 3).tolist()
+    for kind in rng.permutation(3).tolist():
+        image = (brightness, contrast, saturation)[kind](image, factors[kind])
+    return image
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mlcls_jax import lazy
 from mlcls_jax.bars import progress
@@ -164,6 +164,20 @@ def _batches(name: str, used: Sequence[str] | None) -> Iterator[Any]:
         raise ConvertFailedError(f"{name}: is no such table: {shorten(error)}") from error
 
 
+def column_kind(kind: Any) -> Literal["text", "bytes", "struct"] | None:
+    """Return what an Arrow type can hold of an image: a path, its content, or both in a struct."""
+    import pyarrow as arrow
+
+    if arrow.types.is_dictionary(kind):  # as pandas writes its categories
+        kind = kind.value_type
+    if kind in (arrow.string(), arrow.large_string(), arrow.string_view()):
+        return "text"
+    if kind in (arrow.binary(), arrow.large_binary(), arrow.binary_view()):
+        return "bytes"
+    is_image = arrow.types.is_struct(kind) and any(field.name == "bytes" for field in kind)
+    return "struct" if is_image else None
+
+
 def _columns(name: str) -> _Columns:
     """Return the columns of images and labels, and the names of numbered labels.
 
@@ -175,26 +189,16 @@ def _columns(name: str) -> _Columns:
     schema = next(_batches(name, None))
     kinds = {field.name: field.type for field in schema}
 
-    def is_text(kind: Any) -> bool:
-        return types.is_string(kind) or types.is_large_string(kind)
-
-    def is_content(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return any(field.name == "bytes" for field in kind)
-        return types.is_binary(kind) or types.is_large_binary(kind)
-
     def is_label(kind: Any) -> bool:
         is_list = types.is_list(kind) or types.is_large_list(kind)
         kind = kind.value_type if is_list else kind
-        return types.is_integer(kind) or is_text(kind)
+        return types.is_integer(kind) or column_kind(kind) == "text"
 
     def is_flag(kind: Any) -> bool:
         return types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind)
 
-    images = [column for column, kind in kinds.items() if is_content(kind)]
-    images = (
-        images or [column for column in _IMAGES if column in kinds and is_text(kinds[column])][:1]
-    )
+    images = [c for c, kind in kinds.items() if column_kind(kind) in ("bytes", "struct")]
+    images = images or [c for c in _IMAGES if c in kinds and column_kind(kinds[c]) == "text"][:1]
     labels = next((c for c in LABELS if c in kinds and is_label(kinds[c])), None)
     others = {column: kind for column, kind in kinds.items() if column not in images}
     flags = () if labels else (*(c for c in others if not c.startswith("__")),)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlcls_jax.data.convert.parquet_tables import column_kind
 from mlcls_jax.data.image_files import IMAGE_SUFFIXES
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError, InputError
@@ -86,7 +86,7 @@ def _inspected(location: str, name: str, columns: Columns) -> _File:
 
 def _choose_columns(schema: Any, columns: Columns, place: str) -> tuple[str, str | None]:
     """Return the column of images, and that of names, if any."""
-    kinds = {field.name: kind for field in schema if (kind := _kind_of_column(field.type))}
+    kinds = {field.name: kind for field in schema if (kind := column_kind(field.type))}
     texts = [name for name, kind in kinds.items() if kind == "text"]
     known = ", ".join(f"{field.name} ({field.type})" for field in schema)
     for option, name, allowed in (
@@ -112,17 +112,6 @@ def _choose_columns(schema: Any, columns: Columns, place: str) -> tuple[str, str
     if path is None and kinds[image] != "text":
         path = next((name for name in PATH_COLUMNS if name in texts), None)
     return image, path
-
-
-def _kind_of_column(kind: Any) -> str | None:
-    if pa.types.is_dictionary(kind):  # as pandas writes its categories
-        kind = kind.value_type
-    if kind in (pa.string(), pa.large_string(), pa.string_view()):
-        return "text"
-    if kind in (pa.binary(), pa.large_binary(), pa.binary_view()):
-        return "bytes"
-    is_image = pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
-    return "struct" if is_image else None
 
 
 def _open(source: str, begun: Survey, output: Path, columns: Columns) -> Read:
@@ -180,7 +169,7 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
 def _content(value: Any) -> tuple[bytes | None, str | None]:
     """Return the encoded image and the path in a cell."""
     if isinstance(value, dict):
-        return value["bytes"], value["path"]
+        return value["bytes"], value.get("path")
     return (None, value) if isinstance(value, str) else (value, None)
 
 
