@@ -845,6 +845,14 @@ def test_validation_folders_go_by_several_names(tmp_path, name):
     assert "several folders for val: " in fails(tmp_path, "folder")
 
 
+def test_an_image_whose_name_cannot_be_listed_leaves_links_to_it(tmp_path):
+    write_image(tmp_path / "train/cat/a\tb.png")
+    (tmp_path / "train/dog").mkdir()
+    (tmp_path / "train/dog/c.png").symlink_to("../cat/a\tb.png")
+    run(tmp_path, "folder")
+    assert list(rows(tmp_path / "train.txt")) == ["images/train/dog/c.png"]
+
+
 def test_what_a_tree_of_classes_leaves_out_is_told(tmp_path):
     for path in ("train/cat/0.png", "train/loose.png", "train/images/1.png", "extra/cat/2.png"):
         write_image(tmp_path / path)

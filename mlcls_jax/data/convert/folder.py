@@ -16,6 +16,7 @@ from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import (
     SPLIT_FOLDERS,
     LeftOut,
+    fits_line,
     images_below,
     usual_places,
 )
@@ -39,17 +40,17 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
 
 def _entries(root: Path, tree: Path, split: str, left_out: LeftOut) -> list[Entry]:
     """Return the images of a tree; one that links to it show in other classes, too, is one."""
-    entries: dict[str, Entry] = {}  # by the file itself
+    entries: dict[tuple[str, bool], Entry] = {}  # by the file itself
     for name in progress(_classes(root, tree, left_out), desc=split, unit=" classes"):
         images = images_below(tree / name, left_out)
         if not images:
             left_out.setdefault("folders without images", []).append(str(tree / name))
         for image in images:
-            file = tree / name / image
-            known = entries.setdefault(
-                os.path.realpath(file), Entry(f"{name}/{image}", {}, str(file))
-            )
-            entries[os.path.realpath(file)] = known._replace(values={**known.values, name: 1})
+            file = f"{tree / name}/{image}"
+            # A name that no list can hold is left out, and must not take others with it.
+            key = os.path.realpath(file), fits_line(image) and "\t" not in image
+            known = entries.get(key) or Entry(f"{name}/{image}", {}, file)
+            entries[key] = known._replace(values={**known.values, name: 1})
     return list(entries.values())
 
 
