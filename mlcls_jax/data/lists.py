@@ -232,7 +232,7 @@ def _add_label(
 
 
 def _parent_faults(labels: Collection[Label], *, name: str) -> Iterator[Finding]:
-    """Yield what is wrong with parents: one that is no label, or a way up that does not end."""
+    """Yield what is wrong with parents: no label, a way up without an end, or one excluded."""
     known = {label.name: number for number, label in enumerate(labels)}
     parents = []
     for label in labels:
@@ -247,6 +247,14 @@ def _parent_faults(labels: Collection[Label], *, name: str) -> Iterator[Finding]
             f"{name}:{label.line}",
             f"ancestors of {label.name!r} do not end within {LEVELS} levels",
         )
+        return
+    ordered = [*labels]
+    for label, number in zip(labels, parents, strict=True):
+        while label.group and number != NONE:
+            if (above := ordered[number]).group == label.group:
+                message = f"{label.name!r} excludes {above.name!r}, of which it is a kind"
+                yield Finding("label_parent", f"{name}:{label.line}", message)
+            number = parents[number]
 
 
 def _parse_row(number: int, content: bytes, num_classes: int, *, name: str) -> Row | Finding:

@@ -193,6 +193,11 @@ IN_LABEL_FILE = [
         [("label_parent", "label.txt:1", "the parent 'pet' is no label")],
     ),
     Broken(
+        "a parent that its label excludes",
+        labels("0 cat\tgroup=kind", "1 dog\tparent=cat", "2 bird\tparent=dog\tgroup=kind"),
+        [("label_parent", "label.txt:3", "'bird' excludes 'cat', of which it is a kind")],
+    ),
+    Broken(
         "labels against their groups",
         both(
             labels("0 cat\tgroup=kind", "1 dog\tgroup=kind", "2 bird\tparent=dog"),
