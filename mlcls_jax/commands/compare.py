@@ -1,6 +1,6 @@
 """`mlcls compare RUN RUN`: what runs reached and cost, side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
 from mlcls_jax.modes.train_result import RESULT_FILE
 from mlcls_jax.readable import table
-from mlcls_jax.workdir import BEST_MODEL, EVALUATION, METRICS
+from mlcls_jax.workdir import BEST_MODEL, DATA_FILE, EVALUATION, METRICS
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.reports.compare_page import Comparison
@@ -89,6 +89,7 @@ def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
         ("model", *(c.model.name for c in configs)),
         ("image size", *("{} x {}".format(*c.model.image_size) for c in configs)),
         ("data", *(c.data.dir or c.data.source for c in configs)),
+        ("validated on", *_validation([_json(run, DATA_FILE).get("validation") for run in runs])),
         ("start", *(str(c.model.weights) for c in configs)),
         ("epochs", *(str(d.get("epochs", "-")) for d in done)),
         ("best epoch", *(str(d.get("best_epoch", "-")) for d in done)),
@@ -96,6 +97,16 @@ def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
         ("images/s", *_numbers(d.get("images_per_s") for d in done)),
         ("MB", *(f"{f.stat().st_size / 1e6:.1f}" if f.exists() else "-" for f in sizes)),
     ]
+
+
+def _validation(told: Sequence[dict[str, Any] | None]) -> Iterator[str]:
+    """Yield on how many images runs were judged, and whether on others than the first."""
+    for own in told:
+        before = told[0] or own or {}
+        differing = {key for key in before if own and own.get(key, before[key]) != before[key]}
+        kind = "other " if differing & {"images", "images listed"} else ""
+        labels = ", with other labels" if "targets" in differing and not kind else ""
+        yield f"{own['images']:,} {kind}images{labels}" if own else "-"
 
 
 def metrics(runs: "list[Run]") -> "list[tuple[str, list[float | None]]]":

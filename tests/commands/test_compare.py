@@ -44,6 +44,17 @@ def test_metrics_stand_side_by_side_and_an_unfinished_run_has_none(tmp_path):
     assert rows["best epoch"] == ["2", "-"] and rows["seconds"] == ["12.3", "-"]
 
 
+def test_runs_that_were_judged_on_other_images_or_labels_say_so(tmp_path):
+    runs = [Path(write_run(tmp_path / name, score=0.5)) for name in "abcde"]
+    same = {"images": 3, "images listed": "x", "targets": "y"}
+    others = [same, {"groups": "g"}, {"images listed": "z", "targets": "z"}, {"targets": "z"}]
+    for folder, facts in zip(runs, others, strict=False):
+        (folder / "data.json").write_text(json.dumps({"validation": same | facts}))
+    [row] = [line for line in run([*map(str, runs)]).splitlines() if "validated on" in line]
+    told = "3 images  3 images  3 other images  3 images, with other labels  -"
+    assert " ".join(row.split()[2:]) == " ".join(told.split())
+
+
 def test_labels_are_listed_from_the_best_change_to_the_worst(tmp_path):
     old = {"cat": 0.5, "dog": 0.5, "sun": 0.5, "ape": None, "old": 0.1}
     new = {"cat": 0.25, "dog": 0.75, "sun": 0.5, "ape": 0.3, "new": 0.2}
