@@ -47,6 +47,10 @@ class Groups:
         numbers = np.array(self.exclusive, int)
         return [np.flatnonzero(numbers == group) for group in np.unique(numbers[numbers != NONE])]
 
+    def is_grouped(self, num_classes: int) -> Bool[np.ndarray, " K"]:
+        """Return which of so many labels are in an exclusive group."""
+        return np.array(self.exclusive or (NONE,) * num_classes) != NONE
+
     def ancestors(self, label: int) -> Iterator[int]:
         """Yield the parent of a label, its parent, and so on."""
         while self.parents and (label := self.parents[label]) != NONE:

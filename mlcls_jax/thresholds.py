@@ -85,7 +85,7 @@ def choose_thresholds(
     if objective in ("precision", "recall") and target is None:
         raise ValueError(f"the objective {objective!r} needs a target")
     num_classes = scores.shape[1]
-    is_grouped = np.isin(np.arange(num_classes), [k for pool in groups.members for k in pool])
+    is_grouped = groups.is_grouped(num_classes)
     is_shared = ((targets >= 1).sum(0) < min_positives) & ~is_grouped
     thresholds = np.full(num_classes, DEFAULT, np.float32)
     is_unreached = np.zeros(num_classes, bool)

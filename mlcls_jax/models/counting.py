@@ -8,6 +8,7 @@ import csv
 import functools
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,7 +20,7 @@ from mlcls_jax import jaxprs
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.models import registry
 from mlcls_jax.models.initial import Constant
-from mlcls_jax.models.network import Network, flatten
+from mlcls_jax.models.network import Network, Variables, flatten
 
 # Sizes counted before, with 80 labels: counting all models takes a minute. A test holds them.
 STORED = Path(__file__).with_name("sizes.csv")
@@ -97,22 +98,25 @@ def count_parameters(network: Network) -> int:
     )
 
 
-def count_macs(network: Network, image_size: int | tuple[int, int]) -> int:
+def count_macs(
+    network: Network, image_size: int | tuple[int, int], *, with_head: bool = True
+) -> int:
     """Multiply-accumulates of one image: convolutions, linear layers and attention products.
 
     Multiplications element by element, norms and activations are left out, as papers do.
     """
-    traced = jax.make_jaxpr(network.apply)(network.abstract, _image(image_size))
-    return _macs_of(traced.jaxpr)
+    function = network.apply if with_head else partial(_features, network)
+    return _macs_of(jax.make_jaxpr(function)(network.abstract, _image(image_size)).jaxpr)
 
 
 def feature_map(network: Network, image_size: int | tuple[int, int]) -> tuple[int, int, int]:
     """Height, width and channels of what the backbone hands to the head."""
-
-    def features(variables: Any, images: jax.Array) -> jax.Array:
-        return network.module(variables).backbone(images)
-
+    features = partial(_features, network)
     return jax.eval_shape(features, network.abstract, _image(image_size)).shape[1:]
+
+
+def _features(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
+    return network.module(variables).backbone(images)
 
 
 def parameter_products(

@@ -4,7 +4,9 @@ import dataclasses
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,24 @@ from mlcls_jax.training.advice import (
     about_start,
 )
 from mlcls_jax.training.auto_loss import recall_loss
+from mlcls_jax.training.between_steps import (
+    begin_or_resume,
+    evaluate,
+    evaluate_due,
+    go_back,
+    write_numbers,
+)
 from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.feature_cache import with_features
-from mlcls_jax.training.fit import Fitted, begin_or_resume, fit, go_back
+from mlcls_jax.training.in_flight import InFlight
 from mlcls_jax.training.last_thresholds import fit_at_end
 from mlcls_jax.training.nonfinite import Verdict
+from mlcls_jax.training.profile import Tracer
+from mlcls_jax.training.progress import Best, Progress
+from mlcls_jax.training.records import Recorder
 from mlcls_jax.training.run import Run, prepare, train_frames
-from mlcls_jax.training.stop import Stop
+from mlcls_jax.training.state import TrainState
+from mlcls_jax.training.stop import AskedToEndError, Stop
 from mlcls_jax.training.trackers.tensorboard import write_outcome
 from mlcls_jax.workdir import (
     BEST_MODEL,
@@ -110,6 +123,76 @@ def train(
                 rate_scale /= 2
                 state, progress = go_back(run, checkpoints, progress, rate_scale, error)
     return finish(run, fitted)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run after its last step."""
+
+    state: TrainState
+    best: Best | None
+    seconds: float
+    images_per_s: float
+    nonfinite_steps: list[int]
+
+
+def fit(
+    run: Run, state: TrainState, progress: Progress, stop: Stop, checkpoints: Checkpoints
+) -> Fitted:
+    """Take the steps after that of `state`; evaluate, save and end early as the plan says.
+
+    Raises:
+      PreemptedError: the run was asked to end, or its time is over; the last step is saved.
+      NonFiniteError: of a step that is not to be left out, or of the scores in an evaluation.
+    """
+    start, plan, began = int(state.step), run.plan, run.began - progress.seconds
+    best, is_due = progress.best, progress.is_evaluation_due
+    in_flight, tracer = InFlight(), Tracer(run.config.profile, run.workdir / "profile")
+    with Recorder(run.workdir, run.config, plan, start_step=start, is_evaluation_due=is_due,
+                  quiet=not parallel.is_lead(), listen=run.listen) as recorder, tracer:  # fmt: skip
+        if is_due:
+            best, _ = evaluate_due(run, state, best, recorder, stop)
+        is_enough = plan.gives_up_after(start, best and best.epoch)
+        ahead = () if is_enough else run.train_batches(start)
+        batches = recorder.timed(parallel.put_ahead(ahead, run.mesh))
+        for step, batch in enumerate(batches, start=start + 1):
+            is_due = plan.evaluate_after(step)
+            # Begun here, they are read while this step is computed.
+            validation = run.validation_batches() if is_due else iter(())
+            tracer.before(step)
+            state, numbers = run.step(state, batch, run.teacher)
+            stop.underway()
+            in_flight.sent(step, numbers)
+            tracer.after(step, numbers)
+            recorder.sent(numbers)
+            if plan.log_after(step):
+                write_numbers(run, in_flight, recorder, before=step - plan.log_steps)
+
+            is_over, metrics = stop.after(step), None
+            if is_due or plan.save_after(step) or is_over:
+                write_numbers(run, in_flight, recorder)
+            if is_due:
+                try:
+                    best, metrics = evaluate(run, state, validation, best, recorder, stop)
+                    is_due, is_enough = False, plan.gives_up_after(step, best and best.epoch)
+                except AskedToEndError:
+                    is_over = True
+            if plan.save_after(step) or is_over or is_enough:
+                recorder.pause()
+                progress = Progress(best, time.perf_counter() - began, is_due)
+                record = progress.to_json(run.metric) | run.record
+                checkpoints.save(state, record, metrics=metrics)
+            if is_enough:
+                log.info(
+                    "No better weights in %d evaluations: training ends after epoch %d.",
+                    plan.patience, plan.epoch(step),
+                )  # fmt: skip
+                break
+            if is_over and (is_due or step < plan.total_steps):
+                checkpoints.wait()
+                raise stop.error(step, plan.total_steps)
+    seconds = time.perf_counter() - began
+    return Fitted(state, best, seconds, recorder.images_per_second, recorder.nonfinite_steps)
 
 
 def finished_result(run: Run) -> TrainResult | None:

@@ -6,7 +6,7 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def count(model: schema.Model) -> Counts:
     _, state = optimizer_and_state(network)
     size = model.image_size
     flops = 6 * count_macs(network, size)
-    backbone = 6 * count_macs(cast(Network, _Features(network)), size)
+    backbone = 6 * count_macs(network, size, with_head=False)
     # A backbone that shares out matrices is taken to share out everything between them.
     is_shared = any(path.startswith("backbone/") for path in network.tensor_axes)
     layers, exchanged = layers_of(network, size), _exchanged(network, size)
@@ -306,19 +306,6 @@ def _send_seconds(chip: Chip, layout: Layout, sent: float) -> float:
     if math.prod(layout) > chip.domain:
         seconds += sent / chip.domain / (chip.network * LINK_SHARE)
     return seconds
-
-
-class _Features(NamedTuple):
-    """A network without its head, in the form that `count_macs` takes."""
-
-    network: Network
-
-    @property
-    def abstract(self) -> Any:
-        return self.network.abstract
-
-    def apply(self, variables: Any, images: jax.Array) -> jax.Array:
-        return self.network.module(variables).backbone(images)
 
 
 def _exchanged(network: Network, size: tuple[int, int]) -> int:

@@ -25,7 +25,6 @@ from mlcls_jax.data.label_counts import LabelCounts, count_labels
 from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.data.sources.repeated import Repeated
 from mlcls_jax.data.types import Source
-from mlcls_jax.groups import NONE, Groups
 from mlcls_jax.metrics import mean_average_precision
 from mlcls_jax.models.network import Network, Variables
 from mlcls_jax.training.loss import LossFunction, make_loss
@@ -80,7 +79,8 @@ def settle_loss(
     if config.loss.name != AUTO:
         return config
     began, options = time.perf_counter(), replace(config.loss, name="asymmetric", auto=True)
-    free = _free(network.groups, len(source.labels))
+    # For labels in exclusive groups, loss.name says nothing.
+    free = np.flatnonzero(~network.groups.is_grouped(len(source.labels)))
     if not free.size:
         log.info("loss.name=auto: all labels exclude others, and cost a cross-entropy.")
         return replace(config, loss=options)
@@ -102,11 +102,6 @@ def settle_loss(
     _tell(counts or LabelCounts.of(targets), judged, len(features), has_weights=weights is not None)
     log.info("loss.name=auto: %s, %s; it took %.0f s.", name, why, time.perf_counter() - began)
     return replace(config, loss=forms[name])
-
-
-def _free(groups: Groups, count: int) -> np.ndarray:
-    """Return the labels in no exclusive group: for the others, loss.name says nothing."""
-    return np.flatnonzero(np.array(groups.exclusive or (NONE,) * count) == NONE)
 
 
 def _forms(counts: LabelCounts | None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Shaped
 from mlcls_jax import config as schema
 from mlcls_jax.data.label_counts import LabelCounts, needed
 from mlcls_jax.errors import ConfigError
-from mlcls_jax.groups import NO_GROUPS, NONE, Groups
+from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.losses import (
     CLASS_WEIGHTS,
     LOSSES,
@@ -103,12 +103,11 @@ def _with_groups(
     **options: Any,
 ) -> Float[Array, ""]:
     """Return `loss` of the labels in no exclusive group, plus the cross-entropy of the groups."""
-    within = exclusive_loss(logits, targets, groups.members, mean=mean, **options)
-    is_free = np.array(groups.exclusive) == NONE
-    within = within * weight
-    if not is_free.any():
+    within = weight * exclusive_loss(logits, targets, groups.members, mean=mean, **options)
+    is_grouped = groups.is_grouped(targets.shape[1])
+    if is_grouped.all():
         return within
-    return loss(logits, jnp.where(is_free, targets, -1), **options) + within
+    return loss(logits, jnp.where(is_grouped, -1, targets), **options) + within
 
 
 def _with_unknown(

@@ -93,14 +93,21 @@ class TrainStep:
             assert teacher is not None
             objective = self.distill.objective(objective, teacher, images, mask, count)
         inputs = state.batch_stats, jnp.asarray(images), key if self.dropout else None
-        differentiate = _gradient if count == 1 else partial(_accumulated_gradient, count)
         forward, params = partial(self._forward, state.params), self.network.trained(state.params)
-        found = differentiate(forward, objective, params, *inputs)
-        if self.sam_radius:
-            params = _uphill(params, found.grads, self.sam_radius)
-            second = differentiate(forward, objective, params, *inputs)
-            found = found._replace(grads=second.grads)
-        return found
+        passes: list[Gradient] = []
+        for _ in range(2 if self.sam_radius else 1):
+            if passes:
+                params = _uphill(params, passes[0].grads, self.sam_radius)
+            if count > 1:
+                passes.append(_accumulated_gradient(count, forward, objective, params, *inputs))
+                continue
+            predictions, backward, stats = jax.vjp(
+                lambda params: forward(params, *inputs), params, has_aux=True
+            )
+            loss, cotangents = jax.value_and_grad(objective)(predictions)
+            (grads,) = backward(cotangents)
+            passes.append(Gradient(loss, grads, stats))
+        return passes[0]._replace(grads=passes[-1].grads)
 
     def _forward(
         self, all_params: dict, params: dict, stats: dict, images: Array, key: Array | None
@@ -195,23 +202,6 @@ class TwoPrograms:
         return self._compiled_update(state, self._gradients[shape](state, batch, teacher))
 
 
-def _gradient(
-    forward: Forward,
-    objective: Objective,
-    params: dict,
-    stats: dict,
-    images: Array,
-    key: Array | None,
-) -> Gradient:
-    """Return the gradient of the whole batch at once."""
-    predictions, backward, stats = jax.vjp(
-        lambda params: forward(params, stats, images, key), params, has_aux=True
-    )
-    loss, cotangents = jax.value_and_grad(objective)(predictions)
-    (grads,) = backward(cotangents)
-    return Gradient(loss, grads, stats)
-
-
 def _accumulated_gradient(
     count: int,
     forward: Forward,
@@ -221,7 +211,7 @@ def _accumulated_gradient(
     images: Array,
     key: Array | None,
 ) -> Gradient:
-    """Return the same from `count` parts one after the other, with the memory of one part.
+    """Return the gradient from `count` parts one after the other, with the memory of one part.
 
     Each part's gradient is that of the whole batch's loss with the other parts' predictions held
     constant: as no row's loss depends on another row's predictions, their sum is the undivided

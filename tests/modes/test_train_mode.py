@@ -59,7 +59,7 @@ main.run(sys.argv)
 
 
 @pytest.mark.slow
-def test_from_main_to_the_loss_there_are_eight_frames(tmp_path):
+def test_from_main_to_the_loss_there_are_seven_frames(tmp_path):
     (tmp_path / "config.yaml").write_text(schema.to_yaml(small()))
     flags = [f"--config={tmp_path}/config.yaml", f"--workdir={tmp_path}/run"]
     done = subprocess.run(
@@ -70,10 +70,9 @@ def test_from_main_to_the_loss_there_are_eight_frames(tmp_path):
         "main.py/run",
         "commands/mode.py/run",
         "modes/train.py/train",
-        "training/fit.py/fit",
+        "modes/train.py/fit",
         "training/step.py/__call__",
         "training/step.py/gradient",
-        "training/step.py/_gradient",
     ], done.stderr  # and the loss
 
 

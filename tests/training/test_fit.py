@@ -18,9 +18,10 @@ from mlcls_jax import parallel
 from mlcls_jax.errors import ConfigError, PreemptedError
 from mlcls_jax.metrics import MAIN_METRIC
 from mlcls_jax.models.network import Variables
+from mlcls_jax.modes.train import fit
 from mlcls_jax.training import run as run_module
+from mlcls_jax.training.between_steps import _metrics
 from mlcls_jax.training.checkpoints import Checkpoints
-from mlcls_jax.training.fit import _metrics, fit
 from mlcls_jax.training.progress import Progress
 from mlcls_jax.training.run import Run, prepare, teacher_of
 from mlcls_jax.training.state import TrainState, init_state

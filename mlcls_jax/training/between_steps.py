@@ -1,11 +1,9 @@
-"""The loop over a run's steps, what happens between them, and the way back to a checkpoint."""
+"""What happens between the steps of a run: numbers, evaluations, and the way to a checkpoint."""
 
 import dataclasses
 import logging
 import math
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +18,6 @@ from mlcls_jax.training.checkpoints import Checkpoints
 from mlcls_jax.training.earlier_run import begin_from
 from mlcls_jax.training.in_flight import InFlight
 from mlcls_jax.training.nonfinite import Verdict, as_text
-from mlcls_jax.training.profile import Tracer
 from mlcls_jax.training.progress import Best, Progress
 from mlcls_jax.training.records import NONFINITE_FILE, Recorder
 from mlcls_jax.training.run import Run
@@ -29,76 +26,6 @@ from mlcls_jax.training.stop import AskedToEndError, Stop
 from mlcls_jax.workdir import BEST_MODEL, check_data, epoch_model
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A run after its last step."""
-
-    state: TrainState
-    best: Best | None
-    seconds: float
-    images_per_s: float
-    nonfinite_steps: list[int]
-
-
-def fit(
-    run: Run, state: TrainState, progress: Progress, stop: Stop, checkpoints: Checkpoints
-) -> Fitted:
-    """Take the steps after that of `state`; evaluate, save and end early as the plan says.
-
-    Raises:
-      PreemptedError: the run was asked to end, or its time is over; the last step is saved.
-      NonFiniteError: of a step that is not to be left out, or of the scores in an evaluation.
-    """
-    start, plan, began = int(state.step), run.plan, run.began - progress.seconds
-    best, is_due = progress.best, progress.is_evaluation_due
-    in_flight, tracer = InFlight(), Tracer(run.config.profile, run.workdir / "profile")
-    with Recorder(run.workdir, run.config, plan, start_step=start, is_evaluation_due=is_due,
-                  quiet=not parallel.is_lead(), listen=run.listen) as recorder, tracer:  # fmt: skip
-        if is_due:
-            best, _ = evaluate_due(run, state, best, recorder, stop)
-        is_enough = plan.gives_up_after(start, best and best.epoch)
-        ahead = () if is_enough else run.train_batches(start)
-        batches = recorder.timed(parallel.put_ahead(ahead, run.mesh))
-        for step, batch in enumerate(batches, start=start + 1):
-            is_due = plan.evaluate_after(step)
-            # Begun here, they are read while this step is computed.
-            validation = run.validation_batches() if is_due else iter(())
-            tracer.before(step)
-            state, numbers = run.step(state, batch, run.teacher)
-            stop.underway()
-            in_flight.sent(step, numbers)
-            tracer.after(step, numbers)
-            recorder.sent(numbers)
-            if plan.log_after(step):
-                write_numbers(run, in_flight, recorder, before=step - plan.log_steps)
-
-            is_over, metrics = stop.after(step), None
-            if is_due or plan.save_after(step) or is_over:
-                write_numbers(run, in_flight, recorder)
-            if is_due:
-                try:
-                    best, metrics = evaluate(run, state, validation, best, recorder, stop)
-                    is_due, is_enough = False, plan.gives_up_after(step, best and best.epoch)
-                except AskedToEndError:
-                    is_over = True
-            if plan.save_after(step) or is_over or is_enough:
-                recorder.pause()
-                progress = Progress(best, time.perf_counter() - began, is_due)
-                record = progress.to_json(run.metric) | run.record
-                checkpoints.save(state, record, metrics=metrics)
-            if is_enough:
-                log.info(
-                    "No better weights in %d evaluations: training ends after epoch %d.",
-                    plan.patience, plan.epoch(step),
-                )  # fmt: skip
-                break
-            if is_over and (is_due or step < plan.total_steps):
-                checkpoints.wait()
-                raise stop.error(step, plan.total_steps)
-    seconds = time.perf_counter() - began
-    return Fitted(state, best, seconds, recorder.images_per_second, recorder.nonfinite_steps)
 
 
 def write_numbers(
