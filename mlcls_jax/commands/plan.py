@@ -5,7 +5,7 @@ import sys
 from mlcls_jax import command_line, usage
 from mlcls_jax import config as schema
 from mlcls_jax.config import add_arguments, from_arguments
-from mlcls_jax.planning.asked import Asked
+from mlcls_jax.planning.plan_options import PlanOptions
 
 
 def run(argv: list[str]) -> str:
@@ -16,14 +16,14 @@ def run(argv: list[str]) -> str:
         " --config=FILE and --config.KEY=VALUE plan the run of a configuration.",
         "plan --model PP-LCNet_x1_0_ML --chips 8 --kind v5e",
     )
-    add_arguments(parser, Asked)
+    add_arguments(parser, PlanOptions)
     add_arguments(parser, schema.Parallel)
     flags, rest = _split(argv)
     config = _configuration(flags) if flags else None
     if config:
         parser.set_defaults(**vars(config.parallel))
     parsed = parser.parse_args(rest)
-    args = from_arguments(Asked, parsed)
+    args = from_arguments(PlanOptions, parsed)
     if args.model is None and config is None:
         parser.error("--model or --config is needed")
     from mlcls_jax.planning.answer import answer  # imports JAX, which a help does without

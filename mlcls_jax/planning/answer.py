@@ -14,10 +14,10 @@ import jax
 from mlcls_jax import config as schema
 from mlcls_jax.errors import ConfigError, install_hint
 from mlcls_jax.planning import tables, topologies
-from mlcls_jax.planning.asked import Asked
 from mlcls_jax.planning.chips import CHIPS, IMAGES, TPU_IMAGES, Chip, name_of
 from mlcls_jax.planning.compile_report import Refusal, Report, compile_step
 from mlcls_jax.planning.costs import Counts, Layout, Prediction, count, predict, resolve
+from mlcls_jax.planning.plan_options import PlanOptions
 from mlcls_jax.planning.search import largest
 
 MAX_COMPILED = 8  # virtual CPUs; programs for more are slow to compile
@@ -51,7 +51,7 @@ class Plan:
         return predict(self.counts, self.chip, self.layout, self.batch, mfu=self.mfu)
 
 
-def answer(args: Asked, parallel: schema.Parallel, config: schema.Config | None) -> str:
+def answer(args: PlanOptions, parallel: schema.Parallel, config: schema.Config | None) -> str:
     """Return the prediction as a table or as JSON.
 
     Raises:
@@ -88,7 +88,7 @@ def answer(args: Asked, parallel: schema.Parallel, config: schema.Config | None)
     return text
 
 
-def _plan(args: Asked, parallel: schema.Parallel, config: schema.Config | None) -> Plan:
+def _plan(args: PlanOptions, parallel: schema.Parallel, config: schema.Config | None) -> Plan:
     kind = name_of(args.kind)
     layout = resolve(parallel, args.chips * CHIPS[kind].devices)
     replicas = layout.data * layout.fsdp

@@ -1,4 +1,4 @@
-"""What is asked of a plan."""
+"""The options of `mlcls plan`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from mlcls_jax.planning.chips import CHIPS, IMAGES, MFU, TPU_IMAGES, TPU_MFU
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PlanOptions:
     """The arguments; those that are None are the configuration's if there is one."""
 
     model: str | None = option(None, "as in `mlcls models`")
