@@ -63,10 +63,13 @@ def place(temporary: Path, path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Wait until the content of a file, or the names in a folder, are on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
     try:
-        opened = os.open(path, os.O_RDONLY)
+        opened = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     except PermissionError:
-        if path.is_dir():  # one may write into some folders that one may not read
+        if is_folder:  # one may write into some folders that one may not read
             return
         raise
     try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import shlex
 import socket
@@ -18,6 +17,8 @@ from mlcls_jax.errors import WorkdirError
 from mlcls_jax.inference.bundle import model_folder
 
 LOCK_FILE = ".lock"
+
+_BYTE = 2**30  # that Windows locks: far behind the text, which others can so read
 
 
 def locked_folder(config: Config, workdir: Path) -> Path | None:
@@ -56,7 +57,7 @@ def locked(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         # Removed before it is let go, so that nobody can hold a file without a name; see `_take`.
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # Windows: it is open
             path.unlink()
         os.close(descriptor)
 
@@ -89,7 +90,18 @@ def _take(path: Path) -> int:
 def _lock(descriptor: int) -> bool | None:
     """Lock the open file: whether it is ours now; None if the file system has no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, _BYTE, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
             return False
@@ -120,6 +132,8 @@ def _is_left_behind(facts: dict[str, object]) -> bool:
     """Return whether its process ran on this host and is gone."""
     pid = facts.get("pid")
     if facts.get("host") != socket.gethostname() or type(pid) is not int or pid <= 0:
+        return False
+    if sys.platform == "win32":  # where `kill` with 0 is no question
         return False
     if pid == os.getpid():  # in containers each start has the same
         return True

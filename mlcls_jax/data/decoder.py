@@ -8,7 +8,6 @@ fraction of a second, and takes 40 MB.
 import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -20,6 +19,8 @@ from PIL import Image
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.images import decode_image
 from mlcls_jax.errors import DataError
+
+HAS_LIMITS = hasattr(os, "fork")  # Windows has none of what they need
 
 
 def main(max_memory: int, nice: int) -> None:
@@ -34,13 +35,14 @@ def main(max_memory: int, nice: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not spoil them
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever it was told when it was started
-    _limit(max_memory, nice)
-    while os.fork():  # the copy answers; in place of one that was late there is another at once
-        status = os.wait()[1]
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGPROF:
-            return
-        _write(answers, {"is_late": True})
+    if HAS_LIMITS:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever it was told when it was started
+        _limit(max_memory, nice)
+        while os.fork():  # the copy answers; in place of one that was late there is another at once
+            status = os.wait()[1]
+            if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGPROF:
+                return
+            _write(answers, {"is_late": True})
     _serve(answers)
 
 
@@ -90,10 +92,13 @@ def _decode(
 
 def _end_after(seconds: float | None) -> None:
     """End this process by SIGPROF once it has taken so much processor time; None: do not."""
-    signal.setitimer(signal.ITIMER_PROF, seconds or 0)
+    if HAS_LIMITS:
+        signal.setitimer(signal.ITIMER_PROF, seconds or 0)
 
 
 def _limit(max_memory: int, nice: int) -> None:
+    import resource
+
     with contextlib.suppress(ValueError):  # a stricter limit is in force
         resource.setrlimit(resource.RLIMIT_DATA, (max_memory, max_memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -176,6 +176,7 @@ class _Process:
 
     def kill(self) -> None:
         with contextlib.suppress(OSError):  # it has ended, or what was not sent yet
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()
             self._jobs.close()

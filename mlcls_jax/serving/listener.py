@@ -24,6 +24,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def on_signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
-    """Let `end` be called in `loop` for SIGTERM and SIGINT."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+    """Let `end` be called in `loop` for SIGTERM, SIGINT and what Windows has besides."""
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        try:
+            loop.add_signal_handler(number, end)
+        except NotImplementedError:  # on Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))

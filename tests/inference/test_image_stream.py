@@ -917,6 +917,7 @@ def test_waiting_jobs_are_dropped_on_leaving():
     assert len(begun) <= 4
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal of POSIX")
 def test_ctrl_c_ends_the_program_although_a_thread_hangs():
     program = """
 import threading

@@ -1,9 +1,13 @@
 """The key of a server, its files for HTTPS, and signals where asyncio has none."""
 
+import asyncio
+import signal
+
 import pytest
 
 from mlcls_jax.errors import ConfigError, UserError
 from mlcls_jax.serving import Options
+from mlcls_jax.serving.listener import on_signals
 from mlcls_jax.serving.server_process import check_tls
 from tests.helpers.bundles import write_small
 from tests.helpers.server_process import start, wait
@@ -43,6 +47,26 @@ def test_files_for_https_are_named_where_they_are_at_fault(tmp_path):
         check_tls(str(tmp_path / "a"), str(tmp_path / "b"))
     with pytest.raises(ConfigError, match="tls_key: is missing"):
         Options(tls_cert="a")
+
+
+def test_signals_work_where_asyncio_has_none():
+    class Windows(asyncio.SelectorEventLoop):
+        def add_signal_handler(self, *_):
+            raise NotImplementedError
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    loop = Windows()
+    try:
+        on_signals(loop, loop.stop)
+        # Called as the interpreter does it: a signal that meets another thread of this process,
+        # which has a compiler and other tests in it, could end them all.
+        loop.call_soon(signal.getsignal(signal.SIGTERM), signal.SIGTERM, None)
+        loop.call_later(60, pytest.fail)
+        loop.run_forever()
+    finally:
+        loop.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.slow
