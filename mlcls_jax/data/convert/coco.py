@@ -4,12 +4,14 @@ Columns stand in the order of the category ids. (The originals keep the order of
 `categories` and write the ids themselves to label.txt, which their own check refuses.)
 """
 
+import contextlib
+import io
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from mlcls_jax import files
+from mlcls_jax import files, lazy
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, head, json_keys
@@ -19,7 +21,10 @@ from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, u
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_json, shorten
 
-FIELDS = {  # what must be there of each section's entries
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+FIELDS = {  # what must be there of each section's entries; pycocotools needs it, too
     "images": {"id": int, "file_name": str},
     "categories": {"id": int, "name": str},
     "annotations": {"id": int, "image_id": int, "category_id": int},
@@ -51,10 +56,9 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
                 f"Check check_dataset.convert.{split}_annotations.",
             )
         places = Places(root, given=images, usual=_usual_images(root, path))
-        content = parse_json(path.read_bytes(), path, ConvertFailedError)
-        _check(content, path)
-        categories[path] = {one["id"]: one["name"].strip() for one in content["categories"]}
-        splits[split] = _rows(content, places, options, left_out=left_out, name=path.name)
+        coco = _load(path)
+        categories[path] = {key: value["name"].strip() for key, value in coco.cats.items()}
+        splits[split] = _rows(coco, places, options, left_out=left_out, name=path.name)
         folders |= places.folders
     if "train" not in splits:
         raise ConvertFailedError(
@@ -117,6 +121,21 @@ def _usual_images(root: Path, annotations: Path) -> list[Path]:
     return [*named, root / "images", root / "data", root, annotations.parent]
 
 
+def _load(path: Path) -> "COCO":
+    with lazy.optional(
+        "reading COCO files needs pycocotools", extra="coco", kind=ConvertFailedError
+    ):
+        from pycocotools.coco import COCO
+    # Not by COCO(path), which reads in the machine's encoding and trips over a BOM.
+    content = parse_json(path.read_bytes(), path, ConvertFailedError)
+    _check(content, path)
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
 def _check(content: Any, path: Path) -> None:
     if not isinstance(content, dict):
         raise ConvertFailedError(f"{path}: is not a COCO file, which is a JSON object")
@@ -164,20 +183,15 @@ def _is_list(content: dict, key: str) -> bool:
 
 
 def _rows(
-    content: dict[str, Any], places: Places, options: Convert, *, left_out: LeftOut, name: str
+    coco: "COCO", places: Places, options: Convert, *, left_out: LeftOut, name: str
 ) -> list[Row]:
-    ids = sorted(category["id"] for category in content["categories"])
-    column = {key: i for i, key in enumerate(ids)}
-    boxes: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
-    for annotation in content["annotations"]:
-        if annotation["image_id"] in boxes:
-            boxes[annotation["image_id"]].append(annotation)
-        else:
-            place = f"{name}: annotation {annotation['id']}"
-            left_out.setdefault("boxes of images that are not listed", []).append(place)
+    column = {key: i for i, key in enumerate(sorted(coco.cats))}
+    for key in coco.imgToAnns.keys() - coco.imgs.keys():
+        unlisted = (f"{name}: annotation {a['id']}" for a in coco.imgToAnns[key])
+        left_out.setdefault("boxes of images that are not listed", []).extend(unlisted)
     rows = []
-    images = sorted(content["images"], key=lambda image: image["id"])
-    for image in progress(images, desc=name, unit=" images"):
+    for key in progress(sorted(coco.imgs), desc=name, unit=" images"):
+        image = coco.imgs[key]
         if any((image.get(side) or 1) < 0 or image.get(side) == 0 for side in ("width", "height")):
             place = f"{name}: {image['file_name']}"
             left_out.setdefault("images of no width or height", []).append(place)
@@ -185,7 +199,7 @@ def _rows(
         if (path := places.listed(image["file_name"], left_out)) is None:
             continue
         positives = set()
-        for annotation in boxes[image["id"]]:
+        for annotation in cast(list[dict[str, Any]], coco.imgToAnns.get(key, ())):
             place = f"{name}: annotation {annotation['id']}"
             if reason := _why_not(annotation, place, options):
                 left_out.setdefault(reason, []).append(place)
