@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from mlcls_jax import usage
 from mlcls_jax.config import option
-from mlcls_jax.curation.asked import Asked
+from mlcls_jax.curation.shared_options import Asked
 from mlcls_jax.readable import table
 
 if TYPE_CHECKING:  # imports JAX, which a help does without

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import option
-from mlcls_jax.curation.asked import Asked
+from mlcls_jax.curation.shared_options import Asked
 from mlcls_jax.readable import csv_text, table
 
 if TYPE_CHECKING:  # imports JAX, which a help does without

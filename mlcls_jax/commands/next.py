@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import REQUIRED, option
-from mlcls_jax.curation.asked import Asked
+from mlcls_jax.curation.shared_options import Asked
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.readable import csv_text
 

@@ -36,6 +36,12 @@ class Evaluate:
         (), "mode=evaluate: labels whose metrics are told by themselves, besides those of all"
     )
     tta: tuple[str, ...] = option((), f"mode=evaluate, thresholds: {TTA_HELP}")
+    companions: int = option(
+        0,
+        "mode=evaluate: mask parts of so many images, 200 for instance, to tell how far labels hang"
+        " on those that come with them; each takes as long as about 80; 0: none",
+        min=0,
+    )
     report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
     thresholds: bool = option(
         False, "mode=evaluate: choose thresholds at the end, as mode=thresholds does"
@@ -89,7 +95,11 @@ class Predict:
         None, "folder for the results; None: predictions in the workdir", path="local"
     )
     tta: tuple[str, ...] = option((), TTA_HELP)
-    explain: bool = option(False, "ML-Decoder: draw where the head looked for each label")
+    explain: bool = option(
+        False,
+        "draw where the head looked for each label; where it does not attend, by masking parts of"
+        " the picture, which takes as long as 65",
+    )
     backend: Backend = option(
         "jax", "runtime; auto: the fastest on this machine, by a short measurement"
     )

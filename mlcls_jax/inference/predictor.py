@@ -95,7 +95,7 @@ class Predictor:
     def warm_up(self, *, explain: bool = False, views: Views | None = None) -> None:
         """Compile for every batch size now rather than at the first images.
 
-        With `explain`, those of maps, too, which raises the error of `Jitted.explain`. With
+        With `explain`, those of maps, too. With
         `views`, those for all their sizes.
         """
         self.backend.warm_up()
@@ -132,7 +132,8 @@ class Predictor:
           tta: test-time augmentation, `("flip", "scale:1.15")`: the picture is also seen mirrored,
             and at other sizes of the network's images (by JAX alone); logits are averaged. Each
             size is compiled once.
-          explain: add to each reported label where the ML-Decoder looked in the plain view.
+          explain: add to each reported label where the head looked in the plain view. Where it does
+            not attend, parts of the image are masked, which takes as long as 65 images.
           embeddings: give each result its `embedding`, that of `embed`, of the plain view; not
             together with `explain`.
           on_error: "raise" stops at the first image that cannot be read, after the results of those

@@ -17,6 +17,8 @@ from mlcls_jax.errors import ConfigError, UserError, nearest
 from mlcls_jax.evaluation import make_forward, score, to_scores
 from mlcls_jax.groups import NO_GROUPS
 from mlcls_jax.inference.bundle import Bundle, check_labels, model_folder, read_bundle
+from mlcls_jax.inference.masking import WINDOWS
+from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.threshold_fit import fit_thresholds
 from mlcls_jax.inference.views import Views
 from mlcls_jax.metrics import (
@@ -40,6 +42,7 @@ from mlcls_jax.modes.evaluate_result import (
     sentences,
     tta_of,
 )
+from mlcls_jax.reports.companions import Companions, measure_companions
 from mlcls_jax.reports.decisions_file import write_decisions
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
 from mlcls_jax.reports.mistakes import Illustrator
@@ -96,8 +99,12 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         | _of_chosen(outputs, config.evaluate)
         | tta_of(config.evaluate)
     )
+    companions = _companions(outputs, evaluation, config.evaluate.companions)
+    if companions is not None:
+        details["companions"] = companions.to_json(evaluation.labels)
     found = intervals(evaluation.metrics, outputs.logits, outputs.targets, config.evaluate.map_type)
-    evaluation = dataclasses.replace(evaluation, told=(*sentences(details),))
+    told = (*sentences(details),)
+    evaluation = dataclasses.replace(evaluation, told=told, companions=companions)
     fitted = report = None
     if choose:
         fitted = fit_thresholds(
@@ -209,6 +216,20 @@ def _of_chosen(outputs: Outputs, options: schema.Evaluate) -> dict[str, Any]:
     return {"chosen_labels": {"labels": list(options.labels), **for_json(metrics)}}
 
 
+def _companions(outputs: Outputs, evaluation: Evaluation, images: int) -> Companions | None:
+    """Return how far labels hang on their companions, if that is asked for and can be told."""
+    if not images or outputs.indices is None:
+        return None
+    return measure_companions(
+        Predictor(outputs.bundle, batch_size=WINDOWS),
+        outputs.source,
+        outputs.indices,
+        evaluation.scores,
+        outputs.targets,
+        images,
+    )
+
+
 def warn(evaluation: Evaluation) -> list[str]:
     """Log what makes the numbers doubtful, and return it."""
     advice, metrics = Advice(), evaluation.metrics
@@ -244,6 +265,11 @@ def run_bundle(
         raise ConfigError(
             f"{model_dir}: thresholds are not for model.task=single, whose best label is reported",
             "Leave out evaluate.thresholds and mode=thresholds.",
+        )
+    if config.evaluate.companions and network.config.task == "single":
+        raise ConfigError(
+            f"{model_dir}: evaluate.companions is not for model.task=single",
+            "Its labels come alone: leave it out.",
         )
     source = open_split(config.data, "validation")
     check_labels(model_dir, bundle.labels, source.labels)

@@ -17,6 +17,8 @@ from mlcls_jax.reports.evaluate_page import Evaluation
 
 DOUBT = 0.05  # chance below which a guarantee is called broken, of all labels together
 
+NAMED = 5  # labels that hang on others
+
 # Metrics that the terminal shows, as far as the task has them.
 SUMMARY = (
     *("MultiLabelMAP", "OF1", "CF1", "OP", "OR", "CP", "CR", "LabelAccuracy", "SampleAccuracy"),
@@ -104,8 +106,26 @@ def sentences(details: dict[str, Any]) -> Iterator[str]:
     if chosen := details.get("chosen_labels"):
         told = (f"{name} {as_text(chosen[name])}" for name in ("MultiLabelMAP", "CF1", "OF1"))
         yield f"of the {len(chosen['labels'])} labels chosen: {', '.join(told)}"
+    if found := details.get("companions"):
+        yield _on_companions(found["labels"])
     if (share := details.get("inconsistent_answers")) is not None:
         yield f"{share:.1%} of the answers contradict the groups of labels"
+
+
+def _on_companions(labels: dict[str, dict[str, Any]]) -> str:
+    """Return which labels' scores come from their companions."""
+    told = sum(row["share"] is not None for row in labels.values())
+    hang = [
+        f"{name} on {row['companion']} ({row['share']:.0%})"
+        for name, row in labels.items()
+        if row["hangs"]
+    ]
+    if not told:
+        return f"of {len(labels)} labels with companions masking can tell nothing"
+    which = f"of {len(labels)} labels with companions, {told} of which masking can tell"
+    if not hang:
+        return f"{which}, none hangs on its companion"
+    return f"{which}, {len(hang)} hang on them: {', '.join(hang[:NAMED])}"
 
 
 def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlcls_jax.inference.masking import SIDE
 from mlcls_jax.metrics import precision_recall_f1
 from mlcls_jax.reports import charts, page
+from mlcls_jax.reports.companions import MIN_IMAGES, PLACE, Companions
 from mlcls_jax.reports.mistakes import (
     MAX_CONFUSED,
     Confusion,
@@ -59,6 +61,7 @@ class Evaluation:
     skipped: int  # images that could not be read
     chosen: dict[str, Any] | None  # by `fit_thresholds`, after this evaluation
     told: tuple[str, ...] = ()  # further sentences
+    companions: Companions | None = None  # not asked for
 
     @property
     def is_single(self) -> bool:
@@ -106,6 +109,9 @@ def write_report(
             for are_missed in ((False,) if evaluation.is_single else (False, True))
         ],
         max_names=MAX_NAMES,
+        companions=evaluation.companions,
+        masked_parts=(PLACE, SIDE * SIDE),
+        masked_least=MIN_IMAGES,
         confusion=_confusion(confusion(decisions)),
         **_table(evaluation, limits),
     )

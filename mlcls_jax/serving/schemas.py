@@ -32,7 +32,7 @@ class ClassifyOptions(BaseModel):
     )
     visualize: bool | None = Field(None, description="answer with a picture too")
     explain: bool | None = Field(
-        None, description="say for each label where the model looked; needs an ML-Decoder"
+        None, description="say for each label where the model looked; needs a head that attends"
     )
 
 

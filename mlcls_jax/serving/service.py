@@ -137,7 +137,9 @@ class Service:
 
     async def _work(self, given: bytes | str, options: ClassifyOptions) -> ClassifyResult:
         if options.explain and not self.can_explain:
-            raise unprocessable("explain: this model has no ML-Decoder, and so no evidence")
+            raise unprocessable(
+                "explain: this model does not attend; `mlcls predict --explain` masks parts instead"
+            )
         try:
             threshold = self.predictor.threshold(options.threshold)
             data = await self._fetched(given)

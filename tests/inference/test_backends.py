@@ -115,12 +115,6 @@ def test_maps_come_with_the_same_scores(bundle, jitted, images, wanted):
     np.testing.assert_allclose(maps, direct, atol=1e-6)
 
 
-def test_a_head_without_maps_is_named(tmp_path, images):
-    pooled = read_bundle(write_small(tmp_path, "PP-LCNet_x0_25"))
-    with pytest.raises(InputError, match="PP-LCNet_x0_25: cannot be explained"):
-        Jitted(pooled, devices=device_list(None), batch_size=1).explain(images[:1])
-
-
 @pytest.mark.parametrize("text", ["gpu:7", "tpu", "cuda", "cpu:1", "cpu:", "", "gpu:0,"])
 def test_devices_that_are_not_there_are_refused_with_those_that_are(text):
     with pytest.raises(InputError, match="there is no such device") as caught:

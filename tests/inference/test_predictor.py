@@ -14,8 +14,10 @@ from PIL import Image
 from mlcls_jax.data.images import read_image, resize
 from mlcls_jax.errors import DataError, InputError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
+from mlcls_jax.inference.masking import evidence
 from mlcls_jax.inference.predictor import Predictor
 from tests.helpers.bundles import LABELS, write_images, write_small
+from tests.helpers.tiers import slow
 
 
 @pytest.fixture(scope="module")
@@ -208,11 +210,17 @@ def test_evidence_belongs_to_the_query_of_its_label(tmp_path, predictor, paths, 
     assert saved.height > Image.open(plain.save_to_img(tmp_path / "plain.png")).height + 300
 
 
-def test_a_pooling_head_cannot_be_explained(tmp_path, paths):
-    folder = write_small(tmp_path / "bundle", "PP-LCNet_x0_25", size=(64, 96))
-    predictor = Predictor(read_bundle(folder))
-    with pytest.raises(InputError, match="PP-LCNet_x0_25: cannot be explained"):
-        list(predictor.predict(paths[0], explain=True))
+@pytest.mark.parametrize("name", ["Toy", slow("vit_tiny_patch16_224")])
+def test_heads_without_attention_are_explained_by_masking(name, tmp_path, paths, toy):
+    folder = write_small(tmp_path / "bundle", name, size=(64, 96))
+    predictor = Predictor(read_bundle(folder), batch_size=64)
+    result = next(predictor.predict(paths[0], threshold=0, explain=True))
+    image = predictor.prepare(read_image(paths[0]))
+    wanted = evidence(predictor.run, image, predictor.run(image[None])[0])
+    for class_id, found in zip(result["class_ids"], result["evidence"], strict=True):
+        np.testing.assert_allclose(found, wanted[class_id], atol=1e-3)
+    total = wanted.sum((1, 2))  # 0 where nothing speaks for a label
+    assert np.isclose(total[total > 0], 1, atol=1e-4).all() and total.any()
 
 
 def test_wrong_options_are_told(predictor):

@@ -413,6 +413,7 @@ def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle,
     data, workdir = bundle
     (data / "images" / "val_0.png").write_bytes(b"no image")
     options = {"data__on_error": "skip", "evaluate__threshold": 0.01, "evaluate__labels": ("dog",)}
+    options["evaluate__companions"] = 8
     lines = (data / "val.txt").read_text().splitlines()
     unknown = [line.rpartition(",")[0] + ",-1" for line in lines[3:6]]
     (data / "val.txt").write_text("\n".join([*lines[:3], *unknown, *lines[6:]]))
@@ -432,6 +433,8 @@ def test_mistakes_are_shown_with_their_images_and_where_the_model_looked(bundle,
     chosen = result["chosen_labels"]
     assert chosen["labels"] == ["dog"]
     assert chosen["MultiLabelMAP"] == result["average_precision"]["dog"]
+    assert result["companions"] == {"images": 0, "labels": {}}  # an image has one label
+    assert "no two labels" in page.text
     with pytest.raises(ConfigError, match="evaluate.labels has 'dug', which is no label"):
         evaluate(config(data, evaluate__labels=("dug",)), workdir)
     assert result["images"] == 29 and "1 unreadable image left out" in page.text

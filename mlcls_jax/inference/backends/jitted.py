@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from mlcls_jax.errors import InputError
+from mlcls_jax.inference import masking
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.precision import Packed, in_dtype, pack, unpack
 from mlcls_jax.parallel import Device
@@ -56,14 +56,13 @@ class Jitted:
     ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"]]:
         """Return scores, and where each query of the head looks: label k belongs to query k // g.
 
-        Raises:
-          InputError: the model's head has no such maps.
+        Of a head without attention each label has a map of its own, by `masking`: for each image
+        `masking.WINDOWS` more are computed.
         """
         if not self._network.has_evidence:
-            raise InputError(
-                f"{self._network.config.name}: cannot be explained: its head pools the whole image",
-                "Models with another head can: their names end in _ML, _CSRA or _Q2L.",
-            )
+            scores = self(images)
+            rows = zip(images, scores, strict=True)
+            return scores, np.stack([masking.evidence(self, image, own) for image, own in rows])
         scores, maps = self._run(images, "maps")
         return scores, maps
 
