@@ -42,7 +42,7 @@ from mlcls_jax.data.lists import (
     read_list,
     usual_columns,
 )
-from mlcls_jax.data.probe import probe_file, probe_pixels
+from mlcls_jax.data.probe import probe
 from mlcls_jax.groups import NO_GROUPS, Groups, contradictions
 from mlcls_jax.lookahead import map_ahead
 from mlcls_jax.readable import printable
@@ -166,9 +166,10 @@ def _look_at_images(
 ) -> Images:
     """Open every file once, in the order of the lists, and report what is wrong or odd about it."""
     images = Images.of(lines)
-    probe = probe_pixels if pixels else probe_file
     files = images.lines
-    probes = in_order(lambda line: probe(f"{root}/{lines.image(line)}"), files, title="images")
+    probes = in_order(
+        lambda line: probe(f"{root}/{lines.image(line)}", pixels=pixels), files, title="images"
+    )
     folders: set[str] = set()
     for i, (line, known) in enumerate(zip(files, probes, strict=True)):
         image, place = lines.image(line), lines.place(line)

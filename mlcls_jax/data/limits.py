@@ -41,7 +41,8 @@ def check_size(image: Image.Image, *, name: str, max_pixels: int | None = None) 
     # the filters of the whole process, which is not safe with threads, hence these comparisons.
     if limit is None:
         return
-    width, height = _largest_part(image)
+    # A tile of a TIFF may be larger than the picture.
+    width, height = max(image.size, _tile(image) or (0, 0), key=math.prod)
     if width * height > limit:
         what = "" if (width, height) == image.size else " in one tile"
         size = f"{width} x {height} pixels{what}, above the limit of {limit}"
@@ -82,11 +83,6 @@ def _has_many_scans(data: bytes) -> bool:
         if scans > MAX_SCANS:
             return True
     return False
-
-
-def _largest_part(image: Image.Image) -> tuple[int, int]:
-    """Width and height of the picture, or of a tile of a TIFF, which may be larger."""
-    return max(image.size, _tile(image) or (0, 0), key=math.prod)
 
 
 def _memory(image: Image.Image) -> int:

@@ -36,21 +36,6 @@ class Probe(NamedTuple):
     is_link: bool = False
 
 
-def probe_file(path: str) -> Probe:
-    """Look at an image file's header, size and last bytes; digest it if it is small.
-
-    Pixels are decoded only where the end is not as the format wants it, to tell a file that lost
-    pixels from one with something harmless behind them, and where they have more than 8 bits, to
-    tell those that fill them from those of 10 or 12.
-    """
-    return _probe(path, pixels=False)
-
-
-def probe_pixels(path: str) -> Probe:
-    """Look at an image file's header and pixels."""
-    return _probe(path, pixels=True)
-
-
 def content_digest(content: bytes) -> int:
     """64 bits of BLAKE2; one in 2^64 pairs of different files agrees."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
@@ -71,7 +56,13 @@ def difference_hash(image: np.ndarray) -> int:
     return int.from_bytes(bits.tobytes(), "big")
 
 
-def _probe(path: str, *, pixels: bool) -> Probe:
+def probe(path: str, *, pixels: bool) -> Probe:
+    """Look at an image file's header and pixels; or, without `pixels`, header, size and last bytes.
+
+    Then it is digested if it is small, and decoded only where the end is not as the format wants
+    it, to tell a file that lost pixels from one with something harmless behind them, and where
+    pixels have more than 8 bits, to tell those that fill them from those of 10 or 12.
+    """
     try:
         status = os.lstat(path)
         if is_link := stat.S_ISLNK(status.st_mode):
@@ -82,10 +73,10 @@ def _probe(path: str, *, pixels: bool) -> Probe:
             return Probe((("empty_image", "is empty"),))
         with open(path, "rb") as file:
             if pixels or status.st_size <= _SMALL:
-                probe = _look(io.BytesIO(file.read()), status.st_size, pixels=pixels)
+                found = _look(io.BytesIO(file.read()), status.st_size, pixels=pixels)
             else:
-                probe = _look(file, status.st_size, pixels=pixels)
-        return probe._replace(is_link=is_link)
+                found = _look(file, status.st_size, pixels=pixels)
+        return found._replace(is_link=is_link)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         return Probe((("missing_image", "there is no such image"),))
     except OSError as error:

@@ -18,11 +18,6 @@ from mlcls_jax.data.augment.erase import with_box
 from mlcls_jax.data.augment.shear import GREY, shear_rows
 
 
-def shear_x(image: np.ndarray, slope: float) -> np.ndarray:
-    """Shift every row by `slope` times its number, to the left where positive; grey comes in."""
-    return shear_rows(image, slope)
-
-
 def shear_y(image: np.ndarray, slope: float) -> np.ndarray:
     """Shift every column by `slope` times its number, upwards where positive; grey comes in."""
     return cv2.transpose(shear_rows(cv2.transpose(image), slope))
@@ -109,7 +104,7 @@ _UNUSED = np.zeros(10)
 _ENHANCE = np.linspace(0, 0.9, 10)
 
 OPERATIONS: dict[str, Operation] = {
-    "shearX": Operation(shear_x, np.linspace(0, 0.3, 10), "sign"),
+    "shearX": Operation(shear_rows, np.linspace(0, 0.3, 10), "sign"),
     "shearY": Operation(shear_y, np.linspace(0, 0.3, 10), "sign"),
     "translateX": Operation(translate_x, np.linspace(0, 150 / 331, 10), "sign"),
     "translateY": Operation(translate_y, np.linspace(0, 150 / 331, 10), "sign"),
