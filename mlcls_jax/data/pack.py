@@ -90,8 +90,9 @@ def pack(
             make = partial(_make_record, sources[split], read, short_side)
             shards = manifest.shards[split]
             if old := shards.get(name):
-                items = map_ahead(pool, read, indices, ahead=4 * threads)
-                if (on_error == "skip" or not old.left_out) and _is_good(old, output, items):
+                digests = (i.digest for i in map_ahead(pool, read, indices, ahead=4 * threads))
+                is_wanted = (on_error == "skip" or not old.left_out) and not fault(output, old)
+                if is_wanted and _joined(digests) == old.source_sha256:
                     kept += 1
                     bar.update(len(indices))
                     continue
@@ -228,13 +229,6 @@ def _digest(*parts: bytes) -> bytes:
         digest.update(len(part).to_bytes(8))
         digest.update(part)
     return digest.digest()
-
-
-def _is_good(shard: Shard, output: Path, items: Iterable[_Item]) -> bool:
-    """Return whether the file is whole, and `items` are what it was made from."""
-    return (
-        not fault(output, shard) and _joined(item.digest for item in items) == shard.source_sha256
-    )
 
 
 def _joined(digests: Iterable[bytes]) -> str:

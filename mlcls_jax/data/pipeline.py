@@ -49,7 +49,12 @@ class Reader:
 
     def __call__(self, index: int) -> Example:
         """Example `index` as evaluation sees it; past the end of the source: padding."""
-        return self.example(index, lambda: _for_evaluation(self.source, index, self.frame))
+
+        def read() -> ImageAndTarget:
+            image, target = load(self.source, index)
+            return self.frame(image), target
+
+        return self.example(index, read)
 
     def for_training(self, config: Data) -> Callable[[int, np.random.Generator], Example]:
         """Return what reads example `index`, augmented by the generator's draws.
@@ -205,11 +210,6 @@ def _pick(
 ) -> Example:
     step, row = divmod(index, len(rows))
     return cast(Example, streams[which(step)][step * batch_size + rows[row]])
-
-
-def _for_evaluation(source: Source, index: int, frame: Frame) -> ImageAndTarget:
-    image, target = load(source, index)
-    return frame(image), target
 
 
 def _for_training(

@@ -8,6 +8,7 @@ weights of Jacob et al., 2018).
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -53,7 +54,8 @@ def pack(variables: Variables, precision: str) -> Packed:
 
     Biases, norms and statistics stay float32: they are few, and errors in them show.
     """
-    kinds = {"float32": np.asarray, "bfloat16": _halve, "int8": quantize}
+    halved = partial(np.asarray, dtype=jnp.bfloat16)
+    kinds = {"float32": np.asarray, "bfloat16": halved, "int8": quantize}
     return {
         path: kinds[precision](np.asarray(array)) if array.ndim > 1 else np.asarray(array)
         for path, array in flatten(variables).items()
@@ -80,7 +82,3 @@ def quantize(
     scale = np.abs(kernel).max(axes, keepdims=True) / 127
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     return np.rint(kernel / scale).astype(np.int8), scale
-
-
-def _halve(array: np.ndarray) -> np.ndarray:
-    return array.astype(jnp.bfloat16)

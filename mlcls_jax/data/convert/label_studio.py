@@ -63,16 +63,13 @@ def write_tasks(
 
 def interface(labels: Iterable[str]) -> str:
     """Return a labelling interface of an image and choices."""
-    choices = "".join(f"    <Choice value={_attribute(name)}/>\n" for name in labels)
+    values = (quoteattr(name, {"\t": "&#9;"}) for name in labels)
+    choices = "".join(f"    <Choice value={value}/>\n" for value in values)
     return (
         f'<View>\n  <Image name="{TO}" value="$image"/>\n'
         f'  <Choices name="{FROM}" toName="{TO}" choice="multiple" showInline="true">\n'
         f"{choices}  </Choices>\n</View>\n"
     )
-
-
-def _attribute(text: str) -> str:
-    return quoteattr(text, {"\t": "&#9;"})
 
 
 def choices(names: Iterable[str], *, from_name: str = FROM, to_name: str = TO) -> list[Any]:
@@ -146,8 +143,11 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     left_out: LeftOut = {}
     splits: dict[str, list[Entry]] = {}
     for split, path in paths.items():
-        is_csv = path.suffix.lower() == ".csv"
-        for own, entry in _csv_tasks(path) if is_csv else _json_tasks(path, left_out):
+        if path.suffix.lower() == ".csv":
+            found = _records([*csv_rows(path)], str(path))
+        else:
+            found = _json_tasks(path, left_out)
+        for own, entry in found:
             splits.setdefault(own or split, []).append(entry)
     interfaces = (paths["train"].parent / INTERFACE, root / INTERFACE)
     place = next((path for path in interfaces if path.is_file()), None)
@@ -256,10 +256,6 @@ def _image(data: Mapping[str, Any]) -> str | None:
         return texts[TO]
     found = [text for text in texts.values() if is_image_name(_names(text)[-1])]
     return found[0] if len(found) == 1 else None
-
-
-def _csv_tasks(path: Path) -> Iterator[tuple[str | None, Entry]]:
-    yield from _records([*csv_rows(path)], str(path))
 
 
 def _records(
