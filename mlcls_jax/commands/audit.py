@@ -36,8 +36,11 @@ class Arguments(Asked):
     folds: int = option(
         5, "parts, each scored by a head that learns from the others", min=2, max=50
     )
-    confidence: float = option(
-        0.5, "list labels that are wrong with at least this chance", min=0.0, max=1.0
+    confidence: float | None = option(
+        None,
+        "list labels that are wrong with at least this chance; None: twice as many as seem to be",
+        min=0.0,
+        max=1.0,
     )
     most: int = option(2000, "list so many at most", min=1)
     output: str | None = option(
@@ -96,8 +99,8 @@ def _summary(done: "Audit") -> list[str]:
     counts = Counter((one.label, one.given) for one in suspects)
     lines = [
         f"{len(done.images):,} images, {len(names)} labels:"
-        f" {sum(one.given for one in suspects):,} marks are doubted,"
-        f" {sum(not one.given for one in suspects):,} seem to be missing.",
+        f" to look at are {sum(one.given for one in suspects):,} marks, which may be wrong, and"
+        f" {sum(not one.given for one in suspects):,} that may be missing.",
         f"Estimated: {judged.wrong:.1%} of the marks are wrong; {judged.missing:.1%} of the labels"
         " that are there are not marked.",
     ]

@@ -25,7 +25,7 @@ def audit(
     split: Split = "train",
     *,
     folds: int = FOLDS,
-    at_least: float = 0.5,
+    at_least: float | None = None,
     most: int = 2000,
     device: str | None = None,
 ) -> Audit:

@@ -1,5 +1,6 @@
 """Which labels are probably wrong: what heads say of images that they did not learn from."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from mlcls_jax.data.stratify import divide
 
 FOLDS = 5
 NEIGHBOURS = 10
+PER_WRONG = 2  # entries that are listed for each that seems to be wrong
 
 _FIRST_RATE = 0.05  # supposed share of wrong and of missing marks, before it is estimated
 _ROUNDS = 15  # of the estimate
@@ -157,11 +159,17 @@ def suspects(
     vectors: np.ndarray,
     targets: np.ndarray,
     *,
-    at_least: float = 0.5,
+    at_least: float | None = None,
     most: int = 2000,
 ) -> list[Suspect]:
-    """Return the entries that are doubted at least so much, at most so many, worst first."""
+    """Return the entries that are doubted at least so much, at most so many, worst first.
+
+    Without `at_least` they are `PER_WRONG` times as many as seem to be wrong.
+    """
     flat = judged.doubt.ravel()
+    if at_least is None:
+        # A network that has learnt wrong labels makes their chances small, but seldom their ranks.
+        at_least, most = _TINY, min(most, math.ceil(PER_WRONG * flat.sum()))
     order = np.flatnonzero(flat >= at_least)
     order = order[np.argsort(-flat[order], kind="stable")][:most]
     rows, labels = np.divmod(order, targets.shape[1])

@@ -48,7 +48,7 @@ def test_flipped_labels_are_doubted_in_both_directions(sample):
     targets = np.where(flipped, ~truth, truth).astype(np.float32)
     targets[:5] = -1
     judged = judge(vectors, targets)
-    found = suspects(judged, vectors, targets)
+    found = suspects(judged, vectors, targets, at_least=0.5)
     right = [one for one in found if flipped[one.row, one.label]]
     assert len(right) > 0.8 * len(found) and len(right) > 0.3 * flipped[5:].sum()
     assert {one.given for one in right} == {0, 1}
@@ -57,6 +57,10 @@ def test_flipped_labels_are_doubted_in_both_directions(sample):
         near = neighbours(vectors, np.array([one.row]))[0]
         assert one.alike == (targets[near, one.label] > 0).sum()
         assert targets[one.row, one.label] == one.given != one.suggested
+    usual = suspects(judged, vectors, targets)  # twice as many as seem to be wrong
+    assert len(usual) == np.ceil(2 * judged.doubt.sum()) and usual[: len(found)] == found
+    assert sum(flipped[one.row, one.label] for one in usual) > 1.3 * len(right)
+    assert len(suspects(judged, vectors, targets, most=7)) == 7
     clean = judge(vectors, truth.astype(np.float32))
     assert clean.wrong < judged.wrong
 
