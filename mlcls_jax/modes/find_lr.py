@@ -70,6 +70,7 @@ def find_lr(config: schema.Config, workdir: Path) -> FindLrResult | None:
       UserError: the configuration or the data is wrong.
     """
     folder = workdir / FOLDER
+    log.info("Up to %d steps of %s at rising rates; see %s.", STEPS, config.model.name, folder)
     test = replace(
         config,
         data=replace(config.data, feature_views=0),

@@ -54,6 +54,7 @@ def export(
     if unknown := [name for name in formats if name not in EXPORT_FORMATS]:
         known = ", ".join(EXPORT_FORMATS)
         raise InputError(f"{', '.join(unknown)}: there is no such format", f"There are: {known}.")
+    log.info("Writing %s as bundle, %s to %s …", model, ", ".join(formats), output)
     folder = model_folder(model)
     bundle = read_bundle(folder)
     shown = read_images(images, bundle.frame)  # uint8 [n, H, W, 3]

@@ -5,6 +5,7 @@ is noticed, as is a changed byte in the cache.
 """
 
 import hashlib
+import logging
 import re
 from functools import partial
 from http.client import HTTPException
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 from mlcls_jax import files, lazy, remote
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.paths import HUB, local_path
+
+log = logging.getLogger(__name__)
 
 # Files on the hub that hold weights, the preferred first.
 HUB_FILES = ("model.safetensors", "weights.safetensors", "pytorch_model.bin")
@@ -145,11 +148,17 @@ def _hub_file(address: str, repository: str, revision: str | None, file: str) ->
     """
     with lazy.optional(f"{address} needs a library", extra="hub", kind=WeightsError):
         # An extra, which few have.
-        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+        from huggingface_hub import (  # pyright: ignore[reportMissingImports]
+            hf_hub_download,
+            try_to_load_from_cache,
+        )
         from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
             EntryNotFoundError,
             LocalEntryNotFoundError,
         )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each try, twice
+    if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
+        log.info("Asking the hub for %s of %s …", file, address)  # half a minute, without a network
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
     except EntryNotFoundError as error:
