@@ -86,7 +86,7 @@ def about_start(config: Config, data: DataSplits, *, has_weights: bool) -> str |
 
 
 def about_map(network: Network) -> str | None:
-    """Warn of an image that leaves an ML-Decoder one place to look at."""
+    """Warn of an image that leaves a head that looks at places a single one."""
     height, width = network.config.image_size
     if not network.has_evidence or min(height, width) >= LARGE:
         return None
@@ -97,7 +97,7 @@ def about_map(network: Network) -> str | None:
         return None
     return (
         f"model.image_size={height, width} leaves a feature map of a single cell, in which the"
-        f" ML-Decoder finds nothing to choose from: take {4 * max(height, width)} or more."
+        f" head finds nothing to choose from: take {4 * max(height, width)} or more."
     )
 
 

@@ -556,6 +556,18 @@ def test_a_label_file_that_names_all_labels_keeps_its_order(photos):
     assert run(photos, "csv").labels == ("a", "d")
 
 
+def test_labels_that_stay_keep_their_groups(photos):
+    write_csv(photos / "train.csv", [("0.png", "a|b|c")])
+    lines = ["0 c\tparent=a\tgroup=g", "1 a", "2 b\tgroup=g"]
+    write_lines(photos / "label.txt", lines)
+    run(photos, "csv")
+    assert (photos / "label.txt").read_text().splitlines() == lines
+    write_csv(photos / "train.csv", [("0.png", "b|c|d")])
+    run(photos, "csv")
+    text = (photos / "label.txt").read_text()
+    assert text.splitlines() == ["0 b\tgroup=g", "1 c\tgroup=g", "2 d"]
+
+
 def test_a_conversion_that_was_cut_off_is_taken_back_first(photos):
     write_csv(photos / "train.csv", [("0.png", "a|c")])
     write_lines(photos / "label.txt.bak", ["0 c", "1 a"])

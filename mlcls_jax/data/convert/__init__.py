@@ -5,7 +5,7 @@ A new format is one file and one line in `FORMATS`.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,8 @@ from mlcls_jax.data.convert.reading import (
     Row,
     fits_line,
 )
-from mlcls_jax.data.lists import COLUMNS, TEST_LIST, find_root
+from mlcls_jax.data.findings import is_error
+from mlcls_jax.data.lists import COLUMNS, TEST_LIST, Label, find_root, read_label_lines
 from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten
 from mlcls_jax.readable import printable
@@ -99,7 +100,9 @@ def convert(data: Data, options: Convert, into: Path | None = None) -> Conversio
                 names[split]: partial(_write_rows, rows=rows, reading=reading)
                 for split, rows in reading.splits.items()
             }
-            writers[data.label_file] = partial(_write_labels, labels=reading.labels)
+            writers[data.label_file] = partial(
+                _write_labels, labels=reading.labels, before=_labels_of(root / data.label_file)
+            )
             with _links(target, reading.folders) as links:
                 backups = replace_files(target, writers)
     except OSError as error:
@@ -262,8 +265,18 @@ def _link(link: Path, folder: Path) -> None:
         ) from error
 
 
-def _write_labels(file: TextIO, *, labels: Sequence[str]) -> None:
-    file.writelines(f"{index} {name}\n" for index, name in enumerate(labels))
+def _labels_of(label_file: Path) -> dict[str, Label]:
+    """Return the labels of a file that somebody may have given groups, by name."""
+    known, findings = read_label_lines(label_file, name=label_file.name)
+    return {} if any(map(is_error, findings)) else {one.name: one for one in known.values()}
+
+
+def _write_labels(file: TextIO, *, labels: Sequence[str], before: Mapping[str, Label]) -> None:
+    for index, name in enumerate(labels):
+        old = before.get(name, Label(name))
+        parent = f"\tparent={old.parent}" if old.parent in labels else ""
+        group = f"\tgroup={old.group}" if old.group else ""
+        file.write(f"{index} {name}{parent}{group}\n")
 
 
 def _write_rows(file: TextIO, *, rows: Sequence[Row], reading: Reading) -> None:
