@@ -200,12 +200,12 @@ def label_studio(root):
 
 
 def label_studio_min(root):
-    """Its JSON-MIN."""
+    """Its JSON-MIN, as its converter calls it."""
     photos(root, "a.png", "b.png")
     facts = {"annotator": 1, "annotation_id": 2, "created_at": "", "lead_time": 1.5}
     first = {"image": "https://host/a.png", "id": 1, "choice": {"choices": ["dog", "cat"]}}
     write(
-        root / "export.json", [first | facts, {"image": "b.png", "id": 2, "choice": "cat"} | facts]
+        root / "result.json", [first | facts, {"image": "b.png", "id": 2, "choice": "cat"} | facts]
     )
     return {("train", "a.png"): [1, 1], ("train", "b.png"): [1, 0]}
 
@@ -260,6 +260,15 @@ def fiftyone_classification(root):
     labels = {"a": several, "b": [], "c": None}
     write(root / "labels.json", {"classes": ["dog", "cat", "never"], "labels": labels})
     return {("train", "a.png"): [1, 1, 0], ("train", "b.png"): [0, 0, 0]}
+
+
+def fiftyone_splits(root):
+    """What FiftyOne 1.22's exporter wrote: numbers of `classes`, and null where nothing is."""
+    told = {"train": {"a": [1, 0], "b": None}, "val": {"c": [0]}}
+    for split, labels in told.items():
+        photos(root, *(f"{split}/data/{name}.png" for name in labels))
+        write(root / split / "labels.json", {"classes": ["dog", "cat"], "labels": labels})
+    return {("train", "a.png"): [1, 1], ("val", "c.png"): [1, 0]}
 
 
 def fiftyone_dataset(root):
@@ -363,7 +372,8 @@ def flags(root):
 SAMPLES = {
     cvat: "cvat", cvat_coco: "coco", label_studio: "label_studio", label_studio_min: "label_studio",
     label_studio_csv: "label_studio", labelme: "labelme", openimages: "openimages",
-    fiftyone_classification: "fiftyone", fiftyone_dataset: "fiftyone", yolo: "yolo",
+    fiftyone_classification: "fiftyone", fiftyone_splits: "fiftyone", yolo: "yolo",
+    fiftyone_dataset: "fiftyone",
     fiftyone_coco: "coco", nuswide: "nuswide", webdataset: "webdataset", arrow: "parquet",
     flags: "parquet",
 }  # fmt: skip

@@ -72,14 +72,19 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
 
 
 def _usual(folder: Path) -> Iterator[Sign]:
-    if path := usual_annotations(folder, ()).get("train"):
+    path = usual_annotations(folder, ()).get("train")
+    if path and (path.name != "result.json" or _is_coco(path)):  # Label Studio's JSON, too
         yield Sign(f"COCO's {path.relative_to(folder)}")
 
 
 def _of_file(file: Path) -> Iterator[Sign]:
-    keys = json_keys(head(file)) if file.suffix.lower() == ".json" else set()
-    if keys & {*FIELDS} and "[" not in keys:
+    if file.suffix.lower() == ".json" and _is_coco(file):
         yield file_sign(file)
+
+
+def _is_coco(file: Path) -> bool:
+    keys = json_keys(head(file))
+    return bool(keys & {*FIELDS}) and "[" not in keys
 
 
 def file_sign(file: Path) -> Sign:

@@ -89,7 +89,7 @@ def _folders(tree: Path) -> list[Path]:
     return sorted(p for p in tree.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-_NO_CLASSES = {"images", "annotations", "labels", "masks", "jpegimages", "imagesets"}
+_NO_CLASSES = {"images", "annotations", "labels", "masks", "jpegimages", "imagesets", "data"}
 _SHOWN = 64  # entries of a folder that are looked at, in search of an image
 
 
