@@ -8,7 +8,7 @@ import pytest
 
 import mlcls_jax
 from mlcls_jax.commands import average as command
-from mlcls_jax.commands.compare import metrics
+from mlcls_jax.commands.compared import open_compared
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.errors import ConfigError
 from mlcls_jax.inference.bundle import read_bundle, write_bundle
@@ -65,7 +65,7 @@ def test_runs_of_one_start_become_a_run_that_predicts(folder, monkeypatch):
         result["members"] == ["run0", "run1"]
         and result["weights"] == load(place).metrics["MultiLabelMAP"]
     )
-    assert ("MultiLabelMAP", [result["weights"]]) in metrics([load(place)])
+    assert open_compared(str(place)).shown["MultiLabelMAP"] == result["weights"]
     [answer] = mlcls_jax.create_model(model_dir=place).predict(np.zeros((40, 40, 3), np.uint8))
     assert "label_names" in answer
 

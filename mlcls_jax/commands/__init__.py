@@ -73,7 +73,7 @@ _TABLE = (
     Command("next", "next.run", "other", "which unlabelled images to label next"),
     Command("learning_curve", "learning_curve.run", "other",
             "what more labelled images would bring"),
-    Command("compare", "compare.run", "other", "runs side by side: metrics, time, labels"),
+    Command("compare", "compare.run", "other", "runs or bundles side by side: metrics, cost"),
     Command("average", "average.run", "other", "several runs as one: their weights, or scores",
             is_long=True),
     Command("models", "models.run", "other", "the available models"),

@@ -1,20 +1,18 @@
-"""`mlcls compare RUN RUN`: what runs reached and cost, side by side."""
+"""`mlcls compare RUN RUN`: what runs and bundles reach and cost, side by side."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlcls_jax import files, usage
+from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
-from mlcls_jax.modes.train_result import RESULT_FILE
 from mlcls_jax.readable import table
-from mlcls_jax.workdir import BEST_MODEL, DATA_FILE, EVALUATION, METRICS
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
-    from mlcls_jax.reports.compare_page import Comparison
-    from mlcls_jax.runs import Run
+    from mlcls_jax.commands.compared import Compared
 
 LABELS = 8  # shown of each direction
 LABEL_METRICS = ("average_precision", "recall")
@@ -23,17 +21,24 @@ PAGE = "compare.html"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Hold runs side by side.
+    """Hold runs and bundles side by side.
 
-    Metrics of the best model on the validation images, time and size are shown, and the labels
-    in which the last run differs most from the first, where both have been evaluated. A page
+    Metrics of the best model on the validation images, time, size and speed are shown, and the
+    labels in which the last differs most from the first, where both have been evaluated. A page
     shows more: curves, all labels, and images on which they differ.
     """
 
     runs: tuple[str, ...] = option(
-        REQUIRED, "folders of runs; the first is what others are held against", positional=True,
-        metavar="RUN",
+        REQUIRED, "folders of runs, or bundles; the first is what others are held against",
+        positional=True, metavar="RUN",
     )  # fmt: skip
+    data: str | None = option(
+        None, "data set whose validation images all are evaluated on now; None: what runs have"
+        " recorded, and bundles have not", path="local",
+    )  # fmt: skip
+    speed: bool = option(
+        False, "measure milliseconds an image here, one at a time; --data does so, too"
+    )
     output: str | None = option(
         None, "the page; None: compare.html in the folder of the last run", path="local"
     )
@@ -42,61 +47,52 @@ class Arguments:
 def run(argv: list[str]) -> str:
     """Write a page, and return a table of the runs and the labels in which they differ most."""
     given = usage.arguments(Arguments, argv, "compare runs/photos-1 runs/photos-2")
-    from mlcls_jax.reports.compare_page import write_page
-    from mlcls_jax.runs import load
+    from mlcls_jax.commands.compared import measured, open_compared
+    from mlcls_jax.reports.compare_page import Comparison, write_page
+    from mlcls_jax.reports.decisions_file import differences, label_intervals
 
-    runs = [load(folder) for folder in given.runs]
-    known = metrics(runs)
-    shown = [
-        (name, *("-" if value is None else as_text(value) for value in values))
-        for name, values in known
+    compared = [open_compared(folder) for folder in given.runs]
+    if given.data or given.speed:
+        compared = measured(compared, given.data)
+    first, last = compared[0], compared[-1]
+    known = [
+        (name, [one.shown.get(name) for one in compared])
+        for name in dict.fromkeys(n for one in compared for n in SHOWN_METRICS[one.task])
     ]
-    lines = table([("run", *map(str, (r.folder for r in runs))), *facts(runs), *shown])
-    page = Path(given.output) if given.output else runs[-1].folder / PAGE
-    write_page(page, _comparison(runs, known))
-    return "\n".join([*lines, *differences(runs[0], runs[-1]), f"  page  {page}"])
-
-
-def _comparison(runs: "list[Run]", known: "list[tuple[str, list[float | None]]]") -> "Comparison":
-    from mlcls_jax.reports.compare_page import Comparison
-    from mlcls_jax.reports.curves import read_history
-    from mlcls_jax.reports.decisions_file import differences, read_decisions
-
-    judged = [_json(run, EVALUATION) for run in runs]
-    metric = next((m for m in LABEL_METRICS if m in judged[0] and m in judged[-1]), "")
-    first, last = (read_decisions(run.folder / "evaluate") for run in (runs[0], runs[-1]))
-    return Comparison(
-        names=[str(run.folder) for run in runs],
-        facts=facts(runs),
+    metric = next((m for m in LABEL_METRICS if m in first.judged and m in last.judged), "")
+    both = (first.kept, last.kept) if first.kept and last.kept else None
+    is_ranked = metric == LABEL_METRICS[0] and len(compared) > 1
+    intervals, of_mean = (label_intervals(*both) if both and is_ranked else None) or ({}, None)
+    comparison = Comparison(
+        names=given.runs,
+        facts=_facts(compared),
         metrics=[
-            (name, values, [j.get("intervals", {}).get(name) for j in judged])
+            (name, values, [one.judged.get("intervals", {}).get(name) for one in compared])
             for name, values in known
         ],
-        histories=[read_history(run.folder / METRICS, str(run.folder)) for run in runs],
-        metric=SHOWN_METRICS[runs[0].config.model.task][0],
-        by_label=[j.get(metric, {}) for j in judged],
+        histories=[one.history for one in compared],
+        metric=SHOWN_METRICS[first.task][0],
+        by_label=[one.judged.get(metric, {}) for one in compared],
         label_metric=metric.replace("_", " "),
-        differing=differences(first, last) if first and last else None,
+        differing=differences(*both) if both else None,
+        intervals=intervals,
     )
+    page = Path(given.output or Path(given.runs[-1]) / PAGE)
+    write_page(page, comparison)
+    shown = [(n, *("-" if v is None else as_text(v) for v in values)) for n, values in known]
+    lines = table([("run", *given.runs), *comparison.facts, *shown])
+    lines += _differences(first, last, metric, intervals)
+    if of_mean:
+        low, high = of_mean
+        lines.append(f"The mean of all labels changes by {low:+.4f} … {high:+.4f} (95 %).")
+    return "\n".join([*lines, f"  page  {page}"])
 
 
-def facts(runs: "list[Run]") -> list[tuple[str, ...]]:
-    """Return rows of name and value per run; "-" is not known, as in an unfinished run."""
-    configs = [run.config for run in runs]
-    done = [_json(run, RESULT_FILE) for run in runs]
-    sizes = [run.folder / BEST_MODEL / "weights.safetensors" for run in runs]
-    return [
-        ("model", *(c.model.name for c in configs)),
-        ("image size", *("{} x {}".format(*c.model.image_size) for c in configs)),
-        ("data", *(c.data.dir or c.data.source for c in configs)),
-        ("validated on", *_validation([_json(run, DATA_FILE).get("validation") for run in runs])),
-        ("start", *(str(c.model.weights) for c in configs)),
-        ("epochs", *(str(d.get("epochs", "-")) for d in done)),
-        ("best epoch", *(str(d.get("best_epoch", "-")) for d in done)),
-        ("seconds", *_numbers(d.get("seconds") for d in done)),
-        ("images/s", *_numbers(d.get("images_per_s") for d in done)),
-        ("MB", *(f"{f.stat().st_size / 1e6:.1f}" if f.exists() else "-" for f in sizes)),
-    ]
+def _facts(compared: "Sequence[Compared]") -> list[tuple[str, ...]]:
+    """Return rows of name and value per run."""
+    names = dict.fromkeys(name for one in compared for name in one.facts)
+    rows = [(name, *(one.facts.get(name, "-") for one in compared)) for name in names]
+    return [*rows, ("validated on", *_validation([one.validation for one in compared]))]
 
 
 def _validation(told: Sequence[dict[str, Any] | None]) -> Iterator[str]:
@@ -109,40 +105,28 @@ def _validation(told: Sequence[dict[str, Any] | None]) -> Iterator[str]:
         yield f"{own['images']:,} {kind}images{labels}" if own else "-"
 
 
-def metrics(runs: "list[Run]") -> "list[tuple[str, list[float | None]]]":
-    """Return rows of name and value per run; None is not known, as in an unfinished run."""
-    judged = [_json(run, RESULT_FILE) or _json(run, EVALUATION) for run in runs]
-    found = [run.metrics if j else {} for run, j in zip(runs, judged, strict=True)]
-    names = dict.fromkeys(name for r in runs for name in SHOWN_METRICS[r.config.model.task])
-    return [(name, [values.get(name) for values in found]) for name in names]
-
-
-def differences(first: "Run", last: "Run") -> list[str]:
+def _differences(
+    first: "Compared", last: "Compared", metric: str, intervals: dict[str, Any]
+) -> list[str]:
     """Return lines on the labels whose average precision, or recall, differs most."""
-    before, after = _json(first, EVALUATION), _json(last, EVALUATION)
-    metric = next((m for m in LABEL_METRICS if m in before and m in after), None)
-    if metric is None or first.folder == last.folder:
+    if not metric or first.model_dir == last.model_dir:
         return []
-    old, new = before[metric], after[metric]
+
+    def told(name: str) -> str:
+        low, high = intervals.get(name, (math.nan, math.nan))
+        return "" if math.isnan(low) else f"{low:+.4f} … {high:+.4f}"
+
+    old, new = first.judged[metric], last.judged[metric]
     both = [name for name in old if None not in (old[name], new.get(name))]
     change = {name: new[name] - old[name] for name in both}
     ranked = sorted(change, key=lambda name: change[name])
     worse = [name for name in ranked if change[name] < 0][:LABELS]
     better = [name for name in reversed(ranked) if change[name] > 0][:LABELS]
     rows = [
-        (name, f"{old[name]:.4f}", f"{new[name]:.4f}", f"{change[name]:+.4f}")
+        (name, *(f"{of[name]:.4f}" for of in (old, new)), f"{change[name]:+.4f}", told(name))
         for name in [*better, *reversed(worse)]
     ]
-    title = (metric.replace("_", " "), str(first.folder), str(last.folder), "change")
+    title = (metric.replace("_", " "), first.name, last.name, "change", "95 %" * bool(intervals))
     only = len({*old, *new}) - len(both)
     note = [f"{only} labels are known to one of the two only."] if only else []
     return ["", *table([title, *rows]), *note]
-
-
-def _json(run: "Run", name: str) -> dict[str, Any]:
-    path = run.folder / name
-    return files.read_json(path) if path.exists() else {}
-
-
-def _numbers(values: Iterable[float | None]) -> list[str]:
-    return ["-" if value is None else f"{value:.1f}" for value in values]

@@ -80,6 +80,52 @@ def bootstrap_map(
     return max(0.0, float(low)), min(1.0, float(high))
 
 
+def bootstrap_differences(
+    first: np.ndarray, last: np.ndarray, targets: np.ndarray, *, seed: int = 0
+) -> tuple[np.ndarray, tuple[float, float]] | None:
+    """Return the intervals of the differences of two models' average precisions, last minus first.
+
+    By draws of the same images for both, as in `bootstrap_map`: what makes images hard for both
+    drops out.
+
+    Args:
+        first: scores [N, K] of a model.
+        last: those of another.
+        targets: [N, K].
+        seed: of the draws.
+
+    Returns:
+        Those of each label [K, 2], NaN where it has no positives, and that of their mean; None:
+        there are too many images and labels.
+    """
+    draws = min(RESAMPLES, _LARGEST // max(1, first.size))
+    if draws < FEWEST:
+        return None
+    images = len(first)
+    counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws)
+    counts = np.concatenate([np.ones((1, images)), counts]).astype(np.float32)  # all of them first
+    values = np.full((len(targets.T), draws + 1), np.nan)
+    for k, truth in enumerate(targets.T):
+        if (truth >= 1).any():
+            before, after = (
+                _weighted_precision(wide(np.ascontiguousarray(scores[:, k])), truth, counts)
+                for scores in (first, last)
+            )
+            values[k] = after - before
+    means = np.nanmean(values, axis=0) if (targets >= 1).any() else values[0]
+    *labels, mean = (_around(of_one) for of_one in (*values, means))
+    return np.array(labels).reshape(-1, 2), mean
+
+
+def _around(values: np.ndarray) -> tuple[float, float]:
+    """Return the middle 95 % of draws around the first value."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if not drawn.size:
+        return math.nan, math.nan
+    low, high = np.quantile(drawn, (0.025, 0.975)) + values[0] - drawn.mean()
+    return float(low), float(high)
+
+
 def _weighted_precision(scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the average precision of one label in each draw, [draws]; NaN without positives."""
     positives, known = labels_of(truth)

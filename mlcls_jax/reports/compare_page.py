@@ -1,5 +1,6 @@
 """Runs side by side as one HTML file: templates/compare.html and what it needs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Comparison:
     by_label: Sequence[Mapping[str, float | None]]  # of each run; empty: not evaluated
     label_metric: str
     differing: Sequence[Difference] | None  # between the first and the last; None: not known
+    intervals: Mapping[str, Sequence[float]]  # of the change of each label, as far as known
 
 
 class _Shown(NamedTuple):
@@ -40,7 +42,7 @@ class _Shown(NamedTuple):
 
 def write_page(path: Path, comparison: Comparison) -> None:
     """Write the page, which needs no other file."""
-    rows = _rows(comparison.by_label)
+    rows = _rows(comparison.by_label, comparison.intervals)
     differing = comparison.differing or []
     better = [one for one in differing if one.gain > 0][:SHOWN]
     worse = [one for one in reversed(differing) if one.gain < 0][:SHOWN]
@@ -49,7 +51,7 @@ def write_page(path: Path, comparison: Comparison) -> None:
         "compare.html",
         comparison=comparison,
         charts=charts_of(comparison.histories[:DRAWN], comparison.metric),
-        columns=["index", "name", *comparison.names, "change"],
+        columns=["index", "name", *comparison.names, "change", "95 %"],
         label_rows=rows,
         counts=[sum(sign * d.gain > 0 for d in differing) for sign in (1, -1)],
         groups=[
@@ -59,15 +61,18 @@ def write_page(path: Path, comparison: Comparison) -> None:
     )
 
 
-def _rows(by_label: Sequence[Mapping[str, float | None]]) -> list[tuple[Any, ...]]:
-    """Return index, name, values and change of every label, the largest rise first."""
+def _rows(
+    by_label: Sequence[Mapping[str, float | None]], intervals: Mapping[str, Sequence[float]]
+) -> list[tuple[Any, ...]]:
+    """Return index, name, values, interval and change of every label, the largest rise first."""
     names = dict.fromkeys(name for values in by_label for name in values)
     rows = []
     for index, name in enumerate(names):
         values = [run.get(name) for run in by_label]
         first, last = values[0], values[-1]
         change = None if first is None or last is None else last - first
-        rows.append((index, name, values, change))
+        low, high = intervals.get(name, (math.nan, math.nan))
+        rows.append((index, name, values, None if math.isnan(low) else (low, high), change))
     return sorted(rows, key=lambda row: (row[-1] is None, -(row[-1] or 0)))
 
 

@@ -9,11 +9,17 @@ import pytest
 from mlcls_jax import config as schema
 from mlcls_jax.commands.compare import run
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.reports.decisions_file import differences, read_decisions, write_decisions
+from mlcls_jax.reports.decisions_file import (
+    differences,
+    label_intervals,
+    read_decisions,
+    write_decisions,
+)
 from mlcls_jax.reports.mistakes import Decisions
 from mlcls_jax.workdir import CONFIG_FILE
-from tests.helpers.bundles import write_images
+from tests.helpers.bundles import write_images, write_small
 from tests.helpers.page import Page
+from tests.helpers.studio import LABELS, write_dataset
 
 
 def write_run(folder, *, score=None, by_label=None):
@@ -97,13 +103,42 @@ def test_a_page_has_curves_intervals_labels_and_the_images_on_which_they_differ(
     assert [(d.image, d.gain) for d in found] == [(names[0], 1), (names[1], -1), (names[2], -1)]
     assert (found[0].present, found[0].first, found[0].last) == (["<b>cat"], [], ["<b>cat", "ape"])
 
-    page = Page(read(run(runs)))
+    # A label's change is uncertain: of each draw of the three images, that of both runs.
+    intervals, mean = label_intervals(*kept)
+    assert [*intervals] == ["<b>cat", "ape", "dog"] and np.isnan(intervals["ape"]).all()
+    low, high = intervals["<b>cat"]
+    assert low < high and mean[0] < mean[1]
+    kept[0] = kept[0]._replace(scores=None)
+    assert label_intervals(*kept) is None
+
+    page = Page(read(told := run(runs)))
+    assert f"{low:+.4f} … {high:+.4f}" in page.text and "The mean of all labels changes" in told
     assert "0.7000 … 0.8000" in page.text and "3 images, of which 1" in page.text
     assert len(page.images) == 1 and page.images[0].startswith("data:image/jpeg")
     assert sum(tag == "polyline" for tag, _ in page.tags) == 3  # one loss, two metrics
     labels = [cell for cell in page.cells if cell in old]
     assert labels[-3:] == ["<b>cat", "dog", "ape"]
     assert "+0.2500" in page.cells and "-0.2500" in page.cells
+
+
+@pytest.mark.slow
+def test_bundles_are_evaluated_on_the_data_that_is_given_and_timed(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = write_dataset(tmp_path / "data", val=7)
+    bundles = [
+        str(write_small(tmp_path / name, "Toy_ML", labels=LABELS, size=(64, 96), threshold=limit))
+        for name, limit in (("one", 0.5), ("two", 0.0))
+    ]
+    rows = rows_of(told := run([*bundles, "--data", str(data)]))
+    assert rows["model"] == ["Toy_ML", "Toy_ML"] and len(rows["MultiLabelMAP"]) == 2
+    assert any(name.startswith("ms/image") for name in rows)
+    page = Page(read(told))
+    assert " … " in page.text and "Not known" not in page.text
+    # A run's own bundle is that run.
+    place = Path(write_run(tmp_path / "run", score=0.5))
+    (place / "best_model").mkdir()
+    (place / "best_model" / "inference.json").write_text("{}")
+    assert rows_of(run([str(place / "best_model")]))["MultiLabelMAP"] == ["0.5000"]
 
 
 def read(told):

@@ -5,7 +5,12 @@ import pytest
 
 from mlcls_jax.metrics import average_precision
 from mlcls_jax.metrics import intervals as module
-from mlcls_jax.metrics.intervals import bootstrap_map, intervals, wilson
+from mlcls_jax.metrics.intervals import (
+    bootstrap_differences,
+    bootstrap_map,
+    intervals,
+    wilson,
+)
 
 
 def drawn(images, seed, labels=10):
@@ -52,3 +57,19 @@ def test_what_has_no_interval_has_none(monkeypatch):
     assert intervals({"MultiLabelMAP": np.nan}, scores, np.zeros_like(targets)) == {}
     monkeypatch.setattr(module, "_LARGEST", 50 * 10 * (module.FEWEST - 1))  # too many images
     assert bootstrap_map(scores, targets) is None
+
+
+def test_the_difference_of_two_models_is_certain_where_one_is_better_throughout():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((300, 3)) < 0.3).astype(np.float32)
+    targets[:, 2] = 0  # a label without positives
+    noise = rng.random((300, 3)).astype(np.float32)
+    better = targets + noise * [1.2, 3, 1]
+    labels, mean = bootstrap_differences(noise, better, targets)
+    rises = average_precision(better, targets) - average_precision(noise, targets)
+    for (low, high), rise in zip(labels[:2], rises, strict=False):
+        assert 0 < low < rise < high
+    assert np.isnan(labels[2]).all() and 0 < mean[0] < rises[:2].mean() < mean[1]
+    # Of the same images for both: what makes them hard drops out.
+    same, mean = bootstrap_differences(better, better, targets)
+    assert (same[:2] == 0).all() and mean == (0, 0)
