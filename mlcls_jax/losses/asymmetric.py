@@ -56,7 +56,7 @@ def asymmetric_loss(
         >>> asymmetric_loss(logits, targets, reduction="none").shape
         (1, 3)
     """
-    entries = entries_of(logits, targets, mask)
+    entries = entries_of(logits, targets, mask, class_weights, positive_weight)
     margin = clip or 0.0
     # 1 - sigmoid(x) would lose all digits of a confident prediction; sigmoid(-x) keeps them.
     present, absent = jax.nn.sigmoid(entries.logits), jax.nn.sigmoid(-entries.logits)
@@ -69,8 +69,6 @@ def asymmetric_loss(
         entries,
         -jnp.log(jnp.maximum(present, epsilon)) * focus_pos,
         -jnp.log(jnp.maximum(spared, epsilon)) * focus_neg,
-        class_weights,
-        positive_weight,
     )
     return reduce(costs, entries, reduction)
 
@@ -112,14 +110,12 @@ def angular_loss(
     Raises:
         ValueError: unknown reduction, or shapes that do not match.
     """
-    entries = entries_of(logits, targets, mask)
+    entries = entries_of(logits, targets, mask, class_weights, positive_weight)
     present, absent = jax.nn.sigmoid(entries.logits), jax.nn.sigmoid(-entries.logits)
     spared = jnp.minimum(absent + clip, 1.0)
     costs = mix_costs(
         entries,
         -k * jnp.log(jnp.maximum(present, epsilon)) * power(absent, gamma_pos),
         -(1 - k) * jnp.log(jnp.maximum(spared, epsilon)) * power(present, gamma_neg),
-        class_weights,
-        positive_weight,
     )
     return reduce(costs, entries, reduction)

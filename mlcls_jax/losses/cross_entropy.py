@@ -58,11 +58,12 @@ def multilabel_loss(
         >>> print(f"{multilabel_loss(jnp.array([[2.0, -1.0]]), jnp.array([[1, 0]])):.4f}")
         0.2201
     """
-    logits, targets, known, weights = entries = entries_of(logits, targets, mask)
+    entries = entries_of(logits, targets, mask, class_weights, positive_weight)
+    logits, targets, known, weights, *_ = entries
     targets = _smooth(targets, epsilon)
 
     costs = -jax.nn.log_sigmoid(logits), -jax.nn.log_sigmoid(-logits)
-    loss = mix_costs(entries._replace(targets=targets), *costs, class_weights, positive_weight)
+    loss = mix_costs(entries._replace(targets=targets), *costs)
     loss = jnp.where(known, loss, 0)
     if positive_ratio is not None:
         loss = loss * _ratio_weights(targets, jnp.asarray(positive_ratio, loss.dtype))

@@ -19,15 +19,25 @@ class Entries(NamedTuple):
         targets: [B, K], of the same type; 0 for missing labels.
         known: [B, K], whether the label is annotated.
         weights: [B], of each row; 0 for padding.
+        class_weights: a number or [K], factor of the costs of each class.
+        positive_weight: a number or [K], further factor of those of positives.
     """
 
     logits: Float[Array, "B K"]
     targets: Float[Array, "B K"]
     known: Bool[Array, "B K"]
     weights: Float[Array, " B"]
+    class_weights: Array | None = None
+    positive_weight: Array | None = None
 
 
-def entries_of(logits: Given, targets: Given, mask: Given | None) -> Entries:
+def entries_of(
+    logits: Given,
+    targets: Given,
+    mask: Given | None,
+    class_weights: Given | None = None,
+    positive_weight: float | Given | None = None,
+) -> Entries:
     """Check the shapes, and set aside what does not count.
 
     Raises:
@@ -38,30 +48,22 @@ def entries_of(logits: Given, targets: Given, mask: Given | None) -> Entries:
     weights = row_weights(logits, mask)
     logits = drop_padding(promote(logits), weights)
     known, targets = split_known(targets.astype(logits.dtype))
-    return Entries(logits, targets, known, weights)
+    factors = {"class_weights": class_weights, "positive_weight": positive_weight}
+    given = {name: per_class(name, f, targets) for name, f in factors.items() if f is not None}
+    return Entries(logits, targets, known, weights, **given)
 
 
 def mix_costs(
-    entries: Entries,
-    positive: Float[Array, "B K"],
-    negative: Float[Array, "B K"],
-    class_weights: Float[Given, " K"] | None,
-    positive_weight: float | Float[Given, " K"] | None,
+    entries: Entries, positive: Float[Array, "B K"], negative: Float[Array, "B K"]
 ) -> Float[Array, "B K"]:
     """Return the cost of each entry from what a positive and a negative would cost at its logit.
 
     A target between 0 and 1 mixes both.
-
-    Raises:
-        ValueError: the weights are neither numbers nor one per class.
     """
-    targets = entries.targets
-    if positive_weight is not None:
-        positive = positive * per_class("positive_weight", positive_weight, targets)
-    costs = targets * positive + (1 - targets) * negative
-    if class_weights is not None:
-        costs = costs * per_class("class_weights", class_weights, targets)
-    return costs
+    if entries.positive_weight is not None:
+        positive = positive * entries.positive_weight
+    costs = entries.targets * positive + (1 - entries.targets) * negative
+    return costs if entries.class_weights is None else costs * entries.class_weights
 
 
 def reduce(

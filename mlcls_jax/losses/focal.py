@@ -42,17 +42,11 @@ def focal_loss(
         >>> print(f"{focal_loss(jnp.array([[2.0, -1.0]]), jnp.array([[1, 0]])):.4f}")
         0.0245
     """
-    entries = entries_of(logits, targets, mask)
+    entries = entries_of(logits, targets, mask, class_weights, positive_weight)
     positive, negative = _focused(entries.logits, gamma)
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
-    costs = mix_costs(
-        entries,
-        positive,
-        negative,
-        class_weights,
-        positive_weight,
-    )
+    costs = mix_costs(entries, positive, negative)
     return reduce(costs, entries, reduction)
 
 
@@ -100,7 +94,7 @@ def distribution_balanced_loss(
     Raises:
         ValueError: unknown reduction, or shapes that do not match.
     """
-    entries = entries_of(logits, targets, mask)
+    entries = entries_of(logits, targets, mask, class_weights, positive_weight)
     counts = jnp.maximum(per_class("positives", positives, entries.targets), 1)
     weights = balance * (alpha + jax.nn.sigmoid(beta * (_rarity(entries, counts) - mu)))
     shift = -jnp.log(jnp.maximum(images / counts - 1, 1e-6)) * bias / neg_scale
@@ -110,8 +104,6 @@ def distribution_balanced_loss(
         entries,
         weights * positive,
         weights / neg_scale * negative,
-        class_weights,
-        positive_weight,
     )
     return reduce(costs, entries, reduction)
 

@@ -46,14 +46,12 @@ def hill_loss(
         >>> print(f"{hill_loss(jnp.array([[2.0, -1.0]]), jnp.array([[1, 0]])):.4f}")
         0.1117
     """
-    entries = entries_of(logits, targets, mask)
+    entries = entries_of(logits, targets, mask, class_weights, positive_weight)
     shifted, present = entries.logits - margin, jax.nn.sigmoid(entries.logits)
     costs = mix_costs(
         entries,
         -jax.nn.log_sigmoid(shifted) * power(jax.nn.sigmoid(-shifted), gamma),
         (lam - present) * present**2,
-        class_weights,
-        positive_weight,
     )
     return reduce(costs, entries, reduction)
 
@@ -88,11 +86,11 @@ def entropy_loss(
     Raises:
         ValueError: unknown reduction, or shapes that do not match.
     """
-    entries = entries_of(logits, targets, mask)
+    entries = entries_of(logits, targets, mask, class_weights, positive_weight)
     positive, negative = -jax.nn.log_sigmoid(entries.logits), -jax.nn.log_sigmoid(-entries.logits)
     present, absent = jax.nn.sigmoid(entries.logits), jax.nn.sigmoid(-entries.logits)
     unsure = -alpha * (present * positive + absent * negative)
-    costs = mix_costs(entries, positive, negative, class_weights, positive_weight)
+    costs = mix_costs(entries, positive, negative)
     costs = jnp.where(entries.known, costs, unsure)
     return reduce(costs, entries._replace(known=jnp.ones_like(entries.known)), reduction)
 

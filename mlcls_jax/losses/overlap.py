@@ -39,7 +39,7 @@ def overlap_loss(
         >>> print(f"{overlap_loss(jnp.array([[2.0, -1.0]]), jnp.array([[1, 0]])):.4f}")
         0.1232
     """
-    logits, targets, known, weights = entries_of(logits, targets, mask)
+    logits, targets, known, weights, *_ = entries_of(logits, targets, mask)
     scores = jax.nn.sigmoid(logits) * known
     common = (scores * targets).sum(1)
     total = scores.sum(1) + targets.sum(1)

@@ -223,13 +223,17 @@ class Patches(nnx.Module):
         self.size, self.dtype = size, dtype
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        batch, height, width, channels = x.shape
-        size, rows, columns = self.size, height // self.size, width // self.size
-        x = cast(x[:, : rows * size, : columns * size], self.dtype)
-        x = x.reshape(batch, rows, size, columns, size, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = cast(squares_to_channels(x, self.size), self.dtype)
         kernel = cast(self.kernel[...], self.dtype)
-        x = x.reshape(batch, rows, columns, -1) @ kernel.reshape(-1, kernel.shape[-1])
-        return x + cast(self.bias[...], self.dtype)
+        return x @ kernel.reshape(-1, kernel.shape[-1]) + cast(self.bias[...], self.dtype)
+
+
+def squares_to_channels(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B h w D"]:
+    """Return squares of cells as channels, row by row; rows and columns that fill none go."""
+    batch, rows, columns = x.shape[0], x.shape[1] // size, x.shape[2] // size
+    x = x[:, : rows * size, : columns * size]
+    x = x.reshape(batch, rows, size, columns, size, -1).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows, columns, -1)
 
 
 def attend(

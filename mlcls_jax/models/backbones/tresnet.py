@@ -5,15 +5,16 @@ stored here.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from mlcls_jax.models.chain import Chain
 from mlcls_jax.models.family import Family
 from mlcls_jax.models.initial import Normal
-from mlcls_jax.models.layers import ConvNorm, SqueezeExcite
+from mlcls_jax.models.layers import ConvNorm, SqueezeExcite, squares_to_channels
 from mlcls_jax.models.pixels import UNIT
 from mlcls_jax.models.published import Source, timm
 from mlcls_jax.models.residual import TIMM_RULES, Residual
@@ -67,7 +68,13 @@ def build(config: TResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None 
             blocks.append({f"layer{stage + 1}_{index}": block})
             channels = out_channels
     stems = {"stem": stem}
-    return Chain(config, channels=channels, stem=stems, blocks=blocks, before=cells_to_channels)
+    return Chain(
+        config,
+        channels=channels,
+        stem=stems,
+        blocks=blocks,
+        before=partial(squares_to_channels, size=CELL),
+    )
 
 
 def leaky(x: Array) -> Array:
@@ -78,15 +85,6 @@ def leaky(x: Array) -> Array:
 def slightly_leaky(x: Array) -> Array:
     """Return x, or a thousandth of it where it is negative."""
     return jnp.maximum(x, 1e-3 * x)
-
-
-def cells_to_channels(x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    """Return squares of pixels as channels, row by row; rows and columns that fill none go."""
-    batch, height, width, channels = x.shape
-    rows, columns = height // CELL, width // CELL
-    x = x[:, : rows * CELL, : columns * CELL]
-    x = x.reshape(batch, rows, CELL, columns, CELL, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, rows, columns, -1)
 
 
 def names(backbone: Chain, origin: str) -> NameTable:
