@@ -28,6 +28,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
+MAX_ADDRESS = 4_000  # fewer than the digits from which on Python refuses to read a number
+
 
 class Guard:
     """Middleware that refuses other origins and names of this host, and asks for the token.
@@ -67,6 +69,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             return _refuse(403, "another site may not ask this studio")
+        if len(scope["path"]) + len(scope["query_string"]) > MAX_ADDRESS:
+            return _refuse(414, f"an address has {MAX_ADDRESS} characters at most")
         if not is_reading and origin is None:
             return _refuse(403, "who asks must name its origin, as browsers do")
         site = headers.get("sec-fetch-site", "none")
@@ -79,7 +83,7 @@ class Guard:
             if kind != wanted:  # neither is what a form of another site can send
                 return _refuse(415, f"a body must be {wanted}")
             length = headers.get("content-length", "")
-            if not length.isdecimal() or int(length) > limit:
+            if not length.isdecimal() or len(length) > 18 or int(length) > limit:
                 return _refuse(413, f"a body must tell its length, of {limit} bytes at most")
         return self._ask_for_token(scope, headers) if self._token is not None else None
 

@@ -97,6 +97,9 @@ def test_bodies_that_make_no_sense_are_told(server):
     assert status == 400 and b"nested too deeply" in told
     assert server.ask("/state", Origin="http://[")[0] == 403
     assert server.ask("/rows?rows=a")[0] == 400
+    for path in ("/row/", "/thumbnail/", "/evidence/0/", "/changes?since=", "/rows?rows="):
+        assert server.ask(path + "9" * 5_000)[0] == 414
+        assert server.ask(path + "9" * 3_000)[0] in (200, 404), path
     assert server.json("/rows?rows=-1,99") == []
     for path in ("/row/99", "/thumbnail/99", "/image/99", "/evidence/0/0", "/../label.txt"):
         assert server.ask(path)[0] == 404, path
