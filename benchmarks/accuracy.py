@@ -1,14 +1,15 @@
 """Accuracy on your own images after the same budget: ours against PyTorch, from random weights.
 
 python -m benchmarks.accuracy FOLDER [--model PP-LCNet_x0_5_ML] [--size 128] [--epochs 12]
-    [--seeds 0 1 2] [--rate 1e-3] [--batch 32] [--paths mlcls_jax PyTorch] [--json FILE]
-    [--config.KEY=VALUE ...]
+    [--seeds 0 1 2] [--rate 1e-3] [--batch 32] [--paths mlcls_jax PyTorch "mlcls train"]
+    [--json FILE] [--config.KEY=VALUE ...]
 
 FOLDER has MLClsDataset form. Both sides train by AdamW with decay 1e-4, one epoch of warm-up and a
 cosine to 0, flips, the asymmetric loss and a moving average of 0.99, under a decoder of width 256;
 both read the images as the product does in evaluation, antialiased. Ours is the product's own
 command; PyTorch's is `benchmarks/peers/pytorch_training.py`. Each run is a process of its own, ours
-and theirs in turn. Flags `--config.…` go to ours alone.
+and theirs in turn. `mlcls train` is given the model, size, batch and epochs alone, and chooses the
+rest. Flags `--config.…` go to ours alone.
 
 `loss` is the mean of the training loss over the epoch, `raw` and `ema` the mAP of the weights and
 of their average, `±` the standard deviation between seeds. `wall_s` is the whole process with its
@@ -28,8 +29,9 @@ from typing import Any
 from benchmarks.timing import describe, print_table
 from mlcls_jax import config as schema
 
-OURS, THEIRS = "mlcls_jax", "PyTorch"
-COMMANDS = {OURS: "mlcls_jax.main", THEIRS: "benchmarks.peers.pytorch_training"}
+OURS, THEIRS, CHOSEN = "mlcls_jax", "PyTorch", "mlcls train"
+MODULES = {OURS: "mlcls_jax.main", THEIRS: "benchmarks.peers.pytorch_training"}
+PATHS = (OURS, THEIRS, CHOSEN)
 MAP = "MultiLabelMAP"
 
 
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--paths", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
+    parser.add_argument("--paths", nargs="+", default=[*PATHS], choices=PATHS)
     parser.add_argument("--json", help="file for the rows of every run")
     arguments, flags = parser.parse_known_args()
     if unknown := [flag for flag in flags if not flag.startswith("--config.")]:
@@ -51,7 +53,7 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         for path in arguments.paths:
-            runs.append(train(path, config_of(arguments, seed), flags if path == OURS else []))
+            runs.append(train(path, config_of(arguments, seed), [] if path == THEIRS else flags))
             said = runs[-1]["epochs"][-1]
             print(f"{path}, seed {seed}: {said}, {runs[-1]['wall_s']:.0f} s", file=sys.stderr)
             if arguments.json:
@@ -100,9 +102,13 @@ def train(path: str, config: schema.Config, flags: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file, workdir = Path(folder, "config.yaml"), Path(folder, "run")
         file.write_text(schema.to_yaml(config), encoding="utf-8")
-        command = [sys.executable, "-m", COMMANDS[path], f"--config={file}", f"--workdir={workdir}"]
+        if path == CHOSEN:
+            words = ["mlcls_jax.main", "train", *wishes(config), f"--output={workdir}"]
+        else:
+            words = [MODULES[path], f"--config={file}", f"--workdir={workdir}"]
         began = time.perf_counter()
-        subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", *words, *flags]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         result = json.loads((workdir / "train_result.json").read_text(encoding="utf-8"))
@@ -112,6 +118,19 @@ def train(path: str, config: schema.Config, flags: list[str]) -> dict[str, Any]:
         **{"path": path, "seed": config.seed, "wall_s": seconds, "images_per_s": speed},
         "epochs": epochs_of(rows),
     }
+
+
+def wishes(config: schema.Config) -> list[str]:
+    """Return the words of `mlcls train` for the same data, network, size and budget."""
+    given = {
+        "model": config.model.name,
+        "weights": config.model.weights,
+        "image_size": config.model.image_size[0],
+        "epochs": config.train.epochs,
+        "batch_size": config.train.batch_size,
+        "config.seed": config.seed,
+    }
+    return [str(config.data.dir), *(f"--{key}={value}" for key, value in given.items())]
 
 
 def epochs_of(rows: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -27,6 +27,7 @@ mean difference to the first row, seed by seed, and its standard deviation.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,7 +196,10 @@ def _descend(
 
 
 def table(
-    aps: dict[str, list[np.ndarray]], images: list[np.ndarray], fault: str
+    aps: dict[str, list[np.ndarray]],  # [seeds] of [rates, K] per way
+    images: list[np.ndarray],  # [seeds] of [K]
+    fault: str,
+    rates: Sequence[float] = RATES,
 ) -> list[dict[str, object]]:
     """Return a row per way: mean mAP at its best rate, and the difference to the first way."""
     rows: list[dict[str, object]] = []
@@ -213,7 +217,7 @@ def table(
         if fault == "tail":
             row["head"] = _spread(np.nanmean(mine[:, order[:third]], 1))
             row["tail"] = _spread(np.nanmean(mine[:, order[-third:]], 1))
-        rows.append(row | {"rate": RATES[best]})
+        rows.append(row | {"rate": rates[best]})
     return rows
 
 

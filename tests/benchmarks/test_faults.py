@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.labels import FALL, damaged
+from benchmarks.labels_trained import write_damaged
+from mlcls_jax import config as schema
+from mlcls_jax.data.sources import open_split
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +41,21 @@ def test_labels_of_a_tail_get_rarer_and_keep_their_values(targets):
     allowed = before.max() * FALL ** -np.linspace(0, 1, 8)
     assert (images[np.argsort(-before)] <= np.round(allowed)).all()
     assert images.min() > 0
+
+
+def test_a_training_reads_the_faulty_labels_and_the_whole_validation_list(tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "faulty"
+    for place in (whole / "images", folder):
+        place.mkdir(parents=True)
+    for image in "ab":
+        Image.new("RGB", (8, 8)).save(whole / "images" / f"{image}.png")
+    (whole / "label.txt").write_text("0 cat\n1 dog\n2 bird\n")
+    for name in ("train", "val"):
+        (whole / f"{name}.txt").write_text("images/a.png\t1,1,0\nimages/b.png\t0,0,1\n")
+    images = write_damaged(whole, folder, "single", seed=0)
+    data = schema.Data(source="mlcls", dir=str(folder))
+    train, validation = (open_split(data, split) for split in ("train", "validation"))
+    targets = np.stack([train[i][1] for i in range(2)])
+    assert (targets == 1).sum(0).tolist() == images.tolist()
+    assert ((targets >= 0).sum(1) == 1).all() and targets[1].tolist() == [-1, -1, 1]
+    assert [validation[i][1].tolist() for i in range(2)] == [[1, 1, 0], [0, 0, 1]]

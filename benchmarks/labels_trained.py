@@ -1,0 +1,126 @@
+"""Losses on labels with faults made on purpose: mAP of whole trainings from random weights.
+
+python -m benchmarks.labels_trained FOLDER [--faults half single missing tail none]
+    [--seeds 0 1 2] [--size 96] [--epochs 6] [--rate 1e-3] [--json FILE]
+
+FOLDER has MLClsDataset form. The faults are those of `benchmarks.labels`, made in the training list
+alone; the trainings are those of `benchmarks.accuracy`, with one learning rate for all ways. mAP is
+that of the best weights of a run, judged on the untouched validation labels. `±` is the standard
+deviation between seeds, `more` the mean difference to the first way, seed by seed. With `tail`,
+`head` and `tail` are the mAP of a third of the labels each. Runs that FILE has are not done again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.accuracy import config_of
+from benchmarks.labels import damaged, table
+from benchmarks.timing import describe, print_table
+from mlcls_jax import config as schema
+from mlcls_jax.metrics import average_precision
+from mlcls_jax.modes.evaluate import run_bundle
+
+BCE = ("loss.name=multilabel",)
+NEGATIVE = ("data.unknown=negative",)
+PARTIAL = {
+    "asymmetric, ignore": (),
+    "asymmetric, negative": NEGATIVE,
+    "BCE, negative": BCE + NEGATIVE,
+    "hill, negative": ("loss.name=hill", *NEGATIVE),
+    "entropy": ("loss.name=entropy",),
+}
+WHOLE = {
+    "asymmetric": (),
+    "BCE": BCE,
+    "asymmetric, gamma_neg=2": ("loss.gamma_neg=2.0",),
+    "focal": ("loss.name=focal",),
+    "hill": ("loss.name=hill",),
+    "distribution_balanced": ("loss.name=distribution_balanced",),
+    "asymmetric, effective weights": ("loss.class_weights=effective",),
+    "asymmetric, inverse weights": ("loss.class_weights=inverse",),
+    "asymmetric, repeat_below=0.1": ("data.repeat_below=0.1",),
+    "auto": ("loss.name=auto",),
+}
+WAYS = {"half": PARTIAL, "single": PARTIAL, "missing": WHOLE, "tail": WHOLE, "none": WHOLE}
+
+
+def main() -> None:
+    """Print a table per fault."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder")
+    parser.add_argument("--model", default="PP-LCNet_x0_5_ML")
+    parser.add_argument("--faults", nargs="+", default=[*WAYS], choices=[*WAYS])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=96, help="side of the images")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--json", help="file for AP per label of every run")
+    given = parser.parse_args()
+    file = Path(given.json) if given.json else None
+    runs = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
+    facts = describe("jax", "flax")
+    for fault in given.faults:
+        aps = {name: [] for name in WAYS[fault]}  # each [seeds] of [1, K]
+        shares = []
+        for seed in given.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                shares.append(write_damaged(Path(given.folder), Path(folder), fault, seed))
+                for name, flags in WAYS[fault].items():
+                    run = f"{fault}, seed {seed}, {name}"
+                    if run not in runs:
+                        runs[run] = train(given, Path(folder), seed, flags).tolist()
+                        print(run, np.nanmean(np.float64(runs[run])).round(4), file=sys.stderr)
+                        if file:
+                            file.write_text(json.dumps(runs) + "\n", encoding="utf-8")
+                    aps[name].append(np.float64(runs[run])[None])
+        case = f"{fault}: {Path(given.folder).name}, {given.model}, {given.size} x {given.size}"
+        rows = table(aps, shares, fault, (given.rate,))
+        print_table(f"{case}, {given.epochs} epochs, seeds {given.seeds}; {facts}", rows, None)
+
+
+def write_damaged(whole: Path, folder: Path, fault: str, seed: int) -> np.ndarray:
+    """Write an MLClsDataset with faulty training labels; return the images per label.
+
+    It has links to the images of `whole`, and its labels and validation list.
+    """
+    for name in ("images", "label.txt", "val.txt"):
+        (folder / name).symlink_to((whole / name).resolve())
+    lines = (whole / "train.txt").read_text(encoding="utf-8").splitlines()
+    names, values = zip(*(line.split("\t") for line in lines), strict=True)
+    targets = np.array([row.split(",") for row in values], np.int8)
+    kept, targets = damaged(targets, fault, np.random.default_rng(seed))
+    written = (
+        f"{names[i]}\t{','.join(map(str, row))}\n"
+        for i, row in zip(kept.tolist(), targets.tolist(), strict=True)
+    )
+    (folder / "train.txt").write_text("".join(written), encoding="utf-8")
+    return (targets >= 1).sum(0)
+
+
+def train(given: argparse.Namespace, folder: Path, seed: int, flags: tuple[str, ...]) -> np.ndarray:
+    """Train on the data in `folder`; return the average precision [K] of the best weights.
+
+    Raises:
+      CalledProcessError: the run failed; what it said is on standard error.
+    """
+    config = config_of(argparse.Namespace(**vars(given) | {"folder": str(folder)}), seed)
+    with tempfile.TemporaryDirectory() as place:
+        file, workdir = Path(place, "config.yaml"), Path(place, "run")
+        file.write_text(schema.to_yaml(config), encoding="utf-8")
+        command = [sys.executable, "-m", "mlcls_jax.main", f"--config={file}"]
+        keys = [f"--config.{flag}" for flag in flags]
+        said = subprocess.DEVNULL
+        subprocess.run([*command, f"--workdir={workdir}", *keys], check=True, stdout=said)
+        outputs = run_bundle(config, workdir, thresholds=False)
+    return average_precision(outputs.logits, outputs.targets)
+
+
+if __name__ == "__main__":
+    main()
