@@ -55,7 +55,7 @@ _TABLE = (
     Command("predict", "predict.run", "model",
             f"labels of images; also {_PADDLEX} {{0}} --pipeline NAME --input IMAGE",
             mode="predict"),
-    Command("serve", "predict.run_server", "model",
+    Command("serve", "serve.run", "model",
             "an HTTP server: {0} serve --model_dir runs/demo/best_model --port 8080;\n"
             f"{_PADDLEX} {{0}} --serve …", is_long=True),
     Command("score", "score.run", "model", "labels of millions of images, as Parquet files",

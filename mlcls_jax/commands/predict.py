@@ -112,11 +112,6 @@ def run(argv: list[str]) -> str:
     return _predict(_open(options, options.batch_size), images, options)
 
 
-def run_server(argv: list[str]) -> str:
-    """Serve as the arguments say, which are those of `mlcls predict --serve`."""
-    return run(["--serve", *(argument for argument in argv if argument != "--serve")])
-
-
 def _open(options: Arguments, batch_size: int | None) -> Pipeline:
     start_jax(cache=True)
     return create_pipeline(

@@ -680,7 +680,7 @@ def test_a_model_without_evidence_says_so(folder):
     plain = write_small(folder / "plain", "Toy", size=(64, 96))
     service = Service(Predictor(read_bundle(plain)), Options())
     request = ParsedRequest((b"",), ClassifyOptions(explain=True))
-    with pytest.raises(HTTPException, match="no ML-Decoder") as refusal:
+    with pytest.raises(HTTPException, match="does not attend") as refusal:
         asyncio.run(service.answer(request, asyncio.Event().wait))
     assert refusal.value.status_code == 422
     service.close()

@@ -90,9 +90,9 @@ def slightly_leaky(x: Array) -> Array:
 def names(backbone: Chain, origin: str) -> NameTable:
     """Map each parameter and statistic to its place in a file of timm, or of the authors: abn."""
     rules = (
+        *TIMM_RULES,
         (r"^stem", "body.conv1"),
         (r"^layer(\d)_", r"body.layer\1."),
-        *TIMM_RULES,
         (r"downsample", "downsample.1"),  # after the pooling
         (r"(layer1.*downsample)\.1", r"\1.0"),  # where there is none
     )

@@ -148,17 +148,13 @@ def _hub_file(address: str, repository: str, revision: str | None, file: str) ->
     """
     with lazy.optional(f"{address} needs a library", extra="hub", kind=WeightsError):
         # An extra, which few have.
-        from huggingface_hub import (  # pyright: ignore[reportMissingImports]
-            hf_hub_download,
-            try_to_load_from_cache,
-        )
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
         from huggingface_hub.errors import (  # pyright: ignore[reportMissingImports]
             EntryNotFoundError,
             LocalEntryNotFoundError,
         )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each try, twice
-    if not isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
-        log.info("Asking the hub for %s of %s …", file, address)  # half a minute, without a network
+    log.info("Asking the hub for %s of %s …", file, address)  # half a minute, without a network
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
     except EntryNotFoundError as error:
