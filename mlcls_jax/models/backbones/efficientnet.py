@@ -168,7 +168,7 @@ def _paddle_v2(backbone: Chain) -> tuple[Rule, ...]:
 
     return (
         (r"^stem\.conv", "_stem._conv_stem._conv"),
-        (r"^last_conv\.conv", "_head._conv_head._conv"),
+        (r"^last_conv\.conv", "_head._conv_head"),  # the only one without a wrapper
         (r"^stem\.norm", "_stem._norm"),
         (r"^last_conv\.norm", "_head._norm"),
         (r"mid_se\.conv1", "_se._se_reduce._conv"),
