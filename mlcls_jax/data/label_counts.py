@@ -22,6 +22,15 @@ class LabelCounts(NamedTuple):
         """Count the labels of targets [N, K]."""
         return cls((targets >= 1).sum(0), (targets >= 0).sum(0), len(targets))
 
+    def shares(self) -> np.ndarray:
+        """Return the share of the images with each label, float32 [K].
+
+        Of the images where it is annotated; of all where it is annotated as present alone, as in
+        data with a single label per image, which would make every label one that all images have.
+        """
+        annotated = np.where(self.known > self.positives, self.known, self.images)
+        return (self.positives / np.maximum(annotated, 1)).astype(np.float32)
+
 
 def count_labels(source: Source) -> LabelCounts | None:
     """Count the labels of a source; None where that would mean to read all images."""

@@ -82,8 +82,7 @@ def make_loss(
         return loss
     prior = None
     if unknown == "selective":
-        found = needed(counts, f"data.unknown={unknown}")
-        prior = (found.positives / np.maximum(found.known, 1)).astype(np.float32)
+        prior = needed(counts, f"data.unknown={unknown}").shares()
     return partial(_with_unknown, loss, unknown, prior)
 
 

@@ -68,6 +68,16 @@ def test_missing_labels_are_counted_as_asked():
     assert loss(LOGITS, TARGETS) == losses.asymmetric_loss(LOGITS, TARGETS)  # the likeliest are few
 
 
+def test_a_label_that_is_annotated_as_present_alone_is_no_common_one():
+    counts = LabelCounts(np.array([30, 4, 90]), np.array([30, 4, 100]), 100)
+    np.testing.assert_allclose(counts.shares(), [0.3, 0.04, 0.9])
+    logits, targets = np.zeros((1, 20)), np.full((1, 20), -1)
+    targets[0, 0] = 1  # the only label that the image is known to have
+    single = LabelCounts(np.full(20, 4), np.full(20, 4), 100)
+    loss = make_loss(Loss(), unknown="selective", counts=single)
+    assert loss(logits, targets) > losses.asymmetric_loss(logits, targets)  # 14 count as absent
+
+
 def test_only_sums_over_entries_grow_with_the_batch():
     assert [name for name in LOSSES if is_summed(Loss(name=name))] == [
         *("asymmetric", "focal", "angular", "hill", "distribution_balanced", "entropy")
