@@ -25,9 +25,9 @@ from tests.helpers.tiers import slow
 # -inf, and affines make negative numbers there. With zeros it would be equal to 3e-6.
 CASES = {
     "timm_lcnet_100_r224": ("PP-LCNet_x1_0", "blocks6_1"),
-    "timm_hgnetv2_b0_r224": ("PP-HGNetV2-B0", "stage3"),
-    "timm_hgnetv2_b4_r224": ("PP-HGNetV2-B4", "stage3"),
-    "timm_hgnetv2_b6_r224": ("PP-HGNetV2-B6", "stage3"),
+    "timm_hgnetv2_b0_r224": ("PP-HGNetV2-B0", "stage3/block0"),
+    "timm_hgnetv2_b4_r224": ("PP-HGNetV2-B4", "stage3/block0"),
+    "timm_hgnetv2_b6_r224": ("PP-HGNetV2-B6", "stage3/block2"),
     "timm_resnet50_r224": ("ResNet50", "block15"),
     "timm_convnext_tiny_r224": ("convnext_tiny", "stage3_2"),
     "timm_convnextv2_tiny_r224": ("convnextv2_tiny", "stage3_2"),
