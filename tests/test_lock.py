@@ -128,6 +128,7 @@ def test_what_only_reads_the_model_may_run_beside_training(tmp_path):
         assert folder(mode=mode) is None
 
 
+@pytest.mark.slow
 def test_a_second_training_is_refused_before_it_writes_anything(tmp_path, holder):
     for name in ("train.log", "train_result.json", "metrics.jsonl"):
         (tmp_path / name).write_text("of the first")

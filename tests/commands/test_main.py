@@ -15,6 +15,7 @@ from mlcls_jax.modes.predict import PredictResult
 from mlcls_jax.modes.train_result import TrainResult
 from tests.helpers.commands import forked
 from tests.helpers.photos import write_lines, write_photos
+from tests.helpers.tiers import slow
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = "--config=configs/lcnet.py"
@@ -202,8 +203,8 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
     ("raised", "code", "said"),
     [
         ("KeyError('x')", 70, "This is a fault of mlcls_jax, not yours:"),
-        ("OSError(28, 'No space left', '/disk')", 1, "error: /disk: No space left"),
-        ("KeyboardInterrupt", 130, "error: Interrupted."),
+        slow("OSError(28, 'No space left', '/disk')", 1, "error: /disk: No space left"),
+        slow("KeyboardInterrupt", 130, "error: Interrupted."),
     ],
 )
 def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said):
@@ -228,13 +229,13 @@ def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said)
 @pytest.mark.parametrize(
     ("mode", "saved", "said"),
     [
-        ("train", [], "begins again"),
+        slow("train", [], "begins again"),
         (
             "train",
             ["8", "16", "24.orbax-checkpoint-tmp-1"],
             "goes on from the checkpoint of step 16",
         ),
-        ("evaluate", ["8"], "begins again"),
+        slow("evaluate", ["8"], "begins again"),
     ],
 )
 def test_after_an_interruption_it_is_told_what_the_same_command_does(tmp_path, mode, saved, said):
@@ -295,6 +296,7 @@ def test_small_programs_too_are_compiled_once_for_all_runs(tmp_path):
     program = """
 import jax
 from mlcls_jax.start import start_jax
+from tests.helpers.tiers import slow
 start_jax(cache=True)
 print(jax.jit(lambda x: x + 1)(1))
 """

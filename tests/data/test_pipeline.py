@@ -333,6 +333,7 @@ def test_a_large_jpeg_decoded_small_trains_like_the_whole_one(tmp_path, augment)
     assert (fast != exact).any() and np.abs(fast - exact).max() < 8
 
 
+@pytest.mark.slow
 def test_full_shared_memory_is_named_and_not_the_disk(tmp_path):
     if not hasattr(os, "geteuid") or os.geteuid():
         pytest.skip("mounting wants root")

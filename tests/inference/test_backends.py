@@ -122,6 +122,7 @@ def test_devices_that_are_not_there_are_refused_with_those_that_are(text):
     assert "cpu:0" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_devices_take_turns(folder):
     program = """
 import sys

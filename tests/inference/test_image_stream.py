@@ -943,6 +943,7 @@ for picture in read([np.zeros((1, 1, 3), np.uint8)] * 5, prepare=hang, threads=1
     assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.slow
 def test_the_program_may_end_while_a_pdf_is_rendered(tmp_path):
     (tmp_path / "doc.pdf").write_bytes(pdf([(2000, 2000)] * 50))
     program = f"""

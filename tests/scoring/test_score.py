@@ -623,6 +623,7 @@ def test_killed_again_and_again_each_image_is_there_once(bundle, tmp_path):
     assert not [path.name for path in output.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_the_way_on(bundle, tmp_path):
     write_pictures(tmp_path / "in", [f"{i:03d}.png" for i in range(200)])
     output = tmp_path / "out"
@@ -823,6 +824,7 @@ def test_the_folders_of_others_are_left_alone(bundle, photos, tmp_path):
         score(request(bundle, photos, "s3://bucket/out"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(bundle, photos, tmp_path):
     command = [
         *(sys.executable, "-c", toy_backbone.COMMAND, "score", "--model_dir", str(bundle)),

@@ -382,6 +382,7 @@ def test_head_is_answered_where_get_is(server):
         connection.close()
 
 
+@pytest.mark.slow
 def test_connections_that_do_not_go_on_are_closed(narrow):
     """Without headers, with half of them, after an answer, and with an answer nobody reads."""
     slow_body = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nhalf"

@@ -15,6 +15,7 @@ from tests.helpers.server_process import start, wait
 pytestmark = pytest.mark.usefixtures("toy")
 
 
+@pytest.mark.slow
 def test_a_server_with_a_key_answers_nothing_but_probes_without_it(tmp_path):
     server = start(
         write_small(tmp_path / "bundle", "Toy_ML"),

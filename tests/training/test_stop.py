@@ -95,6 +95,7 @@ def train(workdir: Path, *options: str, **pipes) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=ENV, **pipes)
 
 
+@pytest.mark.slow
 def test_while_it_compiles_the_bar_says_so_and_a_signal_ends_it(tmp_path):
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (24, 100))
