@@ -227,7 +227,8 @@ def write_digits(data: Path, seed: int) -> None:
         boards = open_split(Data(source="digits", val_size=VALIDATION), split)
         images, rows = [], []
         for i in range(count):
-            pixels, target = boards[i]
+            image, target = boards[i]
+            pixels = np.asarray(image)  # of the digits, which are drawn
             images.append(f"images/{split}_{i:05d}.png")
             cv2.imwrite(str(data / images[-1]), pixels[:, :, ::-1])
             rows.append(target)

@@ -76,10 +76,10 @@ def main() -> None:
                     run = f"{fault}, seed {seed}, {name}"
                     if run not in runs:
                         runs[run] = train(given, Path(folder), seed, flags).tolist()
-                        print(run, np.nanmean(np.float64(runs[run])).round(4), file=sys.stderr)
+                        print(run, round(np.nanmean(runs[run]), 4), file=sys.stderr)
                         if file:
                             file.write_text(json.dumps(runs) + "\n", encoding="utf-8")
-                    aps[name].append(np.float64(runs[run])[None])
+                    aps[name].append(np.array([runs[run]]))
         case = f"{fault}: {Path(given.folder).name}, {given.model}, {given.size} x {given.size}"
         rows = table(aps, shares, fault, (given.rate,))
         print_table(f"{case}, {given.epochs} epochs, seeds {given.seeds}; {facts}", rows, None)

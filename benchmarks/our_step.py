@@ -12,6 +12,7 @@ from mlcls_jax import config as schema
 from mlcls_jax import parallel
 from mlcls_jax.models import Network
 from mlcls_jax.training.cadence import Plan
+from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.run import first_variables, optimizer_and_step
 from mlcls_jax.training.state import TrainState, init_state
 from mlcls_jax.training.step import compile_step
@@ -62,7 +63,8 @@ def make_step(case: Case, *, whole: bool = False) -> Step:
     config = schema.Config(model=model)
     network, mesh = Network.of(model), parallel.make_mesh(devices=jax.devices()[:1])
     plan = Plan.of(config.train, epoch_size=80_000)
-    optimizer, step = optimizer_and_step(config, network, plan, None, mesh)
+    loss = make_loss(config.loss)
+    optimizer, step = optimizer_and_step(config, network, plan, loss, None, mesh)
 
     def begin(variables: Any) -> TrainState:
         return init_state(variables, optimizer=optimizer, ema=True)
