@@ -31,6 +31,7 @@ NEGATIVE = ("data.unknown=negative",)
 PARTIAL = {
     "asymmetric, ignore": (),
     "asymmetric, negative": NEGATIVE,
+    "asymmetric, selective": ("data.unknown=selective",),
     "BCE, negative": BCE + NEGATIVE,
     "hill, negative": ("loss.name=hill", *NEGATIVE),
     "entropy": ("loss.name=entropy",),
