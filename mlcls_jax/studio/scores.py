@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,5 +112,9 @@ class Scores:
 
 def _projected(embeddings: np.ndarray) -> np.ndarray:
     """Return [n, 128] numbers with nearly the same angles between them as [n, C]."""
-    plane = np.random.default_rng(0).normal(size=(embeddings.shape[1], _WIDTH))
-    return embeddings @ plane.astype(np.float32)
+    return embeddings @ _plane(embeddings.shape[1])
+
+
+@cache  # drawing it takes longer than an image's product with it
+def _plane(width: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(width, _WIDTH)).astype(np.float32)
