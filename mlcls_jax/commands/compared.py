@@ -1,21 +1,19 @@
 """What `mlcls compare` knows of a run or a bundle: facts, metrics, curves, decisions, speed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from mlcls_jax import files
+from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS
 from mlcls_jax.metrics import SHOWN_METRICS
 from mlcls_jax.modes.train_result import RESULT_FILE
+from mlcls_jax.reports.curves import History, read_history
+from mlcls_jax.reports.decisions_file import Kept, kept_of, read_decisions
 from mlcls_jax.runs import load
 from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, DATA_FILE, EVALUATION, METRICS
-
-if TYPE_CHECKING:
-    from mlcls_jax.reports.curves import History
-    from mlcls_jax.reports.decisions_file import Kept
-
-DESCRIPTION, WEIGHTS = "inference.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,10 @@ class Compared:
     model_dir: Path
     task: str
     facts: Mapping[str, str]  # by what they are; "-" or nothing: not known, as of an unfinished run
-    history: "History"
+    history: History
     metrics: Mapping[str, float] = field(default_factory=dict)
     judged: Mapping[str, Any] = field(default_factory=dict)  # what an evaluation has found
-    kept: "Kept | None" = None  # what it decided
+    kept: Kept | None = None  # what it decided
     validation: dict[str, Any] | None = None  # which images it was judged on, as `data.json` tells
 
     @property
@@ -44,9 +42,6 @@ def open_compared(given: str) -> Compared:
     Raises:
       WorkdirError: it is neither.
     """
-    from mlcls_jax.reports.curves import read_history
-    from mlcls_jax.reports.decisions_file import read_decisions
-
     folder = Path(given)
     is_of_run = folder.name == BEST_MODEL and (folder.parent / CONFIG_FILE).is_file()
     if (folder / DESCRIPTION).is_file() and not is_of_run:
@@ -78,8 +73,6 @@ def open_compared(given: str) -> Compared:
 
 
 def _bundle(given: str, folder: Path) -> Compared:
-    from mlcls_jax.reports.curves import History
-
     told = _json(folder / DESCRIPTION)
     model = told.get("model", {})
     return Compared(
@@ -104,9 +97,6 @@ def measured(
     Raises:
       UserError: a bundle or the data cannot be read, or their labels differ.
     """
-    from dataclasses import replace
-    from tempfile import TemporaryDirectory
-
     import jax
 
     from mlcls_jax import config as schema
@@ -139,13 +129,10 @@ def measured(
 
 
 def _evaluated(one: Compared, config: Any, temporary: Path) -> Compared:
-    from dataclasses import replace
-
     from mlcls_jax.metrics import for_json
     from mlcls_jax.metrics.intervals import intervals
     from mlcls_jax.modes.evaluate import measure, run_bundle
     from mlcls_jax.modes.evaluate_result import details_of
-    from mlcls_jax.reports.decisions_file import kept_of
 
     options = replace(config.evaluate, model_dir=str(one.model_dir))
     outputs = run_bundle(replace(config, evaluate=options), temporary, thresholds=False)

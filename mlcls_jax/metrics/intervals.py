@@ -58,13 +58,9 @@ def bootstrap_map(
         None: images and labels are so many that even `FEWEST` draws would take long.
     """
     scores, targets = check(scores, targets)
-    draws = min(RESAMPLES, _LARGEST // scores.size)
-    if draws < FEWEST:
+    counts = _drawn(scores, seed)
+    if counts is None:
         return None
-    images = len(scores)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(images, np.full(images, 1 / images), size=draws)  # [draws, N]
-    counts = counts.astype(np.float32)
     values = np.stack([
         _weighted_precision(wide(np.ascontiguousarray(column)), truth, counts)
         for column, truth in zip(scores.T, targets.T, strict=True)
@@ -98,13 +94,11 @@ def bootstrap_differences(
         Those of each label [K, 2], NaN where it has no positives, and that of their mean; None:
         there are too many images and labels.
     """
-    draws = min(RESAMPLES, _LARGEST // max(1, first.size))
-    if draws < FEWEST:
+    counts = _drawn(first, seed)
+    if counts is None:
         return None
-    images = len(first)
-    counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws)
-    counts = np.concatenate([np.ones((1, images)), counts]).astype(np.float32)  # all of them first
-    values = np.full((len(targets.T), draws + 1), np.nan)
+    counts = np.concatenate([np.ones_like(counts[:1]), counts])  # all of them first
+    values = np.full((len(targets.T), len(counts)), np.nan)
     for k, truth in enumerate(targets.T):
         if (truth >= 1).any():
             before, after = (
@@ -115,6 +109,16 @@ def bootstrap_differences(
     means = np.nanmean(values, axis=0) if (targets >= 1).any() else values[0]
     *labels, mean = (_around(of_one) for of_one in (*values, means))
     return np.array(labels).reshape(-1, 2), mean
+
+
+def _drawn(scores: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return how often each draw has each image, float32 [draws, N]; None: there are too many."""
+    draws = min(RESAMPLES, _LARGEST // max(1, scores.size))
+    if draws < FEWEST:
+        return None
+    images = len(scores)
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / images), draws).astype(np.float32)
 
 
 def _around(values: np.ndarray) -> tuple[float, float]:
