@@ -9,7 +9,7 @@ cosine to 0, flips, the asymmetric loss and a moving average of 0.99, under a de
 both read the images as the product does in evaluation, antialiased. Ours is the product's own
 command; PyTorch's is `benchmarks/peers/pytorch_training.py`. Each run is a process of its own, ours
 and theirs in turn. `mlcls train` is given the model, size, batch and epochs alone, and chooses the
-rest. Flags `--config.…` go to ours alone.
+rest. So is `lightly-train`, in an environment that has it. Flags `--config.…` go to ours alone.
 
 `loss` is the mean of the training loss over the epoch, `raw` and `ema` the mAP of the weights and
 of their average, `±` the standard deviation between seeds. `wall_s` is the whole process with its
@@ -18,6 +18,7 @@ start, compilation and evaluations; `images_per_s` that of training alone, as ea
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -29,9 +30,13 @@ from typing import Any
 from benchmarks.timing import describe, print_table
 from mlcls_jax import config as schema
 
-OURS, THEIRS, CHOSEN = "mlcls_jax", "PyTorch", "mlcls train"
-MODULES = {OURS: "mlcls_jax.main", THEIRS: "benchmarks.peers.pytorch_training"}
-PATHS = (OURS, THEIRS, CHOSEN)
+OURS, THEIRS, CHOSEN, LIGHTLY = "mlcls_jax", "PyTorch", "mlcls train", "lightly-train"
+MODULES = {
+    OURS: "mlcls_jax.main",
+    THEIRS: "benchmarks.peers.pytorch_training",
+    LIGHTLY: "benchmarks.peers.lightly_training",
+}
+PATHS = (OURS, THEIRS, CHOSEN, LIGHTLY)
 MAP = "MultiLabelMAP"
 
 
@@ -45,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--paths", nargs="+", default=[*PATHS], choices=PATHS)
+    parser.add_argument("--paths", nargs="+", default=PATHS[:3], choices=PATHS)
     parser.add_argument("--json", help="file for the rows of every run")
     arguments, flags = parser.parse_known_args()
     if unknown := [flag for flag in flags if not flag.startswith("--config.")]:
@@ -53,7 +58,9 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         for path in arguments.paths:
-            runs.append(train(path, config_of(arguments, seed), [] if path == THEIRS else flags))
+            runs.append(
+                train(path, config_of(arguments, seed), flags if path in (OURS, CHOSEN) else [])
+            )
             said = runs[-1]["epochs"][-1]
             print(f"{path}, seed {seed}: {said}, {runs[-1]['wall_s']:.0f} s", file=sys.stderr)
             if arguments.json:
@@ -140,7 +147,7 @@ def epochs_of(rows: list[dict[str, float]]) -> list[dict[str, float]]:
         epoch = scored["epoch"]
         losses = [r["loss"] for r in rows if "loss" in r and epoch - 1 < r["epoch"] <= epoch]
         maps = {name: scored[f"{name}/{MAP}"] for name in ("raw", "ema")}
-        epochs.append({"epoch": epoch, "loss": statistics.fmean(losses), **maps})
+        epochs.append({"epoch": epoch, "loss": statistics.fmean(losses or [math.nan]), **maps})
     return epochs
 
 
