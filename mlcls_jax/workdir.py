@@ -20,6 +20,7 @@ LAST_MODEL = "last_model"  # where no evaluation could tell which is the best
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.png"  # the first validation images
 EVALUATION = "evaluate_result.json"
+AVERAGED = "average_result.json"  # what `mlcls average` found
 
 # What may change when a run goes on: it does not touch the training. A dot ends a section's name.
 FREE = frozenset((
@@ -78,6 +79,11 @@ def check_owner(workdir: Path, config: Config, data: dict[str, Any] | None = Non
     Raises:
       WorkdirError: it belongs to another run; names the differing keys, or what has changed.
     """
+    if config.mode == "train" and (workdir / AVERAGED).exists():
+        raise WorkdirError(
+            f"{workdir}: has the average of several runs, which training would replace",
+            _way_on(workdir, "name one of those runs"),
+        )
     path = workdir / CONFIG_FILE
     if not path.exists():
         return

@@ -10,12 +10,14 @@ import mlcls_jax
 from mlcls_jax.commands import average as command
 from mlcls_jax.commands.compared import open_compared
 from mlcls_jax.data.sources import open_split
-from mlcls_jax.errors import ConfigError
+from mlcls_jax.errors import ConfigError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle, write_bundle
 from mlcls_jax.models.network import Network, flatten
+from mlcls_jax.modes.evaluate import Outputs
 from mlcls_jax.runs import load
+from mlcls_jax.tuning import soup
 from mlcls_jax.tuning.soup import average, mean_of
-from mlcls_jax.workdir import claim
+from mlcls_jax.workdir import check_owner, claim
 from tests.helpers.small_run import small
 
 
@@ -88,8 +90,27 @@ def test_runs_of_other_starts_are_measured_by_their_scores(folder, monkeypatch):
     assert not (folder / "together/best_model").exists()
 
 
-def test_a_run_alone_is_refused_and_leaves_nothing(folder, monkeypatch):
+@pytest.mark.parametrize("others", [[], ["./run0/"], ["link"], ["run1", "link"]])
+def test_a_run_alone_or_twice_is_refused_and_leaves_nothing(folder, monkeypatch, others):
     monkeypatch.chdir(folder)
+    if not (folder / "link").exists():
+        (folder / "link").symlink_to("run0", target_is_directory=True)
     with pytest.raises(ConfigError, match="two different runs"):
-        command.run(["run0", "run0", "--output", "alone"])
+        command.run(["run0", *others, "--output", "alone"])
     assert not (folder / "alone").exists()
+
+
+def test_a_run_alone_is_ranked_by_logits_whose_scores_are_equal(folder):
+    bundle = read_bundle(folder / "run0" / "best_model")
+    logits = np.repeat(np.float32([[30], [40], [50]]), 2, axis=1)  # each score is 1 in float32
+    targets = np.float32([[0, 0], [1, 0], [1, 1]])
+    some = [Outputs(folder, bundle, None, None, logits, targets, [])]
+    assert soup._metric(small(), some) == 1
+    with pytest.raises(WorkdirError, match="others could not"):
+        soup._metric(small(), [*some, some[0]._replace(targets=targets[::-1])])
+
+
+def test_training_does_not_replace_an_average(tmp_path):
+    (tmp_path / "average_result.json").write_text("{}")
+    with pytest.raises(WorkdirError, match="which training would replace"):
+        check_owner(tmp_path, small())

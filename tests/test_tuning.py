@@ -81,11 +81,21 @@ def test_any_option_can_be_searched():
         ("loss.name=asymmetric:multilabel", "is no range"),
         ("data.augment=flip/flop", "flop"),
         ("model.head_dropout=0.1:2.0", "head_dropout=2.0"),
+        ("data.val_list=a.txt/b.txt", "is the same for all runs"),
+        ("mode=train/evaluate", "is the same for all runs"),
+        ("evaluate.map_type=integral/11point", "is the same for all runs"),
     ],
 )
 def test_a_wrong_space_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         space_of(text)
+
+
+def test_an_option_is_searched_once_and_need_not_have_a_value_before():
+    with pytest.raises(ConfigError, match="weight_decay=0:1: is there already"):
+        space_of("optimizer.weight_decay=1e-4:1e-1", "optimizer.weight_decay=0:1")
+    space = [*space_of("optimizer.clip_norm=0.1:0.9").values()]
+    assert start_of(space, BASE) == {}
 
 
 def test_values_become_a_configuration_and_the_recipe_is_among_them():
@@ -110,8 +120,52 @@ def test_a_refused_search_leaves_no_folder_behind(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_a_study_is_none(tmp_path):
-    with pytest.raises(WorkdirError, match="is no study"):
+    with pytest.raises(WorkdirError, match="is of no study"):
         Plan.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"space": 5}', '{"space": [{}], "trials": 2}'])
+def test_a_damaged_study_is_told_by_its_file(tmp_path, text):
+    (tmp_path / study.STUDY).write_text(text)
+    with pytest.raises(WorkdirError, match=r"study\.json: is of no study"):
+        Plan.read(tmp_path)
+
+
+def test_what_a_study_tries_cannot_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "needs_optuna", lambda: None)
+    begin(tmp_path, BASE, Plan(make_space(["rate"], BASE, ()), trials=1, device="cpu"))
+    with pytest.raises(ConfigError, match=r"in which lr, space, train\.epochs cannot change"):
+        tune.run([str(tmp_path), "--space", "gammas", "--lr=0.5", "--config.train.epochs=3"])
+
+
+@pytest.mark.slow
+def test_a_study_outlives_a_broken_trial_but_not_other_data(tmp_path, toy):
+    need("optuna")
+    base = small(epochs=1)
+    space = make_space(["train.batch_size=8/16", "train.accumulate=2/4"], base, ())
+    begin(tmp_path, base, Plan(space, trials=1, device="cpu"))
+    (tmp_path / study.DATABASE).write_bytes(b"no database" * 100)
+    with pytest.raises(WorkdirError, match=r"study\.db: cannot be read"):
+        search(tmp_path)
+    (tmp_path / study.DATABASE).unlink()
+
+    def broken(*_):
+        raise ConfigError("does not go together")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "config_of", broken)
+        assert [trial.state for trial in search(tmp_path)] == ["fail"]
+    Plan(space, trials=2, device="cpu").write(tmp_path)
+    assert [trial.state for trial in search(tmp_path)] == ["complete", "fail"]
+    Plan(space, trials=3, device="cpu").write(tmp_path)
+    (tmp_path / "trial-001").rename(tmp_path / "trial-000")
+    begin(
+        tmp_path,
+        schema.changed(base, {"data.val_size": 8}),
+        Plan(space, trials=3, device="cpu"),
+    )
+    with pytest.raises(WorkdirError, match="validation: were 16 images, now 8"):
+        search(tmp_path)
 
 
 def test_trials_are_drawn_by_each_value(tmp_path):

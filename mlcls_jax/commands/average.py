@@ -48,7 +48,7 @@ def run(argv: list[str]) -> str:
     rows = [("", done.metric), *((name, as_text(value)) for name, value in done.runs.items())]
     if not done.apart:
         rows += [(f"weights of {len(done.members)}", as_text(done.weights))]
-    lines = table([*rows, (f"scores of {len(runs)}", as_text(done.scores))])
+    lines = table([*rows, (f"scores of {len(done.runs)}", as_text(done.scores))])
     if done.apart:
         why = ["The weights are not averaged:", *(f"  {line}" for line in done.apart)]
         return "\n".join([*lines, *why, f"The numbers are in {folder}."])

@@ -10,7 +10,7 @@ from mlcls_jax import usage
 from mlcls_jax.commands import mode
 from mlcls_jax.commands.train import config_flags, look
 from mlcls_jax.config import REQUIRED, option
-from mlcls_jax.errors import PreemptedError
+from mlcls_jax.errors import ConfigError, PreemptedError
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
 from mlcls_jax.tuning.space import USUAL, make_space
@@ -64,8 +64,16 @@ def run(argv: list[str]) -> str:
     study.needs_optuna()
     folder = Path(arguments.data)
     if (folder / study.STUDY).is_file():
+        free = ("data", "trials", "device")
+        asked = [name for name, value in vars(arguments).items() if value and name not in free]
+        if asked := [*asked, *settings]:
+            raise ConfigError(
+                f"{folder}: is a study already, in which {', '.join(asked)} cannot change",
+                "Leave them out to go on with it, or begin another with its data.",
+            )
         plan = study.Plan.read(folder)
-        plan = replace(plan, trials=arguments.trials or plan.trials)
+        trials, device = arguments.trials or plan.trials, arguments.device or plan.device
+        plan = replace(plan, trials=trials, device=device)
         plan.write(folder)
         start_jax(cache=True)
         with parallel.devices(plan.device):

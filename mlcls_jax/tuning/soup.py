@@ -25,9 +25,7 @@ from mlcls_jax.modes.evaluate_result import EvaluateResult
 from mlcls_jax.modes.running import run_mode
 from mlcls_jax.paths import HUB
 from mlcls_jax.runs import Run
-from mlcls_jax.workdir import BEST_MODEL, claim
-
-RESULT_FILE = "average_result.json"
+from mlcls_jax.workdir import AVERAGED, BEST_MODEL, claim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +59,8 @@ def average(
       ConfigError: the runs have other labels or tasks than the first.
       WeightsError: a run has no model, or a damaged one.
     """
-    if len({run.folder for run in runs}) < 2:
-        raise ConfigError("RUN: name two different runs or more")
+    if len({run.folder.resolve() for run in runs}) < max(2, len(runs)):
+        raise ConfigError("RUN: name two different runs or more, each once")
     config = _evaluating(runs[0].config)
     outputs = {str(run.folder): _outputs(config, run.folder) for run in runs}
     tasks = {o.bundle.model.network.config.task for o in outputs.values()}
@@ -87,7 +85,7 @@ def average(
         scores=for_json({metric: _metric(config, [*outputs.values()])})[metric],
         apart=apart,
     )
-    files.write_json(folder / RESULT_FILE, result.to_json())
+    files.write_json(folder / AVERAGED, result.to_json())
     return result
 
 
@@ -131,17 +129,19 @@ def _outputs(config: Config, place: Path) -> Outputs:
 
 
 def _metric(config: Config, outputs: Sequence[Outputs]) -> float:
-    """Return the main metric of the outputs' mean scores."""
-    task = config.model.task
-    scores = [to_scores(o.logits, task, temperature=o.bundle.temperature) for o in outputs]
-    if len({len(o.targets) for o in outputs}) > 1:
+    """Return the main metric of the outputs' mean scores; of one alone what `evaluate` finds."""
+    task, first = config.model.task, outputs[0]
+    if not all(np.array_equal(o.targets, first.targets) for o in outputs):
         raise WorkdirError("some runs could read images that others could not")
+    scores = [to_scores(o.logits, task, temperature=o.bundle.temperature) for o in outputs]
+    mean = np.asarray(np.mean(scores, axis=0, dtype=np.float64))
     values = metrics_of(
         task,
-        np.asarray(np.mean(scores, axis=0, dtype=np.float64), np.float32),
-        outputs[0].targets,
+        mean,
+        first.targets,
         threshold=config.evaluate.training_threshold,
         method=config.evaluate.map_type,
+        ranking=mean if len(outputs) > 1 else first.logits,
     )
     return values[MAIN_METRIC[task]]
 

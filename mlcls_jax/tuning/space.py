@@ -9,10 +9,16 @@ from mlcls_jax import config as schema
 from mlcls_jax.config import Config
 from mlcls_jax.config.field import base_type
 from mlcls_jax.errors import ConfigError, unknown
+from mlcls_jax.workdir import PLACES, is_free
 
 HEAD_RATE = "head_rate"  # no option of its own: a factor in optimizer.lr_multipliers
 FACTOR = 10.0  # by which rates may differ from the recipe's, up and down
 SIDES = (5 / 7, 1, 9 / 7)  # of the recipe's: 160, 224 and 288
+# Trials of which these differ are not measured alike.
+_SETTLED = PLACES | {
+    *("data.source", "data.tfds", "data.train_split", "data.val_split", "data.val_size"),
+    *("model.task", "model.num_classes"),
+}
 AUGMENTS = ("()", "flip", "random_resized_crop,flip", "random_resized_crop,flip,randaugment_v4")
 
 
@@ -72,7 +78,7 @@ def start_of(space: Sequence[Dimension], base: Config) -> dict[str, Any]:
             continue
         value = schema.at(base, dimension.name)
         if not dimension.choices:
-            if dimension.low <= value <= dimension.high:
+            if value is not None and dimension.low <= value <= dimension.high:
                 start[dimension.name] = value
             continue
         for choice in dimension.choices:
@@ -108,6 +114,8 @@ def make_space(names: Sequence[str], base: Config, fixed: Collection[str]) -> li
             )
         if names and not found:
             raise ConfigError(f"--space {name}: is set, or of no use to this run")
+        if {d.name for d in found} & {d.name for d in space}:
+            raise ConfigError(f"--space {name}: is there already")
         space += found
     for dimension in space:
         for value in dimension.values:
@@ -125,6 +133,8 @@ def _stated(text: str) -> Dimension:
     key, _, values = text.partition("=")
     if key not in schema.options():
         raise ConfigError(f"--space {text}: {schema.unknown_key(key)}")
+    if key in _SETTLED or is_free(key) or key.startswith("evaluate."):
+        raise ConfigError(f"--space {text}: is the same for all runs, which are compared")
     low, colon, high = values.partition(":")
     if not colon:
         return Dimension(name=key, choices=tuple(values.split("/")))

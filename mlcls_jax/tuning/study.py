@@ -5,9 +5,10 @@ Its folder has `base.yaml`, the run that is to be made better; `study.json`, wha
 `trials.csv`, `trials.png`, and `best.yaml`, a configuration.
 """
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,18 @@ import numpy as np
 from mlcls_jax import config as schema
 from mlcls_jax import files, lazy
 from mlcls_jax.config import Config
-from mlcls_jax.errors import NonFiniteError, UserError, WorkdirError
+from mlcls_jax.data.fingerprint import describe_data
+from mlcls_jax.data.sources import open_data
+from mlcls_jax.errors import ConfigError, NonFiniteError, UserError, WorkdirError
 from mlcls_jax.lock import locked
 from mlcls_jax.metrics import MAIN_METRIC, as_text
 from mlcls_jax.modes.running import run_mode
 from mlcls_jax.modes.train_result import TrainResult
-from mlcls_jax.readable import csv_text
+from mlcls_jax.readable import csv_text, shorten
 from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
 from mlcls_jax.tuning import space as spaces
 from mlcls_jax.tuning.space import Dimension, config_of
-from mlcls_jax.workdir import FEATURES
+from mlcls_jax.workdir import DATA_FILE, FEATURES, check_data
 from mlcls_jax.yaml_config import get_config
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ log = logging.getLogger(__name__)
 BASE, STUDY, DATABASE = "base.yaml", "study.json", "study.db"
 BEST, TABLE, PICTURE = "best.yaml", "trials.csv", "trials.png"
 NAME = "tune"  # of the study in the database
+_HINT = "Begin another study; the runs of this one stay in its folders."
 UNJUDGED = 4  # trials that are never ended early, for others to be compared with
 EARLY = 3  # a trial runs for a third of its epochs before it can be ended
 
@@ -59,13 +63,13 @@ class Plan:
         """Return the plan of the study in the folder.
 
         Raises:
-          WorkdirError: there is none.
+          WorkdirError: there is none, or it is damaged.
         """
         try:
             values = files.read_json(folder / STUDY)
-        except (OSError, ValueError) as error:
-            raise WorkdirError(f"{folder}: is no study of `mlcls tune`: {error}") from error
-        return cls(**{**values, "space": spaces.from_json(values["space"])})
+            return cls(**{**values, "space": spaces.from_json(values["space"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise WorkdirError(f"{folder / STUDY}: is of no study: {error!r}", _HINT) from error
 
     def write(self, folder: Path) -> None:
         """Keep the plan in the folder."""
@@ -124,12 +128,12 @@ def search(folder: Path) -> list[Trial]:
 
     Raises:
       PreemptedError: the process was asked to end.
-      UserError: a run cannot be made, or the study is another process's.
+      UserError: a run cannot be made, or the study is another process's or damaged.
     """
     import optuna
 
     plan, base = Plan.read(folder), base_of(folder)
-    with locked(folder):
+    with locked(folder), _database(folder / DATABASE):
         study = optuna.create_study(
             study_name=NAME,
             storage=f"sqlite:///{(folder / DATABASE).resolve()}",
@@ -144,13 +148,49 @@ def search(folder: Path) -> list[Trial]:
             values = {d.name: _suggested(d, trial) for d in plan.space}
             told = ", ".join(f"{name}={_text(value)}" for name, value in values.items())
             log.info("%s of %d trials: %s", folder_of(trial.number), plan.trials, told)
-            state, metric = _run(trial, folder, config_of(base, values))
+            _check_data(folder, base)
+            state, metric = None, None
+            try:
+                state, metric = _run(trial, folder, config_of(base, values))
+            except (NonFiniteError, ConfigError) as error:  # other values may still do
+                log.warning("%s fails: %s", folder_of(trial.number), error.message)
+                state = optuna.trial.TrialState.FAIL
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                log.warning("%s fails: the device has too little memory", folder_of(trial.number))
+                state = optuna.trial.TrialState.FAIL
             study.tell(trial, metric, state)
             jax.clear_caches()  # no other trial has the same programs
             trials = trials_of(study)
             write(folder, base, plan.space, trials)
             log.info("%s", _outcome(trials, trial.number))
         return trials_of(study)
+
+
+@contextlib.contextmanager
+def _database(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the database in the block into errors by its path."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise WorkdirError(f"{path}: cannot be read or written: {shorten(error)}", _HINT) from error
+
+
+def _check_data(folder: Path, base: Config) -> None:
+    """See that a trial is trained and judged on the same data as the first.
+
+    Raises:
+      WorkdirError: tells what has changed.
+    """
+    first = folder / folder_of(0) / DATA_FILE
+    if first.exists():
+        now = describe_data(*open_data(base.data))
+        known = {key: value for key, value in files.read_json(first).items() if key in now}
+        check_data(folder, known, now)
 
 
 def _next(study: "optuna.Study", seed: int) -> "optuna.Trial":
@@ -207,9 +247,6 @@ def _run(
         result = run_mode(config, place, listen=listen)
     except PrunedError:
         return TrialState.PRUNED, None
-    except NonFiniteError as error:
-        log.warning("%s", error.message)
-        return TrialState.FAIL, None
     assert isinstance(result, TrainResult)  # one process is the first one
     return (TrialState.FAIL if result.metric is None else None), result.metric
 
