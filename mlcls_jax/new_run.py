@@ -15,7 +15,7 @@ from mlcls_jax.config import Config
 from mlcls_jax.data.convert import convert
 from mlcls_jax.data.convert import remarks as conversion_remarks
 from mlcls_jax.data.convert.parquet_tables import HUB
-from mlcls_jax.data.detect import Found, detect, on_hub
+from mlcls_jax.data.detect import Form, Found, detect, on_hub
 from mlcls_jax.data.lists import find_root
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
@@ -95,8 +95,7 @@ def plan(
     if str(data) == DIGITS and not Path(DIGITS).exists():
         with new_folder(wishes.output, DIGITS + suffix) as folder:
             return _finish("lcnet:demo", asked, folder, wishes, ("The demo: boards of digits.",))
-    is_hub = str(data).startswith(HUB)
-    found = on_hub(str(data)) if is_hub else detect(local_path("DATA", data), wishes.format)
+    found = find(str(data), wishes.format)
     name = asked.get("model.name") or default_model(platform)
     weights = asked.get("model.weights", AUTO)
     check_weights(weights, name)
@@ -129,6 +128,33 @@ def plan(
             *_reasons(choice, asked),
         )
         return _finish(recipe_of(name, choice.recipe), chosen | asked, folder, wishes, told)
+
+
+def plan_check(
+    data: str, form: Form | None, output: str | None, settings: Mapping[str, Any]
+) -> tuple[Config, Path, tuple[str, ...]]:
+    """Return what checks a data set, its folder, and what was found and done; see `plan`.
+
+    Raises:
+      DataError: the data is not there, of no known form, of several, or cannot be listed.
+      ConfigError: a key or value is wrong.
+      WorkdirError: `output` is in use.
+    """
+    found = find(data, form)
+    asked = {"mode": "check_dataset", "data.dir": str(found.root), **settings}
+    with new_folder(output, f"{found.name}-check") as folder:
+        told: tuple[str, ...] = ()
+        if found.form == "packed":
+            asked["data.source"] = "packed"
+        if found.convert:
+            prepared, told = prepare_data(found, folder, _config(None, asked))
+            asked["data.dir"] = prepared.dir
+        return _config(None, asked), folder, (f"{data}: {found.told}.", *told)
+
+
+def find(data: str, form: Form | None) -> Found:
+    """Return what a data set is, of which the lists are fetched if it is on the hub."""
+    return on_hub(data) if data.startswith(HUB) else detect(local_path("DATA", data), form)
 
 
 _PREPARE = ("check_dataset.", "seed")

@@ -1,8 +1,10 @@
 """`mlcls train DATA` and its twin in Python: what is chosen, written, refused and returned."""
 
+import json
 import logging
 import shlex
 import signal
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +14,8 @@ import yaml
 import mlcls_jax
 from mlcls_jax import commands
 from mlcls_jax import config as schema
-from mlcls_jax.errors import ConfigError, DataError, WeightsError, WorkdirError
+from mlcls_jax.commands import check, find_lr
+from mlcls_jax.errors import CheckFailedError, ConfigError, DataError, WeightsError, WorkdirError
 from mlcls_jax.new_run import check_weights, plan, recipe_of
 from mlcls_jax.wishes import Wishes
 from tests.helpers.commands import forked
@@ -49,6 +52,33 @@ def test_a_run_is_chosen_and_the_data_stays_as_it_was(classes):
     config = new.config
     assert (config.model.task, config.train.epochs, config.log.pictures) == ("single", 3, 0)
     assert config.model.weights == "none" and config.optimizer.warmup_epochs < 1
+
+
+def test_a_check_takes_data_of_any_form_and_leaves_it_as_it_was(classes):
+    before = files_of(classes)
+    told = check.run(["photos", "--pixels", "--config.check_dataset.threads=1"])
+    assert files_of(classes) == before
+    assert "10 train, 2 val images, 2 labels" in told and "Only headers" not in told
+    page = classes.parent / "runs/photos-check-1/check_dataset/report.html"
+    assert page.exists() and f"report  {page.relative_to(classes.parent)}" in told
+    (classes.parent / "mine/images").mkdir(parents=True)
+    (classes.parent / "mine/label.txt").write_text("0 a\n")
+    (classes.parent / "mine/train.txt").write_text("images/a.jpg 1\n")
+    with pytest.raises(CheckFailedError, match="files that are not there: 1; malformed lines"):
+        check.run(["mine"])
+    assert (
+        "val.txt" in (classes.parent / "runs/mine-check-1/check_dataset/findings.txt").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_a_rate_is_found_for_the_run_that_the_data_would_have(classes, toy):
+    told = find_lr.run(["photos", "--weights=none", "--model=Toy", "--image_size=32", "--output=a"])
+    rate = json.loads(Path("a/find_lr_result.json").read_text())["suggestion"]
+    flags = "train photos --weights=none --model=Toy --image_size=32"
+    assert f"{flags} --config.optimizer.learning_rate={rate:.1e}" in told.splitlines()[-1]
+    again = find_lr.run(["a", "--config.train.batch_size=2"])  # the run that stands for the data
+    assert "train --workdir=a --config.train.batch_size=2" in again
 
 
 def test_the_command_in_full_is_the_same_run(classes):

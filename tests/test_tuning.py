@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,10 +15,13 @@ from PIL import Image
 from mlcls_jax import config as schema
 from mlcls_jax.commands import tune
 from mlcls_jax.config import Config, Data, Loss, Model, Optimizer, Train
-from mlcls_jax.errors import ConfigError, WorkdirError
+from mlcls_jax.errors import ConfigError, InputError, WorkdirError
+from mlcls_jax.models import registry
+from mlcls_jax.ray_cluster import Cluster
 from mlcls_jax.readable import table
 from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
 from mlcls_jax.tuning import study
+from mlcls_jax.tuning.on_ray import OnRay
 from mlcls_jax.tuning.space import (
     HEAD_RATE,
     Dimension,
@@ -27,12 +31,13 @@ from mlcls_jax.tuning.space import (
     start_of,
     to_json,
 )
-from mlcls_jax.tuning.study import Plan, begin, best_of, search
+from mlcls_jax.tuning.study import Plan, begin, best_of, open_study, search
 from tests.helpers import toy_backbone
 from tests.helpers.commands import REPOSITORY, forked
 from tests.helpers.small_run import small
 from tests.helpers.tiers import need
 
+PATHS = os.pathsep.join(sys.path)  # for processes of Ray
 BASE = Config(
     model=Model(image_size=(224, 224)),
     data=Data(dir="photos", augment=("flip",)),
@@ -213,6 +218,41 @@ def test_a_study_goes_on_after_sigkill_with_the_same_trial(tmp_path, toy):
     assert "train --config=study/best.yaml" in done.stdout
     best = (folder / "best.yaml").read_text()
     assert best == (folder / rows[0][0] / "config.yaml").read_text()
+
+
+def offer_toy():
+    registry.FAMILIES["Toy"] = toy_backbone.FAMILY
+
+
+@pytest.mark.slow
+def test_trials_run_beside_each_other_on_ray_and_an_unfinished_one_goes_on(tmp_path, monkeypatch):
+    need("optuna")
+    ray = need("ray")
+    monkeypatch.chdir(tmp_path)
+    base, folder = small(epochs=1, train={"save_steps": 1}), Path("study")
+    folder.mkdir()
+    begin(folder, base, Plan(make_space(["rate"], base, ()), trials=3, device=None))
+    open_study(folder, base).ask()  # as a killed process leaves it
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"worker_process_setup_hook": offer_toy, "env_vars": {"PYTHONPATH": PATHS}},
+    )
+    try:
+        places = OnRay(Cluster("local", 1), folder)
+        trials = search(folder, places)
+        with pytest.raises(InputError, match="no node of the Ray cluster has 3 CPUs"):
+            Cluster("local", 3).shares()
+    finally:
+        ray.shutdown()
+    assert places.count == 2
+    assert sorted(trial.number for trial in trials) == [0, 1, 2]
+    assert {(trial.state, trial.epochs) for trial in trials} == {("complete", 1)}
+    assert (folder / "best.yaml").read_text() == (
+        folder / trials[0].folder / "config.yaml"
+    ).read_text()
 
 
 @pytest.mark.slow

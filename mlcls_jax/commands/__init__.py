@@ -91,8 +91,11 @@ COMMANDS = {command.name: command for command in _TABLE}
 # Flags without a word: those of a configuration.
 FLAGS = Command("", "mode.run", "hidden", is_long=True)
 
-# `train` with a data set instead of them.
-TRAIN = Command("train", "train.run", "hidden", is_long=True)
+# What takes a data set, or a run, instead of them.
+OF_DATA = {
+    word: Command(word, f"{word}.run", "hidden", is_long=True)
+    for word in ("check", "find_lr", "train")
+}
 
 # Other names of commands: the usual flags, and a mode that is called otherwise.
 _ALIASES = {
@@ -133,8 +136,8 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
         return command, rest
     if flags & {"--helpconfig", "-helpconfig"}:
         return COMMANDS["helpconfig"], rest
-    if command.name == "train" and _has_place(rest):
-        return TRAIN, rest
+    if command.name in OF_DATA and _has_place(rest):
+        return OF_DATA[command.name], rest
     if command.mode and (command.group == "config" or take(rest, "config")[0] is not None):
         return FLAGS, _with_mode(command, rest)
     if "--serve" in flags and command.name in ("", "predict"):

@@ -33,7 +33,7 @@ MODES = {
     "find_lr": Help(
         "Find a learning rate: a hundred steps of the run, with a rate that rises until the loss"
         " explodes.",
-        (MINE,),
+        ("photos  # of the run that `train photos` makes; see `find_lr photos --help`", MINE),
         ("data.dir", "model.weights", "train.batch_size", "train.frozen_backbone",
          "optimizer.name", "optimizer.rate_scaling"),
     ),
@@ -50,7 +50,8 @@ MODES = {
     ),
     "check_dataset": Help(
         "Report all that is wrong with a data set. Convert and split it before, if asked to.",
-        ("--config=configs/lcnet.py:mlcls --workdir=runs/check --config.data.dir=dataset",),
+        ("photos  # in any format that `train` takes; see `check photos --help`",
+         "--config=configs/lcnet.py:mlcls --workdir=runs/check --config.data.dir=dataset"),
         ("data.dir", "check_dataset"),
     ),
     "predict": Help(

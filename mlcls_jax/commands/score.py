@@ -57,10 +57,11 @@ def run(argv: list[str]) -> str:
 
         # This process computes nothing, and must not take memory of a GPU that an actor needs.
         jax.config.update("jax_platforms", "cpu")
-        from mlcls_jax.scoring.on_ray import Cluster
+        from mlcls_jax.ray_cluster import Cluster
+        from mlcls_jax.scoring.on_ray import ray_engine
 
         cluster = Cluster(args.address, args.cpus_per_actor)
-        return _summary(score(request, cluster.engine, platform=cluster.platform))
+        return _summary(score(request, ray_engine(cluster), platform=cluster.platform))
     return _summary(score(request))
 
 

@@ -48,9 +48,9 @@ def run(argv: list[str]) -> str:
         "train photos",
         "mlcls train DATA [--model NAME] [--epochs N] [--config.KEY=VALUE ...]",
     )
+    if flags := with_run(arguments.data, argv):
+        return mode.run([*flags, "--config.mode=train"])
     place = Path(arguments.data)
-    if (place / RECORD).is_file():
-        return _go_on(place, argv)
     if place.suffix in (".yaml", ".yml", ".py"):
         hint = f"{usage.program()} train --config={shlex.quote(str(place))} --workdir=runs/mine"
         raise FlagError(f"{place}: is a configuration, not data", hint)
@@ -76,8 +76,18 @@ def carry_out(new: "NewRun") -> str:
     return "\n".join(["", *_summary(new, result, report)])
 
 
-def look(data: str, wishes: Wishes, settings: dict[str, Any], *, suffix: str = "") -> "NewRun":
-    """Make a new run for a data set, and tell what was found and chosen; see `plan`."""
+def look(
+    data: str,
+    wishes: Wishes,
+    settings: dict[str, Any],
+    *,
+    suffix: str = "",
+    platform: str | None = None,
+) -> "NewRun":
+    """Make a new run for a data set, and tell what was found and chosen; see `plan`.
+
+    `platform` is that of the devices that will compute, if they are not this process's.
+    """
     log.info("Looking at %s …", data)
     from mlcls_jax import parallel  # imports JAX, which a help does without
     from mlcls_jax.new_run import plan
@@ -85,7 +95,8 @@ def look(data: str, wishes: Wishes, settings: dict[str, Any], *, suffix: str = "
     start_jax(cache=True)
     with parallel.devices(wishes.device):
         pass
-    new = plan(data, wishes, settings, platform=parallel.platform(), suffix=suffix)
+    platform = platform or parallel.platform()
+    new = plan(data, wishes, settings, platform=platform, suffix=suffix)
     log.info("%s", "\n".join(new.told))
     return new
 
@@ -115,11 +126,15 @@ def _summary(new: "NewRun", result: TrainResult, report: Path | None) -> list[st
     ]
 
 
-def _go_on(place: Path, argv: list[str]) -> str:
+def with_run(data: str, argv: list[str]) -> list[str] | None:
+    """Return the arguments with the run that stands for the data as workdir; None: it is none."""
+    place = Path(data)
+    if not (place / RECORD).is_file():
+        return None
     flags = [argument for argument in argv if argument != str(place)]
     if len(flags) == len(argv):  # it was written otherwise
         flags = [a for a in argv if a.startswith("-") or not (Path(a) / RECORD).is_file()]
-    return mode.run([f"--workdir={place}", *flags, "--config.mode=train"])
+    return [f"--workdir={place}", *flags]
 
 
 def config_flags(argv: list[str]) -> tuple[list[str], dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlcls_jax import usage
+from mlcls_jax.command_line import FlagError
 from mlcls_jax.commands import mode
 from mlcls_jax.commands.train import config_flags, look
 from mlcls_jax.config import REQUIRED, option
@@ -17,6 +18,7 @@ from mlcls_jax.tuning.space import USUAL, make_space
 from mlcls_jax.wishes import Wishes
 
 if TYPE_CHECKING:
+    from mlcls_jax.ray_cluster import Cluster
     from mlcls_jax.tuning import study
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,8 @@ SHOWN = 10  # trials in the summary
 class Arguments(Wishes):
     """Search for better settings.
 
-    A run after the other is trained, with values that Optuna chooses by the runs before it;
-    those that fall behind are ended early. What you set yourself is not searched. An
+    Runs are trained with values that Optuna chooses by the runs before them; those that fall
+    behind are ended early. What you set yourself is not searched. An
     interrupted search goes on with `mlcls tune STUDY`.
     """
 
@@ -45,6 +47,14 @@ class Arguments(Wishes):
         (),
         f"what is tried: some of {', '.join(USUAL)}, or options as KEY=LOW:HIGH or KEY=A/B/C; none:"
         " of the named ones all that are not set",
+    )
+    ray: str | None = option(
+        None,
+        "trials on a Ray cluster, as many at once as it has devices: auto, HOST:PORT, or local for"
+        " this machine alone; None: one after the other in this process",
+    )
+    cpus_per_trial: int | None = option(
+        None, "of Ray without accelerators; None: those of a node", min=1
     )
 
 
@@ -62,9 +72,13 @@ def run(argv: list[str]) -> str:
     from mlcls_jax.tuning import study
 
     study.needs_optuna()
+    cluster, platform = None, None
+    if arguments.ray:
+        cluster = _cluster(arguments)
+        platform = cluster.platform()
     folder = Path(arguments.data)
     if (folder / study.STUDY).is_file():
-        free = ("data", "trials", "device")
+        free = ("data", "trials", "device", "ray", "cpus_per_trial")
         asked = [name for name, value in vars(arguments).items() if value and name not in free]
         if asked := [*asked, *settings]:
             raise ConfigError(
@@ -76,10 +90,10 @@ def run(argv: list[str]) -> str:
         plan = replace(plan, trials=trials, device=device)
         plan.write(folder)
         start_jax(cache=True)
-        with parallel.devices(plan.device):
+        with parallel.devices(None if cluster else plan.device):
             pass
     else:
-        new = look(arguments.data, arguments, settings, suffix="-tune")
+        new = look(arguments.data, arguments, settings, suffix="-tune", platform=platform)
         folder, fixed = new.folder, arguments.settings() | settings
         with removed_after_fault(folder):
             space = make_space(arguments.space, new.config, fixed)
@@ -88,11 +102,38 @@ def run(argv: list[str]) -> str:
     log.info("%s", "\n".join(["Searched:", *(f"  {d}" for d in plan.space)]))
     try:
         with mode.interruptions(study.base_of(folder), folder):
-            trials = study.search(folder)
+            trials = _search(folder, cluster)
     except PreemptedError as error:
         error.hint = f"It goes on by: {usage.program()} tune {shlex.quote(str(folder))}"
         raise
     return "\n".join(["", *_summary(folder, plan, trials)])
+
+
+def _cluster(arguments: Arguments) -> "Cluster":
+    import jax
+
+    from mlcls_jax.ray_cluster import Cluster
+
+    if arguments.device:
+        raise FlagError(
+            "--ray and --device do not go together", "Each trial has a device of Ray's."
+        )
+    # This process trains nothing, and must not take memory of a GPU that a trial needs.
+    jax.config.update("jax_platforms", "cpu")
+    return Cluster(arguments.ray, arguments.cpus_per_trial)
+
+
+def _search(folder: Path, cluster: "Cluster | None") -> "list[study.Trial]":
+    from mlcls_jax.tuning import study
+
+    if cluster is None:
+        return study.search(folder)
+    from mlcls_jax.tuning.on_ray import OnRay
+
+    with cluster.connected():
+        places = OnRay(cluster, folder)
+        log.info("%d trials at once; each one's messages are in its train.log.", places.count)
+        return study.search(folder, places)
 
 
 def _summary(folder: Path, plan: "study.Plan", trials: "list[study.Trial]") -> list[str]:

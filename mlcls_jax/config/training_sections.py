@@ -383,7 +383,7 @@ class Profile:
     )
 
 
-TRACKERS = ("wandb", "mlflow")
+TRACKERS = ("wandb", "mlflow", "aim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,6 +392,6 @@ class Log:
 
     tensorboard: bool = option(True, "write TensorBoard events to the workdir")
     trackers: tuple[str, ...] = option(
-        (), "further trackers that get the curves, some of wandb, mlflow; (): none"
+        (), "further trackers that get the curves, some of wandb, mlflow, aim; (): none"
     )
     pictures: int = option(16, "validation images drawn with their predictions", min=0, max=256)

@@ -8,10 +8,12 @@ Its folder has `base.yaml`, the run that is to be made better; `study.json`, wha
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -35,6 +37,7 @@ from mlcls_jax.yaml_config import get_config
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import TrialState
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +95,32 @@ class Trial:
         return folder_of(self.number)
 
 
+@dataclass(frozen=True)
+class Task:
+    """A trial to be trained, perhaps on another machine."""
+
+    study: Path  # its folder
+    number: int
+    base: Config
+    values: dict[str, Any]
+    is_alone: bool  # no other trial runs meanwhile
+
+
+# Its state unless complete, its metric, and why it failed.
+Outcome: TypeAlias = "tuple[TrialState | None, float | None, str]"
+Behind: TypeAlias = Callable[[int, float], bool]  # (epoch, score) → whether to end the trial
+
+
+class Places(Protocol):
+    """Where trials are trained."""
+
+    count: int  # of them at once
+
+    def start(self, task: Task, trial: "optuna.Trial") -> Future[Outcome]:
+        """Train a trial."""
+        ...
+
+
 def folder_of(number: int) -> str:
     """Return the name of a trial's folder in that of the study."""
     return f"trial-{number:03d}"
@@ -120,52 +149,59 @@ def base_of(folder: Path) -> Config:
     return schema.parse(get_config(str(folder / BASE)))
 
 
-def search(folder: Path) -> list[Trial]:
+def open_study(folder: Path, base: Config) -> "optuna.Study":
+    """Open the study in its database, which is made if need be."""
+    import optuna
+
+    return optuna.create_study(
+        study_name=NAME,
+        storage=f"sqlite:///{(folder / DATABASE).resolve()}",
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(UNJUDGED, base.train.epochs // EARLY),
+    )
+
+
+def search(folder: Path, where: Places | None = None) -> list[Trial]:
     """Run the trials that are left of the study in the folder; return all, the best first.
 
     A trial that was interrupted goes on as any run does. The values of a trial depend on the seed,
-    its number and the trials before it alone.
+    its number and the trials that ended before it began alone.
+
+    Args:
+      folder: of the study.
+      where: where trials run, some of them at once; None: here, one after the other.
 
     Raises:
       PreemptedError: the process was asked to end.
       UserError: a run cannot be made, or the study is another process's or damaged.
     """
-    import optuna
-
-    plan, base = Plan.read(folder), base_of(folder)
+    plan, base, where = Plan.read(folder), base_of(folder), where or Here()
     with locked(folder), _database(folder / DATABASE):
-        study = optuna.create_study(
-            study_name=NAME,
-            storage=f"sqlite:///{(folder / DATABASE).resolve()}",
-            direction="maximize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(UNJUDGED, base.train.epochs // EARLY),
-        )
+        study = open_study(folder, base)
         if not study.trials:  # first of all what would be trained without a search
             study.enqueue_trial(spaces.start_of(plan.space, base))
-        while sum(trial.state.is_finished() for trial in study.trials) < plan.trials:
-            trial = _next(study, base.seed)
-            values = {d.name: _suggested(d, trial) for d in plan.space}
-            told = ", ".join(f"{name}={_text(value)}" for name, value in values.items())
-            log.info("%s of %d trials: %s", folder_of(trial.number), plan.trials, told)
-            _check_data(folder, base)
-            state, metric = None, None
-            try:
-                state, metric = _run(trial, folder, config_of(base, values))
-            except (NonFiniteError, ConfigError) as error:  # other values may still do
-                log.warning("%s fails: %s", folder_of(trial.number), error.message)
-                state = optuna.trial.TrialState.FAIL
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                log.warning("%s fails: the device has too little memory", folder_of(trial.number))
-                state = optuna.trial.TrialState.FAIL
-            study.tell(trial, metric, state)
-            jax.clear_caches()  # no other trial has the same programs
-            trials = trials_of(study)
-            write(folder, base, plan.space, trials)
-            log.info("%s", _outcome(trials, trial.number))
-        return trials_of(study)
+        running: dict[Future[Outcome], optuna.Trial] = {}
+        while True:
+            left = plan.trials - sum(trial.state.is_finished() for trial in study.trials)
+            while len(running) < min(where.count, left):
+                trial = _next(study, base.seed, {t.number for t in running.values()}, where.count)
+                values = {d.name: _suggested(d, trial) for d in plan.space}
+                told = ", ".join(f"{name}={_text(value)}" for name, value in values.items())
+                log.info("%s of %d trials: %s", folder_of(trial.number), plan.trials, told)
+                _check_data(folder, base)
+                task = Task(folder, trial.number, base, values, where.count == 1)
+                running[where.start(task, trial)] = trial
+            if not running:
+                return trials_of(study)
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                trial, (state, metric, why) = running.pop(ended), ended.result()
+                if why:
+                    log.warning("%s fails: %s", folder_of(trial.number), why)
+                study.tell(trial, metric, state)
+                trials = trials_of(study)
+                write(folder, base, plan.space, trials)
+                log.info("%s", _told(trials, trial.number))
 
 
 @contextlib.contextmanager
@@ -193,18 +229,29 @@ def _check_data(folder: Path, base: Config) -> None:
         check_data(folder, known, now)
 
 
-def _next(study: "optuna.Study", seed: int) -> "optuna.Trial":
-    """Return the trial that an earlier process left unfinished, or else a new one."""
+def _next(
+    study: "optuna.Study", seed: int, running: Collection[int], places: int
+) -> "optuna.Trial":
+    """Return the trial that an earlier process left unfinished, or else a new one.
+
+    Args:
+      study: the study.
+      seed: of its draws.
+      running: numbers of the trials that this process runs now.
+      places: trials at once.
+    """
     import optuna
 
-    open_ones = [trial for trial in study.trials if not trial.state.is_finished()]
-    number = open_ones[0].number if open_ones else len(study.trials)
+    unfinished = [trial for trial in study.trials if not trial.state.is_finished()]
+    left = [trial for trial in unfinished if trial.number not in running]
+    number = left[0].number if left else len(study.trials)
     # Each has draws of its own: with one generator, a study that goes on would repeat its first.
     draws = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=draws)
-    running = [t for t in open_ones if t.state is optuna.trial.TrialState.RUNNING]
-    if running:  # no public name leads from a trial in the storage to one that can go on
-        return optuna.Trial(study, running[0]._trial_id)
+    # Several at once keep away from each other.
+    study.sampler = optuna.samplers.TPESampler(seed=draws, constant_liar=places > 1)
+    begun = [t for t in left if t.state is optuna.trial.TrialState.RUNNING]
+    if begun:  # no public name leads from a trial in the storage to one that can go on
+        return optuna.Trial(study, begun[0]._trial_id)
     return study.ask()
 
 
@@ -217,38 +264,59 @@ def _suggested(dimension: Dimension, trial: "optuna.Trial") -> Any:
     return trial.suggest_float(name, low, high, log=is_log)
 
 
-def _run(
-    trial: "optuna.Trial", folder: Path, config: Config
-) -> tuple["optuna.trial.TrialState | None", float | None]:
-    """Train a trial; return its state, if it is not a complete one, and its metric."""
+class Here:
+    """One trial after the other, in this process."""
+
+    count = 1
+
+    def start(self, task: Task, trial: "optuna.Trial") -> Future[Outcome]:
+        """Train a trial before returning."""
+        done: Future[Outcome] = Future()
+        done.set_result(train(task, partial(is_behind, trial)))
+        jax.clear_caches()  # no other trial has the same programs
+        return done
+
+
+def is_behind(trial: "optuna.Trial", epoch: int, score: float) -> bool:
+    """Note an evaluation; return whether most other trials were better by then."""
+    if epoch in trial.study.trials[trial.number].intermediate_values:  # computed once more
+        return False
+    trial.report(score, epoch)
+    return trial.should_prune()
+
+
+def train(task: Task, behind: Behind) -> Outcome:
+    """Train a trial, which ends early if it falls behind."""
     from optuna.trial import TrialState
 
-    metric, known = MAIN_METRIC[config.model.task], trial.study.trials[trial.number]
-    reported = {*known.intermediate_values}
+    metric, place = MAIN_METRIC[task.base.model.task], task.study / folder_of(task.number)
 
     def listen(entry: dict[str, Any]) -> None:
-        """Report an evaluation; end the trial if most others were better by then."""
         found = [entry.get(f"{weights}/{metric}") for weights in ("raw", "ema")]
         scores = [score for score in found if score is not None]
-        if not scores or entry["epoch"] in reported:
-            return
-        reported.add(entry["epoch"])
-        trial.report(max(scores), entry["epoch"])
-        if entry["epoch"] < config.train.epochs and trial.should_prune():
+        if scores and behind(entry["epoch"], max(scores)) and entry["epoch"] < config.train.epochs:
             raise PrunedError(
                 f"ended after epoch {entry['epoch']}: most trials were better by then"
             )
 
-    place = folder / folder_of(trial.number)
     place.mkdir(exist_ok=True)
-    if config.data.feature_views:
-        _share_features(folder, place, config)
     try:
+        config = config_of(task.base, task.values)
+        if config.data.feature_views and task.is_alone:
+            _share_features(task.study, place, config)
         result = run_mode(config, place, listen=listen)
     except PrunedError:
-        return TrialState.PRUNED, None
+        return TrialState.PRUNED, None, ""
+    except (NonFiniteError, ConfigError) as error:  # other values may still do
+        return TrialState.FAIL, None, error.message
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return TrialState.FAIL, None, "the device has too little memory"
     assert isinstance(result, TrainResult)  # one process is the first one
-    return (TrialState.FAIL if result.metric is None else None), result.metric
+    if result.metric is None:
+        return TrialState.FAIL, None, "it was not evaluated"
+    return None, result.metric, ""
 
 
 def _share_features(folder: Path, place: Path, config: Config) -> None:
@@ -314,7 +382,7 @@ def write(folder: Path, base: Config, space: Sequence[Dimension], trials: list[T
     draw_trials(folder / PICTURE, title, panels)
 
 
-def _outcome(trials: Sequence[Trial], number: int) -> str:
+def _told(trials: Sequence[Trial], number: int) -> str:
     best, this = best_of(trials), next(t for t in trials if t.number == number)
     told = f"{this.folder}: {this.state}, {as_text(this.metric)} after epoch {this.epochs}"
     return f"{told}; the best so far: {best.folder}, {as_text(best.metric)}." if best else told

@@ -19,6 +19,9 @@ from mlcls_jax.commands import COMMANDS, find
         ("pack a b", "pack", "a b"),
         ("train --workdir=x", "", "--workdir=x --config.mode=train"),
         ("check_dataset --workdir=x", "", "--workdir=x --config.mode=check_dataset"),
+        ("check photos --pixels", "check", "photos --pixels"),
+        ("find_lr --lr 0.1 photos", "find_lr", "--lr 0.1 photos"),
+        ("find_lr --config=a.py", "", "--config=a.py --config.mode=find_lr"),
         ("predict --input a.png", "predict", "--input a.png"),
         ("predict --config=a.py", "", "--config=a.py --config.mode=predict"),
         ("predict --serve --port 0", "serve", "--serve --port 0"),
@@ -44,9 +47,9 @@ def test_help_is_told_without_importing_jax():
     """Each takes a second otherwise."""
     program = """
 import contextlib, io, sys
-from mlcls_jax.commands import COMMANDS, find
+from mlcls_jax.commands import COMMANDS, OF_DATA, find
 
-for words in [*([name] for name in COMMANDS), ["train", "photos"]]:
+for words in [*([name] for name in COMMANDS), *([word, "photos"] for word in OF_DATA)]:
     command, arguments = find([*words, "--help"])
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         command.load()(arguments)

@@ -73,7 +73,9 @@ def test_tensorboard_has_curves_and_what_a_run_came_to(tmp_path):
 def test_a_tracker_that_does_not_exist_is_told_with_those_that_do():
     config: Any = schema.default()
     config.log.trackers = ("neptune",)
-    with pytest.raises(ConfigError, match=r"trackers has neptune: must be some of wandb, mlflow"):
+    with pytest.raises(
+        ConfigError, match=r"trackers has neptune: must be some of wandb, mlflow, aim"
+    ):
         schema.parse(config)
 
 
@@ -100,6 +102,20 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_mlflow(tmp_path, monkeypatch):
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(s, pytest.approx(1 / s)) for s in range(1, 6)]
     assert run.info.status == "FINISHED" and run.data.params["train.batch_size"] == "2"
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_the_same_run_of_aim(tmp_path):
+    aim = pytest.importorskip("aim")
+    record(tmp_path, name="aim", first=0, last=4)
+    record(tmp_path, name="aim", first=3, last=5)
+    repository = aim.Repo(str(tmp_path / "trackers"))
+    (identifier,) = repository.list_all_runs()
+    run = aim.Run(identifier, repo=repository, system_tracking_interval=None)
+    assert run["config"]["train"]["batch_size"] == 2
+    (loss,) = [metric for metric in run.metrics() if metric.name == "train/loss"]
+    _, values = loss.values.sparse_list()
+    assert sorted(values) == [pytest.approx(1 / step) for step in range(5, 0, -1)]
 
 
 @pytest.mark.slow

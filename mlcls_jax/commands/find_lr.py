@@ -1,0 +1,44 @@
+"""`mlcls find_lr DATA`: a learning rate for the run that `mlcls train DATA` would make."""
+
+from dataclasses import dataclass, replace
+
+from mlcls_jax import usage
+from mlcls_jax.command_line import take
+from mlcls_jax.commands import mode
+from mlcls_jax.commands.train import config_flags, look, with_run
+from mlcls_jax.config import REQUIRED, option
+from mlcls_jax.wishes import Wishes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Wishes):
+    """Find a learning rate: a hundred steps of a run, with a rate that rises.
+
+    The run is that of `mlcls train` with the same arguments.
+    """
+
+    data: str = option(
+        REQUIRED, "folder or file of images with labels; or a run", positional=True, metavar="DATA"
+    )
+
+
+def run(argv: list[str]) -> str:
+    """Take the steps, and return the rate and the command that trains with it."""
+    given, settings = config_flags(argv)
+    arguments = usage.arguments(
+        Arguments,
+        given,
+        "find_lr photos",
+        "mlcls find_lr DATA [--model NAME] [--batch_size N] [--config.KEY=VALUE ...]",
+    )
+    if flags := with_run(arguments.data, argv):
+        return mode.run([*flags, "--config.mode=find_lr"])
+    new = look(arguments.data, arguments, settings, suffix="-lr")
+    config = replace(new.config, mode="find_lr")
+    from mlcls_jax.modes.running import run_mode  # imports the trainer: once the plan is told
+
+    with mode.interruptions(config, new.folder):
+        result = run_mode(config, new.folder)
+    assert result is not None  # one process is the first one
+    _, others = take(argv, "output")
+    return mode.summary(result, config, new.folder, others)

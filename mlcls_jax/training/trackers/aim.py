@@ -1,0 +1,46 @@
+"""Aim, in `trackers/.aim` of the workdir, which `aim up --repo runs/a/trackers` shows."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mlcls_jax import files
+from mlcls_jax.config import Config, to_dict
+
+aim: Any = import_module("aim")  # type checkers take `import aim` for this file
+
+
+class AimRun:
+    """A run of Aim."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._run.track(value, name=name, step=step)
+
+    def curves(self, *_: object) -> None:
+        """Draw none: there is no chart of several labels' precision and recall here."""
+
+    def close(self) -> None:
+        self._run.close()
+
+
+def open_run(workdir: Path, config: Config, start_step: int) -> AimRun:
+    """Open the run whose identifier the workdir keeps; what is after `start_step` comes again."""
+    folder = (workdir / "trackers").absolute()
+    folder.mkdir(exist_ok=True)
+    kept = folder / "aim.id"
+    run = aim.Run(
+        kept.read_text(encoding="utf-8") if kept.exists() else None,
+        repo=str(folder),
+        experiment="mlcls_jax",
+        system_tracking_interval=None,
+        log_system_params=False,  # the environment's variables, secrets among them
+        capture_terminal_logs=False,
+    )
+    run.name = workdir.absolute().name
+    run["config"] = to_dict(config)
+    files.write_text(kept, run.hash)
+    return AimRun(run)
