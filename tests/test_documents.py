@@ -1,13 +1,18 @@
 """What the documents say is what happens: their tutorials run, their commands and keys exist."""
 
+import contextlib
+import io
+import itertools
 import re
+import shlex
 from typing import Any
 
 import numpy as np
 import pytest
+from absl.flags import FLAGS
 from PIL import Image
 
-from mlcls_jax import commands, models
+from mlcls_jax import commands, models, usage
 from mlcls_jax import config as schema
 from mlcls_jax.command_line import FlagError
 from mlcls_jax.models import Network, weights
@@ -93,8 +98,57 @@ def test_keys_and_commands_of_a_document_exist(path):
     keys = {key for key in named if key.partition(".")[0] in sections}
     places = {key.rpartition(".")[0] for key in known}
     assert not {key for key in keys if key not in known | places and not _OTHER.search(key)}
-    for word, rest in _COMMAND.findall(text):
+    for word, rest in _COMMAND.findall(text.replace("\\\n", " ")):
         try:
-            commands.find([word, *rest.split()])
-        except FlagError as error:
+            parse([word, *itertools.takewhile(is_argument, shlex.split(rest, comments=True))])
+        except (FlagError, RefusedError) as error:
             raise AssertionError(f"mlcls {word}{rest}") from error
+
+
+def is_argument(word: str) -> bool:
+    """Whether it belongs to the command, and not to the shell or to what is left out."""
+    return word not in ("|", "&", "&&", ";", "…") and not re.match(r"\d?>", word)
+
+
+class ParsedError(Exception):
+    """A command has read its arguments, and would begin."""
+
+
+class RefusedError(Exception):
+    """A command does not take its arguments."""
+
+
+def parse(arguments: list[str]) -> None:
+    """Let a command read its arguments with its own parser; text may leave out some of them."""
+
+    def read(self, args=None, namespace=None, read=usage._Parser.parse_known_args):
+        for action in self._actions:  # which one is left out is not the question
+            action.required = False
+            action.nargs = {None: "?", "+": "*"}.get(action.nargs, action.nargs)
+        _, unknown = read(self, args, namespace)
+        raise RefusedError(unknown) if unknown else ParsedError
+
+    def refuse(self, message: str) -> None:
+        raise RefusedError(message)
+
+    command, left = commands.find(usage.verbosity(arguments)[0])
+    if command is commands.FLAGS:
+        given = {word[2:].partition("=")[0] for word in left if word.startswith("--")}
+        if unknown := {name for name in given if not name.startswith("config.")} - {*FLAGS, "help"}:
+            raise RefusedError(unknown)
+        return
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ParsedError, SystemExit):
+        patch.setattr(usage._Parser, "parse_known_args", read)
+        patch.setattr(usage._Parser, "error", refuse)
+        with contextlib.redirect_stdout(io.StringIO()):
+            command.load()(left)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["tune photos --trails 3", "score --shards 3", "evaluate --workdirs=a", "studio a --porto=1",
+     "check photos --pixel", "trian photos"],
+)  # fmt: skip
+def test_a_command_that_does_not_exist_so_would_be_found_in_a_document(line):
+    with pytest.raises((FlagError, RefusedError)):
+        parse(line.split())
