@@ -1,4 +1,4 @@
-"""Texts as the numbers that a text tower takes, by the `tokenizer.json` beside its weights.
+"""Texts as the numbers that a text tower takes, by the tokenizer's file beside its weights.
 
 Marks of begin and end, padding and what is cut off are the originals', whatever the file says of
 them: files of one and the same tokenizer differ in that.
@@ -6,8 +6,9 @@ them: files of one and the same tokenizer differ in that.
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int
@@ -25,6 +26,12 @@ _MARKS = (
 )
 
 
+PIECES = "spiece.model"  # what SentencePiece writes
+
+# Numbers by token, and texts → their tokens' numbers.
+_Read: TypeAlias = tuple[dict[str, int], Callable[[list[str]], list[list[int]]]]
+
+
 class Tokenizer:
     """Texts → tokens [B, N] of the tower's context."""
 
@@ -34,35 +41,24 @@ class Tokenizer:
         Raises:
           WeightsError: it is missing, damaged, or belongs to another tower.
         """
-        with lazy.optional("texts are cut into tokens", extra="words", kind=WeightsError):
-            import tokenizers  # an extra
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library has no type of its own
-            raise WeightsError(f"{path}: cannot be read as a tokenizer: {error}") from error
-        number = self._tokenizer.token_to_id
-        marks = next(
-            (m for m in _MARKS if all(t is None or number(t) is not None for t in m)), None
-        )
-        if marks is None or max(self._tokenizer.get_vocab().values()) >= config.vocabulary:
+        numbers, self._encode = (_read_pieces if path.name.endswith(PIECES) else _read)(path)
+        marks = next((m for m in _MARKS if {*m} <= {None, *numbers}), None)
+        if marks is None or max(numbers.values()) >= config.vocabulary:
             raise WeightsError(
                 f"{path}: is not the tokenizer of these weights, of {config.vocabulary} tokens",
-                "Take tokenizer.json from where the weights come from.",
+                f"Take {path.name} from where the weights come from.",
             )
-        begin, end, padding = (None if mark is None else number(mark) for mark in marks)
+        begin, end, padding = (None if mark is None else numbers[mark] for mark in marks)
         self._begin, self._end = [] if begin is None else [begin], [end]
         self._padding, self._context, self._kind = padding, config.context, config.kind
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self._is_first_siglip = marks == _MARKS[-1]
 
     def __call__(self, texts: Sequence[str]) -> Int[np.ndarray, "B N"]:
         tokens = np.full((len(texts), self._context), self._padding, np.int32)
         room = self._context - len(self._begin) - len(self._end)
         cleaned = [self._cleaned(text) for text in texts]
-        found = self._tokenizer.encode_batch(cleaned, add_special_tokens=False)
-        for row, encoding in zip(tokens, found, strict=True):
-            told = [*self._begin, *encoding.ids[:room], *self._end]
+        for row, found in zip(tokens, self._encode(cleaned), strict=True):
+            told = [*self._begin, *found[:room], *self._end]
             row[: len(told)] = told
         return tokens
 
@@ -75,3 +71,28 @@ class Tokenizer:
             text = text.translate(str.maketrans("", "", string.punctuation))
             text = re.sub(r"\s+", " ", text).strip()
         return text
+
+
+def _read(path: Path) -> _Read:
+    with lazy.optional("texts are cut into tokens", extra="words", kind=WeightsError):
+        import tokenizers  # an extra
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no type of its own
+        raise WeightsError(f"{path}: cannot be read as a tokenizer: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer.get_vocab(), lambda texts: [
+        found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
+
+
+def _read_pieces(path: Path) -> _Read:
+    with lazy.optional(f"{path}: is SentencePiece's", extra="sentencepiece", kind=WeightsError):
+        import sentencepiece  # an extra, which CI does not install  # pyright: ignore
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except Exception as error:  # RuntimeError and OSError, as it comes
+        raise WeightsError(f"{path}: cannot be read by SentencePiece: {error}") from error
+    numbers = {pieces.id_to_piece(number): number for number in range(pieces.get_piece_size())}
+    return numbers, pieces.encode

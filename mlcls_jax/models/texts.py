@@ -24,7 +24,7 @@ from mlcls_jax.errors import ConfigError, InputError, WeightsError
 from mlcls_jax.models.network import call, outline
 from mlcls_jax.models.published import Source
 from mlcls_jax.models.registry import ML_SUFFIX, WORDS_SUFFIX, split_name
-from mlcls_jax.models.text_tokens import Tokenizer
+from mlcls_jax.models.text_tokens import PIECES, Tokenizer
 from mlcls_jax.models.text_tower import TextConfig, TextTower, config_of, names
 from mlcls_jax.models.weights import foreign, sources
 from mlcls_jax.models.weights.fetch import HUB_FILES, local_file
@@ -154,8 +154,9 @@ def open_texts(source: str | Path) -> Texts:
 
     Args:
       source: a name such as `CLIP_vit_base_patch16_224`; or a file, a folder with
-        `model.safetensors`, a URL or `hf://owner/name`. `tokenizer.json` and, if there is one,
-        `config.json` lie beside the weights; in a folder of several, as `WEIGHTS.tokenizer.json`.
+        `model.safetensors`, a URL or `hf://owner/name`. `tokenizer.json`, or `spiece.model`, and,
+        if there is one, `config.json` lie beside the weights; in a folder of several, as
+        `WEIGHTS.tokenizer.json`.
 
     Raises:
       WeightsError: the weights or the tokenizer are not there.
@@ -174,12 +175,15 @@ def open_texts(source: str | Path) -> Texts:
     if text.startswith(HUB) and not beside["tokenizer.json"].exists():
         repository = text.removesuffix(f"/{path.name}")
         beside = {name: local_file(f"{repository}/{name}") for name in beside}
-    if not beside["tokenizer.json"].exists():
-        raise WeightsError(
-            f"{beside['tokenizer.json']}: there is no tokenizer beside the weights",
-            "Take tokenizer.json from where the weights come from.",
-        )
-    return Texts(path, *beside.values())
+    tokenizer, settings = beside.values()
+    if not tokenizer.exists():
+        if not (pieces := _beside(path, PIECES)).exists():
+            raise WeightsError(
+                f"{tokenizer}: there is no tokenizer beside the weights",
+                f"Take it from where the weights come from, or else {PIECES}.",
+            )
+        tokenizer = pieces
+    return Texts(path, tokenizer, settings)
 
 
 def with_text(model: Model, labels: Sequence[str]) -> Model:

@@ -87,6 +87,37 @@ def test_the_first_siglip_reads_no_punctuation(tmp_path):
     np.testing.assert_array_equal(tokens, [[5, 6, *[1] * 14]])
 
 
+def test_the_first_siglip_may_have_a_file_of_sentencepiece(tmp_path):
+    """Equal to `SiglipTokenizer` of transformers, where that is installed."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    texts = [
+        "a photo of a dog",
+        "Snow, and  a cat!",
+        "it's",
+        "",
+        "ﬁne wörds on snow",
+        " ".join(["dog"] * 30),
+    ]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 20), model_prefix=str(tmp_path / "spiece"), vocab_size=60,
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    towers.write(tmp_path / "towers", "siglip_huggingface")
+    (tmp_path / "towers/tokenizer.json").unlink()
+    (tmp_path / "spiece.model").rename(tmp_path / "towers/spiece.model")
+    found = open_texts(tmp_path / "towers")
+    assert found.embed(["a dog", "snow"]).shape[0] == 2
+    tokens = found._tokens(texts)
+    assert (tokens[3] == 1).all() and tokens.max() < 60
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.SiglipTokenizer(str(tmp_path / "towers/spiece.model"))
+    expected = theirs(texts, padding="max_length", max_length=16, truncation=True)["input_ids"]
+    np.testing.assert_array_equal(tokens, expected)
+    (tmp_path / "towers/spiece.model").write_bytes(b"none")
+    with pytest.raises(WeightsError, match=r"spiece\.model: cannot be read by SentencePiece"):
+        open_texts(tmp_path / "towers").embed(["a cat"])
+
+
 def test_templates_are_averaged_and_texts_computed_once(tmp_path, monkeypatch):
     towers.write(tmp_path / "towers", "clip_openai")
     texts = open_texts(tmp_path / "towers")
