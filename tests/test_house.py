@@ -25,6 +25,7 @@ SAME_NAMES = {
     "pack": "the verb's arguments, and the work",
     "predict": "the verb's arguments, and the mode",
     "train": "the verb's arguments, and the mode",
+    "find_lr": "the verb's arguments, and the mode",
     "resnet": "a backbone, and its recipes",
     "thresholds": "the mode, and the arithmetic",
 }

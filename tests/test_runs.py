@@ -64,7 +64,7 @@ def test_a_check_takes_data_of_any_form_and_leaves_it_as_it_was(classes):
     (classes.parent / "mine/images").mkdir(parents=True)
     (classes.parent / "mine/label.txt").write_text("0 a\n")
     (classes.parent / "mine/train.txt").write_text("images/a.jpg 1\n")
-    with pytest.raises(CheckFailedError, match="files that are not there: 1; malformed lines"):
+    with pytest.raises(CheckFailedError, match="files that are not there: 1; wrong delimiters: 1"):
         check.run(["mine"])
     assert (
         "val.txt" in (classes.parent / "runs/mine-check-1/check_dataset/findings.txt").read_text()

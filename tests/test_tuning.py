@@ -21,7 +21,6 @@ from mlcls_jax.ray_cluster import Cluster
 from mlcls_jax.readable import table
 from mlcls_jax.reports.trials_chart import Panel, Point, draw_trials
 from mlcls_jax.tuning import study
-from mlcls_jax.tuning.on_ray import OnRay
 from mlcls_jax.tuning.space import (
     HEAD_RATE,
     Dimension,
@@ -32,6 +31,7 @@ from mlcls_jax.tuning.space import (
     to_json,
 )
 from mlcls_jax.tuning.study import Plan, begin, best_of, open_study, search
+from mlcls_jax.tuning.trials_on_ray import OnRay
 from tests.helpers import toy_backbone
 from tests.helpers.commands import REPOSITORY, forked
 from tests.helpers.small_run import small

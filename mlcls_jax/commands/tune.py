@@ -128,7 +128,7 @@ def _search(folder: Path, cluster: "Cluster | None") -> "list[study.Trial]":
 
     if cluster is None:
         return study.search(folder)
-    from mlcls_jax.tuning.on_ray import OnRay
+    from mlcls_jax.tuning.trials_on_ray import OnRay
 
     with cluster.connected():
         places = OnRay(cluster, folder)
