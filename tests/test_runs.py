@@ -15,6 +15,7 @@ import mlcls_jax
 from mlcls_jax import commands
 from mlcls_jax import config as schema
 from mlcls_jax.commands import check, find_lr
+from mlcls_jax.commands.train import with_run
 from mlcls_jax.errors import CheckFailedError, ConfigError, DataError, WeightsError, WorkdirError
 from mlcls_jax.new_run import check_weights, plan, recipe_of
 from mlcls_jax.wishes import Wishes
@@ -77,8 +78,13 @@ def test_a_rate_is_found_for_the_run_that_the_data_would_have(classes, toy):
     rate = json.loads(Path("a/find_lr_result.json").read_text())["suggestion"]
     flags = "train photos --weights=none --model=Toy --image_size=32"
     assert f"{flags} --config.optimizer.learning_rate={rate:.1e}" in told.splitlines()[-1]
-    again = find_lr.run(["a", "--config.train.batch_size=2"])  # the run that stands for the data
-    assert "train --workdir=a --config.train.batch_size=2" in again
+
+
+def test_a_run_stands_for_its_data(tmp_path):
+    assert with_run(str(tmp_path), ["a", str(tmp_path)]) is None
+    (tmp_path / "config.yaml").touch()
+    flags = with_run(str(tmp_path), ["--config.seed=1", str(tmp_path)])
+    assert flags == [f"--workdir={tmp_path}", "--config.seed=1"]
 
 
 def test_the_command_in_full_is_the_same_run(classes):
