@@ -25,9 +25,10 @@ class Arguments:
     run: str | None = option(
         None, "instead of it: a run's folder, to see its training go on", path="local"
     )
-    model_dir: str | None = option(
-        None, "a bundle, whose scores are shown, sorted and filtered by", path="any"
-    )
+    model_dir: tuple[str, ...] = option(
+        (), "bundles whose scores are shown, sorted and filtered by; several: held side by side",
+        path="any", metavar="BUNDLE",
+    )  # fmt: skip
     words: str | None = option(
         None,
         "a model with a text tower, such as CLIP_vit_base_patch16_224: to find images by words",
@@ -85,7 +86,7 @@ def run(argv: list[str]) -> str:
             val_list=given.val_list,
             label_file=given.label_file,
         ),
-        model_dir=given.model_dir,
+        model_dirs=given.model_dir,
         words=(given.words, given.words_weights) if given.words else None,
         unlisted=given.unlisted,
         queue=Path(given.queue) if given.queue else None,

@@ -1,7 +1,8 @@
 """Which images are shown, and in which order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mlcls_jax.studio.facts import Facts
 from mlcls_jax.studio.scores import Scores
 from mlcls_jax.studio.session import Session
 
-SORTS = ("list", "name", "labels", "score", "uncertain", "disagree", "size", "changed")
+SORTS = ("list", "name", "labels", "score", "uncertain", "disagree", "differ", "size", "changed")
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,11 @@ class Query:
     list: str = ""  # name of a list
     label: int | None = None  # that `value`, the scores and the order are about; None: any
     value: int | None = None  # 1, 0 or -1
+    model: int | None = None  # whose scores are asked for; None: the first
     low: float | None = None  # of the score
     high: float | None = None
     disagree: bool = False  # model and label differ
+    differ: bool = False  # one model reports the label, another does not
     changed: bool = False  # since the lists were written
     queued: bool = False  # in the queue
     fault: str = ""  # a kind of finding, or "any"
@@ -73,7 +76,7 @@ def find(
     query: Query,
     session: Session,
     facts: Facts,
-    scores: Scores | None,
+    models: Sequence[Scores],
     queue: np.ndarray,
     nearness: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -86,7 +89,7 @@ def find(
       InputError: a label, a row or a list is not there, or scores are needed and there are none.
     """
     data, targets = session.dataset, session.targets
-    _refuse(query, session, scores)
+    _refuse(query, session, models)
     is_in = np.ones(len(data), bool)
     if query.list:
         is_in &= data.list_number == data.lists.index(query.list)
@@ -109,69 +112,85 @@ def find(
     if query.name:
         wanted = query.name.casefold()
         is_in &= np.fromiter((wanted in image.casefold() for image in data.images), bool)
-    if scores is not None:
-        is_in &= _by_scores(query, targets, scores)
+    if models:
+        is_in &= _by_scores(query, targets, models)
     rows = np.flatnonzero(is_in)
     if nearness is not None:
         rows = rows[np.argsort(-np.nan_to_num(nearness[rows], nan=-2), kind="stable")]
         return (rows[::-1] if query.falling else rows).astype(np.int32)
-    return _in_order(query, rows, session, facts, scores, queue).astype(np.int32)
+    return _in_order(query, rows, session, facts, models, queue).astype(np.int32)
 
 
-def _refuse(query: Query, session: Session, scores: Scores | None) -> None:
+def _refuse(query: Query, session: Session, models: Sequence[Scores]) -> None:
     data = session.dataset
     if query.label is not None and not 0 <= query.label < len(data.labels):
         raise InputError(f"label={query.label}: must be from 0 to {len(data.labels) - 1}")
     if query.list and query.list not in data.lists:
         raise InputError(f"list={query.list}: must be one of {', '.join(data.lists)}")
+    if query.model is not None and not 0 <= query.model < len(models):
+        raise InputError(f"model={query.model}: there are {len(models)}, counted from 0")
+    compares = query.differ or query.sort == "differ"
     needed = query.disagree or query.sort in ("score", "uncertain", "disagree")
-    if scores is None and (needed or (query.low, query.high) != (None, None)):
+    needed |= (query.low, query.high) != (None, None)
+    if len(models) < (2 if compares else int(needed)):
         raise InputError(
-            "there are no scores to filter or sort by", "Start the studio with --model_dir BUNDLE."
+            "there are no models to compare" if models else "there are no scores to go by",
+            f"Start the studio with --model_dir {'BUNDLE BUNDLE' if compares else 'BUNDLE'}.",
         )
 
 
-def _by_scores(query: Query, targets: np.ndarray, scores: Scores) -> np.ndarray:
+def _by_scores(query: Query, targets: np.ndarray, models: Sequence[Scores]) -> np.ndarray:
     """Return which rows pass what is asked of their scores: bool [N]."""
-    best = _score(query, scores)
+    best = _score(query, models)
     is_in = np.ones(len(targets), bool)
     if query.low is not None:
         is_in &= best >= query.low  # not NaN
     if query.high is not None:
         is_in &= best <= query.high
     if query.disagree:
-        is_in &= _disagreement(query, targets, scores) > 0
+        is_in &= _apart(_label_and_model(query, targets, models)) > 0
+    if query.differ:
+        is_in &= _apart([_margins(query, one) for one in models]) > 0
     return is_in
 
 
-def _score(query: Query, scores: Scores) -> np.ndarray:
+def _score(query: Query, models: Sequence[Scores]) -> np.ndarray:
     """Return the score of the query's label, or the best: [N], NaN where it is not known."""
-    if query.label is not None:
-        return scores.values[:, query.label]
-    return np.fmax.reduce(scores.values, axis=1)
+    return np.fmax.reduce(models[query.model or 0].values[:, _columns(query)], axis=1)
 
 
-def _margins(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return how far scores are above their thresholds, -1 to 1; NaN as it is."""
-    above = (values - thresholds) / np.maximum(1 - thresholds, 1e-6)
-    below = (values - thresholds) / np.maximum(thresholds, 1e-6)
-    return np.where(values > thresholds, above, below)
+def _margins(query: Query, scores: Scores) -> np.ndarray:
+    """Return how far scores are above their thresholds: [N, k], -1 to 1; NaN: not known."""
+    part = _columns(query)
+    values, limits = scores.values[:, part], scores.thresholds[part]
+    above = (values - limits) / np.maximum(1 - limits, 1e-6)
+    below = (values - limits) / np.maximum(limits, 1e-6)
+    return np.where(values > limits, above, below)
 
 
 def _columns(query: Query) -> slice:
     return slice(None) if query.label is None else slice(query.label, query.label + 1)
 
 
-def _disagreement(query: Query, targets: np.ndarray, scores: Scores) -> np.ndarray:
-    """Return by how much model and label differ at most, [N]: above 0 where they do; -1: nowhere.
+def _label_and_model(
+    query: Query, targets: np.ndarray, models: Sequence[Scores]
+) -> list[np.ndarray]:
+    """Return what the data set says, 1, -1 or NaN for not sure, and the margins of the model."""
+    told = np.float32([-1, 1, np.nan])[targets[:, _columns(query)]]  # of 0, 1 and -1
+    return [told, _margins(query, models[query.model or 0])]
 
-    Labels that nobody is sure of, and scores that are not known, do not count.
+
+def _apart(voices: Sequence[np.ndarray]) -> np.ndarray:
+    """Return by how much voices [N, k] contradict each other at most, [N]; -1: nothing to hold.
+
+    Above 0 where one says yes, above 0, and another no: the distance between the two. Where all
+    agree it is below: the nearer to 0, the less sure one of them is. NaN is no voice.
     """
-    part = _columns(query)
-    margins = _margins(scores.values[:, part], scores.thresholds[part])
-    margins = np.where(targets[:, part] == 1, -margins, margins)
-    margins[(targets[:, part] < 0) | np.isnan(margins)] = -1
-    return margins.max(axis=1)
+    high, low = reduce(np.fmax, voices), reduce(np.fmin, voices)
+    weakest = reduce(np.fmin, [np.abs(voice) for voice in voices])
+    found = np.where((high > 0) & (low <= 0), high - low, -weakest)
+    count = sum((~np.isnan(voice)).astype(np.int8) for voice in voices)
+    return np.where(count > 1, found, -1).max(axis=1)
 
 
 def _in_order(
@@ -179,7 +198,7 @@ def _in_order(
     rows: np.ndarray,
     session: Session,
     facts: Facts,
-    scores: Scores | None,
+    models: Sequence[Scores],
     queue: np.ndarray,
 ) -> np.ndarray:
     data, targets, key = session.dataset, session.targets, None
@@ -196,14 +215,15 @@ def _in_order(
     elif query.sort == "changed":
         last = {e.image: i for i, e in enumerate(session.log.entries) if isinstance(e, Change)}
         key = np.array([-last.get(data.images[row], -1) for row in rows.tolist()])
-    elif scores is not None and query.sort == "score":
-        key = -np.nan_to_num(_score(query, scores)[rows], nan=-1)
-    elif scores is not None and query.sort == "uncertain":
-        part = _columns(query)
-        margins = np.abs(_margins(scores.values[rows, part], scores.thresholds[part]))
+    elif query.sort == "score":
+        key = -np.nan_to_num(_score(query, models)[rows], nan=-1)
+    elif query.sort == "uncertain":
+        margins = np.abs(_margins(query, models[query.model or 0])[rows])
         key = np.nan_to_num(margins, nan=2).min(axis=1)
-    elif scores is not None and query.sort == "disagree":
-        key = -_disagreement(query, targets, scores)[rows]
+    elif query.sort == "disagree":
+        key = -_apart(_label_and_model(query, targets, models))[rows]
+    elif query.sort == "differ":
+        key = -_apart([_margins(query, one) for one in models])[rows]
     elif query.twins:  # side by side
         key = np.array([min(row, *facts.twins.get(row, {row})) for row in rows.tolist()])
     if key is not None:

@@ -1,7 +1,7 @@
 """The paths of a studio, over HTTP."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -46,7 +46,7 @@ class Studio:
     facts: Facts
     thumbnails: Thumbnails
     queue: Queue
-    scores: Scores | None
+    models: Sequence[Scores]
     words: Words | None
     pictures: Pictures | None
     jobs: dict[str, Job]
@@ -144,7 +144,7 @@ async def _broken(_: Request, error: Exception) -> Response:
 
 
 def _state(studio: Studio, _: Request) -> Response:
-    data, scores = studio.session.dataset, studio.scores
+    data = studio.session.dataset
     facts = {
         "name": readable(data.root.resolve().name),
         "images": len(data),
@@ -158,21 +158,22 @@ def _state(studio: Studio, _: Request) -> Response:
         "faults": studio.facts.kinds(),
         "twins": len(studio.facts.twins),
         "jobs": {name: job.facts() for name, job in studio.jobs.items()},
-        "model": None,
+        "models": [
+            {
+                "name": readable(one.name),
+                "thresholds": _limits(one),
+                "explains": one.can_explain,
+            }
+            for one in studio.models
+        ],
     }
-    if scores is not None and scores.name:
-        facts["model"] = {
-            "name": scores.name,
-            "thresholds": np.round(scores.thresholds.astype(float), 4).tolist(),
-            "explains": scores.can_explain,
-        }
     return JSONResponse(facts)
 
 
 def _find(studio: Studio, request: Request) -> Response:
     query = read_query(request.query_params)
     near = _nearness(studio, query)
-    rows = find(query, studio.session, studio.facts, studio.scores, studio.queue.rows, near)
+    rows = find(query, studio.session, studio.facts, studio.models, studio.queue.rows, near)
     return Response(rows.astype("<i4").tobytes(), media_type="application/octet-stream")
 
 
@@ -208,25 +209,35 @@ def _row(studio: Studio, request: Request) -> Response:
     told["twins"] = sorted(studio.facts.twins.get(row, ()))
     told["queue"] = studio.queue.told.get(row, [])
     told["history"] = [c._asdict() for c in studio.session.log.history(data.images[row])][-50:]
-    if studio.scores is not None:
-        values = studio.scores.values[row]
-        told["scores"] = [None if np.isnan(v) else round(float(v), 4) for v in values]
+    told["scores"] = [
+        [None if np.isnan(v) else round(float(v), 4) for v in one.values[row]]
+        for one in studio.models
+    ]
     return JSONResponse(told)
 
 
 def _told(studio: Studio, row: int) -> dict[str, Any]:
     target = studio.session.targets[row]
-    told: dict[str, Any] = {
+    return {
         "row": row,
         "name": readable(studio.session.dataset.images[row]),
         "present": np.flatnonzero(target == 1).tolist(),
         "unsure": np.flatnonzero(target < 0).tolist(),
+        "said": [_said(one, row) for one in studio.models],
     }
-    if studio.scores is not None:
-        values, limits = studio.scores.values[row], studio.scores.thresholds
-        told["said"] = np.flatnonzero(values > limits).tolist()  # of NaN: no
-        told["scored"] = not np.isnan(values).all()
-    return told
+
+
+def _limits(scores: Scores) -> list[float | None]:
+    """Return the thresholds of a model; None: it does not know the label."""
+    limits = np.round(scores.thresholds.astype(float), 4).tolist()
+    return [limit if knows else None for limit, knows in zip(limits, scores.knows, strict=True)]
+
+
+def _said(scores: Scores, row: int) -> list[int] | None:
+    """Return which labels a model reports of a row; None: it has not been asked, or cannot tell."""
+    values = scores.values[row]
+    said = np.flatnonzero(values > scores.thresholds)  # of NaN: no
+    return None if np.isnan(values).all() else said.tolist()
 
 
 def _has(studio: Studio, row: int) -> bool:
@@ -265,7 +276,9 @@ def _image(studio: Studio, request: Request) -> Response:
 
 def _evidence(studio: Studio, request: Request) -> Response:
     row, label = _checked(studio, request.path_params["row"]), request.path_params["label"]
-    seen = studio.scores.seen(row, label) if studio.scores else None
+    asked = request.query_params.get("model", "0")
+    model = dict(enumerate(studio.models)).get(int(asked) if asked.isdecimal() else -1)
+    seen = model.seen(row, label) if model else None
     if seen is None:
         raise HTTPException(404, "the model does not say where it looked for this label")
     return Response(to_jpeg(seen), media_type="image/jpeg")

@@ -31,12 +31,17 @@ class Scores:
         self.values = np.full(shape, np.nan, np.float32)  # [N, K]
         self.thresholds = np.full(shape[1], 0.5, np.float32)  # [K]
         self.embeddings = Embeddings(shape[0], _projected)  # [N, 128]
-        self.name = ""  # of the model
+        self.name = model_dir.rstrip("/").removesuffix("/best_model")
         self.can_explain = False
         self.predictor: Predictor | None = None  # once it is opened
         self._lock = threading.Lock()  # of the predictor, for evidence
         self._own = np.zeros(0, np.int64)  # the model's labels …
         self._column = np.zeros(0, np.int64)  # … and where they stand in the data set
+
+    @property
+    def knows(self) -> np.ndarray:
+        """Return which labels of the data set the model has, once it is open: bool [K]."""
+        return np.isin(np.arange(self.values.shape[1]), self._column)
 
     def compute(self, job: Job) -> None:
         """Score and embed all images; those of which both are known already are not asked again.
@@ -103,7 +108,6 @@ class Scores:
         if bundle.threshold is not None:
             limits = np.broadcast_to(np.asarray(bundle.threshold, np.float32), len(bundle.labels))
             self.thresholds[self._column] = limits[self._own]
-        self.name = bundle.model.network.config.name
         self.can_explain = bundle.model.network.has_evidence
         threads = max(1, (os.cpu_count() or 1) - 1)
         self.predictor = Predictor(bundle, batch_size=BATCH, threads=threads)

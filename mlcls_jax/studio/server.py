@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ _PATIENCE_S = 10.0  # for jobs, at the end
 def run(
     config: Data,
     *,
-    model_dir: str | None,
+    model_dirs: Sequence[str],
     words: tuple[str, str | None] | None,
     queue: Path | None,
     changes: Path | None,
@@ -61,7 +61,7 @@ def run(
     folder = changes or dataset.root / "studio"
     _make(folder)
     with locked(folder), closing(ChangeLog(folder / CHANGES)) as log:
-        studio = _open(dataset, log, model_dir, words, queue)
+        studio = _open(dataset, log, model_dirs, words, queue)
         _serve(partial(make_app, studio), host, port, token, announce)
         left = studio.session.num_changed
     if studio.pictures is not None:
@@ -136,21 +136,21 @@ def _make(folder: Path) -> None:
 def _open(
     dataset: Dataset,
     log: ChangeLog,
-    model_dir: str | None,
+    model_dirs: Sequence[str],
     words: tuple[str, str | None] | None,
     queue: Path | None,
 ) -> Studio:
     facts = Facts.of(dataset)
-    scores = Scores(dataset, model_dir) if model_dir else None
+    models = [Scores(dataset, model_dir) for model_dir in model_dirs]
     tower = Words(dataset, *words) if words else None
-    model = scores or tower
+    alike = models[0] if models else tower  # whose embeddings say which images are alike
     jobs = {
         "sizes": Job("Reading sizes", facts.read_sizes),
         "check": Job("Looking for faults and near duplicates", facts.check),
     }
-    if scores is not None:
-        jobs["scores"] = Job("Asking the model", scores.compute)
-        jobs["scores"].start()
+    for number, one in enumerate(models):
+        jobs[f"scores{number}"] = Job(f"Asking {one.name}", one.compute)
+        jobs[f"scores{number}"].start()
     if tower is not None:
         jobs["words"] = Job("Looking at the images, to find them by words", tower.compute)
         jobs["words"].start()
@@ -159,8 +159,8 @@ def _open(
         facts=facts,
         thumbnails=Thumbnails(),
         queue=read_queue(queue, dataset) if queue else no_queue(),
-        scores=scores,
+        models=models,
         words=tower,
-        pictures=Pictures(model) if model else None,
+        pictures=Pictures(alike) if alike else None,
         jobs=jobs,
     )

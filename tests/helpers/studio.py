@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.helpers.toy_backbone import COMMAND
+
 ROOT = Path(__file__).parents[2]
 LABELS = ("cat", "dog", "<img src=x onerror=alert(1)>", "猫", "tree")
 
@@ -90,7 +92,7 @@ class Studio:
 @contextmanager
 def studio(*arguments: Any) -> Iterator[Studio]:
     """`mlcls studio` at a free port; it must end well unless it was killed."""
-    command = [sys.executable, "-m", "mlcls_jax.main", "studio", *map(str, arguments), "--port=0"]
+    command = [sys.executable, "-c", COMMAND, "studio", *map(str, arguments), "--port=0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ}
     )

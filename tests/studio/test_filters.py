@@ -19,7 +19,7 @@ COUNT = 20_000
 
 @pytest.fixture(scope="module")
 def all_(tmp_path_factory):
-    """Session, facts, scores, queue; lists alone: no image is opened."""
+    """Session, facts, two models' scores, queue; lists alone: no image is opened."""
     folder = tmp_path_factory.mktemp("filters")
     (folder / "images").mkdir()
     (folder / "label.txt").write_text("0 a\n1 b\n2 c\n")
@@ -35,27 +35,31 @@ def all_(tmp_path_factory):
     )
     session = Session(read_dataset(Data(dir=str(folder))), ChangeLog(folder / "log"))
     assert (session.targets == values).all()
-    facts, scores = Facts.of(session.dataset), Scores(session.dataset, "none")
+    facts = Facts.of(session.dataset)
+    models = [Scores(session.dataset, "none"), Scores(session.dataset, "other")]
+    scores, other = models
     facts.pixels[:] = rng.integers(0, 50, (COUNT, 2))
     facts.faults = {3: [("damaged", "…")], 9: [("near_copy", "…")], 700: [("near_copy", "…")]}
     facts.twins = {9: {700}, 700: {9}}
     scores.values[:] = rng.random((COUNT, 3))
     scores.values[5] = np.nan
     scores.thresholds[:] = (0.5, 0.25, 0.75)
+    other.values[:] = rng.random((COUNT, 3))
+    other.values[:, 2] = np.nan  # a label that it does not know
     session.change("w", [Cell(11, 0, int(values[11, 0]), 1 - abs(int(values[11, 0])))])
-    return session, facts, scores, read_queue(folder / "queue.csv", session.dataset)
+    return session, facts, models, read_queue(folder / "queue.csv", session.dataset)
 
 
 @pytest.fixture
 def found(all_):
-    session, facts, scores, queue = all_
+    session, facts, models, queue = all_
     return lambda near=None, **asked: find(
-        Query(**asked), session, facts, scores, queue.rows, near
+        Query(**asked), session, facts, models, queue.rows, near
     ).tolist()
 
 
 def test_filters_let_through_what_plain_loops_do(all_, found):
-    session, facts, scores, queue = all_
+    session, facts, (scores, _), queue = all_
     t, s, limits, rows = session.targets, scores.values, scores.thresholds, range(COUNT)
     assert found() == list(rows)
     assert found(list="val.txt") == list(rows[15_000:])
@@ -78,7 +82,7 @@ def test_filters_let_through_what_plain_loops_do(all_, found):
 
 
 def test_orders_are_those_of_their_keys(all_, found):
-    session, facts, scores, _ = all_
+    session, facts, (scores, _), _ = all_
     t, s = session.targets, scores.values
     names = session.dataset.images
     assert found(sort="name") == sorted(range(COUNT), key=lambda i: names[i].lower())
@@ -104,15 +108,40 @@ def test_orders_are_those_of_their_keys(all_, found):
     assert found(near, list="val.txt") == [i for i in order if i >= 15_000]
 
 
+def test_models_are_held_against_each_other_and_each_against_the_labels(all_, found):
+    session, _, (one, other), _ = all_
+    t, a, b = session.targets[:, :2], one.values[:, :2], other.values[:, :2]
+    said = [values > model.thresholds[:2] for model, values in ((one, a), (other, b))]
+    known = ~np.isnan(a)
+    apart = (said[0] != said[1]) & known
+    assert found(differ=True) == np.flatnonzero(apart.any(axis=1)).tolist()
+    assert found(differ=True, label=1) == np.flatnonzero(apart[:, 1]).tolist()
+    assert found(differ=True, label=2) == []  # only one of them knows it
+    wrong = (said[1] != (t == 1)) & (t >= 0)
+    assert found(disagree=True, model=1) == np.flatnonzero(wrong.any(axis=1)).tolist()
+    assert found(label=0, low=0.2, high=0.3, model=1) == [
+        i for i in range(COUNT) if 0.2 <= b[i, 0] <= 0.3
+    ]
+    # First where one is sure of it and the other of the contrary, last where all are sure alike.
+    order = found(sort="differ", label=0)
+    distance = abs(a - b)[order, 0]
+    assert distance[0] > 0.97 and 5 in order[-3:] and distance[-5] < 0.1
+    count = apart[:, 0].sum()
+    assert apart[order[:count], 0].all() and not apart[order[count:], 0].any()
+
+
 def test_a_query_that_makes_no_sense_is_told(all_):
-    session, facts, scores, queue = all_
+    session, facts, models, queue = all_
     asked = read_query({"label": "2", "value": "-1", "low": "0.5", "disagree": "1", "below": ""})
     assert asked == Query(label=2, value=-1, low=0.5, disagree=True)
     for given in ({"labl": "2"}, {"label": "x"}, {"sort": "colour"}, {"low": "high"}):
         with pytest.raises(InputError, match=next(iter(given))):
             read_query(given)
-    for query in (Query(label=3), Query(list="label.txt")):
-        with pytest.raises(InputError, match="must be"):
-            find(query, session, facts, scores, queue.rows)
+    for query in (Query(label=3), Query(list="label.txt"), Query(model=2), Query(model=-1)):
+        with pytest.raises(InputError, match="must be|there are 2"):
+            find(query, session, facts, models, queue.rows)
     with pytest.raises(InputError, match="no scores"):
-        find(Query(sort="score"), session, facts, None, queue.rows)
+        find(Query(sort="score"), session, facts, (), queue.rows)
+    for query in (Query(differ=True), Query(sort="differ")):
+        with pytest.raises(InputError, match="no models to compare"):
+            find(query, session, facts, models[:1], queue.rows)

@@ -9,6 +9,7 @@ import pytest
 from mlcls_jax.config import Data
 from mlcls_jax.data.checks import check
 from tests.helpers.browser import chromium, needs_chromium, open_tab
+from tests.helpers.bundles import write_small
 from tests.helpers.server_process import wait
 from tests.helpers.studio import LABELS, studio, write_dataset
 
@@ -158,3 +159,41 @@ def test_two_windows_see_each_others_changes_and_the_check_passes(tmp_path, port
         names = one.run("[...document.querySelectorAll('#labels bdi')].map((e) => e.textContent)")
         assert names == [*LABELS]
     assert check(folder, Data(), pixels=False, threads=1).passed
+
+
+def test_two_models_are_held_side_by_side_and_a_dropped_picture_finds_its_like(
+    toy, tmp_path, monkeypatch, port
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_dataset(tmp_path / "data")
+    small = {"size": (64, 96)}
+    one = write_small(
+        tmp_path / "one" / "best_model", "Toy_ML", labels=LABELS, threshold=1.0, **small
+    )
+    two = write_small(tmp_path / "two", "Toy_ML", labels=LABELS[:3], threshold=0.001, **small)
+    with studio("--data", folder, "--model_dir", one, two) as server, window(server, port) as tab:
+        wait_for(tab, "[0, 1].every((m) => state.jobs[`scores${m}`].state === 'done')")
+        wait_for(tab, "details.said.every(Boolean)")
+        first, second = server.json("/row/0")["scores"]
+        assert second[3:] == [None, None] and None not in first
+        shown = tab.run(
+            "[...document.querySelectorAll('#labels .score')].map((e) => e.textContent)"
+        )
+        known = zip(first, second, strict=True)
+        assert shown == [f"{a:.2f} · {'–' if b is None else f'{b:.2f}'}" for a, b in known]
+        assert tab.run("$('models').textContent") == f"Scores: {tmp_path / 'one'} · {two}"
+        # The second reports all that it knows, and what the first does not say is marked.
+        said = server.json("/row/0")["said"]
+        assert said == [[], [0, 1, 2]]
+        assert tab.run("parted(details)") == [0, 1, 2]
+        set_filter(tab, "sort", "differ")
+        wait_for(tab, "location.hash.includes('sort=differ')")
+        set_filter(tab, "model", "1")
+        wait_for(tab, "differing(details).includes(1)")
+
+        picture, box = folder / "images" / "00004.png", {"x": 400, "y": 400}
+        files = {"items": [], "files": [str(picture)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            tab.send("Input.dispatchDragEvent", type=kind, data=files, **box)
+        wait_for(tab, f"{STATUS} === 'The images most like 00004.png come first.'")
+        assert tab.run("found[0]") == 4

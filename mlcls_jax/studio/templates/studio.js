@@ -2,8 +2,8 @@
 const $ = (id) => document.getElementById(id);
 const MAX_CHOSEN = 500, KEPT_ROWS = 4000, KEPT_UNDO = 500;
 const MAX_BYTES = 20 * 2 ** 20;  // of a picture
-const VALUES = ["name", "words", "list", "label", "value", "low", "high", "fault", "below", "sort"];
-const FLAGS = ["disagree", "changed", "queued", "twins", "falling"];
+const VALUES = ["name", "words", "list", "label", "value", "model", "low", "high", "fault", "below", "sort"];
+const FLAGS = ["disagree", "differ", "changed", "queued", "twins", "falling"];
 const DIGITS = "1234567890";
 const WORDS = { 1: "present", 0: "absent", "-1": "not sure" };
 
@@ -189,10 +189,22 @@ async function know(wanted) {
 
 const names = (labels) => labels.map((k) => state.labels[k]);
 
+const model = () => Number($("model").value);  // whose scores count
+const limitOf = (m, k) => state.models[m].thresholds[k];  // null: the model does not know the label
+
+// Labels that the model contradicts.
 function differing(told) {
-  if (!told.scored) return [];
-  const is = new Set(told.present), unsure = new Set(told.unsure), said = new Set(told.said);
-  return [...new Set([...is, ...said])].filter((k) => !unsure.has(k) && is.has(k) !== said.has(k));
+  const m = model(), said = new Set(told.said[m]), is = new Set(told.present);
+  if (!told.said[m]) return [];
+  return [...new Set([...is, ...said])].filter((k) =>
+    !told.unsure.includes(k) && is.has(k) !== said.has(k) && limitOf(m, k) !== null);
+}
+
+// Labels that one model reports, and another does not.
+function parted(told) {
+  const asked = told.said.flatMap((said, m) => (said ? [m] : []));
+  return [...new Set(told.said.flatMap((said) => said ?? []))].filter((k) =>
+    asked.some((m) => limitOf(m, k) !== null && !told.said[m].includes(k)));
 }
 
 function mark(i) {
@@ -202,7 +214,7 @@ function mark(i) {
   cell.classList.toggle("at", i === at);
   cell.setAttribute("aria-selected", chosen.has(found[i]));
   if (!told) return;
-  const differs = differing(told), chips = cell.querySelector(".chips");
+  const differs = differing(told), parts = parted(told).filter((k) => !differs.includes(k)), chips = cell.querySelector(".chips");
   const chip = (k, name, text, title) => {
     const made = make("bdi", `chip ${name}`, text.replace("_", () => state.labels[k]));
     made.title = `${state.labels[k]}: ${title}`;
@@ -212,13 +224,16 @@ function mark(i) {
   chips.replaceChildren(
     ...differs.map((k) => (isIn(k) ? chip(k, "differs", "_ −", "present, but the model says no")
       : chip(k, "differs", "_ +", "absent, but the model says yes"))),
-    ...told.present.filter((k) => !differs.includes(k)).map((k) => chip(k, "", "_", "present")),
-    ...told.unsure.map((k) => chip(k, "unsure", "_?", "not sure")));
+    ...parts.map((k) => chip(k, isIn(k) ? "parted" : "parted absent", "_ ≠",
+      `${WORDS[valueOf(told, k)]}; one model says yes, another no`)),
+    ...told.present.filter((k) => !differs.includes(k) && !parts.includes(k)).map((k) => chip(k, "", "_", "present")),
+    ...told.unsure.filter((k) => !parts.includes(k)).map((k) => chip(k, "unsure", "_?", "not sure")));
   cell.title = told.name;
-  const parts = [told.name, `labels: ${names(told.present).join(", ") || "none"}`];
-  if (told.unsure.length) parts.push(`not sure: ${names(told.unsure).join(", ")}`);
-  if (differs.length) parts.push(`the model differs: ${names(differs).join(", ")}`);
-  cell.setAttribute("aria-label", parts.join("; "));
+  const lines = [told.name, `labels: ${names(told.present).join(", ") || "none"}`];
+  if (told.unsure.length) lines.push(`not sure: ${names(told.unsure).join(", ")}`);
+  if (differs.length) lines.push(`the model differs: ${names(differs).join(", ")}`);
+  if (parts.length) lines.push(`the models differ: ${names(parts).join(", ")}`);
+  cell.setAttribute("aria-label", lines.join("; "));
 }
 
 // ---- going about ----
@@ -284,7 +299,7 @@ function show() {
   zoom = 1;
   scale(1);
   $("picture").alt = told ? told.name : "";
-  $("picture").src = looked === null ? `image/${row}` : `evidence/${row}/${looked}`;
+  $("picture").src = looked === null ? `image/${row}` : `evidence/${row}/${looked}?model=${model()}`;
 }
 
 function scale(factor) {
@@ -345,24 +360,26 @@ async function side() {
 
 function mend(item, k) {
   const value = valueOf(details, k), set = item.querySelector(".set");
-  const score = details.scores?.[k], limit = state.model?.thresholds[k];
   set.setAttribute("aria-pressed", value === 1 ? "true" : value < 0 ? "mixed" : "false");
   item.querySelector(".mark").textContent = value === 1 ? "✓" : value < 0 ? "?" : "";
-  const isKnown = typeof score === "number" && limit !== undefined;
-  item.classList.toggle("differs", isKnown && value >= 0
-    && details.said.includes(k) !== (value === 1));  // by numbers that are not rounded
-  item.querySelector(".score").textContent = isKnown ? score.toFixed(2) : "";
-  item.querySelector(".bar")?.remove();
-  item.querySelector(".where")?.remove();
-  if (!isKnown) return;
-  const bar = make("div", "bar"), full = make("i"), line = make("b");
-  bar.setAttribute("aria-hidden", "true");
-  bar.title = `Reported above ${limit.toFixed(3)}`;
-  full.style.width = `${100 * score}%`;
-  line.style.left = `${100 * limit}%`;
-  bar.append(full, line);
-  item.append(bar);
-  if (!state.model.explains || $("viewer").hidden) return;
+  item.classList.toggle("differs", differing(details).includes(k));  // by numbers not rounded
+  item.classList.toggle("parted", parted(details).includes(k));
+  for (const old of item.querySelectorAll(".bar, .where")) old.remove();
+  const texts = [];
+  for (const [m, scores] of details.scores.entries()) {
+    const score = scores[k], limit = limitOf(m, k);
+    texts.push(score === null || limit === null ? "–" : score.toFixed(2));
+    if (texts[m] === "–") continue;
+    const bar = make("div", m === model() ? "bar" : "bar other"), full = make("i"), line = make("b");
+    bar.setAttribute("aria-hidden", "true");
+    bar.title = `${state.models[m].name}: reported above ${limit.toFixed(3)}`;
+    full.style.width = `${100 * score}%`;
+    line.style.left = `${100 * limit}%`;
+    bar.append(full, line);
+    item.append(bar);
+  }
+  item.querySelector(".score").textContent = texts.some((text) => text !== "–") ? texts.join(" · ") : "";
+  if ($("viewer").hidden || !state.models[model()]?.explains || limitOf(model(), k) === null) return;
   const where = make("button", "where", "Where?");
   where.type = "button";
   where.setAttribute("aria-label", `Where is ${state.labels[k]}?`);
@@ -523,16 +540,16 @@ async function refresh() {
   tell();
   for (const name of Object.keys(state.jobs)) {
     const ended = before?.jobs[name].state === "running" && state.jobs[name].state === "done";
-    const isShown = name !== "scores" || state.model;
-    if (ended && isShown) {
+    if (ended) {
       rows.clear();
       say(`${state.jobs[name].title}: done.`);
       if (name === "sizes" || !$("unlike").hidden) search(); else { fill(); side(); }
     }
   }
-  document.body.classList.toggle("without-model", !("scores" in state.jobs));
+  document.body.classList.toggle("without-model", !state.models.length);
+  document.body.classList.toggle("without-models", state.models.length < 2);
   document.body.classList.toggle("without-words", !("words" in state.jobs));
-  document.body.classList.toggle("without-pictures", !("scores" in state.jobs || "words" in state.jobs));
+  document.body.classList.toggle("without-pictures", !state.models.length && !("words" in state.jobs));
   document.body.classList.toggle("without-queue", !state.queue);
   const fault = $("fault"), value = fault.value;
   fault.replaceChildren(...[...fault.options].slice(0, 2),
@@ -633,6 +650,8 @@ async function start() {
   revision = state.revision;
   for (const [name, n] of Object.entries(state.lists)) $("list").append(choice(name, `${name} (${n.toLocaleString("en")})`));
   state.labels.forEach((name, k) => $("label").append(choice(k, name)));
+  state.models.forEach(({ name }, m) => $("model").append(choice(m || "", name)));
+  $("models").textContent = `Scores: ${state.models.map(({ name }) => name).join(" · ")}`;
   list();
   restore();
   await refresh();
