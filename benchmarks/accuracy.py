@@ -1,8 +1,8 @@
-"""Accuracy on your own images after the same budget: ours against PyTorch, from random weights.
+"""Accuracy on your own images after the same budget and from the same weights: ours and PyTorch.
 
 python -m benchmarks.accuracy FOLDER [--model PP-LCNet_x0_5_ML] [--size 128] [--epochs 12]
-    [--seeds 0 1 2] [--rate 1e-3] [--batch 32] [--paths mlcls_jax PyTorch "mlcls train"]
-    [--json FILE] [--config.KEY=VALUE ...]
+    [--weights FILE] [--seeds 0 1 2] [--rate 1e-3] [--batch 32]
+    [--paths mlcls_jax PyTorch "mlcls train"] [--json FILE] [--config.KEY=VALUE ...]
 
 FOLDER has MLClsDataset form. Both sides train by AdamW with decay 1e-4, one epoch of warm-up and a
 cosine to 0, flips, the asymmetric loss and a moving average of 0.99, under a decoder of width 256;
@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder")
     parser.add_argument("--model", default="PP-LCNet_x0_5_ML")
+    parser.add_argument("--weights", default="none", help="of the backbone, .safetensors of timm")
     parser.add_argument("--size", type=int, default=128, help="side of the images")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -77,9 +78,11 @@ def config_of(arguments: argparse.Namespace, seed: int) -> schema.Config:
     size = (arguments.size, arguments.size)
     decoder: dict[str, Any] = {"embed_dim": 256, "hidden_dim": 512, "num_heads": 8}
     folder, batch = str(Path(arguments.folder).resolve()), arguments.batch
+    weights = arguments.weights
+    weights = weights if weights == "none" else str(Path(weights).resolve())
     return schema.Config(
         seed=seed,
-        model=schema.Model(name=arguments.model, weights="none", image_size=size, **decoder),
+        model=schema.Model(name=arguments.model, weights=weights, image_size=size, **decoder),
         data=schema.Data(dir=folder, augment=("flip",), train_resize="exact"),
         train=schema.Train(
             epochs=arguments.epochs,

@@ -9,6 +9,7 @@ import contextlib
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,6 +25,7 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet50": ("resnet50", {}),
     "ResNet50_vd": ("resnet50d", {}),
     "EfficientNetB0": ("tf_efficientnet_b0", {}),
+    "tf_efficientnet_lite0": ("tf_efficientnet_lite0", {}),
     "EfficientNetV2_S": ("tf_efficientnetv2_s", {}),
     "RegNetY_1600MF": ("regnety_016", {}),
     "TResNet_M": ("tresnet_m", {}),
@@ -44,17 +46,22 @@ def build(
     embed_dim: int = 768,
     hidden_dim: int = 2048,
     num_heads: int = 8,
+    weights: str | None = None,
 ) -> nn.Module:
     """The model `name` of ours, `*_ML`: images float [B, 3, H, W] → logits [B, num_classes].
 
     It is in training mode, and its weights lie as PyTorch makes them; `channels_last` is for the
-    caller to choose.
+    caller to choose. `weights` is a safetensors file of the backbone in timm's names.
 
     Raises:
       KeyError: timm has no such backbone.
+      RuntimeError: the file lacks a part of it.
     """
     timm_name, options = BACKBONES[name.removesuffix("_ML")]
     backbone = _import_timm().create_model(timm_name, num_classes=0, **options)
+    if weights is not None:
+        own = backbone.state_dict()
+        backbone.load_state_dict({k: v for k, v in load_file(weights).items() if k in own})
     if name.startswith("PP-LCNet"):
         last = nn.Sequential(backbone.conv_head, nn.Hardswish(), nn.Dropout(LCNET_DROPOUT))
         backbone.conv_head = nn.Identity()  # in `last`, before any pooling

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.peers.pytorch import asymmetric_loss, build, decay_groups
 from mlcls_jax import config as schema
 from mlcls_jax.data.sources import open_data
-from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.metrics import metrics_of
+from mlcls_jax.models.registry import pixels as statistics_of
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_schedule
 from mlcls_jax.yaml_config import get_config
@@ -90,7 +90,8 @@ def train(config: schema.Config, workdir: Path) -> None:
     images = Images(data.train, size, flip="flip" in config.data.augment)
     batches = DataLoader(images, batch_sampler=passes, num_workers=1)
     sizes = (config.model.embed_dim, config.model.hidden_dim, config.model.num_heads)
-    model = build(config.model.name, len(data.train.labels), *sizes)
+    weights = None if config.model.weights in (None, "none") else config.model.weights
+    model = build(config.model.name, len(data.train.labels), *sizes, weights=weights)
     model = model.to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval()
     old, new = (
@@ -106,7 +107,8 @@ def train(config: schema.Config, workdir: Path) -> None:
         for group in optimizer.param_groups:
             group["lr"] = np.asarray(schedule(step - 1)).item()
         optimizer.zero_grad(set_to_none=True)
-        loss = asymmetric_loss(model(normalise(pixels)), targets, config.loss)
+        images = normalise(pixels, config.model.name)
+        loss = asymmetric_loss(model(images), targets, config.loss)
         loss.backward()
         optimizer.step()
         decay = (
@@ -140,7 +142,7 @@ def evaluate(models: dict[str, nn.Module], source: Any, config: schema.Config) -
         for pixels, target in DataLoader(images, batch_size=config.evaluate.batch_size):
             targets.append(target)
             for name, model in models.items():
-                logits[name].append(model(normalise(pixels)))
+                logits[name].append(model(normalise(pixels, config.model.name)))
     models["raw"].train()
     found = {}
     for name, parts in logits.items():
@@ -155,9 +157,10 @@ def evaluate(models: dict[str, nn.Module], source: Any, config: schema.Config) -
     return found
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """Return uint8 [B, 3, H, W] as float by ImageNet's mean and deviation, in channels_last."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+def normalise(pixels: Tensor, model: str) -> Tensor:
+    """Return uint8 [B, 3, H, W] as float by the model's mean and deviation, in channels_last."""
+    statistics = statistics_of(model)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (statistics.mean, statistics.std))
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     return (pixels.float() / 255 - mean) / std
 

@@ -44,6 +44,7 @@ FAMILIES: dict[str, Family] = {
     "SwinTransformerV2": swin.V2_FAMILY,
     "EfficientNet": efficientnet.FAMILY,
     "efficientnet": efficientnet.TIMM_FAMILY,
+    "tf_efficientnet_lite": efficientnet.LITE_FAMILY,
     "RegNetY": regnety.FAMILY,
     "TResNet": tresnet.FAMILY,
     "ViT": vit_variants.AUGREG,

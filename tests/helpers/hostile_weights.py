@@ -76,6 +76,12 @@ def archive(
     return stream.getvalue()
 
 
+def stream(content: bytes, *, keys: Any = ("0",), claims: int = 4) -> bytes:
+    """A file of PyTorch before 1.6, with 16 bytes of numbers."""
+    begin = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03." + dumped({})
+    return begin + content + dumped(list(keys)) + claims.to_bytes(8, "little") + bytes(16)
+
+
 def with_sizes(content: bytes, size: int) -> bytes:
     """A zip file whose table of contents says that the first entry is so long."""
     at = content.index(b"PK\x01\x02")
@@ -178,7 +184,14 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "instance.pdparams": (b"\x80\x02(ios\nmkdir\n.", "refused.*INST"),
     "new_object.pdparams": (b"\x80\x02cnumpy\nndarray\n)\x81.", "refused.*NEWOBJ"),
     "persistent.pdparams": (entry(text("x") + b"Q"), "refused.*BINPERSID"),
-    "not_zip.pth": (b"PK\x03\x04" + bytes(100), "is not the zip file"),
+    "not_zip.pth": (b"PK\x03\x04" + bytes(100), "neither a zip file nor"),
+    "old_claims.pth": (
+        stream(entry(tensor(0, (4,), (1,), claims=1 << 40)), claims=1 << 40), "not as long as it"
+    ),
+    "old_negative.pth": (stream(entry(tensor(0, (4,), (1,), claims=-4))), "without kind"),
+    "old_beyond.pth": (stream(entry(tensor(0, (1 << 40,), (0,)))), "reaches beyond"),
+    "old_keys.pth": (stream(entry(tensor(0, (4,), (1,))), keys=["1"]), "damaged"),
+    "old_call.pth": (stream(entry(b"cos\nmkdir\n" + text("x") + b"\x85R")), "refused.*mkdir"),
     "disks.pth": (
         archive(entry(b"N"))[:-22] + b"PK\x06\x07" + b"\x01" * 16 + b"PK\x05\x06" + bytes(18),
         "multiple disks",

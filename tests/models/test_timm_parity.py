@@ -39,6 +39,7 @@ CASES = {
     "timm_mobilenetv3_small_100_r224": ("mobilenetv3_small_100", "last_second_conv"),
     "timm_tf_efficientnet_b0_r70": ("EfficientNetB0", "last_conv"),  # even and odd sides
     "timm_tf_efficientnetv2_s_r300": ("tf_efficientnetv2_s", "last_conv"),
+    "timm_tf_efficientnet_lite0_r70": ("tf_efficientnet_lite0", "last_conv"),
     "timm_regnety_016_r224": ("regnety_016", "stage4_1"),
     "timm_tresnet_m_r224": ("tresnet_m", "layer4_2"),
     "timm_tresnet_v2_l_r64": ("tresnet_v2_l", "layer4_2"),

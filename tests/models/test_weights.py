@@ -234,7 +234,7 @@ def test_layouts_are_inverted(layout, shape):
 TORCH = Path(__file__).parents[1] / "data" / "torch"  # written by PyTorch 2.13
 
 
-@pytest.mark.parametrize("name", ["plain.pth", "nested.pth"])
+@pytest.mark.parametrize("name", ["plain.pth", "nested.pth", "legacy.pth"])  # before 1.6
 def test_pytorch_files_are_read_without_pytorch(name):
     tensors = read_pth(TORCH / name)
     np.testing.assert_array_equal(tensors["a"], np.arange(6, dtype=np.float32).reshape(2, 3))
@@ -246,10 +246,29 @@ def test_pytorch_files_are_read_without_pytorch(name):
     assert tensors["n"] == 7 and tensors["e"].shape == (0, 3)
 
 
-def test_pytorch_files_before_1_6_are_named_as_such():
-    with pytest.raises(WeightsError, match=r"since 1\.6") as caught:
-        read_pth(TORCH / "legacy.pth")
-    assert "safetensors" in caught.value.hint
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (b"collections\nOrderedDict", b"posix\nmkdir\n", "refused.*posix"),
+        (b"FloatStorage", b"DoubleStorag", "refused"),
+        (b"K\x06Nt", b"K\x07Nt", "not as long as it says|beyond its data"),
+        (b"\x80\x02M\xe9\x03.", b"\x80\x02M\xea\x03.", "neither a zip file nor"),
+    ],
+)
+def test_a_changed_pytorch_file_of_before_1_6_is_refused(tmp_path, old, new, told):
+    content = (TORCH / "legacy.pth").read_bytes()
+    assert old in content
+    (tmp_path / "m.pth").write_bytes(content.replace(old, new, 1))
+    with pytest.raises(WeightsError, match=told):
+        read_pth(tmp_path / "m.pth")
+
+
+def test_a_pytorch_file_of_before_1_6_that_is_cut_anywhere_is_refused(tmp_path):
+    content = (TORCH / "legacy.pth").read_bytes()
+    for length in (*range(0, len(content), 50), len(content) - 1):
+        (tmp_path / "m.pth").write_bytes(content[:length])
+        with pytest.raises(WeightsError, match=r"m\.pth: not a weight file, or damaged"):
+            read_pth(tmp_path / "m.pth")
 
 
 def rewrite_pth(target, change):

@@ -3,6 +3,7 @@
 PaddleClas' networks are those of TensorFlow, which timm calls `tf_*`: padding where an even side
 is halved is not alike on both sides, and norms have an epsilon of 1e-3. PaddleClas pads for the
 side that a network was trained with, whatever it is given; here, as in timm, the true side counts.
+EfficientNet-Lite is TensorFlow's form for phones, without weighing of channels.
 """
 
 import math
@@ -77,6 +78,7 @@ class EfficientNetConfig:
     out_channels: int = 1280  # at scale 1
     least: float = 0.9  # of a scaled width, what rounding may leave
     is_tensorflow: bool = True
+    is_lite: bool = False  # ReLU6, no weighing of channels; stem and last convolution never scaled
     drop_path: float = 0.0
 
 
@@ -87,26 +89,33 @@ def build(
     epsilon = 1e-3 if config.is_tensorflow else 1e-5
     unit = partial(ConvNorm, same=config.is_tensorflow, epsilon=epsilon, dtype=dtype)
     rounded = partial(scaled, scale=config.width, least=config.least)
-    width, blocks = rounded(config.stem), []
-    stem = unit(3, width, 3, stride=2, activation=nnx.silu)
+    activation = nnx.relu6 if config.is_lite else nnx.silu
+    fixed = (config.stem, config.out_channels)
+    width, channels = fixed if config.is_lite else map(rounded, fixed)
+    stem, blocks = unit(3, width, 3, stride=2, activation=activation), []
     for number, stage in enumerate(config.stages):
         depth = config.depths[min(number, len(config.depths) - 1)]
         for index in range(math.ceil(stage.blocks * depth)):
             stride = stage.stride if index == 0 else 1
-            block = _block(width, rounded(stage.width), stage, stride, unit)
+            block = _block(width, rounded(stage.width), stage, stride, unit, is_lite=config.is_lite)
             blocks.append({f"block{number}_{index}": block})
             width = rounded(stage.width)
-    channels = rounded(config.out_channels)
-    outputs = {"last_conv": unit(width, channels, 1, activation=nnx.silu)}
+    outputs = {"last_conv": unit(width, channels, 1, activation=activation)}
     return Chain(config, channels=channels, stem={"stem": stem}, blocks=blocks, outputs=outputs)
 
 
 def _block(
-    in_channels: int, width: int, stage: Stage, stride: int, unit: partial[ConvNorm]
+    in_channels: int,
+    width: int,
+    stage: Stage,
+    stride: int,
+    unit: partial[ConvNorm],
+    *,
+    is_lite: bool,
 ) -> InvertedResidual:
     expanded, size, squeeze = in_channels * stage.expansion, stage.kernel_size, None
     sizes = {"depthwise": (int(stage.expansion > 1), size, 1), "fused": (size, 0, 1)}
-    if stage.kind == "depthwise":
+    if stage.kind == "depthwise" and not is_lite:
         gated = partial(SqueezeExcite, activation=nnx.silu, gate=nnx.sigmoid)
         squeeze = gated(expanded, in_channels // 4, dtype=unit.keywords["dtype"])
     return InvertedResidual(
@@ -115,14 +124,20 @@ def _block(
         width,
         sizes=sizes.get(stage.kind, (0, 0, size)),
         stride=stride,
-        activation=nnx.silu,
+        activation=nnx.relu6 if is_lite else nnx.silu,
         squeeze=squeeze,
         unit=unit,
     )
 
 
 def names(backbone: Chain, origin: str) -> NameTable:
-    """Map each parameter and statistic to its place in a file of `origin`: paddle or timm."""
+    """Map each parameter and statistic to its place in a file of `origin`.
+
+    It is paddle, timm, or efficientnet_pytorch, the names of TensorFlow's weights in PyTorch from
+    before timm had them.
+    """
+    if origin == "efficientnet_pytorch":
+        return renamed(backbone, origin, _numbered(backbone))
     if origin == "paddle":
         rules = _paddle_v1 if backbone.config.stages == V1 else _paddle_v2
         return renamed(backbone, origin, rules(backbone))
@@ -183,6 +198,24 @@ def _paddle_v2(backbone: Chain) -> tuple[Rule, ...]:
     )
 
 
+def _numbered(backbone: Chain) -> tuple[Rule, ...]:
+    """Return the places in files of the package efficientnet_pytorch and its followers."""
+    blocks = [path for (path,) in backbone.parts.stages]
+    return (
+        (r"^stem\.conv", "_conv_stem"),
+        (r"^stem\.norm", "_bn0"),
+        (r"^last_conv\.conv", "_conv_head"),
+        (r"^last_conv\.norm", "_bn1"),
+        (r"expand_conv\.conv", "_expand_conv"),
+        (r"expand_conv\.norm", "_bn0"),
+        (r"bottleneck_conv\.conv", "_depthwise_conv"),
+        (r"bottleneck_conv\.norm", "_bn1"),
+        (r"linear_conv\.conv", "_project_conv"),
+        (r"linear_conv\.norm", "_bn2"),
+        (r"^block\w+", lambda found: f"_blocks.{blocks.index(found[0])}"),
+    )
+
+
 # Scales of width and depth, and the tag of the weights that timm takes for its own network.
 SCALES = {
     "B0": (1.0, 1.0, "ra_in1k"),
@@ -229,6 +262,13 @@ TIMM_VARIANTS = {
     "efficientnetv2_rw_m": _own(
         stages=V2_RW, stem=24, out_channels=1792, width=1.2, depths=(1.2, 1.2, 1.2, 1.2, 1.6)
     ),
+}
+# The first and the last stage never get deeper.
+LITE_VARIANTS = {
+    f"tf_efficientnet_lite{size}": EfficientNetConfig(
+        width=w, depths=(1.0, *(d,) * 5, 1.0), is_lite=True
+    )
+    for size, (w, d) in enumerate([(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)])
 }
 TIMM_NAMES = {f"tf_{name.replace('NetB', 'Net_B').lower()}": name for name in VARIANTS}
 
@@ -277,4 +317,12 @@ TIMM_FAMILY = Family(
     heads={"timm": "classifier"},
     sources=sources,
     pixels=pixels,
+)
+LITE_FAMILY = Family(
+    variants=LITE_VARIANTS,
+    build=build,
+    names=names,
+    heads={"timm": "classifier", "efficientnet_pytorch": "_fc"},
+    sources=lambda name: (timm(f"{name}.in1k", pixels=HALVES.name),),
+    pixels=lambda name: HALVES,
 )

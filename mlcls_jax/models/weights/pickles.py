@@ -18,6 +18,9 @@ from mlcls_jax.models.weights.opcodes import Global, RefusedError, StandIn, Tabl
 
 NAME_TABLE_KEY = "StructuredToParameterName@@"  # Paddle's internal names; not a tensor
 WRAPPERS = ("state_dict", "model")  # where training scripts put the tensors of a PyTorch file
+# Files of PyTorch before 1.6 begin with a number and a version, each a pickle.
+STREAM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+REBUILT = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter")
 MAX_DIRECTORY = 1 << 22  # bytes of a zip's table of contents: some 40,000 tensors
 MAX_DIMENSIONS = 32
 MAX_REPEATS = 4  # all arrays together are at most so many times as long as the file: some share
@@ -67,17 +70,12 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     Tensors may lie under `state_dict` or `model`; a prefix `module.` is taken off.
 
     Raises:
-      WeightsError: damaged, of PyTorch before 1.6, or it refers to anything but tensors.
+      WeightsError: damaged, or it refers to anything but tensors.
     """
 
     def load() -> Any:
         with _Reader(path) as file:
-            if not zipfile.is_zipfile(file):
-                raise WeightsError(
-                    f"{path}: is not the zip file that PyTorch writes since 1.6, or is damaged",
-                    "Load it in PyTorch and save it again, best as .safetensors.",
-                )
-            return _read_archive(file)
+            return _read_archive(file) if zipfile.is_zipfile(file) else _read_stream(path)
 
     content = _unpickle(path, load)
     for wrapper in WRAPPERS:
@@ -292,23 +290,67 @@ def _read_archive(file: _Reader) -> Any:
             return archive.read(entry)
 
         def load_storage(reference: Any) -> _Storage:
-            _, kind, key, _, count = reference
-            is_named = isinstance(kind, Global) and kind.name in _STORAGES
-            if not is_named or type(key) is not str or type(count) is not int:
-                raise ValueError("a storage without kind, name or length")
-            if (kind.name, key) not in storages:
+            kind, key, count = _storage_named(reference)
+            if (kind, key) not in storages:
                 data = read(f"{pickles[0].removesuffix('data.pkl')}data/{key}")
-                dtype = np.dtype(_STORAGES[kind.name])
-                if len(data) != count * dtype.itemsize:
-                    raise ValueError(f"storage {key} is not as long as it says")
-                numbers = np.frombuffer(data, dtype)
-                if kind.name == "torch.BFloat16Storage":
-                    budget.take(2 * numbers.nbytes)
-                    numbers = _from_bfloat16(numbers)
-                storages[kind.name, key] = _Storage(numbers, budget)
-            return storages[kind.name, key]
+                storages[kind, key] = _storage(kind, key, count, data, budget)
+            return storages[kind, key]
 
-        admitted = _arrays(budget) | dict.fromkeys(_STORAGES)
-        admitted["torch._utils._rebuild_tensor_v2"] = _rebuild_tensor
-        admitted["torch._utils._rebuild_parameter"] = _rebuild_parameter
-        return read_pickle(io.BytesIO(read(pickles[0])), admitted, load_storage)
+        return read_pickle(io.BytesIO(read(pickles[0])), _tensors(budget), load_storage)
+
+
+def _read_stream(path: Path) -> Any:
+    """The value in a file of PyTorch before 1.6: pickles in a row, then the numbers they name.
+
+    The value is read twice: where its numbers begin is known only when it has ended.
+    """
+    with path.open("rb") as whole:
+        if whole.read(len(STREAM)) != STREAM:
+            raise ValueError("it is neither a zip file nor a row of pickles")
+        file = io.BytesIO(whole.read())
+    budget = _Budget(file.getbuffer().nbytes)
+    read_pickle(file, {})  # of the machine that wrote it
+    begin, named = file.tell(), {}
+
+    def note(reference: Any) -> None:
+        kind, key, count = _storage_named(reference[:5])
+        if reference[5:] not in ((), (None,)):
+            raise ValueError(f"storage {key} is a part of another")
+        named[key] = (kind, count)
+
+    read_pickle(file, _tensors(budget) | dict.fromkeys(REBUILT, lambda *_: None), note)
+    storages: dict[str, _Storage] = {}
+    for key in read_pickle(file, {}):
+        kind, count = named.pop(key)
+        if file.read(8) != count.to_bytes(8, "little"):
+            raise ValueError(f"storage {key} is not as long as it says")
+        data = file.read(count * np.dtype(_STORAGES[kind]).itemsize)
+        storages[key] = _storage(kind, key, count, data, budget)
+    file.seek(begin)
+    return read_pickle(file, _tensors(budget), lambda reference: storages[reference[2]])
+
+
+def _storage_named(reference: Any) -> tuple[str, str, int]:
+    """Return kind, name and length of a storage that a pickle refers to."""
+    _, kind, key, _, count = reference
+    is_named = isinstance(kind, Global) and kind.name in _STORAGES
+    if not is_named or type(key) is not str or type(count) is not int or count < 0:
+        raise ValueError("a storage without kind, name or length")
+    return kind.name, key, count
+
+
+def _storage(kind: str, key: str, count: int, data: bytes, budget: _Budget) -> _Storage:
+    dtype = np.dtype(_STORAGES[kind])
+    if len(data) != count * dtype.itemsize:
+        raise ValueError(f"storage {key} is not as long as it says")
+    numbers = np.frombuffer(data, dtype)
+    if kind == "torch.BFloat16Storage":
+        budget.take(2 * numbers.nbytes)
+        numbers = _from_bfloat16(numbers)
+    return _Storage(numbers, budget)
+
+
+def _tensors(budget: _Budget) -> dict[str, Callable[..., Any] | None]:
+    """Parts of a tensor in a pickle."""
+    rebuild = dict(zip(REBUILT, (_rebuild_tensor, _rebuild_parameter), strict=True))
+    return {**_arrays(budget), **dict.fromkeys(_STORAGES), **rebuild}
