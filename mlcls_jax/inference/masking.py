@@ -29,6 +29,13 @@ def masked(
     return np.where(hidden[..., None], mean, image)
 
 
+def copies(
+    image: UInt8[np.ndarray, "H W 3"], windows: slice = slice(None)
+) -> UInt8[np.ndarray, "n H W 3"]:
+    """Return a copy of the image for each of the `WINDOWS` windows, or some, which is masked."""
+    return masked(image, _WINDOWS[windows])
+
+
 def falls(
     run: Run, image: UInt8[np.ndarray, "H W 3"], scores: Float[np.ndarray, " K"]
 ) -> Float[np.ndarray, "K side side"]:
@@ -39,19 +46,34 @@ def falls(
       image: in the network's size.
       scores: of the image as it is.
     """
-    fallen = _log_odds(scores) - _log_odds(run(masked(image, _WINDOWS)))  # [WINDOWS, K]
-    return np.einsum("wk,wyx->kyx", fallen, _WINDOWS / 4)  # a cell is in four windows
+    return _falls(scores, run(copies(image)))
 
 
 def evidence(
     run: Run, image: UInt8[np.ndarray, "H W 3"], scores: Float[np.ndarray, " K"]
 ) -> Float[np.ndarray, "K side side"]:
+    """Return the share of each cell in what makes scores fall; see `shares`."""
+    return shares(scores, run(copies(image)))
+
+
+def shares(
+    scores: Float[np.ndarray, " K"], masked_scores: Float[np.ndarray, "WINDOWS K"]
+) -> Float[np.ndarray, "K side side"]:
     """Return the share of each cell in what makes scores fall, as maps of attention have it.
 
     A map adds up to 1; it is 0 everywhere where no cell speaks for the label.
+
+    Args:
+      scores: of an image.
+      masked_scores: of its `copies`.
     """
-    found = np.maximum(falls(run, image, scores), 0)
+    found = np.maximum(_falls(scores, masked_scores), 0)
     return (found / np.maximum(found.sum((1, 2), keepdims=True), _TINY)).astype(np.float32)
+
+
+def _falls(scores: np.ndarray, masked_scores: np.ndarray) -> np.ndarray:
+    fallen = _log_odds(scores) - _log_odds(masked_scores)  # [WINDOWS, K]
+    return np.einsum("wk,wyx->kyx", fallen, _WINDOWS / 4)  # a cell is in four windows
 
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 from mlcls_jax.config import DEFAULT_THRESHOLD
 from mlcls_jax.errors import InputError
+from mlcls_jax.inference import masking
 from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.backends.jitted import Also, Jitted
 from mlcls_jax.inference.bundle import Bundle
@@ -81,6 +82,11 @@ class Predictor:
         """Return the scores of prepared images."""
         return self.backend(images)
 
+    @property
+    def attends(self) -> bool:
+        """Return whether the head says where it looks; others are explained by `masking`."""
+        return self.bundle.model.network.has_evidence
+
     @cached_property
     def _jitted(self) -> Jitted:
         """JAX, whatever the backend: it alone gives more than scores."""
@@ -95,14 +101,14 @@ class Predictor:
     def warm_up(self, *, explain: bool = False, views: Views | None = None) -> None:
         """Compile for every batch size now rather than at the first images.
 
-        With `explain`, those of maps, too. With
+        With `explain`, those of maps, too, if the head attends. With
         `views`, those for all their sizes.
         """
         self.backend.warm_up()
         if views is not None and isinstance(self.backend, Jitted):
             for frame in views.frames[1:]:
                 self.backend.warm_up(image_size=frame.size)
-        if explain:
+        if explain and self.attends:
             self._jitted.warm_up(explain=True)
 
     def predict(
@@ -235,18 +241,22 @@ class Predictor:
         """Return the scores of pictures that `views.prepare` has prepared, averaged over the views.
 
         And of the plain view "maps" [n, Q, h, w] of where each query looked, or "embeddings"
-        [n, C]; these by JAX, whatever the backend.
-
-        Raises:
-          InputError: the model's head has no maps.
+        [n, C]; these by JAX, whatever the backend. Where the head does not attend, each label has a
+        map by `masking`, and for each image `masking.WINDOWS` more are computed.
         """
         others: list[np.ndarray] = []
 
         def run(images: np.ndarray) -> np.ndarray:
             if also is None or others:  # the first view is the plain one
                 return self.run(images)
-            compute = self._jitted.explain if also == "maps" else self._jitted.embed
-            scores, other = compute(images)
+            if also == "embeddings":
+                scores, other = self._jitted.embed(images)
+            elif self.attends:
+                scores, other = self._jitted.explain(images)
+            else:
+                scores = self.run(images)
+                rows = zip(images, scores, strict=True)
+                other = np.stack([masking.evidence(self.run, image, own) for image, own in rows])
             others.append(other)
             return scores
 

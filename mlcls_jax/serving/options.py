@@ -27,6 +27,12 @@ class Options:
         0.0, "wait so long for more images while the device is idle; 0: start at once", min=0
     )
     queue_size: int = option(256, "images at work or waiting; more get status 503", min=1)
+    max_masked: int = option(
+        4,
+        "images explained by masking at one time, each computed 65 times; more get status 503. 0:"
+        " none, and `explain` takes a head that attends",
+        min=0,
+    )
     request_timeout_s: float = option(30.0, "time from body to answer; then status 504", min=0.01)
     header_timeout_s: float = option(
         10.0, "time for the headers of a request to arrive; then the connection is closed", min=0.01

@@ -32,7 +32,8 @@ class ClassifyOptions(BaseModel):
     )
     visualize: bool | None = Field(None, description="answer with a picture too")
     explain: bool | None = Field(
-        None, description="say for each label where the model looked; needs a head that attends"
+        None,
+        description="say for each label where the model looked, or what it hangs on, by masking",
     )
 
 

@@ -13,9 +13,10 @@ from fastapi import HTTPException
 from jaxtyping import UInt8
 
 from mlcls_jax.errors import UserError
+from mlcls_jax.inference import masking
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.safe_fetch import Policy, fetch
-from mlcls_jax.serving.batcher import Batcher, Scored
+from mlcls_jax.serving.batcher import Batcher, Prepared, Scored
 from mlcls_jax.serving.decoders import Decoders
 from mlcls_jax.serving.monitor import Monitor
 from mlcls_jax.serving.options import Options
@@ -45,6 +46,7 @@ class Service:
         self.is_draining = False
         self.open_requests = 0  # that came before draining, of any kind
         self._at_work = 0  # images between admission and answer
+        self._masked = 0  # of these, those to be explained by masking
         self._views = predictor.views(options.tta)
         self._batcher = Batcher(
             predictor,
@@ -66,12 +68,12 @@ class Service:
 
     @property
     def can_explain(self) -> bool:
-        """Return whether the model has attention maps."""
-        return self.predictor.bundle.model.network.has_evidence
+        """Return whether the model has attention maps, or images are masked instead."""
+        return self.predictor.attends or self.options.max_masked > 0
 
     def warm_up(self) -> None:
         """Compile all programs; requests are answered from then on."""
-        self.predictor.warm_up(explain=self.can_explain, views=self._views)
+        self.predictor.warm_up(explain=True, views=self._views)
         self.is_warm = True
 
     def close(self) -> None:
@@ -96,11 +98,18 @@ class Service:
             (504), or nobody waits (499).
         """
         count = len(request.images)
+        masked = count if request.options.explain and not self.predictor.attends else 0
         if count > self.options.queue_size:
             raise unprocessable(f"{count} images: more than this server's queue holds")
+        if masked > self.options.max_masked:
+            limit = f"images masked at one time: at most {self.options.max_masked} here"
+            raise unprocessable(f"explain: this model does not attend; {limit}")
         if self._at_work + count > self.options.queue_size:
             raise unavailable("the queue is full")
+        if masked and self._masked + masked > self.options.max_masked:
+            raise unavailable("explain: other images are being masked")
         self._at_work += count
+        self._masked += masked
         work, leaving = asyncio.ensure_future(self._all(request)), asyncio.ensure_future(gone())
         try:
             timeout = self.options.request_timeout_s
@@ -115,6 +124,7 @@ class Service:
             work.cancel()
             leaving.cancel()
             self._at_work -= count
+            self._masked -= masked
 
     async def _all(self, request: ParsedRequest) -> ClassifyResult | ClassifyResults:
         if not request.is_list:
@@ -136,10 +146,6 @@ class Service:
         return ClassifyResults(images=[task.result() for task in tasks])
 
     async def _work(self, given: bytes | str, options: ClassifyOptions) -> ClassifyResult:
-        if options.explain and not self.can_explain:
-            raise unprocessable(
-                "explain: this model does not attend; `mlcls predict --explain` masks parts instead"
-            )
         try:
             threshold = self.predictor.threshold(options.threshold)
             data = await self._fetched(given)
@@ -153,11 +159,29 @@ class Service:
             )
         except UserError as error:
             raise unprocessable(error.message) from error
-        scored = await asyncio.wrap_future(
-            self._batcher.submit(tuple(images[: len(frames)]), explain=bool(options.explain))
-        )
+        prepared, attends = tuple(images[: len(frames)]), self.predictor.attends
+        explain = bool(options.explain)
+        scored = await self._scored(prepared, explain=explain and attends)
+        if explain and not attends:
+            scored = scored[0], await self._masked_maps(prepared, scored[0])
         picture = images[-1] if options.visualize else None
         return await _in(self._threads, self._describe, scored, picture, threshold)
+
+    async def _scored(self, prepared: Prepared, *, explain: bool = False) -> Scored:
+        return await asyncio.wrap_future(self._batcher.submit(prepared, explain=explain))
+
+    async def _masked_maps(self, prepared: Prepared, scores: np.ndarray) -> np.ndarray:
+        """Return maps by masking every view of an image; its copies queue like other images."""
+        found: list[np.ndarray] = []
+        step = self.options.max_batch  # so that images of others come in between
+        for start in range(0, masking.WINDOWS, step):
+
+            def hide(some: slice = slice(start, start + step)) -> list[Prepared]:
+                return list(zip(*(masking.copies(image, some) for image in prepared), strict=True))
+
+            copies = await _in(self._threads, hide)
+            found += [own for own, _ in await asyncio.gather(*map(self._scored, copies))]
+        return masking.shares(scores, np.stack(found))
 
     async def _fetched(self, image: bytes | str) -> bytes | str:
         if isinstance(image, bytes) or not image[:8].lower().startswith(("http://", "https://")):

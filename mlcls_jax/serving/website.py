@@ -22,6 +22,7 @@ def front_page() -> tuple[str, str]:
 def settings(service: Service) -> dict[str, Any]:
     """Return facts of the model for the page.
 
+    `masks`: an explanation takes far longer than an answer.
     `thresholds` is a number, one per label, or None. `guarantee` is what the bundle promises of its
     thresholds, with class ids; None if it promises nothing, or the server has others.
     """
@@ -38,6 +39,7 @@ def settings(service: Service) -> dict[str, Any]:
         "thresholds": np.round(threshold, 5).tolist() if threshold is not None else None,
         "guarantee": guarantee,
         "explain": service.can_explain,
+        "masks": not service.predictor.attends,
         "shown": MAX_DETAILED,
         "megabytes": service.options.max_body_mb,
     }

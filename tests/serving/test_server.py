@@ -677,14 +677,56 @@ def test_pages_of_other_origins_may_ask_where_allowed(narrow, origin, allowed):
     assert headers.get("access-control-allow-origin") == allowed
 
 
-def test_a_model_without_evidence_says_so(folder):
-    plain = write_small(folder / "plain", "Toy", size=(64, 96))
-    service = Service(Predictor(read_bundle(plain)), Options())
-    request = ParsedRequest((b"",), ClassifyOptions(explain=True))
-    with pytest.raises(HTTPException, match="does not attend") as refusal:
-        asyncio.run(service.answer(request, asyncio.Event().wait))
-    assert refusal.value.status_code == 422
+def test_heads_without_attention_are_explained_by_masking_within_a_limit(folder, images):
+    plain = Predictor(
+        read_bundle(write_small(folder / "plain", "Toy", size=(64, 96))), batch_size=8
+    )
+    service = Service(plain, Options(max_batch=8, max_masked=1, decoders=1))
+    assert service.can_explain
+
+    async def ask(count, *, at_once=1):
+        request = ParsedRequest(
+            tuple(images[:count]), ClassifyOptions(threshold=0.0, explain=True), is_list=count > 1
+        )
+        asked = [service.answer(request, asyncio.Event().wait) for _ in range(at_once)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, refused = asyncio.run(ask(1, at_once=2))
+    wanted = expected(plain, images[0], threshold=0.0, explain=True)
+    found = [category["evidence"] for category in first.categories]
+    np.testing.assert_allclose(found, wanted["evidence"], atol=1e-3)
+    assert (refused.status_code, refused.headers) == (503, {"Retry-After": "1"})
+    (many,) = asyncio.run(ask(2))
+    assert many.status_code == 422
+    assert many.detail.endswith("does not attend; images masked at one time: at most 1 here")
+    (after,) = asyncio.run(ask(1))
+    assert after == first
     service.close()
+
+
+def test_an_explanation_that_nobody_waits_for_is_not_computed_to_its_end(folder, images):
+    plain = Predictor(read_bundle(folder / "plain"), batch_size=1)
+    service = Service(plain, Options(max_batch=1, decoders=1))
+    seen, run = [], plain.run
+
+    async def ask():
+        gone, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def counted(pictures):
+            seen.append(len(pictures))
+            if len(seen) == 3:
+                loop.call_soon_threadsafe(gone.set)
+            return run(pictures)
+
+        plain.run = counted
+        request = ParsedRequest((images[0],), ClassifyOptions(explain=True))
+        with pytest.raises(HTTPException) as refusal:
+            await service.answer(request, gone.wait)
+        assert refusal.value.status_code == 499
+
+    asyncio.run(ask())
+    service.close()
+    assert sum(seen) < 20
 
 
 @pytest.mark.slow

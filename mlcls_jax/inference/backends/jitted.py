@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from mlcls_jax.inference import masking
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.precision import Packed, in_dtype, pack, unpack
 from mlcls_jax.parallel import Device
@@ -56,13 +55,8 @@ class Jitted:
     ) -> tuple[Float[np.ndarray, "n K"], Float[np.ndarray, "n Q h w"]]:
         """Return scores, and where each query of the head looks: label k belongs to query k // g.
 
-        Of a head without attention each label has a map of its own, by `masking`: for each image
-        `masking.WINDOWS` more are computed.
+        The head must attend.
         """
-        if not self._network.has_evidence:
-            scores = self(images)
-            rows = zip(images, scores, strict=True)
-            return scores, np.stack([masking.evidence(self, image, own) for image, own in rows])
         scores, maps = self._run(images, "maps")
         return scores, maps
 
