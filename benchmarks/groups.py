@@ -2,7 +2,7 @@
 
 python -m benchmarks.groups FOLDER --label_file=NAME [--model PP-LCNet_x0_5] [--size 96]
     [--epochs 15] [--seeds 0 1 2] [--rate 1e-3] [--batch 32] [--forms names parents groups]
-    [--losses asymmetric multilabel] [--json FILE] [--config.KEY=VALUE ...]
+    [--losses asymmetric multilabel] [--json FILE] [--work FOLDER]
 
 FOLDER has MLClsDataset form, and NAME is a label file in it with the columns parent= and group=.
 Each form reads a part of them: `names` none, `parents` the first, `groups` both; all see the same
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", default=[*FORMS], choices=[*FORMS])
     parser.add_argument("--losses", nargs="+", default=["asymmetric", "multilabel"])
     parser.add_argument("--json", help="file for the rows of every run")
+    parser.add_argument("--work", help="folder for the runs, which go on where they stopped")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
@@ -97,8 +98,10 @@ def run(arguments: argparse.Namespace, form: str, loss: str, seed: int) -> dict[
         log=schema.Log(tensorboard=False, pictures=0),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        train(config, Path(scratch))
-        outputs = run_bundle(config, Path(scratch), thresholds=True)
+        workdir = Path(arguments.work or scratch) / f"{form}-{loss}-{seed}"
+        workdir.mkdir(parents=True, exist_ok=True)
+        train(config, workdir)
+        outputs = run_bundle(config, workdir, thresholds=True)
     own = outputs.bundle.model.network.groups
     precision = average_precision(outputs.logits, outputs.targets)
     depth = np.array([sum(1 for _ in groups.ancestors(k)) for k in range(len(whole.labels))])

@@ -14,6 +14,7 @@ from mlcls_jax.curation import heads
 from mlcls_jax.curation.features import embed
 from mlcls_jax.curation.judge import FOLDS, fold_numbers, out_of_fold
 from mlcls_jax.curation.subject import Subject
+from mlcls_jax.errors import DataError
 from mlcls_jax.metrics import average_precision
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -61,6 +62,8 @@ def measure(subject: Subject, *, seed: int = 0, device: str | None = None) -> Cu
     train = embed(predictor, subject.source("train"), subject.count())
     source = subject.source("validation")
     judged = embed(predictor, source)
+    if not (judged.targets > 0).any():
+        raise DataError("no validation image has a label: there is no average precision to tell")
     space = heads.principal(train.vectors)
     points, others = space(train.vectors), space(judged.vectors)
     decay = out_of_fold(train.vectors, space, train.targets, FOLDS, seed).decay

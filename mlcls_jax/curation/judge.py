@@ -9,6 +9,7 @@ import numpy as np
 
 from mlcls_jax.curation import heads
 from mlcls_jax.data.stratify import divide
+from mlcls_jax.errors import DataError
 
 FOLDS = 5
 NEIGHBOURS = 10
@@ -72,7 +73,15 @@ def out_of_fold(
     """Fit a head for each fold on the others, with the decay that makes given labels likeliest.
 
     Copies of an image are in one fold: a head that learnt from one would repeat its label.
+
+    Raises:
+      DataError: no label is annotated.
     """
+    if not (targets >= 0).any():
+        raise DataError(
+            "no label of these images is annotated: heads have nothing to learn from",
+            "Every value is -1; 1 stands for a label that is present, 0 for an absent one.",
+        )
     points = space(vectors)
     numbers: dict[bytes, int] = {}
     copies = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in vectors])
@@ -102,6 +111,9 @@ def judge(
       targets: [N, K]; 1 present, 0 absent, below 0 not annotated.
       folds: parts, in which every label has its share.
       seed: of the division.
+
+    Raises:
+      DataError: no label is annotated.
     """
     found = out_of_fold(vectors, heads.principal(vectors), targets, folds, seed)
     scores = heads.sigmoid(found.logits)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mlcls_jax.metrics.blocks import check, labels_of, wide
+from mlcls_jax.metrics.blocks import check, labels_of, row_blocks, wide
 from mlcls_jax.metrics.ranking import mean_average_precision
 
 _Z = 1.959964  # 97.5 % of a normal distribution lie below
@@ -24,7 +24,10 @@ def intervals(
         targets: [N, K].
         method: of the average precision; only "integral" has an interval.
     """
-    found = {name: wilson(metrics[name], len(scores)) for name in SHARES if name in metrics}
+    reduce = np.any if "SampleAccuracy" in metrics else np.all  # as they count images
+    images = sum(int(reduce(targets[rows] >= 0, axis=1).sum()) for rows in row_blocks(targets))
+    shares = [name for name in SHARES if images and name in metrics]
+    found = {name: wilson(metrics[name], images) for name in shares}
     has_value = not math.isnan(metrics.get("MultiLabelMAP", math.nan))
     if has_value and method == "integral" and (drawn := bootstrap_map(scores, targets)):
         found = {"MultiLabelMAP": drawn} | found
@@ -65,11 +68,10 @@ def bootstrap_map(
         _weighted_precision(wide(np.ascontiguousarray(column)), truth, counts)
         for column, truth in zip(scores.T, targets.T, strict=True)
     ])  # [K, draws]  # fmt: skip
-    has_value = ~np.isnan(values)
-    drawn = has_value.any(0)
-    if not drawn.any():
+    means = _means(values)
+    means = means[~np.isnan(means)]
+    if not means.size:
         return None
-    means = np.where(has_value, values, 0.0).sum(0)[drawn] / has_value.sum(0)[drawn]
     # Drawn with repetition, fewer images differ, and ranking them is a little easier.
     shift = mean_average_precision(scores, targets) - means.mean()
     low, high = np.quantile(means, (0.025, 0.975)) + shift
@@ -106,7 +108,7 @@ def bootstrap_differences(
                 for scores in (first, last)
             )
             values[k] = after - before
-    means = np.nanmean(values, axis=0) if (targets >= 1).any() else values[0]
+    means = _means(values)
     *labels, mean = (_around(of_one) for of_one in (*values, means))
     return np.array(labels).reshape(-1, 2), mean
 
@@ -119,6 +121,13 @@ def _drawn(scores: np.ndarray, seed: int) -> np.ndarray | None:
     images = len(scores)
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), draws).astype(np.float32)
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """Return the means over the labels that have a value, [draws]; NaN where none has."""
+    has_value = ~np.isnan(values)  # [K, draws]
+    with np.errstate(invalid="ignore"):
+        return np.where(has_value, values, 0.0).sum(0) / has_value.sum(0)
 
 
 def _around(values: np.ndarray) -> tuple[float, float]:

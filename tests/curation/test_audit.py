@@ -8,6 +8,7 @@ import pytest
 from mlcls_jax import create_model
 from mlcls_jax.commands import audit as command
 from mlcls_jax.config import Data
+from mlcls_jax.curation.audit import audit
 from mlcls_jax.curation.corrections import apply
 from mlcls_jax.curation.features import embed
 from mlcls_jax.curation.subject import find_subject
@@ -59,6 +60,20 @@ def test_embeddings_are_kept_by_content(bundle, data, monkeypatch):
     again = embed(model, source)
     assert len(computed) == 1 and not again.broken
     assert (np.delete(again.vectors, 3, 0) == found.vectors).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_that_nobody_looked_at_are_not_doubted(bundle, data):
+    """One label nobody looked at, one that no image has; then all of the first kind."""
+    names = [f"images/train_{i}.png" for i in range(13)]
+    write_lines(data / "train.txt", [f"{name}\t-1,0,{i % 2}" for i, name in enumerate(names)])
+    subject = find_subject(str(bundle), str(data))
+    done = audit(subject, at_least=0.0)
+    assert {one.label for one in done.suspects if one.doubt > 0} == {1, 2}
+    assert done.judged.wrong < 1 and not done.judged.doubt[:, 0].any()
+    write_lines(data / "train.txt", [f"{name}\t-1,-1,-1" for name in names])
+    with pytest.raises(DataError, match="no label of these images is annotated"):
+        audit(subject)
 
 
 def test_an_audit_becomes_a_page_a_list_and_better_labels(bundle, data, tmp_path):

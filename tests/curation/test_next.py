@@ -55,6 +55,16 @@ def test_unsure_images_come_first_and_no_two_alike():
     assert worth[1] > worth[0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_a_validation_label_there_is_no_curve(bundle, tmp_path):
+    root = write_photos(tmp_path / "photos", train=6, val=2)
+    for value in ("0", "-1"):
+        row = ",".join([value] * 3)
+        write_lines(root / "val.txt", [f"images/val_{i}.png\t{row}" for i in range(2)])
+        with pytest.raises(DataError, match="no validation image has a label"):
+            curve.measure(find_subject(str(bundle), str(root)))
+
+
 def test_a_list_of_new_images_is_written(bundle, data, tmp_path):
     pool = tmp_path / "pool"
     pool.mkdir()

@@ -55,6 +55,9 @@ def test_what_has_no_interval_has_none(monkeypatch):
     assert intervals(metrics, scores, targets).keys() == {"MultiLabelMAP", "SampleAccuracy"}
     assert intervals(metrics, scores, targets, "11point").keys() == {"SampleAccuracy"}
     assert intervals({"MultiLabelMAP": np.nan}, scores, np.zeros_like(targets)) == {}
+    assert intervals(metrics, scores, np.full_like(targets, -1)) == {}
+    half = np.where(np.arange(50)[:, None] < 25, targets, -1)  # a share of 25 images
+    assert intervals(metrics, scores, half)["SampleAccuracy"] == wilson(0.5, 25)
     monkeypatch.setattr(module, "_LARGEST", 50 * 10 * (module.FEWEST - 1))  # too many images
     assert bootstrap_map(scores, targets) is None
 
@@ -73,3 +76,15 @@ def test_the_difference_of_two_models_is_certain_where_one_is_better_throughout(
     # Of the same images for both: what makes them hard drops out.
     same, mean = bootstrap_differences(better, better, targets)
     assert (same[:2] == 0).all() and mean == (0, 0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_draws_without_any_positive_count_nowhere():
+    scores, targets = drawn(3, 0, labels=2)
+    targets[:] = 0
+    targets[0, 0] = 1  # the only positive, which about a third of the draws leave out
+    low, high = bootstrap_map(scores, targets)
+    assert 0 <= low <= high <= 1
+    labels, mean = bootstrap_differences(scores, -scores, targets)
+    assert np.isfinite(labels[0]).all() and np.isnan(labels[1]).all()
+    np.testing.assert_allclose(mean, labels[0])
