@@ -43,7 +43,9 @@ def run(argv: list[str]) -> str:
     given = usage.arguments(Arguments, argv, "push runs/photos-1 owner/name --private")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repository):
         raise InputError(f"{given.repository}: is no name on the hub", "Give owner/name.")
-    # Imports JAX, which a help does without.
+    import jax  # which a help does without
+
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
     from mlcls_jax.inference.bundle import DESCRIPTION, WEIGHTS, model_folder, read_bundle
 
     place = model_folder(given.model)

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import option
@@ -11,6 +11,7 @@ from mlcls_jax.errors import ConfigError, InputError
 from mlcls_jax.paths import expand
 from mlcls_jax.readable import table
 
+Action = Literal["list", "get", "add", "where"]
 COLUMNS = ("model", "model.weights=", "file", "licence", "trained on", "pixels", "here")
 
 
@@ -21,8 +22,8 @@ class Arguments:
     A file that was fetched elsewhere is kept by add; where says where files are kept.
     """
 
-    action: Literal["list", "get", "add", "where"] = option(
-        "list", "list PATTERN, get MODEL, add FILE, or where", positional=True
+    action: Action = option(
+        "list", "list PATTERN, or the pattern alone, get MODEL, add FILE, or where", positional=True
     )
     subject: str = option("", "pattern of models (*_ML), model, or file", positional=True)
     source: str = option("auto", "of get: official, backbone, ssld_stage2, timm or timm:NAME")
@@ -30,6 +31,8 @@ class Arguments:
 
 def run(argv: list[str]) -> str:
     """Do what the arguments say, and return the text to print."""
+    if argv and argv[0] not in get_args(Action) and not argv[0].startswith("-"):
+        argv = ["list", *argv]
     args = usage.arguments(Arguments, argv, "weights get PP-LCNet_x1_0_ML --source backbone")
     from mlcls_jax.models.weights import sources  # imports JAX, which a help does without
 

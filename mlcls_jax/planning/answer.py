@@ -191,7 +191,9 @@ def _checked(plan: Plan) -> list[str]:
     compiler = topologies.COMPILERS[plan.chip.platform]
     small = smaller(plan.layout)
     images = plan.batch // plan.replicas * small.data * small.fsdp
-    report = compile_step(plan.model, small, images, train=plan.train)
+    _tell("Compiling the step for virtual CPUs, to check what is counted ")
+    report = compile_step(plan.model, small, images, train=plan.train, tick=lambda: _tell("."))
+    _tell("\n")
     assert isinstance(report, Report)  # memory of CPUs has no end
     return [
         f"The compiler for {plan.kind} is not installed. {install_hint(compiler.extra)}",
