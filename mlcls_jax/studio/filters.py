@@ -176,7 +176,7 @@ def _label_and_model(
     query: Query, targets: np.ndarray, models: Sequence[Scores]
 ) -> list[np.ndarray]:
     """Return what the data set says, 1, -1 or NaN for not sure, and the margins of the model."""
-    told = np.float32([-1, 1, np.nan])[targets[:, _columns(query)]]  # of 0, 1 and -1
+    told = np.array([-1, 1, np.nan], np.float32)[targets[:, _columns(query)]]  # of 0, 1 and -1
     return [told, _margins(query, models[query.model or 0])]
 
 

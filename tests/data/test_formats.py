@@ -229,6 +229,17 @@ def labelme(root):
     return {("train", "a.png"): [1, 0], ("val", "b.png"): [-1, 1]}
 
 
+def labelme_shapes(root):
+    """LabelMe 6 without flags, as supervision's `as_labelme` writes it, too."""
+    photos(root, "a.png", "b.png")
+    rest = {"imageData": None, "imageHeight": 12, "imageWidth": 10, "flags": {}}
+    for name, labels in (("a", ("dog", "dog")), ("b", ("cat",))):
+        shapes = [{"label": label, "points": [[1, 1], [3, 3]]} for label in labels]
+        content = {"version": "6.3.1", "shapes": shapes, "imagePath": f"{name}.png"}
+        write(root / f"{name}.json", content | rest)
+    return {("train", "a.png"): [0, 1], ("train", "b.png"): [1, 0]}
+
+
 def openimages(root):
     """Open Images V7, a part of whose images are there."""
     photos(root, "train/0a1.png", "train/ffe.jpg", "validation/0b2.jpg")
@@ -308,6 +319,14 @@ def yolo(root):
     return {("train", "a.png"): [1, 1], ("train", "b.png"): [0, 0], ("val", "c.png"): [1, 0]}
 
 
+def yolo_bare(root):
+    """supervision's `as_yolo`: a data.yaml that names no folders."""
+    photos(root, "images/train/a.png", "images/val/b.png")
+    write(root / "data.yaml", "nc: 2\nnames: [cat, dog]\n")
+    write(root / "labels/train/a.txt", "1 0.5 0.5 0.2 0.2\n")
+    return {("train", "a.png"): [0, 1], ("val", "b.png"): [0, 0]}
+
+
 def nuswide(root):
     """NUS-WIDE of 2009: paths with backslashes and CRLF."""
     photos(root, "Flickr/actor/1.jpg", "Flickr/zoo/2.jpg", "Flickr/zoo/3.jpg")
@@ -371,7 +390,8 @@ def flags(root):
 
 SAMPLES = {
     cvat: "cvat", cvat_coco: "coco", label_studio: "label_studio", label_studio_min: "label_studio",
-    label_studio_csv: "label_studio", labelme: "labelme", openimages: "openimages",
+    label_studio_csv: "label_studio", labelme: "labelme",
+    labelme_shapes: "labelme", yolo_bare: "yolo", openimages: "openimages",
     fiftyone_classification: "fiftyone", fiftyone_splits: "fiftyone", yolo: "yolo",
     fiftyone_dataset: "fiftyone",
     fiftyone_coco: "coco", nuswide: "nuswide", webdataset: "webdataset", arrow: "parquet",
@@ -532,6 +552,8 @@ def test_predictions_of_a_file_become_pre_annotations(tmp_path):
     assert "1 train images with 1 labels" in run_convert([*alone, f"--predictions={path}"])
     _, done, rows = read(tmp_path / "alone", tmp_path / "back")
     assert (done.labels, [*rows.values()]) == (("dog",), [[1]])
+    # datumaro looks for the subsets of a project here, and finds no image without.
+    assert "<project><subsets><subset>train<" in (tmp_path / "alone/annotations.xml").read_text()
     write(path, line | {"input_path": "/other.png"})
     given[1] = str(tmp_path / "second")
     with pytest.raises(DataError, match="no predictions of 1 images"):

@@ -70,8 +70,12 @@ def _labels(tree: ElementTree.Element) -> Iterator[ElementTree.Element]:
 def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
-    task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
-    labels = ElementTree.SubElement(task, "labels")
+    # Of a project: datumaro takes the subsets of a task to be called as its file is.
+    project = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "project")
+    subsets = ElementTree.SubElement(project, "subsets")
+    for split in data.splits:
+        ElementTree.SubElement(subsets, "subset").text = split
+    labels = ElementTree.SubElement(project, "labels")
     for name in data.labels:
         label = ElementTree.SubElement(labels, "label")
         ElementTree.SubElement(label, "name").text = name

@@ -23,13 +23,16 @@ from mlcls_jax.parsing import parse_json
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Listing:
-    """Read all files below `root`: in val/ or test/ for these, else for training."""
+    """Read all files below `root`: in val/ or test/ for these, else for training.
+
+    Labels are the flags; where no file has any, those of the shapes, and the others are absent.
+    """
     splits: dict[str, list[Entry]] = {}
     faults: list[str] = []
     files = sorted(path for path in root.rglob("*.json") if _is_ours(path))
     if not files:
         raise ConvertFailedError(f"{root}: there are no JSON files of LabelMe")
-    shapes = []
+    shapes: dict[str, dict[str, int]] = {}  # file → labels
     for path in files:
         try:
             content = parse_json(path.read_bytes(), path, ConvertFailedError)
@@ -40,8 +43,9 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
             continue
         wrong = [name for name, value in flags.items() if not isinstance(value, bool)]
         faults += [f"{path}: the flag {name!r} is neither true nor false" for name in wrong]
-        if content.get("shapes"):
-            shapes.append(str(path))
+        drawn = content.get("shapes")
+        drawn = [one for one in drawn if isinstance(one, dict)] if isinstance(drawn, list) else []
+        shapes[str(path)] = {str(one["label"]): 1 for one in drawn if one.get("label")}
         below = path.parent.relative_to(root)
         split = split_of(*below.parts[:1]) or "train"
         name = os.path.normpath(below / image)
@@ -49,8 +53,13 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
         entry = Entry(name, values, str(path), (os.path.normpath(f"images/{name}"),))
         splits.setdefault(split, []).append(entry)
     raise_faults(ConvertFailedError, faults)
-    left_out = {"files with shapes, of which only the flags are read": shapes} if shapes else {}
-    return Listing(splits, rest=-1, left_out=left_out)
+    if not any(entry.values for entries in splits.values() for entry in entries):
+        for entries in splits.values():
+            entries[:] = [entry._replace(values=shapes[entry.place]) for entry in entries]
+        return Listing(splits)
+    mixed = [file for file, labels in shapes.items() if labels]
+    told = {"files with shapes, of which only the flags are read": mixed} if mixed else {}
+    return Listing(splits, rest=-1, left_out=told)
 
 
 def _is_ours(path: Path) -> bool:
@@ -64,4 +73,4 @@ def _usual(folder: Path) -> Iterator[Sign]:
             return
 
 
-FORMAT = Format(read, "LabelMe's flags (a JSON file beside each image)", _usual)
+FORMAT = Format(read, "LabelMe's flags or shapes (a JSON file beside each image)", _usual)

@@ -19,7 +19,10 @@ _FILES = ("data.yaml", "dataset.yaml", "data.yml")
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Listing:
-    """Read the images of the folders, or of the lists, that data.yaml names for each split."""
+    """Read the images of the folders, or of the lists, that data.yaml names for each split.
+
+    A data.yaml that names none, as some libraries write it, has its images in images/SPLIT.
+    """
     named = [options.train_annotations] if options.train_annotations else _FILES
     path = next((root / name for name in named if (root / name).is_file()), None)
     if path is None:
@@ -29,6 +32,9 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     base = root / str(content.get("path") or ".")
     base = base if base.is_dir() else root  # where it was on another machine
     left_out: LeftOut = {}
+    if not any(content.get(key) for keys in SPLIT_NAMES.values() for key in keys):
+        usual = {key: f"images/{key}" for keys in SPLIT_NAMES.values() for key in keys}
+        content |= {key: place for key, place in usual.items() if (base / place).is_dir()}
     splits: dict[str, list[Entry]] = {}
     faults: list[str] = []
     for split, keys in SPLIT_NAMES.items():
