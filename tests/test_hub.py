@@ -164,6 +164,10 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, server, monkeypatch):
     files = server.commits["me/name"][-1]
     assert files.keys() == {"README.md", "inference.json", "weights.safetensors"}
     assert server.private == {"me/name"}
+    server.commits["me/open"] = [{}]
+    with pytest.raises(UserError, match="me/open: is there already, and open to everybody"):
+        push.run([str(run), "me/open", "--private"])
+    assert server.commits["me/open"] == [{}]
     here, there = open_model(None, run), open_model("hf://me/name", None)
     assert (there.weights_sha256, there.labels) == (here.weights_sha256, here.labels)
     # Other thresholds come by themselves; other weights under the same name are told.

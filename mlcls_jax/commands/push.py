@@ -29,7 +29,7 @@ class Arguments:
         REQUIRED, "run, or bundle such as its best_model", path="local", positional=True
     )
     repository: str = option(REQUIRED, "owner/name on the hub", positional=True)
-    private: bool = option(False, "only you may see it, if it is new")
+    private: bool = option(False, "only you may see it; refused if it is there and open")
     license: str | None = option(None, "of the model, as the hub spells it: apache-2.0, mit, other")
     dataset: tuple[str, ...] = option((), "data sets on the hub that it was trained on")
     card: str | None = option(
@@ -111,11 +111,18 @@ def _send(given: Arguments, contents: dict[str, bytes | Path]) -> str:
     hub = HfApi(library_name="mlcls_jax")
     try:
         repository = hub.create_repo(given.repository, private=given.private, exist_ok=True)
+        if given.private and not hub.model_info(given.repository).private:
+            raise UserError(
+                f"{given.repository}: is there already, and open to everybody: nothing was sent",
+                "Make it private on the hub, choose another name, or leave out --private.",
+            )
         hub.create_commit(
             given.repository,
             [CommitOperationAdd(name, content) for name, content in contents.items()],
             commit_message="Push a model of mlcls_jax",
         )
+    except UserError:
+        raise
     except Exception as error:  # of the library, of the network
         raise UserError(
             f"{given.repository}: the hub says: {str(error).strip()}",

@@ -1,12 +1,13 @@
 """Feature maps of a frozen backbone in files: written once, read in the place of images.
 
 A folder per split: `maps.npy` [views, N, h, w, C], `targets.npy` [N, K], and `about.json`, which
-says of what they were computed and which images could not be read. Maps have the type in which the
+says of what they were computed, which images could not be read, and the checksums. Maps have the type in which the
 backbone computes them, so that nothing is rounded.
 """
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from mlcls_jax import files
 from mlcls_jax.config import Data
+from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import Reader
 from mlcls_jax.data.types import Example, Source
@@ -78,12 +80,26 @@ class FeatureReader:
 
 
 def is_made_of(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Return whether `folder` holds maps that were computed of this."""
+    """Return whether `folder` holds maps that were computed of this, every byte as written."""
     try:
         about = files.read_json(folder / ABOUT)
-        return about["made_of"] == json.loads(json.dumps(made_of))
-    except (OSError, ValueError, KeyError):
+        is_same = about["made_of"] == json.loads(json.dumps(made_of))
+        return is_same and about["sha256"] == _checksums(folder)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def stamps(source: Source) -> str:
+    """Return a digest of sizes and times of the images' files, which change when an image does."""
+
+    def stamp(index: int) -> bytes:
+        try:
+            found = os.stat(source.name(index))
+        except (OSError, ValueError):
+            return b""
+        return f"{found.st_size} {found.st_mtime_ns}".encode()
+
+    return digest(map(stamp, range(len(source))))
 
 
 def write(
@@ -131,9 +147,14 @@ def write(
             targets[first : first + len(some)] = known
         maps.flush()
         np.save(new / TARGETS, targets)
-        files.write_json(new / ABOUT, {"made_of": made_of, "broken": reader.broken})
+        about = {"made_of": made_of, "broken": reader.broken, "sha256": _checksums(new)}
+        files.write_json(new / ABOUT, about)
 
     files.replace_folder(folder, fill)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {name: files.sha256(folder / name) for name in (MAPS, TARGETS)}
 
 
 def _forget(folder: Path) -> None:

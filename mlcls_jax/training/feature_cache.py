@@ -61,6 +61,9 @@ def with_features(run: Run) -> Run:
     keep = partial(_keep, run, variables)
     of_training = {"views": len(views), "seed": seed, "data": run.facts["train"]}
     of_validation = {"data": run.facts["validation"]}
+    if config.source == "mlcls":  # other sources know their content
+        of_training["files"] = features.stamps(training.source)
+        of_validation["files"] = features.stamps(validation.source)
     return replace(
         run,
         readers=(

@@ -113,6 +113,9 @@ class _Requests(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
+        asked = path.removeprefix("/api/models/")
+        if asked in self.server.commits:
+            return self._answer({"id": asked, "private": asked in self.server.private})
         owner, name, word, revision, *file = [*path.strip("/").split("/"), *[""] * 5][:6]
         repository, wanted = f"{owner}/{name}", "/".join(filter(None, file))
         commits = self.server.commits.get(repository)

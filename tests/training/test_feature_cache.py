@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def config_of(photos: Path, *, views: int = 1, train: dict | None = None, **data
     config = small(epochs=2, train=HEAD | (train or {}), model=replace(MODEL, num_classes=None))
     source = schema.Data(source="mlcls", dir=str(photos), feature_views=views, threads=0, **data)
     return replace(config, data=source)
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 def losses(workdir: Path) -> list[float]:
@@ -117,6 +124,15 @@ def test_other_data_make_other_features(tmp_path, caplog):
     after = np.load(tmp_path / "run/features/train/maps.npy")
     np.testing.assert_allclose(after, np.roll(before, -1, axis=1), rtol=1e-5, atol=1e-6)
     assert caplog.text.count("are used again") == 1  # of the validation images
+    for path in ("checkpoints", "best_model"):
+        (tmp_path / "run" / path).rename(tmp_path / f"{path}2")
+    shutil.copy(photos / "images/train_3.png", photos / "images/train_2.png")
+    flip_a_byte(tmp_path / "run/features/validation/maps.npy")
+    caplog.clear()
+    done(config, tmp_path / "run")
+    last = np.load(tmp_path / "run/features/train/maps.npy")
+    assert np.array_equal(last[:, 1], last[:, 2]) and not np.array_equal(after[:, 1], after[:, 2])
+    assert "are used again" not in caplog.text
     names = {path.name for path in (tmp_path / "run/features").iterdir()}
     assert names == {"train", "validation"}
 
