@@ -107,9 +107,21 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value))
 
 
-def read_json(path: Path) -> Any:
-    """Return the value in a JSON file that this program wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file that this program wrote.
+
+    Raises:
+      OSError: it is not there, or cannot be read.
+      UserError: it is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+        fault = "there is no object in it"
+    except (ValueError, RecursionError) as error:
+        fault = str(error)
+    raise UserError(f"{path}: is damaged: {fault}", "Move it away, and run what wrote it again.")
 
 
 def to_json(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from mlcls_jax.modes.running import run_mode
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.new_run import plan
 from mlcls_jax.paths import local_path
+from mlcls_jax.reports.curves import read_history
 from mlcls_jax.start import start_console, start_jax
 from mlcls_jax.wishes import Wishes
-from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, EVALUATION, LAST_MODEL
+from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, EVALUATION, LAST_MODEL, METRICS
 from mlcls_jax.yaml_config import get_config
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,7 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`: those of steps have a loss, the others metrics."""
-        text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        return read_history(self.folder / METRICS, self.folder.name).lines
 
     @property
     def report(self) -> Path | None:

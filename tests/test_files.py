@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from mlcls_jax import files
+from mlcls_jax.errors import UserError
 from mlcls_jax.files import (
     current_folder,
     recover_folder,
@@ -31,6 +32,15 @@ def test_write_json_is_readable_text_without_leftovers(tmp_path):
     assert json.loads(text) == value
     assert "猫" in text and text.startswith('{\n  "name"') and text.endswith("}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"[]", b"\xff", b"\0" * 9, b"[" * 9999, b"9" * 9999]
+)
+def test_a_damaged_file_of_ours_is_told_by_its_name(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: is damaged"):
+        files.read_json(tmp_path / "a.json")
 
 
 def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):

@@ -129,7 +129,7 @@ def test_a_folder_without_a_study_is_none(tmp_path):
         Plan.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"space": 5}', '{"space": [{}], "trials": 2}'])
+@pytest.mark.parametrize("text", ["{}", '{"space": 5}', '{"space": [{}], "trials": 2}'])
 def test_a_damaged_study_is_told_by_its_file(tmp_path, text):
     (tmp_path / study.STUDY).write_text(text)
     with pytest.raises(WorkdirError, match=r"study\.json: is of no study"):

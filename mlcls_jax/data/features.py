@@ -1,8 +1,8 @@
 """Feature maps of a frozen backbone in files: written once, read in the place of images.
 
 A folder per split: `maps.npy` [views, N, h, w, C], `targets.npy` [N, K], and `about.json`, which
-says of what they were computed, which images could not be read, and the checksums. Maps have the type in which the
-backbone computes them, so that nothing is rounded.
+says of what they were computed, which images could not be read, and the checksums. Maps have the
+type in which the backbone computes them, so that nothing is rounded.
 """
 
 import json
@@ -22,7 +22,7 @@ from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.pipeline import Reader
 from mlcls_jax.data.types import Example, Source
-from mlcls_jax.errors import WorkdirError
+from mlcls_jax.errors import UserError, WorkdirError
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def is_made_of(folder: Path, made_of: dict[str, Any]) -> bool:
         about = files.read_json(folder / ABOUT)
         is_same = about["made_of"] == json.loads(json.dumps(made_of))
         return is_same and about["sha256"] == _checksums(folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError, KeyError):
         return False
 
 

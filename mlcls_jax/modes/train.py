@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 
 from mlcls_jax import config as schema
-from mlcls_jax import parallel
+from mlcls_jax import files, parallel
 from mlcls_jax.errors import NonFiniteError
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
 from mlcls_jax.reports.page import count
@@ -200,7 +199,7 @@ def finished_result(run: Run) -> TrainResult | None:
     path = run.workdir / RESULT_FILE
     if not path.exists() or not any((run.workdir / m).exists() for m in (BEST_MODEL, LAST_MODEL)):
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = files.read_json(path)
     steps, best_epoch = result.get("steps"), result.get("best_epoch")
     is_whole = steps == run.plan.total_steps or (
         steps and run.plan.gives_up_after(steps, best_epoch)

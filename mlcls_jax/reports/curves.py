@@ -23,14 +23,14 @@ class History(NamedTuple):
 def read_history(path: Path, name: str) -> History:
     """Return the lines of a file that a run may be writing to; without a file, none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return History(name, [])
     lines = []
     for line in text.splitlines():
         try:
             lines.append(json.loads(line))
-        except ValueError:  # half of it is written
+        except (ValueError, RecursionError):  # half of it is written
             continue
     return History(name, [line for line in lines if isinstance(line, dict) and "epoch" in line])
 

@@ -14,7 +14,7 @@ from typing import Any
 from mlcls_jax import __version__, files
 from mlcls_jax.config import REQUIRED, Backend, Precision, json_value, option
 from mlcls_jax.config.tta import HELP as TTA_HELP
-from mlcls_jax.errors import WorkdirError
+from mlcls_jax.errors import UserError, WorkdirError
 from mlcls_jax.readable import readable, shorten
 from mlcls_jax.scoring.inputs.kind import Columns, Survey
 
@@ -141,7 +141,7 @@ def _counts(path: Path) -> dict[str, int]:
     try:
         told = files.read_json(path)
         return {key: int(told[key]) for key in _COUNTS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, UserError, ValueError, KeyError, TypeError) as error:
         hint = "Delete the file, and run that shard's command again."
         raise WorkdirError(f"{path}: cannot be read: {error}", hint) from error
 
@@ -241,7 +241,7 @@ def _read(output: Path) -> dict[str, Any] | None:
         return value
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, UserError, ValueError, KeyError, TypeError) as error:
         raise WorkdirError(f"{path}: cannot be read: {error}", "Name another folder.") from error
 
 

@@ -298,12 +298,13 @@ def _cut_after(path: Path, step: int, is_evaluation_due: bool) -> None:
         return
 
     def stays(line: str) -> bool:
-        if not line.endswith("\n"):
-            return False
-        entry = json.loads(line)
-        is_again = is_evaluation_due and entry["step"] == step and "loss" not in entry
-        return entry["step"] <= step and not is_again
+        try:
+            entry = json.loads(line)
+            is_again = is_evaluation_due and entry["step"] == step and "loss" not in entry
+            return line.endswith("\n") and entry["step"] <= step and not is_again
+        except (ValueError, RecursionError, TypeError, KeyError):
+            return False  # half of it was written as the power went
 
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if stays(line)]
     files.write_text(path, "".join(kept))

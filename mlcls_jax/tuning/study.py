@@ -71,7 +71,7 @@ class Plan:
         try:
             values = files.read_json(folder / STUDY)
             return cls(**{**values, "space": spaces.from_json(values["space"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, TypeError, KeyError) as error:
             raise WorkdirError(f"{folder / STUDY}: is of no study: {error!r}", _HINT) from error
 
     def write(self, folder: Path) -> None:

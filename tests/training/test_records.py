@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mlcls_jax.config import Config, Log, Train
+from mlcls_jax.reports.curves import read_history
 from mlcls_jax.training import records
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.in_flight import InFlight
@@ -89,3 +90,14 @@ def test_programs_find_the_lines_of_paddleclas():
     metrics = {"raw": {"MultiLabelMAP": float("nan")}, "ema": {"MultiLabelMAP": 0.5}}
     [line] = records.paddleclas_lines("multilabel", 1, metrics, losses, None)
     assert line == "[Eval][Epoch 1][Avg]loss: 0.25000, MultiLabelMAP: 0.50000"
+
+
+def test_lines_that_a_power_cut_left_stop_neither_a_run_nor_its_pages(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [json.dumps({"epoch": 1, "step": step, "loss": 0.5}).encode() for step in (1, 2, 3)]
+    path.write_bytes(
+        b"\n".join([rows[0], b"\0" * 40, b"\xff[", b"7", rows[1], rows[2], rows[0][:9]])
+    )
+    assert [line["step"] for line in read_history(path, "run").lines] == [1, 2, 3]
+    records._cut_after(path, 2, is_evaluation_due=False)
+    assert path.read_bytes() == rows[0] + b"\n" + rows[1] + b"\n"

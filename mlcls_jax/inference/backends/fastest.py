@@ -127,5 +127,5 @@ def _version(package: str) -> str | None:
 def _read(path: Path) -> dict[str, float]:
     try:
         return files.read_json(path)["milliseconds_an_image"]
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: measure again
+    except (OSError, UserError, KeyError):  # none yet, or damaged: measure again
         return {}
