@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ _EVERY_S = 30.0
 def write_pictures(
     count: int, validation: Source, best_model: Path, workdir: Path
 ) -> dict[str, str]:
-    """Write `predictions.png`: the first validation images, predicted and true labels.
+    """Write `predictions.png`: the first validation images, with labels right, wrong and missed.
 
     For a source without files of its own, also a folder `samples` with these images.
 
@@ -80,10 +80,9 @@ def _draw(
 ) -> None:
     captions, colors = [], []
     for (_, _, target), predicted in zip(examples, decided, strict=True):
-        truth = target > 0.5
-        captions.append(f"{_names(source, predicted)}\ntrue: {_names(source, truth)}")
-        is_right = (predicted == truth) | (target < 0)  # below 0: not annotated
-        colors.append(RIGHT if is_right.all() else WRONG)
+        captions.append(caption(source.labels, predicted, target))
+        is_known = target >= 0
+        colors.append(RIGHT if (predicted == (target > 0.5))[is_known].all() else WRONG)
     picture = draw_grid([image for _, image, _ in examples], captions, caption_colors=colors)
     with files.replacing(workdir / PREDICTIONS) as temporary:
         picture.save(temporary, format="PNG")
@@ -102,5 +101,24 @@ def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndar
     return found
 
 
-def _names(source: Source, present: np.ndarray) -> str:
-    return ", ".join(source.labels[i] for i in np.flatnonzero(present)) or "none"
+def caption(labels: Sequence[str], predicted: np.ndarray, target: np.ndarray) -> str:
+    """Return which of an image's predicted labels are right and wrong, and which are missed.
+
+    Args:
+      labels: their names.
+      predicted: bool [K].
+      target: [K]; 1 present, 0 absent, below 0 not annotated.
+    """
+    is_known, truth = target >= 0, target > 0.5
+    told = {
+        "": predicted & truth,
+        "wrong: ": predicted & is_known & ~truth,
+        "missed: ": truth & ~predicted,
+        "not annotated: ": predicted & ~is_known,
+    }
+    lines = [
+        what + ", ".join(labels[index] for index in np.flatnonzero(which))
+        for what, which in told.items()
+        if which.any()
+    ]
+    return "\n".join(lines) or "none"
