@@ -117,7 +117,7 @@ def caption(labels: Sequence[str], predicted: np.ndarray, target: np.ndarray) ->
         "not annotated: ": predicted & ~is_known,
     }
     lines = [
-        what + ", ".join(labels[index] for index in np.flatnonzero(which))
+        what + ", ".join(label for label, is_told in zip(labels, which, strict=True) if is_told)
         for what, which in told.items()
         if which.any()
     ]
