@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from mlcls_jax.models.kernels.product import matmul_on_cpus
-from mlcls_jax.models.kernels.windows import output_shape, pad, padding, window
+from mlcls_jax.models.kernels.windows import Taps, by_phases, output_shape, pad, padding, window
 
 
 def conv2d(
@@ -39,7 +39,8 @@ def conv2d_on_cpus(
     """Return the same: 1 x 1, with strides too, by matrix products; depthwise by shifted products.
 
     XLA's CPU matrix product beats its 1 x 1 convolution, with strides and in gradients by far, and
-    the gradient of its convolution in groups, which takes ten to two hundred times as long.
+    the gradient of its convolution in groups, which takes ten to two hundred times as long. With
+    strides, `conv2d_by_hand` gives its input's gradient.
     """
     if kernel.shape[0] == groups == 1:
         return matmul_on_cpus(x if stride == 1 else x[:, ::stride, ::stride], kernel[0, 0])
@@ -47,18 +48,21 @@ def conv2d_on_cpus(
         return depthwise_shifted(x, kernel[:, :, 0], stride)
     if groups > 1:
         return conv2d_in_groups(x, kernel, stride, groups)
-    return xla_conv2d(x, kernel, stride=stride, groups=groups)
+    if stride > 1:
+        return conv2d_by_hand(x, kernel, stride, False)
+    return xla_conv2d(x, kernel, stride=stride)
 
 
 def conv2d_on_one_cpu(
     x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
 ) -> Float[Array, "B h w D"]:
-    """Return the same, with gradients of 3 x 3 kernels summed by rows where that is faster.
+    """Return the same, with gradients of kernels summed by rows where that is faster.
 
     Measured on AVX-512 cores. Several devices would exchange each row's sum.
     """
-    if kernel.shape[0] == 3 and groups == 1 and 32 < kernel.shape[-1] < 512:
-        return conv2d_by_rows(x, kernel, stride)
+    size, channels = kernel.shape[0], kernel.shape[-1]
+    if groups == 1 and (size > 3 or (size == 3 and 32 < channels < 512)):
+        return conv2d_by_hand(x, kernel, stride, True)
     return conv2d_on_cpus(x, kernel, stride=stride, groups=groups)
 
 
@@ -119,30 +123,61 @@ def _by_products(
     return y.transpose(1, 2, 3, 0, 4).reshape(x.shape[1], height, columns, out_channels)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv2d_by_rows(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"], stride: int
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d_by_hand(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"], stride: int, by_rows: bool
 ) -> Float[Array, "B h w D"]:
-    """`xla_conv2d`, the gradient of whose kernel is summed over the rows of the output.
+    """`xla_conv2d`, with gradients in forms that XLA on CPUs computes faster than its own.
 
-    XLA on CPUs takes that gradient for a convolution with a window as large as the map, for which
-    it needs twice as long as for this loop where channels are few and maps large.
+    With strides, XLA puts zeros between the gradient's pixels and multiplies by them; here each
+    phase of the input has a convolution of its own. The gradient of a kernel is to XLA a
+    convolution with a window as large as the map; `by_rows`, a loop over rows of the output sums
+    it, which is faster where channels are few and maps large: four times for a 7 x 7 stem.
     """
     return xla_conv2d(x, kernel, stride=stride)
 
 
-def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return conv2d_by_rows(x, kernel, stride), (x, kernel)
+def _forward(
+    x: Array, kernel: Array, stride: int, by_rows: bool
+) -> tuple[Array, tuple[Array, Array]]:
+    return conv2d_by_hand(x, kernel, stride, by_rows), (x, kernel)
 
 
-@partial(jax.jit, static_argnums=0)
-def _backward(stride: int, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnums=(0, 1))
+def _backward(
+    stride: int, by_rows: bool, saved: tuple[Array, Array], grad: Array
+) -> tuple[Array, Array]:
     x, kernel = saved
-    transposed = jax.linear_transpose(lambda x: xla_conv2d(x, kernel, stride=stride), x)
-    return *transposed(grad), _kernel_gradient(x, kernel, grad, stride)
+    if by_rows:
+        kernel_grad = _kernel_gradient(x, kernel, grad, stride)
+    else:
+        of_kernel = partial(xla_conv2d, x, stride=stride)
+        (kernel_grad,) = jax.linear_transpose(of_kernel, kernel)(grad)
+    if 1 < stride <= kernel.shape[0]:
+        return _input_gradient(x.shape, kernel, grad, stride), kernel_grad
+    (x_grad,) = jax.linear_transpose(lambda x: xla_conv2d(x, kernel, stride=stride), x)(grad)
+    return x_grad, kernel_grad
 
 
-conv2d_by_rows.defvjp(_forward, _backward)
+conv2d_by_hand.defvjp(_forward, _backward)
+
+
+def _input_gradient(
+    shape: tuple[int, ...], kernel: Array, grad: Float[Array, "B h w D"], stride: int
+) -> Float[Array, "B H W C"]:
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)  # [k, k, D, C]: as taps descend, windows ascend
+
+    def one_of(rows: Taps, columns: Taps) -> Array:
+        top, left = (len(turned) - 1 - taps[-1][0] for taps in (rows, columns))
+        return jax.lax.conv_general_dilated(
+            grad,
+            turned[top::stride, left::stride],
+            window_strides=(1, 1),
+            padding=[(-taps[-1][1], taps[0][1]) for taps in (rows, columns)],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    return by_phases(shape, kernel.shape[0], stride, one_of)
 
 
 def _kernel_gradient(

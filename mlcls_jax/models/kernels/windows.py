@@ -4,9 +4,12 @@ A tap (i, j) is a place in the window; padding is k - 1 in all, as in `conv2d`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
+
+Taps: TypeAlias = list[tuple[int, int]]
 
 
 def padding(size: int) -> tuple[int, int]:
@@ -59,28 +62,44 @@ def gather_back(
         shifted so that each number is that of the window which has the pixel there; 0 where
         there is none.
     """
-    low = (size - 1) // 2
     height, width = output_shape(shape[1], shape[2], stride)
     around = ((0, 0), (size, size), (size, size), (0, 0))
     padded = [jnp.pad(values, around) for values in maps]
-
-    def taps(first: int) -> list[tuple[int, int]]:
-        # Tap i joins window p + shift to input row p * stride + first.
-        found = range((first + low) % stride, size, stride)
-        return [(i, (first + low - i) // stride) for i in found]
 
     def given(i: int, j: int, down: int, right: int) -> Array:
         place = (size + down, size + right, height, width, (1, 1))
         return share(i, j, *(window(values, *place) for values in padded))
 
-    def one_of(first: int, left: int) -> Array:
-        total = sum(given(i, j, down, right) for i, down in taps(first) for j, right in taps(left))
+    def one_of(rows: Taps, columns: Taps) -> Array:
+        total = sum(given(i, j, down, right) for i, down in rows for j, right in columns)
         # A window smaller than the stride skips some pixels.
         return jnp.broadcast_to(total, (shape[0], height, width, shape[3]))
 
+    return by_phases(shape, size, stride, one_of)
+
+
+def by_phases(
+    shape: tuple[int, ...],
+    size: int,
+    stride: int,
+    one_of: Callable[[Taps, Taps], Float[Array, "B h w C"]],
+) -> Float[Array, "B H W C"]:
+    """Return a map made of one of every stride-th row and column, for each place to begin at.
+
+    `one_of` gets the taps that meet its rows, and those that meet its columns: (tap, number of the
+    window that has such a pixel there less that of the pixel), taps ascending.
+    """
+    height, width = output_shape(shape[1], shape[2], stride)
+    phases = [_taps(first, size, stride) for first in range(stride)]
     if stride == 1:
-        return one_of(0, 0)
-    rows = [jnp.stack([one_of(a, b) for b in range(stride)], 3) for a in range(stride)]
+        return one_of(phases[0], phases[0])
+    rows = [jnp.stack([one_of(down, right) for right in phases], 3) for down in phases]
     whole = jnp.stack(rows, 2)  # [B, h, stride, w, stride, C]
     whole = whole.reshape(shape[0], height * stride, width * stride, shape[3])
     return whole[:, : shape[1], : shape[2]]
+
+
+def _taps(first: int, size: int, stride: int) -> Taps:
+    # Tap i joins window p + shift to input row p * stride + first.
+    last = first + (size - 1) // 2
+    return [(i, (last - i) // stride) for i in range(last % stride, size, stride)]
