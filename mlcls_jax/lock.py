@@ -12,27 +12,11 @@ from pathlib import Path
 
 import yaml
 
-from mlcls_jax.config import Config
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.inference.bundle import model_folder
 
 LOCK_FILE = ".lock"
 
 _BYTE = 2**30  # that Windows locks: far behind the text, which others can so read
-
-
-def locked_folder(config: Config, workdir: Path) -> Path | None:
-    """The folder that no other run may write into meanwhile; None if it is harmless.
-
-    Training owns its workdir. Choosing thresholds changes a bundle, which a training beside it
-    would replace. All other modes only read the bundle, and write files of their own.
-    """
-    if config.mode == "train":
-        return workdir
-    if config.mode == "thresholds" or (config.mode == "evaluate" and config.evaluate.thresholds):
-        folder = model_folder(config.evaluate.model_dir or workdir / "best_model").parent
-        return folder if os.access(folder, os.W_OK) else None
-    return None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ import yaml
 from mlcls_jax import config as schema
 from mlcls_jax.config import Config
 from mlcls_jax.errors import WorkdirError
-from mlcls_jax.lock import LOCK_FILE, locked, locked_folder
+from mlcls_jax.lock import LOCK_FILE, locked
+from mlcls_jax.modes.running import locked_folder
 
 ROOT = Path(__file__).parents[1]
 HOLDER = """

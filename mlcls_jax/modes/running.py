@@ -10,7 +10,8 @@ from typing import Any
 from mlcls_jax import files, lazy, parallel
 from mlcls_jax.config import Config
 from mlcls_jax.errors import UserError, WorkdirError
-from mlcls_jax.lock import locked, locked_folder
+from mlcls_jax.inference.bundle import model_folder
+from mlcls_jax.lock import locked
 from mlcls_jax.modes.result import Result
 from mlcls_jax.start import logging_to, start_console
 from mlcls_jax.workdir import open_workdir
@@ -68,3 +69,17 @@ def opened(config: Config, workdir: Path) -> Iterator[tuple[Callable[..., Result
                 os.replace(result_file, result_file.with_suffix(".json.bak"))
             files.write_json(result_file, {"done_flag": False, **fault})
             raise
+
+
+def locked_folder(config: Config, workdir: Path) -> Path | None:
+    """Return the folder that no other run may write into meanwhile; None if it is harmless.
+
+    Training owns its workdir. Choosing thresholds changes a bundle, which a training beside it
+    would replace. All other modes only read the bundle, and write files of their own.
+    """
+    if config.mode == "train":
+        return workdir
+    if config.mode == "thresholds" or (config.mode == "evaluate" and config.evaluate.thresholds):
+        folder = model_folder(config.evaluate.model_dir or workdir / "best_model").parent
+        return folder if os.access(folder, os.W_OK) else None
+    return None

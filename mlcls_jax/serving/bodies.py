@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from fastapi import HTTPException, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from mlcls_jax.serving.refusals import unavailable
 

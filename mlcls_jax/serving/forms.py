@@ -2,7 +2,7 @@
 
 import re
 
-from fastapi import HTTPException
+from starlette.exceptions import HTTPException
 
 from mlcls_jax.serving.refusals import unprocessable
 

@@ -1,6 +1,6 @@
 """Answers to requests that are not served, as exceptions whose messages stay short."""
 
-from fastapi import HTTPException
+from starlette.exceptions import HTTPException
 
 from mlcls_jax.readable import shorten
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from fastapi import HTTPException
 from jaxtyping import UInt8
+from starlette.exceptions import HTTPException
 
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference import masking

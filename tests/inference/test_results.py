@@ -530,10 +530,10 @@ def test_a_grid_needs_a_caption_and_a_colour_for_each_image(count, captions, col
         draw_grid([PICTURE] * count, captions, caption_colors=colors)
 
 
-def test_results_need_no_jax():
+def test_results_and_the_first_view_of_a_studio_need_no_jax():
     code = (
-        "import sys, mlcls_jax.inference.results, mlcls_jax.data.images;"
-        "heavy = {'jax', 'flax', 'optax', 'orbax', 'grain'} & set(sys.modules);"
+        "import sys, mlcls_jax.inference.results, mlcls_jax.data.images, mlcls_jax.studio.server;"
+        "heavy = {'jax', 'flax', 'optax', 'orbax', 'grain', 'fastapi'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
