@@ -64,8 +64,10 @@ def start_console(level: int | None = None) -> None:
     for handler in logger.handlers:
         if isinstance(handler, AboveBars) and level is not None:
             handler.setLevel(level)
-    for library in ("absl", "orbax", "jax", "grain"):
+    for library in ("orbax", "jax", "grain"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    # Orbax warns by it of a save that takes as long as an epoch.
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def start_jax(*, cache: bool) -> None:

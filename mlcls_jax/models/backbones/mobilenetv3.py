@@ -24,6 +24,7 @@ from mlcls_jax.models.layers import (
     hardswish,
     scaled,
 )
+from mlcls_jax.models.pixels import HALVES, IMAGENET
 from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import NameTable, renamed
 
@@ -86,6 +87,7 @@ class MobileNetV3Config:
     scale: float = 1.0
     dropout: float = 0.2
     out_channels: int = 1280  # not scaled
+    is_tensorflow: bool = False  # pads an even side that is halved at its end alone
 
 
 def build(
@@ -93,7 +95,9 @@ def build(
 ) -> LastConvChain:
     """Return a network whose map has `out_channels` and 1/32 of a side."""
     is_paddle, scale = config.origin == "paddle", config.scale
-    unit, groups, before = partial(ConvNorm, dtype=dtype), [], STEM
+    same, epsilon = config.is_tensorflow, 1e-3 if config.is_tensorflow else 1e-5
+    unit = partial(ConvNorm, same=same, epsilon=epsilon, dtype=dtype)
+    groups, before = [], STEM
     # timm leaves the stem as it is where the network is narrow.
     width = STEM if not is_paddle and scale < 0.75 else scaled(STEM, scale)
     conv = unit(3, width, 3, stride=2, activation=hardswish)
@@ -177,6 +181,13 @@ TIMM_VARIANTS = {
     )
     for scale in (0.5, 0.75, 1.0)
 }
+TIMM_VARIANTS |= {
+    f"tf_mobilenetv3_{size}_{round(100 * scale):03}": MobileNetV3Config(
+        size=size, origin="timm", scale=scale, dropout=0.0, out_channels=out, is_tensorflow=True
+    )
+    for size, out in (("large", 1280), ("small", 1024))
+    for scale in (0.75, 1.0)
+}
 
 
 def sources(name: str) -> tuple[Source, ...]:
@@ -186,6 +197,8 @@ def sources(name: str) -> tuple[Source, ...]:
 
 def timm_sources(name: str) -> tuple[Source, ...]:
     """Return the published weights of a variant of timm."""
+    if name.startswith("tf_"):
+        return (timm(f"{name}.in1k", pixels=HALVES.name),)
     tag = "ra_in1k" if name == "mobilenetv3_large_100" else "lamb_in1k"
     return (timm(f"{name}.{tag}"),)
 
@@ -205,4 +218,5 @@ TIMM_FAMILY = Family(
     recipes="mobilenetv3",
     heads={"timm": "classifier"},
     sources=timm_sources,
+    pixels=lambda name: HALVES if name.startswith("tf_") else IMAGENET,
 )
