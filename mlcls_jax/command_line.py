@@ -119,6 +119,9 @@ def parse(argv: list[str], *, workdir: bool = True) -> list[str]:
     if file is None and (place or "").startswith(paths.HUB):
         hint = f"Measure it on a run's: evaluate RUN --config.evaluate.model_dir={place}"
         raise FlagError(f"{place}: is a model and no run, whose images would be known", hint)
+    if file is None and place and len(rest) > 1:
+        told = f"--workdir={place}: is the folder of a run with --config"
+        raise FlagError(told, f"Beside {rest[1]} it is called --output.")
     if file is None:
         where = f", and {place} has no {RECORD} of an earlier run" if place else ""
         raise FlagError(f"--config is missing{where}")

@@ -14,10 +14,14 @@ import json
 import logging
 import os
 import shutil
+import struct
 import sys
 import tempfile
 import time
+import tokenize
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _CANNOT_EXCHANGE = (*_CANNOT_SYNC, errno.EPERM)  # EPERM: forbidden to a container
+# What NumPy and zipfile raise, RuntimeError with NotImplementedError.
+_DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, MemoryError, struct.error,
+            zipfile.BadZipFile, zlib.error, tokenize.TokenError)  # fmt: skip
 _FORGOTTEN = 24 * 3600  # seconds after which nobody is still writing a new folder
 
 
@@ -122,6 +129,25 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         fault = str(error)
     raise UserError(f"{path}: is damaged: {fault}", "Move it away, and run what wrote it again.")
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, Any] | None:
+    """Return the arrays of an .npz file of this program, which has those of these names.
+
+    None: it is not there, or damaged.
+
+    Such a file holds checksums of its arrays, as one .npy does not.
+    """
+    import numpy as np  # a help does without
+
+    try:
+        with np.load(path) as kept:
+            return {**kept, **{name: kept[name] for name in names}}
+    except FileNotFoundError:
+        return None
+    except _DAMAGED as error:
+        log.warning("%s: is damaged, and not used: %s", path, error)
+        return None
 
 
 def to_json(value: Any) -> str:

@@ -7,6 +7,7 @@ command goes on; 130 interrupted from the keyboard, where training saves as well
 """
 
 import contextlib
+import errno
 import faulthandler
 import logging
 import os
@@ -57,7 +58,9 @@ def _exit_codes(name: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _fail(f"{error.filename or name}: {error.strerror or error}", None, code=1)
+        is_lost = error.errno == errno.ENOENT and not error.filename
+        hint = "The folder that you are in is gone: cd to another." if is_lost else None
+        _fail(f"{error.filename or name}: {error.strerror or error}", hint, code=1)
     except KeyboardInterrupt:
         _fail("Interrupted.", "The same command goes on where it can.", code=130)
     except Exception:

@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 
+import numpy as np
 import pytest
 
 from mlcls_jax import files
@@ -41,6 +42,22 @@ def test_a_damaged_file_of_ours_is_told_by_its_name(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: is damaged"):
         files.read_json(tmp_path / "a.json")
+
+
+def test_arrays_are_read_whole_or_not_at_all(tmp_path, caplog):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.arange(40), b=np.zeros(0))
+    content = path.read_bytes()
+    found = files.read_arrays(path, "a")
+    assert found is not None and found["a"].tolist() == [*range(40)]
+    assert files.read_arrays(path, "c") is None and files.read_arrays(tmp_path / "no.npz") is None
+    flipped = bytearray(content)
+    flipped[len(content) // 4] ^= 1
+    for damaged in (b"", content[:200], flipped, b"\x93NUMPY", content[:-9], b"\0" * 99):
+        caplog.clear()
+        path.write_bytes(damaged)
+        assert files.read_arrays(path, "a") is None
+        assert "a.npz: is damaged, and not used" in caplog.text
 
 
 def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):

@@ -159,13 +159,9 @@ def _computed(
 def _kept(folder: Path) -> dict[bytes, np.ndarray]:
     known: dict[bytes, np.ndarray] = {}
     for path in folder.glob("*.npz"):
-        try:
-            with np.load(path) as part:
-                digests, vectors = part["digests"], part["vectors"]
-        except (OSError, ValueError, KeyError) as error:
-            log.warning("%s: cannot be read, and is computed again: %s", path, error)
-            continue
-        known |= zip((row.tobytes() for row in digests), vectors, strict=True)
+        part = files.read_arrays(path, "digests", "vectors")
+        if part is not None:
+            known |= zip((row.tobytes() for row in part["digests"]), part["vectors"], strict=True)
     return known
 
 

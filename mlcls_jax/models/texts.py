@@ -107,17 +107,18 @@ class Texts:
         key = f"{self.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()
         folder = files.cache_folder("texts") / hashlib.sha256(key).hexdigest()[:16]
         folder.mkdir(exist_ok=True)
-        places = {t: folder / f"{hashlib.sha256(t.encode()).hexdigest()[:32]}.npy" for t in texts}
-        new = [text for text, place in places.items() if not place.exists()]
+        places = {t: folder / f"{hashlib.sha256(t.encode()).hexdigest()[:32]}.npz" for t in texts}
+        known = {text: files.read_arrays(place, "embedding") for text, place in places.items()}
+        new = [text for text, kept in known.items() if kept is None]
         starts = range(0, len(new), _BATCH)
         for start in progress(starts, desc="texts", unit="batch", leave=False, delay=2):
             part = new[start : start + _BATCH]
             tokens = self._tokens([*part, *[""] * (_BATCH - len(part))])  # one program for all
             for text, embedding in zip(part, np.asarray(self._tower(tokens)), strict=False):
-                content = io.BytesIO()
-                np.save(content, embedding)
-                files.write_bytes(places[text], content.getvalue())
-        return np.stack([np.load(places[text], allow_pickle=False) for text in texts])
+                known[text] = {"embedding": embedding}
+                with files.replacing(places[text]) as temporary, temporary.open("wb") as file:
+                    np.savez(file, embedding=embedding)
+        return np.stack([kept["embedding"] for text in texts if (kept := known[text])])
 
     @functools.cached_property
     def _config(self) -> tuple[TextConfig, str]:

@@ -65,14 +65,12 @@ def write_decisions(
 
 def read_decisions(folder: Path) -> Kept | None:
     """Return what `write_decisions` has written; None where it is not, or cannot be read."""
-    try:
-        with np.load(folder / FILE) as kept:
-            count = len(kept["labels"])
-            tables = (np.unpackbits(kept[name], axis=1, count=count).astype(bool) for name in _BITS)
-            scores = kept.get("scores")
-            return Kept(kept["images"], kept["labels"], *tables, scores=scores)
-    except (OSError, ValueError, KeyError):
+    kept = files.read_arrays(folder / FILE, "images", "labels", *_BITS)
+    if kept is None:
         return None
+    count = len(kept["labels"])
+    tables = (np.unpackbits(kept[name], axis=1, count=count).astype(bool) for name in _BITS)
+    return Kept(kept["images"], kept["labels"], *tables, scores=kept.get("scores"))
 
 
 def label_intervals(first: Kept, last: Kept) -> tuple[dict[str, tuple[float, float]], Any] | None:

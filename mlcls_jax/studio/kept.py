@@ -23,14 +23,13 @@ class Kept:
 
     def take(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return rows [n] that are as they were, and their part of an array [n, …]."""
-        try:
-            with np.load(self._path) as kept:
-                known = {stamp: i for i, stamp in enumerate(kept["stamps"].tolist())}
-                stamps = enumerate(self._stamps.tolist())
-                rows, old = zip(*((i, known[s]) for i, s in stamps if s in known), strict=True)
-                return np.array(rows), kept[name][list(old)]
-        except (OSError, ValueError, KeyError):  # ValueError: of no rows, too
+        kept = files.read_arrays(self._path, "stamps", name) or {"stamps": np.zeros(0, int)}
+        known = {stamp: i for i, stamp in enumerate(kept["stamps"].tolist())}
+        found = [(i, known[s]) for i, s in enumerate(self._stamps.tolist()) if s in known]
+        if not found:
             return np.zeros(0, int), np.zeros((0, 0))
+        rows, old = np.transpose(found)
+        return rows, kept[name][old]
 
     def save(self, **arrays: np.ndarray) -> None:
         """Write the arrays, [N, …] each; the oldest files of others go."""

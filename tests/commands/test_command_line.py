@@ -116,6 +116,7 @@ def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
             "run.yaml",
         ): "run.yaml: is a configuration, not data\nmlcls train --config=run.yaml",
         ("train",): "--config is missing\nusage: mlcls train --config=",
+        ("train", "photos", WORKDIR): "of a run with --config\nBeside photos it is called --output",
         ("evaluate", WORKDIR): "--config is missing, and never-made has no config.yaml",
         ("train", WORKDIR, "--config.train.epochs=3"): "--config is missing, and never-made",
         # keys without their section
