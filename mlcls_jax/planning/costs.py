@@ -33,6 +33,7 @@ TPU_PASSES = 11  # a TPU's
 # Of a chip's memory, what programs take that compute layers again to fit.
 RECOMPUTED = {"tpu": 0.9, "gpu": 0.75}
 LAYER = ("input", "output")
+JOINS = {"concatenation": 1.0, "sum": 0.5}  # of each, what several GPUs keep
 LATENCY = 15e-6  # seconds that a small exchange takes, whatever its size
 WAITS = 2  # a batch normalisation: its sums, and those of its gradient; in float32 it has one more
 BACKWARD = 2 / 3  # of the operations, behind which sums of gradients can hide
@@ -274,30 +275,40 @@ def moved_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> fl
         layers = [one for one in counts.layers if one.role in LAYER]
         moved = TPU_PASSES * sum(one.on_tpu(images) for one in layers)
     else:
-        moved = PASSES * sum(one.bytes for one in counts.layers if one.role != "join")
+        moved = PASSES * sum(one.bytes for one in counts.layers if one.role not in JOINS)
     return moved * (1 - counts.shared * _others(layout.tensor))
 
 
 def kept_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
     """Return what each of so many images needs between forward and backward pass.
 
-    On GPUs inputs and outputs of layers, and both inputs of products of maps. On TPUs norms and
-    activations are computed again from the outputs and from what joins branches.
+    On GPUs inputs and outputs of layers, and both inputs of products of maps; on several of them,
+    where batch normalisation is, also concatenations and half of all sums. On TPUs norms and
+    activations are computed again from the outputs and from what joins branches. What is in work is
+    a share of that; on TPUs the largest map at least.
     """
     if chip.platform == "tpu":
         # Without norms, sums stand for outputs.
-        slack, roles = (1.15, ("output", "join")) if counts.norms else (1.1, ("output",))
-        kept = slack * sum(one.on_tpu(images) for one in counts.layers if one.role in roles)
+        slack, roles = (0.15, ("output", *JOINS)) if counts.norms else (0.1, ("output",))
+        maps = [one.on_tpu(images) for one in counts.layers if one.role in roles]
+        kept = sum(maps) + max(slack * sum(maps), *maps)
     else:
-        slack = 1.05 if counts.norms else 1.0
-        kept = slack * sum(one.bytes for one in counts.layers if one.role != "join")
+        is_shared = counts.norms and layout.data * layout.fsdp > 1
+        joins, slack = (JOINS, 1.02) if is_shared else ({}, 1.04 if counts.norms else 1.0)
+        kept = slack * sum(
+            one.bytes * joins.get(one.role, one.role not in JOINS) for one in counts.layers
+        )
     return kept * (1 - counts.shared * _others(layout.tensor)) + counts.image
 
 
 def least_kept(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:
     """Return the same where the compiler computes again what it can to fit."""
-    layers = [one for one in counts.layers if one.role in LAYER]
-    return kept_bytes(counts._replace(layers=layers), chip, layout, images)
+    if chip.platform == "tpu":
+        kept = sum(one.on_tpu(images) for one in counts.layers if one.role == "output")
+        kept *= 1.15 if counts.norms else 1.1
+    else:
+        kept = counts.activations * (1.05 if counts.norms else 1.0)
+    return kept * (1 - counts.shared * _others(layout.tensor)) + counts.image
 
 
 def _send_seconds(chip: Chip, layout: Layout, sent: float) -> float:

@@ -21,7 +21,7 @@ class Map(NamedTuple):
 
     # Of convolutions and products; the other input of a product of two maps, as in attention; a sum
     # or concatenation of branches.
-    role: Literal["input", "output", "other", "join"]
+    role: Literal["input", "output", "other", "sum", "concatenation"]
     shape: tuple[int, ...]
     itemsize: int
 
@@ -73,7 +73,7 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
         elif kind == "concatenate" or (kind in ("add", "add_any") and _is_sum(equation, made_by)):
             joined = jaxprs.form(equation.outvars[0])
             if joined.ndim > 2:
-                yield _map("join", joined)
+                yield _map("concatenation" if kind == "concatenate" else "sum", joined)
         else:
             for inner in jaxprs.inner(equation):
                 yield from _maps(inner)

@@ -195,6 +195,40 @@ def test_a_tpu_keeps_outputs_and_pads_small_batches_to_its_lanes():
     assert one.on_tpu(128) == one.bytes and one.on_tpu(32) == 2 * one.bytes
 
 
+# What the compilers named in docs/scaling.md said: images a device, data, fsdp, and GB at the peak.
+COMPILED = {
+    "PP-LCNet_x1_0_ML": {
+        "v5e": [(128, 1, 1, 3.39), (32, 1, 1, 2.26), (32, 1, 4, 2.20)],
+        "H100": [(128, 1, 1, 6.22), (128, 4, 1, 6.39), (32, 1, 4, 1.61)],
+    },
+    "PP-HGNetV2-B4_ML": {
+        "v5e": [(128, 1, 1, 14.1)],
+        "H100": [(128, 1, 1, 18.2), (64, 4, 1, 11.7), (64, 1, 4, 11.4)],
+    },
+    "ResNet50_ML": {
+        "v5e": [(128, 1, 1, 15.0), (64, 4, 1, 11.8)],
+        "H100": [(128, 1, 1, 23.7), (128, 4, 1, 25.4), (128, 1, 4, 25.0)],
+    },
+    "CLIP_vit_base_patch16_448_ML": {
+        "v5e": [(32, 1, 1, 14.0), (32, 1, 4, 14.7)],
+        "H100": [(128, 1, 1, 63.0), (32, 1, 1, 22.9), (32, 1, 4, 22.1)],
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+def test_memory_is_within_a_tenth_of_a_tpu_compilers_and_a_twentieth_of_a_gpus(name):
+    counts = count(Model(name=name, num_classes=80, image_size=(448, 448), dtype="bfloat16"))
+    for kind, steps in COMPILED[name].items():
+        for images, data, fsdp, gigabytes in steps:
+            layout = Layout(data, fsdp, 1)
+            found = predict(counts, CHIPS[kind], layout, images * data * fsdp)
+            held = found.state_bytes + found.gradient_bytes + found.activation_bytes
+            within = 0.1 if CHIPS[kind].platform == "tpu" else 0.05
+            assert held / 1e9 == pytest.approx(gigabytes, rel=within), (kind, images, layout)
+
+
 def test_a_gpu_keeps_both_maps_that_attention_multiplies():
     (tokens, heads, blocks, itemsize), layers = (17, 12, 12, 4), counted(VIT).layers
     maps = [one for one in layers if one.role == "other" and one.shape == (heads, tokens, tokens)]
