@@ -113,6 +113,11 @@ _PLACES = {
     "score": ("--model_dir", "--input"),
     "studio": ("--data", None),
 }
+# What opens a run or bundle first, which takes a moment.
+_OPENING = {
+    *("evaluate", "thresholds", "predict", "serve", "score", "push", "backends"),
+    *("audit", "next", "learning_curve", "compare", "average"),
+}
 # Flags of PaddleX that stand without a word, and mean `predict`.
 _PIPELINE_FLAGS = {"--pipeline", "--input", "--get_pipeline_config"}
 
@@ -150,6 +155,15 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
         hint = f"Did you mean {close}?" if close else f"`{usage.program()} --help` names all."
         raise FlagError(f"{word}: there is no such command", hint)
     return command, rest
+
+
+def opened(word: str, arguments: list[str]) -> str | None:
+    """Return the run or bundle that a word opens first, if any; `arguments` as `find` left them."""
+    if word not in _OPENING or {"--help", "-h"} & {*arguments}:
+        return None
+    named = (take(arguments, flag)[0] for flag in ("model_dir", "workdir"))
+    first = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    return next(filter(None, named), first)
 
 
 def _with_flags(word: str, rest: list[str]) -> list[str]:

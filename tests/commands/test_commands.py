@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mlcls_jax.command_line import FlagError
-from mlcls_jax.commands import COMMANDS, find
+from mlcls_jax.commands import COMMANDS, find, opened
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,24 @@ from mlcls_jax.commands import COMMANDS, find
 def test_the_command_is_found_however_it_is_called(line, name, rest):
     command, arguments = find(line.split())
     assert (command.name, arguments) == (name, rest.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("evaluate runs/a", "runs/a"),
+        ("predict runs/a b.png", "runs/a"),
+        ("serve --port 0 --model_dir=runs/a", "runs/a"),
+        ("compare runs/a runs/b", "runs/a"),
+        ("predict --pipeline x --input y", None),
+        ("audit runs/a --help", None),
+        ("train runs/a", None),
+        ("", None),
+    ],
+)
+def test_what_is_opened_is_told_before_anything_takes_time(line, place):
+    word, *_ = words = line.split() or [""]
+    assert opened(word, find(words if line else [])[1]) == place
 
 
 def test_unknown_words_are_refused_with_the_nearest():
