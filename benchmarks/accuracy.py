@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,8 @@ def train(path: str, config: schema.Config, flags: list[str]) -> dict[str, Any]:
       CalledProcessError: the run failed; what it said is on standard error.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file, workdir = Path(folder, "config.yaml"), Path(folder, "run")
-        file.write_text(schema.to_yaml(config), encoding="utf-8")
-        if path == CHOSEN:
-            words = ["mlcls_jax.main", "train", *wishes(config), f"--output={workdir}"]
-        else:
-            words = [MODULES[path], f"--config={file}", f"--workdir={workdir}"]
         began = time.perf_counter()
-        command = [sys.executable, "-m", *words, *flags]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        workdir = run(path, config, flags, Path(folder))
         seconds = time.perf_counter() - began
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         result = json.loads((workdir / "train_result.json").read_text(encoding="utf-8"))
@@ -128,6 +122,23 @@ def train(path: str, config: schema.Config, flags: list[str]) -> dict[str, Any]:
         **{"path": path, "seed": config.seed, "wall_s": seconds, "images_per_s": speed},
         "epochs": epochs_of(rows),
     }
+
+
+def run(path: str, config: schema.Config, flags: Sequence[str], folder: Path) -> Path:
+    """Train in a process of its own, and return its workdir in the folder.
+
+    Raises:
+      CalledProcessError: the run failed; what it said is on standard error.
+    """
+    file, workdir = folder / "config.yaml", folder / "run"
+    file.write_text(schema.to_yaml(config), encoding="utf-8")
+    if path == CHOSEN:
+        words = ["mlcls_jax.main", "train", *wishes(config), f"--output={workdir}"]
+    else:
+        words = [MODULES[path], f"--config={file}", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", *words, *flags]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return workdir
 
 
 def wishes(config: schema.Config) -> list[str]:

@@ -12,17 +12,15 @@ deviation between seeds, `more` the mean difference to the first way, seed by se
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import config_of
+from benchmarks.accuracy import OURS, config_of, run
 from benchmarks.labels import damaged, table
 from benchmarks.timing import describe, print_table
-from mlcls_jax import config as schema
 from mlcls_jax.metrics import average_precision
 from mlcls_jax.modes.evaluate import run_bundle
 
@@ -113,12 +111,7 @@ def train(given: argparse.Namespace, folder: Path, seed: int, flags: tuple[str, 
     """
     config = config_of(argparse.Namespace(**vars(given) | {"folder": str(folder)}), seed)
     with tempfile.TemporaryDirectory() as place:
-        file, workdir = Path(place, "config.yaml"), Path(place, "run")
-        file.write_text(schema.to_yaml(config), encoding="utf-8")
-        command = [sys.executable, "-m", "mlcls_jax.main", f"--config={file}"]
-        keys = [f"--config.{flag}" for flag in flags]
-        said = subprocess.DEVNULL
-        subprocess.run([*command, f"--workdir={workdir}", *keys], check=True, stdout=said)
+        workdir = run(OURS, config, [f"--config.{flag}" for flag in flags], Path(place))
         outputs = run_bundle(config, workdir, thresholds=False)
     return average_precision(outputs.logits, outputs.targets)
 

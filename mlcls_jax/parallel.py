@@ -141,19 +141,24 @@ def make_mesh(layout: Parallel | None = None, devices: Sequence[Any] | None = No
     """
     count = jax.device_count() if devices is None else len(devices)
     layout = layout or Parallel()
-    sizes = [layout.data, layout.fsdp, layout.tensor]
-    fixed = math.prod(size for size in sizes if size != -1)
-    if -1 in sizes and count % fixed == 0:
-        sizes[sizes.index(-1)] = count // fixed
-    if math.prod(sizes) != count:
-        told = ", ".join(f"parallel.{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    sizes = sizes_of(layout, count)
+    if sizes is None:
+        told = ", ".join(f"parallel.{axis}={getattr(layout, axis)}" for axis in AXES)
         raise ConfigError(
             f"{told}: their product must be the number of devices, {count}",
             "-1 stands for the rest.",
         )
     # Auto, since with explicit axis types the decoder's broadcast queries do not shard.
     types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+
+
+def sizes_of(layout: Parallel, devices: int) -> tuple[int, ...] | None:
+    """Return the devices along each of `AXES`, -1 being the rest; None: their number is another."""
+    sizes = [getattr(layout, axis) for axis in AXES]
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = devices // max(1, -math.prod(sizes))
+    return tuple(sizes) if min(sizes) > 0 and math.prod(sizes) == devices else None
 
 
 def is_one_cpu(mesh: Mesh) -> bool:

@@ -41,7 +41,16 @@ def row_blocks(array: np.ndarray) -> Iterator[slice]:
 def annotated_columns(
     scores: np.ndarray, targets: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield the number, scores and positives of each class [n], of its annotated entries.
+    """Yield the number, scores and positives of each class [n], of its annotated entries."""
+    for k, column, positives, known in columns_of(scores, targets):
+        rows = slice(None) if known.all() else known
+        yield k, column[rows], positives[rows]
+
+
+def columns_of(
+    scores: np.ndarray, targets: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the number, scores, positives and annotated entries of each class, [N] each.
 
     Classes are taken out in blocks, since one by one each would read the whole arrays.
     """
@@ -49,9 +58,7 @@ def annotated_columns(
     for start in range(0, scores.shape[1], width):
         columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
         for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
-            positives, known = labels_of(truth)
-            rows = slice(None) if known.all() else known
-            yield k, wide(column[rows]), positives[rows]
+            yield k, wide(column), *labels_of(truth)
 
 
 def wide(scores: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mlcls_jax.metrics.blocks import check, labels_of, row_blocks, wide
+from mlcls_jax.metrics.blocks import check, columns_of, labels_of
 
 
 def precision_bounds(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,13 +31,9 @@ def precision_bounds(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarra
     """
     scores, targets = check(scores, targets)
     low, high = np.full((2, scores.shape[1]), np.nan)
-    width = next(row_blocks(scores.T)).stop  # columns that are taken out together
-    for start in range(0, scores.shape[1], width):
-        columns = (np.ascontiguousarray(a[:, start : start + width].T) for a in (scores, targets))
-        for k, (column, truth) in enumerate(zip(*columns, strict=True), start=start):
-            present, known = labels_of(truth)
-            if present.any() or not known.all():
-                low[k], high[k] = _of_class(wide(column), present, ~known)
+    for k, column, present, known in columns_of(scores, targets):
+        if present.any() or not known.all():
+            low[k], high[k] = _of_class(column, present, ~known)
     return low, high
 
 

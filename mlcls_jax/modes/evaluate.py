@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,17 +30,12 @@ from mlcls_jax.metrics import (
     multilabel_metrics,
     single_label_metrics,
 )
-from mlcls_jax.metrics.bounds import mean_precision_bounds
 from mlcls_jax.metrics.decisions import count_decisions
-from mlcls_jax.metrics.frequency import mean_by_frequency
 from mlcls_jax.metrics.intervals import intervals
 from mlcls_jax.modes.evaluate_result import (
     EvaluateResult,
-    consistency_of,
-    details_of,
-    guarantees_of,
+    all_details,
     sentences,
-    tta_of,
 )
 from mlcls_jax.reports.companions import Companions, measure_companions
 from mlcls_jax.reports.decisions_file import write_decisions
@@ -90,14 +85,12 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         return None
     evaluation = measure(outputs, config.evaluate)
     warnings = warn(evaluation)
-    details = (
-        details_of(evaluation, config.evaluate.map_type)
-        | guarantees_of(evaluation)
-        | consistency_of(evaluation, getattr(outputs.source, "groups", NO_GROUPS))
-        | _by_frequency(evaluation, config.data)
-        | _bounds(outputs, config.evaluate)
-        | _of_chosen(outputs, config.evaluate)
-        | tta_of(config.evaluate)
+    details = all_details(
+        evaluation,
+        outputs.logits,
+        config.evaluate,
+        groups=getattr(outputs.source, "groups", NO_GROUPS),
+        images=None if evaluation.is_single else _training_images(evaluation.labels, config.data),
     )
     companions = _companions(outputs, evaluation, config.evaluate.companions)
     if companions is not None:
@@ -165,55 +158,19 @@ def measure(outputs: Outputs, options: schema.Evaluate) -> Evaluation:
     )
 
 
-def _by_frequency(evaluation: Evaluation, data: schema.Data) -> dict[str, Any]:
-    """Return what is told of labels with many and with few training images, where they are listed.
+def _training_images(labels: tuple[str, ...], data: schema.Data) -> np.ndarray | None:
+    """Return how many training images have each label, [K]; None where these are not listed.
 
     A training list that is missing or wrong does not stop an evaluation.
     """
-    if evaluation.is_single:
-        return {}
     try:
         # Images need not be there: nothing is read but the list.
         source = open_split(dataclasses.replace(data, on_error="skip"), "train")
     except UserError as error:
         log.info("Frequent and rare labels are not told apart: %s", error.message)
-        return {}
+        return None
     targets = getattr(source, "targets", None)
-    if targets is None or source.labels != evaluation.labels:
-        return {}
-    images = (targets >= 1).sum(0)
-    return {"by_training_images": mean_by_frequency(evaluation.by_class, images)}
-
-
-def _bounds(outputs: Outputs, options: schema.Evaluate) -> dict[str, Any]:
-    """Return what the mean average precision may be, where labels are not annotated."""
-    is_single = outputs.bundle.model.network.config.task == "single"
-    missing = float((outputs.targets < 0).mean())
-    if is_single or not missing or options.map_type != "integral":
-        return {}
-    bounds = mean_precision_bounds(outputs.logits, outputs.targets)
-    return {"bounds": {"MultiLabelMAP": bounds, "unknown": missing}}
-
-
-def _of_chosen(outputs: Outputs, options: schema.Evaluate) -> dict[str, Any]:
-    """Return the metrics of the labels `options.labels` alone."""
-    labels, bundle = outputs.bundle.labels, outputs.bundle
-    if not options.labels:
-        return {}
-    columns = [labels.index(name) for name in options.labels]
-    limits = 0.5 if bundle.threshold is None else bundle.threshold
-    limits = np.broadcast_to(
-        limits if options.threshold is None else options.threshold, len(labels)
-    )
-    scores = to_scores(outputs.logits, "multilabel", temperature=bundle.temperature)
-    metrics = multilabel_metrics(
-        scores[:, columns],
-        outputs.targets[:, columns],
-        threshold=limits[columns],
-        method=options.map_type,
-        ranking=outputs.logits[:, columns],
-    )
-    return {"chosen_labels": {"labels": list(options.labels), **for_json(metrics)}}
+    return None if targets is None or source.labels != labels else (targets >= 1).sum(0)
 
 
 def _companions(outputs: Outputs, evaluation: Evaluation, images: int) -> Companions | None:
@@ -266,11 +223,12 @@ def run_bundle(
             f"{model_dir}: thresholds are not for model.task=single, whose best label is reported",
             "Leave out evaluate.thresholds and mode=thresholds.",
         )
-    if config.evaluate.companions and network.config.task == "single":
-        raise ConfigError(
-            f"{model_dir}: evaluate.companions is not for model.task=single",
-            "Its labels come alone: leave it out.",
-        )
+    for key in ("companions", "labels"):
+        if getattr(config.evaluate, key) and network.config.task == "single":
+            raise ConfigError(
+                f"{model_dir}: evaluate.{key} is not for model.task=single",
+                "Its labels come alone: leave it out.",
+            )
     source = open_split(config.data, "validation")
     check_labels(model_dir, bundle.labels, source.labels)
     _check_chosen(config.evaluate.labels, bundle.labels)

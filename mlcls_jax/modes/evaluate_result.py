@@ -11,7 +11,9 @@ from mlcls_jax import config as schema
 from mlcls_jax.groups import Groups, inconsistent
 from mlcls_jax.guarantees import chance_of_misses, promised
 from mlcls_jax.inference.threshold_fit import Fitted
-from mlcls_jax.metrics import as_text
+from mlcls_jax.metrics import as_text, for_json, multilabel_metrics
+from mlcls_jax.metrics.bounds import mean_precision_bounds
+from mlcls_jax.metrics.frequency import mean_by_frequency
 from mlcls_jax.modes.result import remarks
 from mlcls_jax.reports.evaluate_page import Evaluation
 
@@ -128,6 +130,52 @@ def _on_companions(labels: dict[str, dict[str, Any]]) -> str:
     return f"{which}, {len(hang)} hang on them: {', '.join(hang[:NAMED])}"
 
 
+def all_details(
+    evaluation: Evaluation,
+    logits: np.ndarray,
+    options: schema.Evaluate,
+    *,
+    groups: Groups,
+    images: np.ndarray | None,
+) -> dict[str, Any]:
+    """Return all that a result tells besides metrics, but companions and intervals.
+
+    Args:
+      evaluation: the metrics, and what they are of.
+      logits: [N, K], by which images are ranked.
+      options: what is asked for.
+      groups: of the data's labels.
+      images: training images with each label, [K]; None: not known.
+    """
+    found = details_of(evaluation, options.map_type) | _guarantees(evaluation)
+    found |= _consistency(evaluation, groups)
+    if images is not None:
+        found["by_training_images"] = mean_by_frequency(evaluation.by_class, images)
+    missing = float((evaluation.targets < 0).mean())
+    if missing and not evaluation.is_single and options.map_type == "integral":
+        bounds = mean_precision_bounds(logits, evaluation.targets)
+        found["bounds"] = {"MultiLabelMAP": bounds, "unknown": missing}
+    if options.labels:
+        found["chosen_labels"] = _of_chosen(evaluation, logits, options)
+    return found | ({"tta": list(options.tta)} if options.tta else {})
+
+
+def _of_chosen(
+    evaluation: Evaluation, logits: np.ndarray, options: schema.Evaluate
+) -> dict[str, Any]:
+    """Return the metrics of the labels `options.labels` alone."""
+    columns = [evaluation.labels.index(name) for name in options.labels]
+    limits = 0.5 if evaluation.threshold is None else evaluation.threshold
+    metrics = multilabel_metrics(
+        evaluation.scores[:, columns],
+        evaluation.targets[:, columns],
+        threshold=np.broadcast_to(limits, len(evaluation.labels))[columns],
+        method=options.map_type,
+        ranking=logits[:, columns],
+    )
+    return {"labels": list(options.labels), **for_json(metrics)}
+
+
 def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
     """Return the metrics per class, and what they depend on."""
     labels, threshold = evaluation.labels, evaluation.threshold
@@ -139,7 +187,7 @@ def details_of(evaluation: Evaluation, map_type: str) -> dict[str, Any]:
     return {"map_type": map_type, "threshold": threshold, "average_precision": values}
 
 
-def guarantees_of(evaluation: Evaluation) -> dict[str, Any]:
+def _guarantees(evaluation: Evaluation) -> dict[str, Any]:
     """Return, of labels whose recall was guaranteed, what became of it on these images.
 
     `chance` is that of as many misses or more if the recall just held. Without annotated positives
@@ -165,7 +213,7 @@ def guarantees_of(evaluation: Evaluation) -> dict[str, Any]:
     return {"guaranteed_recall": wanted | {"labels": labels}}
 
 
-def consistency_of(evaluation: Evaluation, groups: Groups) -> dict[str, Any]:
+def _consistency(evaluation: Evaluation, groups: Groups) -> dict[str, Any]:
     """Return the share of answers that contradict the groups of the data's labels, if it has any.
 
     They have a label without its parent, or two that exclude each other.
@@ -174,11 +222,6 @@ def consistency_of(evaluation: Evaluation, groups: Groups) -> dict[str, Any]:
         return {}
     decisions = evaluation.scores > np.asarray(evaluation.threshold, evaluation.scores.dtype)
     return {"inconsistent_answers": float(inconsistent(decisions, groups).mean())}
-
-
-def tta_of(options: schema.Evaluate) -> dict[str, Any]:
-    """Return what the result says of test-time augmentation, if there is any."""
-    return {"tta": list(options.tta)} if options.tta else {}
 
 
 def by_label(labels: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:

@@ -150,15 +150,13 @@ def resolve(layout: schema.Parallel, chips: int) -> Layout:
     Raises:
       ConfigError: it does not fit the number of chips.
     """
-    sizes = dataclasses.astuple(layout)
-    fixed = math.prod(size for size in sizes if size > 0)
-    resolved = Layout(*(chips // fixed if size == -1 else size for size in sizes))
-    if min(resolved) < 1 or sizes.count(-1) > 1 or math.prod(resolved) != chips:
+    sizes = parallel.sizes_of(layout, chips)
+    if sizes is None:
         told = " ".join(f"--{axis}={size}" for axis, size in dataclasses.asdict(layout).items())
         raise ConfigError(
             f"{told}: their product must be --chips={chips}", "One of them may be -1, the rest."
         )
-    return resolved
+    return Layout(*sizes)
 
 
 def bytes_of(tree: Any) -> int:

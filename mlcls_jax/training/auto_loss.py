@@ -89,15 +89,17 @@ def settle_loss(
     if counts is not None:
         counts = LabelCounts(counts.positives[free], counts.known[free], counts.images)
     forms = {name: replace(options, gamma_pos=0.0, **form) for name, form in _forms(counts)}
-    judged = {
-        name: _judge(
-            make_loss(form, unknown=config.data.unknown, counts=counts),
-            features,
-            targets,
-            config.seed,
-        )
-        for name, form in forms.items()
-    }
+    judged = {}
+    if ((targets >= 1) & (targets == 0).any(0)).any():  # present ones alone would tell nothing
+        judged = {
+            name: _judge(
+                make_loss(form, unknown=config.data.unknown, counts=counts),
+                features,
+                targets,
+                config.seed,
+            )
+            for name, form in forms.items()
+        }
     name, why = _choose(judged)
     _tell(counts or LabelCounts.of(targets), judged, len(features), has_weights=weights is not None)
     log.info("loss.name=auto: %s, %s; it took %.0f s.", name, why, time.perf_counter() - began)
@@ -177,6 +179,8 @@ def _trained(loss: LossFunction, features: Array, targets: Array) -> tuple[Array
 
 def _choose(judged: dict[str, np.ndarray]) -> tuple[str, str]:
     """Return the best loss and why: the usual one, unless another gains more than it varies."""
+    if not judged:
+        return USUAL, "the usual one, as nothing tells losses apart"
     best = max(judged, key=lambda name: float(judged[name].mean()))
     gains = judged[best] - judged[USUAL]
     if best == USUAL:
@@ -197,6 +201,12 @@ def _tell(
         len(positives), positives.sum() / max(1, counts.images), f"{positives.min():,}",
         f"{positives.max():,}", 100 * (1 - counts.known.mean() / max(1, counts.images)),
     )  # fmt: skip
+    if not judged:
+        log.info(
+            "loss.name=auto: no label of %s training images is known to be present on some and"
+            " absent on others.", f"{images:,}",
+        )  # fmt: skip
+        return
     told = ", ".join(f"{name} {values.mean():.3f}" for name, values in judged.items())
     log.info(
         "loss.name=auto: mAP of linear heads on features of %s training images%s, a quarter held"

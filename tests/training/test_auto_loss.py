@@ -13,7 +13,7 @@ from mlcls_jax.training import auto_loss
 from mlcls_jax.training.auto_loss import USUAL, recall_loss, settle_loss
 from mlcls_jax.training.run import frame_of, prepare
 from mlcls_jax.workdir import check_owner, claim
-from tests.helpers.photos import write_photos
+from tests.helpers.photos import write_lines, write_photos
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -84,3 +84,14 @@ def test_weights_are_tried_where_labels_are_uneven():
         "gamma_neg=4 and class_weights=effective",
         "cross-entropy and class_weights=effective",
     ]
+
+
+def test_labels_annotated_as_present_alone_tell_nothing(tmp_path, caplog):
+    data = write_photos(tmp_path / "photos", train=6, val=3)
+    write_lines(data / "train.txt", [f"images/train_{i}.png\t-1,1,-1" for i in range(6)])
+    config = config_of(data, **{"data.unknown": "negative"})
+    with caplog.at_level(logging.INFO):
+        run = prepare(config, tmp_path / "run")
+    told = [record.getMessage() for record in caplog.records if "loss.name=auto" in record.msg]
+    assert len(told) == 3 and "6 training images" in told[1]
+    assert "nothing tells losses apart" in told[2] and run.config.loss.gamma_neg == 4
