@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from mlcls_jax.config import Convert, Data
 from mlcls_jax.data.backups import JOURNAL, recover, replace_files
-from mlcls_jax.data.convert import convert, remarks
+from mlcls_jax.data.convert import Conversion, convert, remarks
 from mlcls_jax.data.sources import load, open_data
 from mlcls_jax.errors import ConvertFailedError, DataError
 from tests.helpers.photos import write_image, write_lines
@@ -1199,3 +1199,10 @@ def test_lines_of_one_image_are_joined_by_the_more_certain_value(photos):
     (photos / "val.csv").unlink(missing_ok=True)
     run(photos, "csv")
     assert [*rows(photos / "train.txt").values()] == [[1, 0, -1, 1]]
+
+
+def test_labels_that_differ_in_little_and_empty_cells_are_told():
+    labels = ("Cat", "cat", "caf\u00e9", "cafe\u0301", "dog", "nan")
+    conversion = Conversion(Path(), labels, {"val": 1}, {}, {}, {}, (), 0)
+    first, second, third = remarks(conversion)
+    assert "'Cat', 'cat'" in first and "caf" in second and "'nan' is kept" in third

@@ -4,6 +4,7 @@ A new format is one file and one line in `FORMATS`.
 """
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,7 +148,19 @@ def remarks(conversion: Conversion) -> list[str]:
             "there are no validation images: mode=check_dataset divides the training images, as"
             " check_dataset.split.enable=True does"
         )
-    return lines
+    return [*lines, *_doubtful(conversion.labels)]
+
+
+def _doubtful(labels: Sequence[str]) -> Iterator[str]:
+    """Yield what looks like one label in several spellings, or like an empty cell."""
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(unicodedata.normalize("NFKC", label).casefold(), []).append(label)
+    for names in alike.values():
+        if len(names) > 1:
+            yield f"labels that differ in little stay apart: {', '.join(map(repr, names))}"
+    for name in alike.keys() & {"nan", "none", "null", "na", "n/a"}:
+        yield f"the label {alike[name][0]!r} is kept: empty its cells if it means none"
 
 
 def _count(why: str, what: Sequence[str]) -> str:
@@ -215,7 +228,7 @@ def _check(reading: Reading) -> None:
         f"the label {shorten(repr(name))} cannot stand in label.txt: it is empty, has a line end or"
         " is not UTF-8"
         for name in reading.labels
-        if not fits_line(name) or COLUMNS.search(name)
+        if not fits_line(name) or COLUMNS.search(name) or "\0" in name
     ]
     faults += [
         f"several categories are called {shorten(repr(name))}"
