@@ -113,9 +113,9 @@ _PLACES = {
     "score": ("--model_dir", "--input"),
     "studio": ("--data", None),
 }
-# What opens a run or bundle first, which takes a moment.
+# What opens a run or bundle first, which takes a moment. Modes tell it themselves.
 _OPENING = {
-    *("evaluate", "thresholds", "predict", "serve", "score", "push", "backends"),
+    *("predict", "serve", "score", "push", "backends"),
     *("audit", "next", "learning_curve", "compare", "average"),
 }
 # Flags of PaddleX that stand without a word, and mean `predict`.
@@ -159,11 +159,10 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
 
 def opened(word: str, arguments: list[str]) -> str | None:
     """Return the run or bundle that a word opens first, if any; `arguments` as `find` left them."""
-    if word not in _OPENING or {"--help", "-h"} & {*arguments}:
+    if word not in _OPENING or {"--help", "-h"} & {*arguments} or take(arguments, "config")[0]:
         return None
-    named = (take(arguments, flag)[0] for flag in ("model_dir", "workdir"))
     first = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    return next(filter(None, named), first)
+    return take(arguments, "model_dir")[0] or take(arguments, "workdir")[0] or first
 
 
 def _with_flags(word: str, rest: list[str]) -> list[str]:

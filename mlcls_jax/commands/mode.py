@@ -1,6 +1,7 @@
 """`mlcls WORD --config=FILE --workdir=FOLDER`: a mode, as its configuration says."""
 
 import contextlib
+import logging
 import re
 import shlex
 import sys
@@ -15,6 +16,8 @@ from mlcls_jax.commands.mode_help import help_of
 from mlcls_jax.errors import UserError
 from mlcls_jax.modes.result import Result
 from mlcls_jax.start import start_jax
+
+log = logging.getLogger(__name__)
 
 # The words that mean a mode, for its help.
 _WORDS = {command.mode: name for name, command in COMMANDS.items() if command.mode}
@@ -46,6 +49,9 @@ def run(arguments: list[str]) -> str:
     workdir = paths.local_path("--workdir", command_line.WORKDIR.value or "")
     config = schema.parse(command_line.CONFIG.value)
     with interruptions(config, workdir):
+        place = Path(config.evaluate.model_dir or workdir / "best_model")
+        if config.mode in ("evaluate", "thresholds") and place.exists():
+            log.info("Opening %s …", place)  # before imports, which take seconds
         from mlcls_jax import parallel  # imports JAX: once nothing is wrong
         from mlcls_jax.modes.running import opened
 

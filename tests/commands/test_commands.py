@@ -40,7 +40,7 @@ def test_the_command_is_found_however_it_is_called(line, name, rest):
 @pytest.mark.parametrize(
     ("line", "place"),
     [
-        ("evaluate runs/a", "runs/a"),
+        ("evaluate runs/a", None),  # a mode, which tells it itself
         ("predict runs/a b.png", "runs/a"),
         ("serve --port 0 --model_dir=runs/a", "runs/a"),
         ("compare runs/a runs/b", "runs/a"),

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from fastapi import HTTPException
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.exceptions import HTTPException
 
 from mlcls_jax.config import add_arguments
 from mlcls_jax.errors import ConfigError, UserError
@@ -45,6 +45,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(toy, folder):
     return write_small(folder / "bundle", "Toy_ML", size=(64, 96))
+
+
+@pytest.fixture(scope="module")
+def pooling(toy, folder):
+    """A bundle whose head does not attend."""
+    return write_small(folder / "plain", "Toy", size=(64, 96))
 
 
 @pytest.fixture(scope="module")
@@ -677,10 +683,8 @@ def test_pages_of_other_origins_may_ask_where_allowed(narrow, origin, allowed):
     assert headers.get("access-control-allow-origin") == allowed
 
 
-def test_heads_without_attention_are_explained_by_masking_within_a_limit(folder, images):
-    plain = Predictor(
-        read_bundle(write_small(folder / "plain", "Toy", size=(64, 96))), batch_size=8
-    )
+def test_heads_without_attention_are_explained_by_masking_within_a_limit(pooling, images):
+    plain = Predictor(read_bundle(pooling), batch_size=8)
     service = Service(plain, Options(max_batch=8, max_masked=1, decoders=1))
     assert service.can_explain
 
@@ -704,8 +708,8 @@ def test_heads_without_attention_are_explained_by_masking_within_a_limit(folder,
     service.close()
 
 
-def test_an_explanation_that_nobody_waits_for_is_not_computed_to_its_end(folder, images):
-    plain = Predictor(read_bundle(folder / "plain"), batch_size=1)
+def test_an_explanation_that_nobody_waits_for_is_not_computed_to_its_end(pooling, images):
+    plain = Predictor(read_bundle(pooling), batch_size=1)
     service = Service(plain, Options(max_batch=1, decoders=1))
     seen, run = [], plain.run
 
