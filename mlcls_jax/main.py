@@ -37,7 +37,8 @@ def run(argv: list[str] | None = None) -> None:
                 faulthandler.enable()  # a crash in a library shows where
             collect_rarely()  # before more is imported
         start_console(level)
-        if place := commands.opened(given[0] if given else "", arguments):
+        place = commands.opened(given[0] if given else "", arguments)
+        if place and ("://" in place or os.path.exists(place)):
             log.info("Opening %s …", place)  # before imports, which take seconds
         with _exit_codes(command.name):
             function = command.load()
