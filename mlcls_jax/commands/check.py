@@ -41,15 +41,11 @@ def run(argv: list[str]) -> str:
     if flags := with_run(arguments.data, argv):
         return mode.run([*flags, "--config.mode=check_dataset"])
     log.info("Looking at %s …", arguments.data)
-    from mlcls_jax.modes.running import run_mode  # imports JAX, which a help does without
-    from mlcls_jax.new_run import plan_check
+    from mlcls_jax.new_run import plan_check  # imports JAX, which a help does without
 
     config, folder, told = plan_check(
         arguments.data, arguments.format, arguments.output,
         {"check_dataset.pixels": arguments.pixels} | settings,
     )  # fmt: skip
     log.info("%s", "\n".join(told))
-    with mode.interruptions(config, folder):
-        result = run_mode(config, folder)
-    assert result is not None  # one process is the first one
-    return mode.summary(result, config, folder, argv)
+    return mode.run_new(config, folder, argv)

@@ -34,11 +34,5 @@ def run(argv: list[str]) -> str:
     if flags := with_run(arguments.data, argv):
         return mode.run([*flags, "--config.mode=find_lr"])
     new = look(arguments.data, arguments, settings, suffix="-lr")
-    config = replace(new.config, mode="find_lr")
-    from mlcls_jax.modes.running import run_mode  # imports the trainer: once the plan is told
-
-    with mode.interruptions(config, new.folder):
-        result = run_mode(config, new.folder)
-    assert result is not None  # one process is the first one
     _, others = take(argv, "output")
-    return mode.summary(result, config, new.folder, others)
+    return mode.run_new(replace(new.config, mode="find_lr"), new.folder, others)

@@ -65,6 +65,16 @@ def run(arguments: list[str]) -> str:
     return summary(result, config, workdir, arguments)
 
 
+def run_new(config: schema.Config, workdir: Path, flags: list[str]) -> str:
+    """Run a mode in its new folder, and return its summary; see `run` for what it raises."""
+    from mlcls_jax.modes.running import run_mode  # imports JAX: once the plan is told
+
+    with interruptions(config, workdir):
+        result = run_mode(config, workdir)
+    assert result is not None  # one process is the first one
+    return summary(result, config, workdir, flags)
+
+
 @contextlib.contextmanager
 def interruptions(config: schema.Config, workdir: Path) -> Iterator[None]:
     """Raise errors for users in place of those of the system, and of Ctrl-C, in the block."""

@@ -89,7 +89,7 @@ def _read(path: Path) -> _Read:
 
 def _read_pieces(path: Path) -> _Read:
     with lazy.optional(f"{path}: is SentencePiece's", extra="sentencepiece", kind=WeightsError):
-        import sentencepiece  # an extra, which CI does not install  # pyright: ignore
+        import sentencepiece  # an extra
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
     except Exception as error:  # RuntimeError and OSError, as it comes
