@@ -10,9 +10,7 @@ are compared; the macro average precision of its validation stands for both mAPs
 another one, is left out. Its speed is that of whole epochs, with their evaluation.
 """
 
-import argparse
 import csv
-import json
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,24 +18,13 @@ from pathlib import Path
 import lightly_train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.peers import training
 from benchmarks.peers.pytorch import BACKBONES
 from mlcls_jax import config as schema
 from mlcls_jax.data.lists import Row, label_names, read_list
 from mlcls_jax.training.cadence import Plan
-from mlcls_jax.yaml_config import get_config
 
 MAP = "val_metric/avg_precision_macro"
-
-
-def main() -> None:
-    """Train, and write what is compared."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--workdir", required=True, type=Path)
-    arguments = parser.parse_args()
-    config = schema.parse(get_config(arguments.config))
-    arguments.workdir.mkdir(parents=True)
-    train(config, arguments.workdir)
 
 
 def train(config: schema.Config, workdir: Path) -> None:
@@ -78,10 +65,7 @@ def train(config: schema.Config, workdir: Path) -> None:
     seconds = time.perf_counter() - began
     events = EventAccumulator(str(out)).Reload().Scalars(MAP)
     rows = [{"epoch": n, **both(e.value)} for n, e in enumerate(events, start=1)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (workdir / "metrics.jsonl").write_text(lines, encoding="utf-8")
-    speed = {"images_per_s": plan.total_steps * config.train.batch_size / seconds}
-    (workdir / "train_result.json").write_text(json.dumps(speed) + "\n", encoding="utf-8")
+    training.write(workdir, rows, plan.total_steps * config.train.batch_size / seconds)
 
 
 def write_list(path: Path, workdir: Path, num_classes: int) -> int:
@@ -102,4 +86,4 @@ def both(value: float) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    training.main(train, __doc__)

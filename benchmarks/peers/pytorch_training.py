@@ -7,10 +7,8 @@ optimizer and averages are PyTorch's. It writes `metrics.jsonl` and `train_resul
 keys that the product's have, as far as they are compared.
 """
 
-import argparse
 import copy
 import io
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.peers import training
 from benchmarks.peers.pytorch import asymmetric_loss, build, decay_groups
 from mlcls_jax import config as schema
 from mlcls_jax.data.sources import open_data
@@ -30,7 +29,6 @@ from mlcls_jax.metrics import metrics_of
 from mlcls_jax.models.registry import pixels as statistics_of
 from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.optimizer import make_schedule
-from mlcls_jax.yaml_config import get_config
 
 
 class Images(Dataset):
@@ -68,22 +66,11 @@ class Passes:
         return self.steps
 
 
-def main() -> None:
-    """Train, and write what is compared."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--workdir", required=True, type=Path)
-    arguments = parser.parse_args()
-    config = schema.parse(get_config(arguments.config))
-    arguments.workdir.mkdir(parents=True)
+def train(config: schema.Config, workdir: Path) -> None:
+    """Train as `config` says, as far as this comparison varies it."""
     if hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(config.seed)
-    train(config, arguments.workdir)
-
-
-def train(config: schema.Config, workdir: Path) -> None:
-    """Train as `config` says, as far as this comparison varies it."""
     data, size, options = open_data(config.data), config.model.image_size, config.train
     plan = Plan.of(options, epoch_size=len(data.train))
     passes = Passes(len(data.train), options.batch_size, plan.total_steps)
@@ -125,10 +112,7 @@ def train(config: schema.Config, workdir: Path) -> None:
             found = evaluate({"raw": model, "ema": average}, data.validation, config)
             rows.append({"epoch": plan.epoch(step), **found})
             began = time.perf_counter()
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (workdir / "metrics.jsonl").write_text(lines, encoding="utf-8")
-    speed = {"images_per_s": plan.total_steps * options.batch_size / seconds}
-    (workdir / "train_result.json").write_text(json.dumps(speed) + "\n", encoding="utf-8")
+    training.write(workdir, rows, plan.total_steps * options.batch_size / seconds)
 
 
 def evaluate(models: dict[str, nn.Module], source: Any, config: schema.Config) -> dict[str, float]:
@@ -166,4 +150,4 @@ def normalise(pixels: Tensor, model: str) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    training.main(train, __doc__)
