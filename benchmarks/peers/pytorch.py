@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mlcls_jax.config import Loss
 
-# our backbone → timm's name, and what it is given
+# our backbone → timm's name, and what it is given; others are called as timm calls them
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "PP-LCNet_x0_5": ("lcnet_050", {}),
     "PP-LCNet_x1_0": ("lcnet_100", {}),
@@ -57,7 +57,8 @@ def build(
       KeyError: timm has no such backbone.
       RuntimeError: the file lacks a part of it.
     """
-    timm_name, options = BACKBONES[name.removesuffix("_ML")]
+    backbone_name = name.removesuffix("_ML")
+    timm_name, options = BACKBONES.get(backbone_name, (backbone_name, {}))
     backbone = _import_timm().create_model(timm_name, num_classes=0, **options)
     if weights is not None:
         own = backbone.state_dict()
@@ -111,8 +112,8 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images that are already normalised."""
         x = self.backbone.forward_features(images)
-        if x.ndim == 3:  # a transformer's tokens [B, 1 + N, C], of which the head sees the patches
-            return self.head(x[:, 1:])
+        if x.ndim == 3:  # a transformer's tokens [B, P + N, C], of which the head sees the patches
+            return self.head(x[:, self.backbone.num_prefix_tokens :])
         if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
             return self.head(x.flatten(1, 2))
         return self.head(self.last(x).flatten(2).transpose(1, 2))
