@@ -25,9 +25,9 @@ class Arguments:
         metavar="DATA",
     )  # fmt: skip
     output: str = option(REQUIRED, "new folder", positional=True, metavar="OUTPUT", path="local")
-    to: Literal["mlcls", "coco", "csv", "cvat", "fiftyone", "label_studio", "parquet"] = option(
-        "mlcls", "what is written; parquet is what Hugging Face's load_dataset reads, too"
-    )
+    to: Literal[
+        "mlcls", "coco", "csv", "cvat", "fiftyone", "label_studio", "parquet", "roboflow"
+    ] = option("mlcls", "what is written; parquet is what Hugging Face's load_dataset reads, too")
     format: Form | None = option(None, "of DATA, where it may be read in several ways")
     copy: bool = option(False, "copy the images; else OUTPUT has links to them")
     model_dir: str | None = option(

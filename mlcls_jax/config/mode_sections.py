@@ -133,7 +133,7 @@ class Export:
 
 SourceType = Literal[
     "coco", "csv", "cvat", "fiftyone", "folder", "label_studio", "labelme", "numbered", "nuswide",
-    "openimages", "parquet", "voc", "webdataset", "yolo",
+    "openimages", "parquet", "roboflow", "voc", "webdataset", "yolo",
 ]  # fmt: skip
 
 

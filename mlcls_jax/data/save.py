@@ -116,8 +116,8 @@ def _write(data: Labelled, output: Path, to: str, url: str | None, copy: bool) -
             path.unlink()
         if known.embeds:
             _remove(output / "images")
-    if copy and (output / "images").exists():
-        yield f"{_copy_linked(output / 'images'):,} links became copies of what they led to."
+    if copy and (number := _copy_linked(output)):
+        yield f"{number:,} links became copies of what they led to."
 
 
 def _lists(root: Path) -> list[Path]:
@@ -193,9 +193,9 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _copy_linked(images: Path) -> int:
+def _copy_linked(folder: Path) -> int:
     """Put copies in the place of links, and return how many there were."""
-    links = [images] if images.is_symlink() else [p for p in images.rglob("*") if p.is_symlink()]
+    links = [path for path in folder.rglob("*") if path.is_symlink()]
     for link in links:
         target = link.resolve()
         link.unlink()

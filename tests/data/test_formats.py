@@ -83,6 +83,8 @@ def dataset(root: Path, labels, rows):
 )
 def test_out_and_in_again_gives_the_same_targets(tmp_path_factory, to, names, values, copy):
     tmp_path = tmp_path_factory.mktemp("trip")
+    if to == "roboflow":  # divides at every comma
+        names = [name.translate({ord(","): ";", ord('"'): "'"}) for name in names]
     splits = ["train", "train", "train", "val", "val", "test"]
     rows = {
         (split, name): row[: len(names)]
@@ -105,6 +107,45 @@ def test_out_and_in_again_gives_the_same_targets(tmp_path_factory, to, names, va
     assert not any(done.left_out.values())
     for path in (tmp_path / "photos/images").rglob("*.png"):
         assert path.stat().st_size  # the images are where they were
+
+
+def roboflow_labels(root: Path):
+    """Labels of images as `roboflow.util.folderparser` reads the lists of a folder."""
+    found = {}
+    for path in root.rglob("_classes.csv"):
+        header, *lines = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+        for name, *values in lines:
+            assert (path.parent / name).is_file() and name not in found
+            labels = [
+                label for label, value in zip(header[1:], values, strict=True) if value == "1"
+            ]
+            found[name] = path.parent.name, labels
+    return found
+
+
+def test_roboflow_finds_each_images_labels_by_its_name(tmp_path):
+    rows = {
+        ("train", "a/1,2.png"): [1, 0],
+        ("train", "b/1.png"): [1, 1],
+        ("train", "b-1.png"): [0, 0],
+        ("train", "Valid/latest.png"): [0, 1],  # its path would put it into another split
+        ("val", "a/1.png"): [0, -1],
+    }
+    root = dataset(tmp_path / "photos", ["cat", "dog"], rows)
+    saved = save(detect(root), tmp_path / "out", "roboflow")
+    assert any("1 values of -1" in told for told in saved.told)
+    assert roboflow_labels(tmp_path / "out") == {
+        "a-1_2.png": ("train", ["cat"]),
+        "b-1.png": ("train", ["cat", "dog"]),
+        "b-1-2.png": ("train", []),
+        "V_alid-lat_est.png": ("train", ["dog"]),
+        "a-1.png": ("valid", []),
+    }
+    assert not (tmp_path / "out/images").exists()
+    named = dataset(tmp_path / "named", ["cat, dog", "b"], {("train", "a.png"): [1, 0]})
+    with pytest.raises(DataError, match="cannot hold the label 'cat, dog'"):
+        save(detect(named), tmp_path / "bad", "roboflow")
+    assert not (tmp_path / "bad").exists()
 
 
 # Files as other tools write them. Each function lays out a sample after the documented schema.

@@ -189,7 +189,7 @@ def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
 FORMAT = Format(
     read,
     "CSV lists (train.csv, or the file)",
-    files_named("the CSV list", "train.csv", "train/_classes.csv"),
+    files_named("the CSV list", "train.csv"),
     of_file=file_ending("the CSV list", ".csv", ".tsv"),
     write=_write,
     holds_unknown=True,

@@ -54,7 +54,7 @@ class Format:
     # do next. The images lie in the folder already.
     write: Callable[[Labelled, Path, str | None], list[str]] | None = None
     holds_unknown: bool = False  # what is written can say that a label is not known
-    embeds: bool = False  # the images are in what is written
+    embeds: bool = False  # the images are in what is written, under other names
 
 
 def head(path: Path) -> str:
