@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import struct
 import sys
 import tempfile
@@ -36,7 +37,21 @@ _CANNOT_EXCHANGE = (*_CANNOT_SYNC, errno.EPERM)  # EPERM: forbidden to a contain
 # What NumPy and zipfile raise, RuntimeError with NotImplementedError.
 _DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, MemoryError, struct.error,
             zipfile.BadZipFile, zlib.error, tokenize.TokenError)  # fmt: skip
+_NO_FILE = "is a pipe or a device, not a file: save its content as one"
 _FORGOTTEN = 24 * 3600  # seconds after which nobody is still writing a new folder
+
+
+def regular(path: str | Path) -> Path:
+    """Return a path that is to be opened for reading.
+
+    Raises:
+      OSError: it is not there; or it is a pipe or a device, which could be waited for, or read, for
+        ever.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening it tells
+        raise OSError(errno.EINVAL, _NO_FILE, os.fspath(path))
+    return Path(path)
 
 
 @contextmanager
@@ -96,7 +111,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def sha256(path: Path) -> str:
     """Return the hexadecimal checksum of a file."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -122,7 +137,7 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: it is damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(regular(path).read_text(encoding="utf-8"))
         if isinstance(value, dict):
             return value
         fault = "there is no object in it"
@@ -141,7 +156,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, Any] | None:
     import numpy as np  # a help does without
 
     try:
-        with np.load(path) as kept:
+        with np.load(regular(path)) as kept:
             return {**kept, **{name: kept[name] for name in names}}
     except FileNotFoundError:
         return None

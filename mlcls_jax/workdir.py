@@ -144,7 +144,7 @@ def stored_section(workdir: Path, name: str) -> dict[str, Any] | None:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        values = yaml.safe_load(files.regular(path).read_text(encoding="utf-8"))  # JSON is YAML
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise WorkdirError(f"{path}: cannot be read: {error}", HINT) from error
     if not isinstance(values, dict):

@@ -3,13 +3,12 @@
 What a run writes as its `config.yaml` is one, with every value.
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from mlcls_jax import config as schema
 from mlcls_jax import recipes
 from mlcls_jax.errors import ConfigError, raise_faults
+from mlcls_jax.files import regular
 from mlcls_jax.parsing import parse_settings
 
 BASE = "base"  # the recipe under the values of the file
@@ -24,7 +23,7 @@ def get_config(path: str) -> ConfigDict:
       ConfigError: it cannot be read; or tells every unknown key and wrong value with its line.
     """
     try:
-        content = Path(path).read_bytes()
+        content = regular(path).read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     given, lines = parse_settings(content, path, ConfigError)

@@ -72,7 +72,7 @@ def run(argv: list[str]) -> str:
 def _card(given: Arguments, place: Path) -> str:
     if given.card:
         try:
-            return Path(given.card).read_text(encoding="utf-8")
+            return files.regular(given.card).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise InputError(f"--card={given.card}: cannot be read: {error}") from error
     from mlcls_jax.reports.model_card import model_card

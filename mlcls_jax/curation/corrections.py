@@ -22,6 +22,7 @@ from mlcls_jax.data.lists import (
     read_list,
 )
 from mlcls_jax.errors import DataError, raise_faults
+from mlcls_jax.files import regular
 from mlcls_jax.groups import close
 from mlcls_jax.readable import csv_text
 
@@ -71,7 +72,7 @@ def read_confirmed(path: Path) -> list[Correction]:
       DataError: it cannot be read, lacks a column, or has other values; tells all lines at fault.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular(path).open(encoding="utf-8-sig", newline="") as file:
             # Spreadsheets of some countries write semicolons.
             header = file.readline()
             file.seek(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError, InputError
+from mlcls_jax.files import regular
 
 # Pillow's suffixes of FORMATS, and OpenCV's ".sr": what is decoded when named is found in folders.
 IMAGE_SUFFIXES = (
@@ -24,7 +25,7 @@ def read_file(path: str | Path) -> bytes:
       DataError: it cannot be read; names the file.
     """
     try:
-        return Path(path).read_bytes()
+        return regular(path).read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file", hint="Check the path.") from error
     except IsADirectoryError as error:
@@ -49,6 +50,8 @@ def list_images(path: str | Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder", hint="Check the path.")
+    if not path.is_dir():
+        raise InputError(f"{path}: is a pipe or a device, not an image or a folder")
     found = []
     for file in walk_images(path):
         if isinstance(file, DataError):

@@ -18,6 +18,7 @@ import numpy as np
 
 from mlcls_jax.data.findings import KINDS, Finding, is_error
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError, raise_faults
+from mlcls_jax.files import regular
 from mlcls_jax.groups import LEVELS, NO_GROUPS, NONE, Groups, endless
 from mlcls_jax.readable import shorten
 
@@ -179,7 +180,7 @@ def _lines(path: Path, *, name: str) -> Iterator[tuple[int, bytes] | Finding]:
     """Number and content of every line that is not blank."""
     number, is_plain = 0, True
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             for chunk in file:
                 if number == 0:
                     if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

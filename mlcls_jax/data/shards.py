@@ -22,6 +22,7 @@ import numpy as np
 
 from mlcls_jax import files
 from mlcls_jax.errors import DataError
+from mlcls_jax.files import regular
 from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.parsing import shorten
 
@@ -96,7 +97,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         hint = "A packed data set is the folder that `pack` wrote."
         raise DataError(f"{path}: cannot be read: {error.strerror}", hint) from error

@@ -22,6 +22,7 @@ from mlcls_jax.data.lists import (
 )
 from mlcls_jax.data.stratify import divide
 from mlcls_jax.errors import DataError, SplitFailedError
+from mlcls_jax.files import regular
 
 
 class SplitResult(NamedTuple):
@@ -151,7 +152,7 @@ def _write(file: TextIO, *, root: Path, lists: Iterable[str], chosen: np.ndarray
     """Return the chosen lines, bool [N], of the lists."""
     is_chosen = iter(chosen)
     for name in lists:
-        with (root / name).open(encoding="utf-8-sig") as lines:
+        with regular(root / name).open(encoding="utf-8-sig") as lines:
             for line in lines:
                 if line.strip() and next(is_chosen):
                     file.write(line.rstrip("\n") + "\n")

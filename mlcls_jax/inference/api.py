@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcls_jax.errors import InputError
+from mlcls_jax.files import regular
 from mlcls_jax.parsing import parse_yaml, shorten
 from mlcls_jax.paths import expand
 
@@ -174,7 +175,7 @@ def pipeline_settings(pipeline: str | Path) -> dict[str, Any]:
     content, name = pipeline_config().encode(), expand(str(pipeline))
     if name.endswith((".yaml", ".yml")):
         try:
-            content = Path(name).read_bytes()
+            content = regular(name).read_bytes()
         except (OSError, ValueError) as error:
             raise InputError(f"{pipeline}: cannot be read: {error}") from error
     elif name not in PIPELINES:

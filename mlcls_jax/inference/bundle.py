@@ -273,7 +273,7 @@ def _contents(folder: Path) -> tuple[bytes, bytes]:
         missing = None
         try:
             here = files.current_folder(folder)
-            text, weights = ((here / name).read_bytes() for name in BUNDLE_FILES)
+            text, weights = (files.regular(here / name).read_bytes() for name in BUNDLE_FILES)
             if (files.current_folder(folder) / DESCRIPTION).read_bytes() == text:
                 return text, weights
         except FileNotFoundError as error:

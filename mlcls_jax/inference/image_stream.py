@@ -11,6 +11,7 @@ from PIL import Image
 from mlcls_jax.data.image_files import read_file
 from mlcls_jax.data.images import decode_image, to_pixels
 from mlcls_jax.errors import DataError, InputError, UserError
+from mlcls_jax.files import regular
 from mlcls_jax.inference.image_inputs import Item, expand
 from mlcls_jax.inference.image_pages import count_pdf_pages, open_tiff, render_pdf_page
 from mlcls_jax.inference.ordered_jobs import Job, run_in_order
@@ -155,7 +156,7 @@ def _head(content: bytes | Path) -> bytes:
     if isinstance(content, bytes):
         return content[:8]
     try:
-        with content.open("rb") as file:
+        with regular(content).open("rb") as file:
             return file.read(8)
     except (OSError, ValueError):
         return b""  # `read_file` says why

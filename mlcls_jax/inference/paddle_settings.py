@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.errors import WeightsError, raise_faults
+from mlcls_jax.files import regular
 from mlcls_jax.imagenet import MEAN, STD
 from mlcls_jax.inference.description import is_same
 from mlcls_jax.parsing import parse_yaml, shorten
@@ -36,7 +37,7 @@ def read_settings(folder: Path) -> Settings:
     path = folder / SETTINGS
     if not path.exists():
         return Settings()
-    content = parse_yaml(path.read_bytes(), path, WeightsError)
+    content = parse_yaml(regular(path).read_bytes(), path, WeightsError)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: must be a mapping, not {shorten(repr(content))}")
     frame, faults = _preprocessing(_section(content, "PreProcess").get("transform_ops") or [])

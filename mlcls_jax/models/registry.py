@@ -10,6 +10,7 @@ import numpy as np
 
 from mlcls_jax.config import Model
 from mlcls_jax.errors import ConfigError, unknown
+from mlcls_jax.files import regular
 from mlcls_jax.models.backbones import (
     convnext,
     efficientnet,
@@ -180,7 +181,7 @@ def text_dim(model: Model) -> int | None:
         return model.text_dim
     what = f"model.text_embeddings={model.text_embeddings}"
     try:
-        found = np.load(model.text_embeddings, mmap_mode="r", allow_pickle=False)
+        found = np.load(regular(model.text_embeddings), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{what}: is not a readable .npy file: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mlcls_jax.errors import DataError
+from mlcls_jax.files import regular
 from mlcls_jax.studio.dataset import Dataset
 
 IMAGE, LABEL = "image", "label"
@@ -38,7 +39,7 @@ def read_queue(path: Path, dataset: Dataset) -> Queue:
     told: defaultdict[int, list[dict[str, str]]] = defaultdict(list)
     unknown = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if IMAGE not in (reader.fieldnames or ()):
                 raise DataError(f"{path}: has no column {IMAGE}", "Its first line names columns.")

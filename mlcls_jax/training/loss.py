@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Shaped
 from mlcls_jax import config as schema
 from mlcls_jax.data.label_counts import LabelCounts, needed
 from mlcls_jax.errors import ConfigError
+from mlcls_jax.files import regular
 from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.losses import (
     CLASS_WEIGHTS,
@@ -169,7 +170,7 @@ def _weights(
 def _of_file(file: Path, labels: Sequence[str]) -> np.ndarray:
     """Return the weights of a JSON file, {label: factor}; a label that it leaves out has 1."""
     try:
-        content = file.read_bytes()
+        content = regular(file).read_bytes()
     except OSError as error:
         raise ConfigError(
             f"loss.class_weights={file}: cannot be read: {error.strerror}",

@@ -132,7 +132,7 @@ def _load(path: Path) -> "COCO":
     ):
         from pycocotools.coco import COCO
     # Not by COCO(path), which reads in the machine's encoding and trips over a BOM.
-    content = parse_json(path.read_bytes(), path, ConvertFailedError)
+    content = parse_json(files.regular(path).read_bytes(), path, ConvertFailedError)
     _check(content, path)
     coco = COCO()
     coco.dataset = content

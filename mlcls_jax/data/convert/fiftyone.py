@@ -43,7 +43,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     folders: dict[str, list[Path]] = {}
     left_out: LeftOut = {}
     for usual, path in paths.items():
-        content = parse_json(path.read_bytes(), path, ConvertFailedError)
+        content = parse_json(files.regular(path).read_bytes(), path, ConvertFailedError)
         is_samples = isinstance(content, dict) and "samples" in content
         reader = _samples if is_samples else _classification
         names, rows = reader(content, path, left_out)
@@ -65,7 +65,7 @@ def _classification(
     manifest = path.parent / MANIFEST
     places: dict[str, Any] = {}
     if manifest.is_file():
-        places = parse_json(manifest.read_bytes(), manifest, ConvertFailedError)
+        places = parse_json(files.regular(manifest).read_bytes(), manifest, ConvertFailedError)
         if not isinstance(places, dict):
             raise ConvertFailedError(f"{manifest}: is no JSON object")
     rows: list[tuple[str | None, Entry]] = []

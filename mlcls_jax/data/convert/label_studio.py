@@ -170,7 +170,7 @@ def _usual_file(root: Path) -> dict[str, Path]:
 
 def _json_tasks(path: Path, left_out: LeftOut) -> Iterator[tuple[str | None, Entry]]:
     """Yield what the images of a JSON or JSON-MIN export are for, and what is said of them."""
-    tasks = parse_json(path.read_bytes(), path, ConvertFailedError)
+    tasks = parse_json(files.regular(path).read_bytes(), path, ConvertFailedError)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise ConvertFailedError(f"{path}: is no list of tasks, as Label Studio exports it")
     faults: list[str] = []

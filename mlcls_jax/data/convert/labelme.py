@@ -19,6 +19,7 @@ from mlcls_jax.data.convert.dataset_format import (
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import split_of
 from mlcls_jax.errors import ConvertFailedError, raise_faults
+from mlcls_jax.files import regular
 from mlcls_jax.parsing import parse_json
 
 
@@ -35,7 +36,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     shapes: dict[str, dict[str, int]] = {}  # file → labels
     for path in files:
         try:
-            content = parse_json(path.read_bytes(), path, ConvertFailedError)
+            content = parse_json(regular(path).read_bytes(), path, ConvertFailedError)
             flags = in_object(content, "flags", dict, str(path))
             image = in_object(content, "imagePath", str, str(path)).replace("\\", "/")
         except ConvertFailedError as error:

@@ -13,6 +13,7 @@ from mlcls_jax.data.findings import is_error
 from mlcls_jax.data.image_files import walk_images
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, DataError
+from mlcls_jax.files import regular
 from mlcls_jax.readable import printable
 
 # Path as listed, and 1, 0 or -1 by index or by name of the labels that the source speaks of.
@@ -64,7 +65,7 @@ def annotation_text(path: Path, *, kind: str) -> str:
       ConvertFailedError: there is no such file, or it is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return regular(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConvertFailedError(
             f"{path}: there is no such {kind}",

@@ -18,6 +18,7 @@ from mlcls_jax.data.convert.reading import SPLIT_FOLDERS, annotation_text, split
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.files import regular
 from mlcls_jax.parsing import parse_json, shorten
 
 _NAMES = "classes.txt"
@@ -59,7 +60,9 @@ def _entries(paths: Sequence[Path], names: list[str]) -> Iterator[Entry]:
     for path in paths:
         key, parts = None, dict[str, bytes]()
         try:
-            with tarfile.open(path, "r|*") as shard:  # nothing of it is unpacked by its name
+            with tarfile.open(
+                regular(path), "r|*"
+            ) as shard:  # nothing of it is unpacked by its name
                 for member in shard:
                     folder, _, name = member.name.rpartition("/")
                     stem, _, kind = name.partition(".")

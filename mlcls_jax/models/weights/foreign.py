@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.files import regular
 from mlcls_jax.models.network import Model, Network, flatten, unflatten
 from mlcls_jax.models.registry import find_variant
 from mlcls_jax.models.weight_names import Foreign, NameTable, to_ours
@@ -230,7 +231,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
         if header > MAX_HEADER:
             raise ValueError(f"its header has {header:,} bytes, more than {MAX_HEADER:,}")

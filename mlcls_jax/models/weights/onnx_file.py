@@ -7,6 +7,7 @@ import numpy as np
 
 from mlcls_jax import lazy
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.files import regular
 
 
 def read_onnx(path: Path) -> dict[str, np.ndarray]:
@@ -22,7 +23,7 @@ def read_onnx(path: Path) -> dict[str, np.ndarray]:
         import onnx
         from onnx import numpy_helper
     try:
-        graph = onnx.load(path).graph
+        graph = onnx.load(regular(path)).graph
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         arrays = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
     except Exception as error:  # of damaged files, its parser raises several kinds

@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.files import regular
 from mlcls_jax.models.weight_names import NameTable
 
 PARAMETERS = "inference.pdiparams"
@@ -57,14 +58,14 @@ def read_inference_folder(folder: Path) -> dict[str, np.ndarray]:
         )
     path = folder / PARAMETERS
     try:
-        content = program.read_bytes()
+        content = regular(program).read_bytes()
         shapes = (
             _names_of_json(content) if program.suffix == ".json" else _names_of_pdmodel(content)
         )
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise WeightsError(f"{program}: is no program of Paddle, or damaged: {error}") from error
     try:
-        tensors = list(_tensors(memoryview(path.read_bytes())))
+        tensors = list(_tensors(memoryview(regular(path).read_bytes())))
     except (OSError, ValueError, LookupError) as error:
         raise WeightsError(
             f"{path}: is no file of Paddle's parameters, or damaged: {error}"

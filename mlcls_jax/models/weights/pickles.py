@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mlcls_jax.errors import WeightsError
+from mlcls_jax.files import regular
 from mlcls_jax.models.weights.opcodes import Global, RefusedError, StandIn, Table, read_pickle
 
 NAME_TABLE_KEY = "StructuredToParameterName@@"  # Paddle's internal names; not a tensor
@@ -50,7 +51,7 @@ def read_pdparams(path: Path) -> dict[str, np.ndarray]:
     """
 
     def load() -> Any:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
         budget = _Budget(len(data))
         content = read_pickle(io.BytesIO(data), _arrays(budget))
         if not isinstance(content, dict):
@@ -74,7 +75,7 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     """
 
     def load() -> Any:
-        with _Reader(path) as file:
+        with _Reader(regular(path)) as file:
             return _read_archive(file) if zipfile.is_zipfile(file) else _read_stream(path)
 
     content = _unpickle(path, load)

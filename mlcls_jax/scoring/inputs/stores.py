@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError, InputError
+from mlcls_jax.files import regular
 from mlcls_jax.remote import open_store, store_errors
 
 PARQUET = ".parquet"
@@ -32,7 +33,7 @@ def open_file(location: str) -> BinaryIO:
             if "://" in location:
                 store, path = open_store(location)
                 return store.open(path, "rb")
-            return open(location, "rb")
+            return regular(location).open("rb")
     except OSError as error:
         raise InputError(f"{location}: cannot be read: {error.strerror or error}") from error
 
