@@ -70,6 +70,14 @@ def test_in_doubt_it_asks(tmp_path, files, message):
         assert detect(tmp_path, "folder").form == "folder"
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"123", b"\xff\xfe", None])
+def test_a_json_file_that_says_nothing_is_passed_over(tmp_path, content):
+    path = tmp_path / "train.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match="no data set"):
+        detect(tmp_path)
+
+
 def test_what_is_not_there_may_be_a_name_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, hint in (("owner/photos", "hf://datasets/owner/photos"), ("photos", "Known are")):

@@ -12,6 +12,7 @@ from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Listing
 from mlcls_jax.data.convert.reading import Reading
 from mlcls_jax.errors import ConvertFailedError
+from mlcls_jax.files import regular
 
 _HEAD = 65_536  # bytes of a file that are looked at
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
@@ -60,7 +61,7 @@ class Format:
 def head(path: Path) -> str:
     """Return the beginning of a text file; nothing if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return file.read(_HEAD).decode("utf-8-sig", "replace").lstrip()
     except OSError:
         return ""
@@ -74,7 +75,7 @@ def json_keys(text: str) -> set[str]:
     keys: set[str] = {"["} if text.startswith("[") else set()
     level = 1 + len(keys)
     tokens, depth = [match[0] for match in _TOKEN.finditer(text)], 0
-    for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, after in zip(tokens, [*tokens[1:], ""], strict=False):
         depth += (token in "{[") - (token in "}]")
         if depth < level and token == "}":
             break
