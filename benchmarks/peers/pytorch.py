@@ -17,6 +17,7 @@ from mlcls_jax.config import Loss
 
 # our backbone → timm's name, and what it is given; others are called as timm calls them
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
+    "MobileNetV3_large_x1_0": ("mobilenetv3_large_100", {}),
     "PP-LCNet_x0_5": ("lcnet_050", {}),
     "PP-LCNet_x1_0": ("lcnet_100", {}),
     "PP-HGNetV2-B0": ("hgnetv2_b0", {}),

@@ -220,7 +220,9 @@ def write_wrong(bundle, path):
 def test_a_file_with_other_scores_is_not_kept(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(stablehlo, "FORMAT", stablehlo.FORMAT._replace(write=write_wrong))
     (tmp_path / "model.stablehlo").write_bytes(b"earlier")
-    with pytest.raises(UserError, match=r"differ from those of JAX by 0\.00\d+, more than 0\.0001"):
+    with pytest.raises(
+        UserError, match=r"differ from those of JAX in float64 by 0\.00\d+, more than"
+    ):
         exports.export(folder, tmp_path, ["stablehlo"])
     assert (tmp_path / "model.stablehlo").read_bytes() == b"earlier"
     assert {path.name for path in tmp_path.iterdir()} == {"bundle", "model.stablehlo"}
@@ -252,13 +254,25 @@ def test_larger_differences_are_judged_by_the_noise_of_float32():
 
     assert check_scores(ours, theirs, what="x", exact=referee) == pytest.approx(3.9e-4, rel=1e-2)
     assert asked == [[0, 1, 2]]
-    with pytest.raises(UserError, match=r"by 0.00049, more than 0.00036: image"):
+    with pytest.raises(UserError, match=r"of JAX in float64 by 0.0004, more than 0.00036: image"):
         check_scores(ours, exact - np.float32(4e-4), what="x", exact=referee)
     with pytest.raises(UserError, match=r"by 0.0012, more than 0.0001: image"):  # JAX is right
         check_scores(exact, exact - np.float32(1.2e-3), what="x", exact=referee)
     noisy = exact + np.float32(4e-4)
-    with pytest.raises(UserError, match=r"by 0.0015, more than 0.001: image"):
+    with pytest.raises(UserError, match=r"by 0.0011, more than 0.001: image"):
         check_scores(noisy, exact - np.float32(1.1e-3), what="x", exact=referee)
+
+
+def test_an_image_whose_scores_are_noise_in_jax_does_not_refuse_the_file():
+    """Seen: EfficientNetV2_S with random weights is 5e-3 from float64 on one image of eight."""
+    exact = np.float32([[0.1, 0.9], [0.5, 0.5], [0.3, 0.3]])
+    ours = exact + np.float32([[5e-6], [5e-3], [5e-6]])
+    theirs = exact + np.float32([[6e-6], [6e-3], [4e-6]])
+    found = check_scores(ours, theirs, what="x", exact=exact.__getitem__)
+    assert found == pytest.approx(1e-3, rel=1e-2)
+    wrong = theirs + np.float32([[0], [0], [2e-3]])  # the others still tell
+    with pytest.raises(UserError, match=r"by 0.002, more than 0.001: image 2"):
+        check_scores(ours, wrong, what="x", exact=exact.__getitem__)
 
 
 @pytest.mark.slow

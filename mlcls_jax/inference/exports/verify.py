@@ -13,7 +13,8 @@ from mlcls_jax.errors import ExportError, NonFiniteError
 
 TOLERANCE = 1e-4  # of a score
 # Networks that amplify rounding are further apart in float32. Then a runtime may be this many times
-# as far from the scores in float64 as JAX itself is, and never further than MOST.
+# as far from the scores in float64 as JAX itself is: on any image as on the worst, up to MOST, and
+# on an image where JAX's distance allows more, that, if another image is left that allows less.
 NOISE = 4
 MOST = 1e-3
 REFEREED_IMAGES = 8  # float64 is slow; those with the largest differences say enough
@@ -48,21 +49,27 @@ def check_scores(
     if not (np.isfinite(wanted).all() and np.isfinite(found).all()):
         raise NonFiniteError(f"{what}: there are scores that are not numbers")
     differences = np.abs(wanted - found)
-    largest, limit = float(differences.max()), TOLERANCE
-    if largest <= limit:
+    largest = float(differences.max())
+    if largest <= TOLERANCE:
         return largest
+    worst, right, whose = np.argsort(differences.max(1))[-REFEREED_IMAGES:], wanted, "JAX"
+    limits = np.full(len(worst), TOLERANCE)  # [m], per image
     if exact is not None:
-        worst = np.argsort(differences.max(1))[-REFEREED_IMAGES:]
-        right = exact(worst)
-        ours, theirs = (float(np.abs(s[worst] - right).max()) for s in (wanted, found))
-        limit = min(max(NOISE * ours, TOLERANCE), MOST)
-        if theirs <= limit:
-            return largest
-    image, label = np.unravel_index(differences.argmax(), differences.shape)
+        right, whose = wanted.astype(np.float64), "JAX in float64"
+        right[worst] = exact(worst)
+        ours = np.abs(wanted - right)[worst].max(1)
+        limits[:] = min(max(NOISE * ours.max(), TOLERANCE), MOST)
+        if NOISE * ours.min() <= MOST:
+            limits = np.maximum(limits, NOISE * ours)
+    far = np.abs(found - right)[worst]  # [m, K]
+    if (far.max(1) <= limits).all():
+        return largest
+    at = int((far.max(1) - limits).argmax())
+    image, label = worst[at], far[at].argmax()
     raise ExportError(
-        f"{what}: its scores differ from those of JAX by {largest:.2g}, more than"
-        f" {limit:.2g}: image {image}, label {label}: {found[image, label]:.6f},"
-        f" JAX {wanted[image, label]:.6f}",
+        f"{what}: its scores differ from those of {whose} by {far[at, label]:.2g}, more than"
+        f" {limits[at]:.2g}: image {image}, label {label}: {found[image, label]:.6f}, {whose}"
+        f" {right[image, label]:.6f}",
         "The file was not kept. Another release of the runtime may help.",
     )
 
