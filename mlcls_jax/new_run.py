@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from mlcls_jax import config as schema
 from mlcls_jax import recipes
 from mlcls_jax.config import Config
-from mlcls_jax.data.convert import convert
-from mlcls_jax.data.convert import remarks as conversion_remarks
+from mlcls_jax.data.convert import convert, doubts
 from mlcls_jax.data.convert.parquet_tables import HUB
 from mlcls_jax.data.detect import Form, Found, detect, on_hub
 from mlcls_jax.data.lists import find_root
@@ -222,7 +221,7 @@ def prepare_data(found: Found, folder: Path, config: Config) -> tuple[schema.Dat
         if conversion.written:
             where = f"{conversion.written:,} images are written to {ours / 'images'}"
         told += [*conversion.told, f"Its lists are in {ours}, {where}."]
-        told += conversion_remarks(conversion)[: len(conversion.left_out)]
+        told += doubts(conversion)
         has_validation = "val" in conversion.images
     else:
         has_validation = (found.root / data.val_list).exists()

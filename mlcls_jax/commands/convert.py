@@ -1,5 +1,6 @@
 """`mlcls convert DATA OUTPUT --to FORMAT`: a data set in the format of another tool."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 from mlcls_jax import usage
 from mlcls_jax.bars import progress
-from mlcls_jax.config import REQUIRED, from_arguments, option
+from mlcls_jax.config import REQUIRED, Dialect, from_arguments, option
 from mlcls_jax.data.convert.parquet_tables import HUB
 from mlcls_jax.data.detect import Form, detect, on_hub
 from mlcls_jax.data.save import Predictions, save
@@ -29,6 +30,7 @@ class Arguments:
         "mlcls", "coco", "csv", "cvat", "fiftyone", "label_studio", "parquet", "roboflow"
     ] = option("mlcls", "what is written; parquet is what Hugging Face's load_dataset reads, too")
     format: Form | None = option(None, "of DATA, where it may be read in several ways")
+    dialect: Dialect = option("auto", "of CSV lists, where it asks how their labels are written")
     copy: bool = option(False, "copy the images; else OUTPUT has links to them")
     model_dir: str | None = option(
         None,
@@ -71,7 +73,7 @@ def run(argv: list[str]) -> str:
         is_hub = given.data.startswith(HUB)
         place = local_path("DATA", given.data) if not is_hub else Path()
         found = on_hub(given.data) if is_hub else detect(place, given.format)
-        told = found.told
+        found, told = dataclasses.replace(found, dialect=given.dialect), found.told
     output = Path(given.output)
     saved = save(found, output, given.to, copy=given.copy, url=given.url, predictions=predictions)
     counts = ", ".join(f"{number:,} {split}" for split, number in saved.images.items())

@@ -33,6 +33,7 @@ from mlcls_jax.config.mode_sections import (
     Backend,
     CheckDataset,
     Convert,
+    Dialect,
     Evaluate,
     Export,
     Precision,

@@ -137,6 +137,11 @@ SourceType = Literal[
 ]  # fmt: skip
 
 
+Dialect = Literal[
+    "auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns"
+]  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Convert:
     """Conversion to an MLClsDataset, in place, before the check."""
@@ -148,9 +153,7 @@ class Convert:
         " `path,label|label`; a folder per class; PaddleClas' train_list.txt of lines `path 12`;"
         " VOC XML; others: see the documentation of data",
     )
-    dialect: Literal[
-        "auto", "pipes", "commas", "semicolons", "spaces", "lists", "single", "columns"
-    ] = option(
+    dialect: Dialect = option(
         "auto",
         "CSV: how labels are written: cat|dog; cat,dog; cat;dog; cat dog; ['cat', 'dog']; one label"
         " per cell; or a column of 0 and 1 for each label of the header; auto: as found, and where"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from mlcls_jax.config import Convert, SourceType
+from mlcls_jax.config import Convert, Dialect, SourceType
 from mlcls_jax.data.convert import FORMATS
 from mlcls_jax.data.convert.coco import file_sign
 from mlcls_jax.data.convert.dataset_format import Sign
@@ -33,6 +33,7 @@ class Found:
     root: Path
     told: str  # by which it was recognized
     train_file: str | None = None  # the annotations, where they are not at the usual place
+    dialect: Dialect = "auto"  # of CSV lists
 
     @property
     def name(self) -> str:
@@ -51,6 +52,7 @@ class Found:
             enable=True,
             source_type=cast(SourceType, self.form),
             train_annotations=self.train_file,
+            dialect=self.dialect,
         )
 
 

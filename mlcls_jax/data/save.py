@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlcls_jax import files
 from mlcls_jax.config import Data
-from mlcls_jax.data.convert import FORMATS, Conversion, convert, remarks
+from mlcls_jax.data.convert import FORMATS, Conversion, convert, doubts
 from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.detect import Found
 from mlcls_jax.data.findings import Finding, is_error
@@ -145,7 +145,7 @@ def _lay(found: Found, output: Path) -> Iterator[str]:
         Data(source="mlcls", dir=str(output if is_far else found.root)), reader, output
     )
     yield from conversion.told
-    yield from remarks(conversion)[: len(conversion.left_out)]
+    yield from doubts(conversion)
 
 
 def _read(root: Path) -> Labelled:

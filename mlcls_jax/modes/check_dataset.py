@@ -80,8 +80,8 @@ class CheckResult:
             lines += [f"  {k} list  sha256 {v}" for k, v in self.protocol["sha256"].items()]
         if not config.check_dataset.pixels:
             lines.append(
-                "Only headers were read: --config.check_dataset.pixels=True decodes every image and"
-                " looks for near duplicates."
+                "Only headers were read: --config.check_dataset.pixels=True (mlcls check: --pixels)"
+                " decodes every image and looks for near duplicates."
             )
         return lines
 

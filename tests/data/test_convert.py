@@ -660,7 +660,8 @@ def test_csv_labels_of_any_script_reach_training(tmp_path_factory, labels):
         ),
         (b'0.png,a\n"1.png,b\n', ["train.csv:2: is not CSV: unexpected end of data"]),
         (b'0.png,"a\nb"\n', ["the label 'a\\nb' cannot stand in label.txt: it is empty, has a line"
-                             " end or is not UTF-8"]),
+                             " end or a NUL, or is not UTF-8"]),
+        (b"image,label\n", ["train.csv: lists no images"]),
         (b"0.png,\n", ["there are no labels"]),
     ],
 )  # fmt: skip
@@ -672,7 +673,7 @@ def test_malformed_csv_lines_are_told(photos, content, expected):
 def test_csv_files_that_cannot_be_read_are_told(photos):
     assert "no CSV list of training images" in fails(photos, "csv")
     (photos / "train.csv").write_bytes(b"0.png,\xe9t\xe9\n")
-    assert "train.csv: is not UTF-8" in fails(photos, "csv")
+    assert "train.csv:1: is not UTF-8" in fails(photos, "csv")
 
 
 READ = {  # a CSV list and the labels of 0.png, 1.png, …
@@ -694,19 +695,31 @@ READ = {  # a CSV list and the labels of 0.png, 1.png, …
     "Roboflow": ("filename, cat, dog\n0.png, 1, 0\n1.png, 1, 1\n2.png, 0, 0\n", "cat/cat+dog/"),
     "Kaggle": ("image_id,cat,red car\n0,0,1\n1,1.0,0.0\n2,False,True\n", "red car/cat/red car"),
     "no suffix": ("0,rare\n1,cat|dog\n2,dog\n", "rare/cat+dog/dog"),
+    "numbers of rows": (",path,label\n0,0.png,cat\n1,1.png,dog\n", "cat/dog"),
+    "numbers of rows and flags": ("id,path,a,b\n9,0.png,1,0\n7,1.png,1,1\n", "a/a+b"),
+    "the image last": ("label,path\ncat,0.png\ncat|dog,1.png\n", "cat/cat+dog"),
+    "the image behind flags": ("a,b,path\n1,0,0.png\n1,1,1.png\n", "a/a+b"),
+    "boxes": ("file,width,class\n0.png,8,cat\n0.png,8,dog\n1.png,8,cat\n", "cat+dog/cat"),
+    "empty columns and rows": ("image;label;;\r\n0.png;cat;;\r\n1.png;dog;;\r\n;;;\r\n", "cat/dog"),
+    "Excel's first line": ("sep=;\r\nimage;label\r\n0.png;cat|dog\r\n1.png;dog\r\n", "cat+dog/dog"),
+    "pipes between cells": ("image|label\n0.png|cat\n1.png|dog\n", "cat/dog"),
+    "commas of full width": ("0.png,cat，dog\n1.png,cat、cow\n2.png,dog\n", "cat+dog/cat+cow/dog"),
+    "yes and no": ("path,a,b\n0.png,Yes,no\n1.png,NO,yes\n", "a/b"),
+    "labels called as flags": ("image,0,1\n0.png,1,0\n1.png,0,1\n", "0/1"),
+    "seen from above": ("{name}/images/0.png,cat\n{name}\\images\\1.png,dog\n", "cat/dog"),
     "Windows": ("images\\0.png,cat\n.\\1.png,dog\n", "cat/dog"),
 }
 
 
 @pytest.mark.parametrize(("content", "expected"), READ.values(), ids=READ.keys())
 def test_csv_lists_are_read_as_they_are_written(photos, content, expected):
-    (photos / "train.csv").write_text(content)
+    (photos / "train.csv").write_bytes(content.replace("{name}", photos.name).encode())
     found = run(photos, "csv")
     names = ["+".join(sorted(labels)) for labels in named_rows_of_train(photos)]
     assert names == expected.split("/")
-    assert f"{photos}/train.csv: cells divided by" in found.told[0]
+    assert f"{photos}/train.csv: cells divided by" in found.told[-1]
     first = expected.split("/")[0].replace("+", ", ")
-    assert found.told[0].splitlines()[1].endswith(f": {first}")
+    assert found.told[-1].splitlines()[1].endswith(f": {first}")
 
 
 def named_rows_of_train(root: Path) -> list[set[str]]:
@@ -721,6 +734,8 @@ ASKED = {  # a CSV list, and the dialects that are offered
     "words that stand alone": ("0.png,cat dog\n1.png,cat\n", ["spaces", "single"]),
     "words in many ways": ("0.png,a b\n1.png,b c\n2.png,c a\n", ["spaces", "single"]),
     "flags": ("0.png,1\n1.png,0\n", ["single", "columns"]),
+    "flags in words": ("image,is_cat\n0.png,True\n1.png,False\n", ["single", "columns"]),
+    "a sign of no dialect": ("0.png,cat/dog\n1.png,cat\n2.png,dog\n", ["single"]),
     "flags below a header": ("image,cat\n0.png,1\n1.png,0\n", ["single", "columns"]),
     "numbers": ("0.png,17\n1.png,3\n", ["single"]),
     "commas beside |": ('0.png,a|b\n1.png,"a,b"\n', ["pipes", "commas"]),
@@ -762,12 +777,33 @@ def test_label_names_that_are_known_decide_how_cells_are_divided(photos):
         ("0.png\t1,0\n1.png\t0,1\n", "train.csv:1: '1,0': no header says which label each value"),
         ("f,a,b\n0.png,1,0\n1.png,1,0.5\n2.png,0,1\n",
          "train.csv:3: ['1.png', '1', '0.5'] is not a path and 2 cells of 0, 1 or -1"),
+        ("image,category,label\n0.png,1,cat\n", "train.csv:1: several columns may hold the lab"),
+        ("image,label,split\n0.png,cat,train\n", "train.csv:1: the column 'split' seems to say"),
+        ("image,a,b\n0.png,1,\n1.png,,1\n", "train.csv:2: does an empty cell mean"),
+        ("image,a,b\n0.png,2,0\n1.png,3,4\n",
+         "train.csv:2: ['0.png', '2', '0'] is not a path and 2 cells of 0, 1 or -1"),
         ("f,a,a\n0.png,1,0\n", "train.csv:1: several columns are called 'a'"),
     ],
 )  # fmt: skip
 def test_csv_lists_that_leave_open_what_is_meant_are_told(photos, content, expected):
     (photos / "train.csv").write_text(content)
     assert fails(photos, "csv").startswith(expected)
+
+
+def test_what_is_not_read_of_a_csv_list_is_told(photos):
+    (photos / "train.csv").write_text("no,path,tag\n1,0.png,cat\n2,1.png,dog\n")
+    (photos / "test.csv").write_text("path\n2.png\n")
+    found = run(photos, "csv")
+    assert [remark.partition(": ")[2] for remark in found.told[:2]] == [
+        "The image is in column 'path', labels are in 'tag'; not read: 'no'.",
+        "left out: has no labels",
+    ]
+
+
+def test_empty_cells_among_zeros_and_ones_are_not_known(photos):
+    (photos / "train.csv").write_text("path,a,b\n0.png,1,NaN\n1.png,,1\n2.png,0,1\n")
+    assert run(photos, "csv").told[0].endswith("2 empty cells: not known (-1)")
+    assert [*rows(photos / "train.txt").values()] == [[1, -1], [-1, 1], [0, 1]]
 
 
 def test_roboflows_csv_layout_is_found(tmp_path):

@@ -560,6 +560,17 @@ def test_a_data_frame_is_a_table_of_paths_or_contents(tmp_path, monkeypatch):
 # The command
 
 
+def test_a_csv_list_is_converted_once_its_dialect_is_told(tmp_path):
+    write_image(tmp_path / "photos/0.png")
+    (tmp_path / "photos/train.csv").write_text('0.png,cat dog|nan\n0.png,"cat dog,a"\n')
+    argv = [str(tmp_path / "photos"), str(tmp_path / "out")]
+    with pytest.raises(ConvertFailedError) as error:
+        run_convert(argv)
+    assert "(mlcls convert: --dialect pipes) or another" in str(error.value.hint)
+    told = run_convert([*argv, "--dialect", "pipes"])
+    assert "the label 'nan' is kept: empty its cells" in told
+
+
 def test_nothing_half_written_has_the_name_that_was_asked_for(tmp_path):
     output = tmp_path / "out"
 

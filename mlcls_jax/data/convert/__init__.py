@@ -144,12 +144,18 @@ def _read(root: Path, label_file: Path, options: Convert, contents: Contents) ->
 
 def remarks(conversion: Conversion) -> list[str]:
     """Return what a person should know of a conversion, one line each."""
-    lines = [f"left out {_count(why, what)}" for why, what in conversion.left_out.items()]
+    lines = doubts(conversion)
     if "val" not in conversion.images:
         lines.append(
             "there are no validation images: mode=check_dataset divides the training images, as"
             " check_dataset.split.enable=True does"
         )
+    return lines
+
+
+def doubts(conversion: Conversion) -> list[str]:
+    """Return what was left out, and which labels look odd, one line each."""
+    lines = [f"left out {_count(why, what)}" for why, what in conversion.left_out.items()]
     return [*lines, *_doubtful(conversion.labels)]
 
 
@@ -228,7 +234,7 @@ def _check(reading: Reading) -> None:
         )
     faults = [
         f"the label {shorten(repr(name))} cannot stand in label.txt: it is empty, has a line end or"
-        " is not UTF-8"
+        " a NUL, or is not UTF-8"
         for name in reading.labels
         if not fits_line(name) or COLUMNS.search(name) or "\0" in name
     ]

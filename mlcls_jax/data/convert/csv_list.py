@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mlcls_jax.config import Convert
+from mlcls_jax.data.convert.csv_columns import arrange
 from mlcls_jax.data.convert.dataset_format import Format, file_ending, files_named
 from mlcls_jax.data.convert.dialects import (
     STYLES,
@@ -20,6 +21,7 @@ from mlcls_jax.data.convert.dialects import (
     flags,
     has_columns,
     has_header,
+    is_blank,
     read_table,
     shown,
 )
@@ -27,6 +29,7 @@ from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Entry, Listing, joined
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import annotation_files
+from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 
@@ -53,19 +56,25 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
             "Name it train.csv, or set check_dataset.convert.train_annotations.",
         )
     images = {"train": options.train_images, "val": options.val_images or options.train_images}
-    tables = {split: read_table(path) for split, path in lists.items()}
+    arranged = {s: arrange(read_table(path), options.dialect) for s, path in lists.items()}
+    tables = {split: table for split, (table, _) in arranged.items()}
+    told = [f"{table.path}: {note}" for table, note in arranged.values() if note]
+    if "test" in tables and all(len(fields) == 1 for _, fields in tables["test"].lines):
+        told.append(f"{tables.pop('test').path}: left out: has no labels")
     folders = {split: _usual_folders(root, table.path) for split, table in tables.items()}
     places = {
         split: Places(root, given=images.get(split), usual=folders[split]) for split in tables
     }
     headers = {s: _header(table, places[s], options.dialect) for s, table in tables.items()}
     lines = {s: table.lines[bool(headers[s]) :] for s, table in tables.items()}
+    if empty := [tables[split].path for split in tables if not lines[split]]:
+        raise ConvertFailedError(f"{empty[0]}: lists no images", _HINT)
     known, _ = read_labels(label_file, name=label_file.name)
     dialect = _dialect(tables, headers, lines, options.dialect, known=known.values())
     declared = _columns(tables, headers) if dialect == "columns" else []
+    told += _blanks(tables, lines) if dialect == "columns" else []
 
     splits: dict[str, list[Entry]] = {}
-    told = []
     for split, table in tables.items():
         splits[split] = _entries(table.path, lines[split], dialect, headers[split][1:])
         told.append(describe(table, dialect, header=bool(headers[split]), rows=splits[split]))
@@ -118,7 +127,7 @@ def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[st
     first = headers["train"][1:]
     for split, table in tables.items():
         names, place = headers[split][1:], f"{table.path}:1"
-        if not names or flags(names) is not None:
+        if not names or (flags(names) is not None and is_image_name(headers[split][0])):
             raise ConvertFailedError(
                 f"{place}: no header names the labels of the columns",
                 "Begin the file with a line such as `path,cat,dog`.",
@@ -134,6 +143,30 @@ def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[st
     return first
 
 
+def _blanks(tables: dict[str, Table], lines: dict[str, list[Line]]) -> list[str]:
+    """Return remarks on cells in which nothing stands.
+
+    Raises:
+      ConvertFailedError: it is open whether they mean 0 or -1, as no cell is 0.
+    """
+    told, has_zero = [], False
+    blank: dict[str, list[str]] = {}
+    for split, table in tables.items():
+        for number, (_, *cells) in lines[split]:
+            empty = [f"{table.path}:{number}" for cell in cells if is_blank(cell)]
+            blank.setdefault(split, []).extend(empty)
+            has_zero = has_zero or any(flags([cell]) == [0] for cell in cells)
+    for split, places in blank.items():
+        if places and not has_zero:
+            raise ConvertFailedError(
+                f"{places[0]}: does an empty cell mean that the label is absent, or not known?",
+                "Write 0 for absent, -1 for not known.",
+            )
+        if places:
+            told.append(f"{tables[split].path}: {len(places)} empty cells: not known (-1)")
+    return told
+
+
 def _entries(path: Path, lines: list[Line], dialect: str, columns: list[str]) -> list[Entry]:
     """Return the images in their order; on several lines an image has the labels of all."""
     entries: dict[str, Entry] = {}
@@ -143,7 +176,7 @@ def _entries(path: Path, lines: list[Line], dialect: str, columns: list[str]) ->
         values = _values(cells, dialect, columns)
         if values is None or not image:
             wanted = "`path,label|label`"
-            if dialect == "columns":
+            if dialect == "columns" or len(columns) > 1:
                 wanted = f"a path and {len(columns)} cells of 0, 1 or -1"
             elif dialect == "lists":
                 wanted = "`path,['label', 'label']`"

@@ -18,19 +18,35 @@ from mlcls_jax.errors import ConvertFailedError
 from mlcls_jax.parsing import shorten
 
 SHOWN = 3  # rows, as they are read
-_SAMPLE = 100  # rows that say what divides cells
-_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+SAMPLE = 100  # rows that say what divides cells
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes"}
+_EXCEL = re.compile(r"sep=[,;\t|]\r?\n")  # a first line that tells Excel what divides cells
+_BLANK = ("", "nan", "null", "none", "na", "n/a")  # what programs write where nothing is known
+_UNCLEAR = ("/", "+", "&", ":", "#", " and ")  # signs that divide in no dialect
 _IMAGE_WORDS = {
     *("file", "files", "filename", "filenames", "filepath", "id", "image", "imageid", "imagename"),
-    *("imagepath", "images", "img", "name", "path", "paths", "photo", "picture", "uri", "url"),
+    *(
+        "imagepath",
+        "images",
+        "img",
+        "index",
+        "name",
+        "path",
+        "paths",
+        "photo",
+        "picture",
+        "uri",
+        "url",
+    ),
 }
-_LABEL_WORDS = {
+LABEL_WORDS = {
     *("annotation", "annotations", "categories", "category", "class", "classes", "label", "labels"),
     *("tag", "tags", "target", "targets"),
 }
 _FLAGS = {
     **{"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1},
-    **{"false": 0, "true": 1},
+    **{"false": 0, "true": 1, "no": 0, "yes": 1},
+    **dict.fromkeys(_BLANK, -1),
 }
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 _QUOTED = r"""(?:'[^']*'|"[^"]*")"""
@@ -49,9 +65,9 @@ def _items(cell: str) -> list[str]:
 
 # dialect → the labels of a cell; "columns" has one a column
 STYLES: dict[str, Callable[[str], list[str]]] = {
-    "pipes": lambda cell: cell.split("|"),
-    "commas": lambda cell: cell.split(","),
-    "semicolons": lambda cell: cell.split(";"),
+    "pipes": lambda cell: re.split("[|｜]", cell),
+    "commas": lambda cell: re.split("[,，、]", cell),
+    "semicolons": lambda cell: re.split("[;；]", cell),
     "spaces": str.split,
     "lists": _items,
     "single": lambda cell: [cell],
@@ -80,10 +96,12 @@ def read_table(path: Path) -> Table:
       ConvertFailedError: it is not there, not UTF-8, or no CSV.
     """
     text = annotation_text(path, kind="file")
+    if told := _EXCEL.match(text):  # a blank line, so that lines keep their numbers
+        text = "\n" + text[told.end() :]
     delimiter = max(_DELIMITERS, key=lambda sign: _fitness(text, sign))
     lines = _reader(text, delimiter)
     try:
-        rows = [Line(lines.line_num, fields) for fields in lines if fields]
+        rows = [Line(lines.line_num, fields) for fields in lines if any(map(str.strip, fields))]
     except csv.Error as error:
         raise ConvertFailedError(f"{path}:{lines.line_num}: is not CSV: {error}") from error
     return Table(path, delimiter, rows)
@@ -98,7 +116,7 @@ def _fitness(text: str, delimiter: str) -> tuple[int, int]:
     """Count the first rows that begin with an image's name, and those that are divided at all."""
     images = divided = 0
     try:
-        for fields in islice(_reader(text, delimiter), _SAMPLE):
+        for fields in islice(_reader(text, delimiter), SAMPLE):
             divided += len(fields) > 1
             images += len(fields) > 1 and is_image_name(fields[0].strip())
     except csv.Error:
@@ -118,10 +136,10 @@ def has_header(table: Table, has_image: Callable[[str], bool]) -> bool:
     if not name or is_image_name(name) or has_image(name):
         return False
     words = re.split(r"[ _-]", name.lower())
-    if _IMAGE_WORDS.issuperset(words) or (rest and rest[0].lower() in _LABEL_WORDS):
+    if _IMAGE_WORDS.issuperset(words) or (rest and rest[0].lower() in LABEL_WORDS):
         return True
     if len(rest) > 1:
-        below = table.lines[1 : 1 + _SAMPLE]
+        below = table.lines[1 : 1 + SAMPLE]
         return flags(rest) is None and any(flags(line.fields[1:]) for line in below)
     number, fields = table.lines[0]
     raise ConvertFailedError(
@@ -131,7 +149,7 @@ def has_header(table: Table, has_image: Callable[[str], bool]) -> bool:
 
 
 def flags(cells: Sequence[str]) -> list[int] | None:
-    """Return what cells of 0, 1 and -1 say; None if one is something else."""
+    """Return what cells of 0, 1 and -1 say, -1 for empty ones; None if one is something else."""
     values = [_FLAGS.get(cell.strip().lower()) for cell in cells]
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else None
@@ -139,8 +157,14 @@ def flags(cells: Sequence[str]) -> list[int] | None:
 
 def has_columns(lines: Collection[Line]) -> bool:
     """Return whether lines have a cell of 0 or 1 for each of several labels."""
-    fitting = sum(len(line.fields) > 2 and flags(line.fields[1:]) is not None for line in lines)
+    rows = [line.fields[1:] for line in lines if len(line.fields) > 2]
+    fitting = sum(flags(row) is not None and not all(map(is_blank, row)) for row in rows)
     return fitting > len(lines) / 2
+
+
+def is_blank(cell: str) -> bool:
+    """Return whether nothing stands in a cell, or what programs write for nothing."""
+    return cell.strip().lower() in _BLANK
 
 
 def find_style(cells: Mapping[str, str], known: Collection[str]) -> str:
@@ -158,17 +182,21 @@ def find_style(cells: Mapping[str, str], known: Collection[str]) -> str:
             "Give each label a column of its own and a header: `path,cat,dog`. If this is a list of"
             " an MLClsDataset, `path<TAB>0,1`, with its label.txt, it needs no conversion.",
         )
-    if any("|" in cell for cell in cells):
-        tokens = dict.fromkeys(part.strip() for cell in cells for part in cell.split("|"))
+    if any(len(STYLES["pipes"](cell)) > 1 for cell in cells):
+        tokens = _parts(cells, STYLES["pipes"])
         mixed = [s for s in ("commas", "semicolons") if _stand_alone(tokens, STYLES[s])]
         return _ask(cells, ["pipes", *mixed]) if mixed else "pipes"
     lists = [cell for cell in cells if _LIST.fullmatch(cell)]
     if lists:
         return "lists" if len(lists) == len(cells) else _ask(cells, ["lists", "single"])
-    if cells and all(map(_NUMBER.fullmatch, cells)) and not set(cells) <= set(known):
-        return _ask(cells, ["single", "columns"] if flags(list(cells)) else ["single"])
-    usual = [("commas", ","), ("semicolons", ";")]
-    styles = [style for style, sign in usual if any(sign in cell for cell in cells)]
+    is_known = set(cells) <= set(known)
+    is_flag = flags(list(cells)) is not None
+    if cells and (is_flag or all(map(_NUMBER.fullmatch, cells))) and not is_known:
+        return _ask(cells, ["single", "columns"] if is_flag else ["single"])
+    usual = ("commas", "semicolons")
+    styles = [s for s in usual if any(len(STYLES[s](cell)) > 1 for cell in cells)]
+    if not styles and not is_known and (unclear := _of_other_labels(cells)):
+        return _ask({unclear: cells[unclear]}, ["single"])
     if not styles and not any(len(cell.split()) > 1 for cell in cells):
         return "single"
     styles = styles or ["spaces"]
@@ -200,6 +228,15 @@ def _stand_alone(cells: Collection[str], divide: Callable[[str], list[str]]) -> 
     return any(part in cells for part in _parts(divided, divide))
 
 
+def _of_other_labels(cells: Collection[str]) -> str | None:
+    """Return a cell such as cat/dog where cat and dog are whole cells, too; None: there is none."""
+    for cell in cells:
+        for parts in (cell.split(sign) for sign in _UNCLEAR):
+            if len(parts) > 1 and all(part.strip() in cells for part in parts):
+                return cell
+    return None
+
+
 def _recur(cells: Collection[str], divide: Callable[[str], list[str]]) -> bool:
     """Return whether a part is in several of these different cells."""
     return len(_parts(cells, divide)) < sum(len(_parts([cell], divide)) for cell in cells)
@@ -221,7 +258,10 @@ def _ask(cells: Mapping[str, str], styles: Sequence[str]) -> str:
         if style == "columns":
             labels = "the header's label, where 1 stands"
         lines.append(f"  dialect={style}: {labels or 'not readable so'}")
-    hint = "Set check_dataset.convert.dialect to what is right."
+    hint = (
+        f"Add --config.check_dataset.convert.dialect={styles[0]} (mlcls convert: --dialect"
+        f" {styles[0]}){' or another' if len(styles) > 1 else ''}, or write labels as cat|dog."
+    )
     raise ConvertFailedError("\n".join(lines), hint)
 
 

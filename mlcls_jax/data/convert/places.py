@@ -69,7 +69,9 @@ class Places:
         if os.path.isabs(name):
             yield from self._whole(Path(os.path.abspath(name)))
             return
-        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+        spellings = [name, name.replace("\\", "/")]
+        spellings += [s.removeprefix(f"{self._root.name}/") for s in spellings]  # seen from above
+        for spelling in dict.fromkeys(spellings):
             for base, holds_images in self._bases.items():
                 folder, below = base, posixpath.normpath(spelling)
                 if holds_images:  # cannot be linked from there, but what it holds can

@@ -65,14 +65,18 @@ def annotation_text(path: Path, *, kind: str) -> str:
       ConvertFailedError: there is no such file, or it is not UTF-8.
     """
     try:
-        return regular(path).read_bytes().decode("utf-8-sig")
+        content = regular(path).read_bytes()
+        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConvertFailedError(
             f"{path}: there is no such {kind}",
             "Check check_dataset.convert.train_annotations and val_annotations.",
         ) from error
     except UnicodeDecodeError as error:
-        raise ConvertFailedError(f"{path}: is not UTF-8: {error}", "Save it as UTF-8.") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConvertFailedError(
+            f"{path}:{line}: is not UTF-8: {error}", "Save it as UTF-8."
+        ) from error
 
 
 def csv_rows(path: Path, *, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
