@@ -22,6 +22,7 @@ FORMS_HELP = (
     + "; ".join(known.help for known in FORMATS.values())
     + "."
 )
+_ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 _TEXTS = (".csv", ".tsv", ".json", ".xml")  # files that may stand for the folder that holds them
 
 
@@ -77,6 +78,11 @@ def detect(place: Path, form: Form | None = None) -> Found:
         return next((one for one in found if one.form == form), usual)
     if not found and place.suffix.lower() == ".json":  # whose reader says what is wrong with it
         found = [_found("coco", file_sign(place), place.parent)]
+    if not found and (archive := _archive(place)):
+        raise DataError(
+            f"{archive}: an archive is not read",
+            "Unpack it into a folder of its own, and name that.",
+        )
     if not found and place.is_file():
         raise DataError(f"{place}: is no file of a known form", FORMS_HELP)
     if not found:
@@ -137,6 +143,12 @@ def _unusual(folder: Path) -> Iterator[Found]:
         yield own[0][1]
     for form, known in FORMATS.items():
         yield from (_found(form, sign, folder) for sign in known.unusual(folder))
+
+
+def _archive(place: Path) -> Path | None:
+    """Return the file at a place, or the first in a folder, that is an archive of a whole."""
+    inside = [place] if place.is_file() else sorted(place.iterdir())
+    return next((path for path in inside if path.suffix.lower() in _ARCHIVES), None)
 
 
 def _seen(folder: Path) -> str:

@@ -504,6 +504,21 @@ def test_label_studios_layout(tmp_path, sign, options):
     assert rows(tmp_path / "train.txt") == {"images/0.png": [1, 0], "images/1.png": [0, 0]}
 
 
+def test_a_file_of_several_ids_has_the_labels_of_all(tmp_path):
+    write_image(tmp_path / "images/a b.png")
+    names = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    images = [{"id": i, "file_name": name} for i, name in enumerate(("a b.png", "a%20b.png"))]
+    boxes = [{"id": i, "image_id": i, "category_id": (3, 7)[i]} for i in range(2)]
+    content = {"images": images, "categories": names, "annotations": boxes}
+    for split in ("Train", "Validation"):
+        path = tmp_path / f"annotations/instances_{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+    run(tmp_path, "coco")
+    assert (tmp_path / "train.txt").read_text() == "images/a b.png\t1,1\n"
+    assert (tmp_path / "val.txt").read_text() == "images/a b.png\t1,1\n"
+
+
 def test_roboflows_coco_layout(tmp_path):
     for number, split in enumerate(("train", "valid", "test")):
         names = {i: f"{split}_{i}.png" for i in range(2)}

@@ -26,6 +26,8 @@ def lay(root, *files):
         (("images/a.jpg", "label.txt", "train.txt", "SOURCES.csv"), "mlcls", "MLClsDataset"),
         (("inner/images/a.jpg", "inner/label.txt", "inner/train.txt"), "mlcls", "MLClsDataset"),
         (("annotations/instances_train2017.json", "train2017/a.jpg"), "coco", "instances_train20"),
+        (("annotations/instances_Train.json", "images/Train/a.jpg"), "coco", "instances_Train"),
+        (("train.json", "val.json", "images/a.jpg"), "coco", "COCO's train.json"),
         (("train/_annotations.coco.json", "train/a.jpg"), "coco", "_annotations.coco.json"),
         (("train.csv", "photos/a.jpg"), "csv", "train.csv"),
         (("mine.csv", "photos/a.jpg"), "csv", "mine.csv"),
@@ -60,6 +62,7 @@ def test_a_file_stands_for_itself(tmp_path):
         (("one.csv", "two.csv"), "several files may list the images: one.csv, two.csv"),
         (("photos/a.jpg",), "no data set of a known form; there are photos"),
         (("images/a.jpg", "label.txt"), "no data set of a known form"),
+        (("export.zip",), "export.zip: an archive is not read"),
     ],
 )
 def test_in_doubt_it_asks(tmp_path, files, message):

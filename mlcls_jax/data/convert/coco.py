@@ -73,7 +73,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Reading:
 
 def _usual(folder: Path) -> Iterator[Sign]:
     path = usual_annotations(folder, ()).get("train")
-    if path and (path.name != "result.json" or _is_coco(path)):  # Label Studio's JSON, too
+    if path and (path.parent != folder or _is_coco(path)):  # others' JSON may be called so, too
         yield Sign(f"COCO's {path.relative_to(folder)}")
 
 
@@ -106,8 +106,9 @@ def usual_annotations(root: Path, given: Collection[str]) -> dict[str, Path]:
             return []
         exact, roboflow = folder / f"instance_{name}.json", root / name / "_annotations.coco.json"
         several = sorted(folder.glob(f"instances_{name}[!a-z]*.json"))
-        plain = folder / f"instances_{name}.json"
-        return [exact] if exact.is_file() else [plain, *several, roboflow]
+        # CVAT calls its subsets Train, Validation and Test.
+        plain = [p for p in folder.glob("*.json") if p.name.lower() == f"instances_{name}.json"]
+        return [exact] if exact.is_file() else [*plain, *several, roboflow, root / f"{name}.json"]
 
     found = usual_places(places)
     for alone in (root / "result.json", folder / "instances_default.json"):
@@ -194,7 +195,7 @@ def _rows(
     for key in coco.imgToAnns.keys() - coco.imgs.keys():
         unlisted = (f"{name}: annotation {a['id']}" for a in coco.imgToAnns[key])
         left_out.setdefault("boxes of images that are not listed", []).extend(unlisted)
-    rows = []
+    rows: dict[str, dict[int, int]] = {}
     for key in progress(sorted(coco.imgs), desc=name, unit=" images"):
         image = coco.imgs[key]
         if any((image.get(side) or 1) < 0 or image.get(side) == 0 for side in ("width", "height")):
@@ -210,8 +211,9 @@ def _rows(
                 left_out.setdefault(reason, []).append(place)
             else:
                 positives.add(column[annotation["category_id"]])
-        rows.append((path, dict.fromkeys(sorted(positives), 1)))
-    return rows
+        # A file that is listed under several ids is one image.
+        rows[path] = dict.fromkeys(sorted(positives | {*rows.get(path, ())}), 1)
+    return [*rows.items()]
 
 
 def _why_not(annotation: dict[str, Any], place: str, options: Convert) -> str | None:

@@ -5,6 +5,7 @@ import posixpath
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from mlcls_jax.data.convert.reading import ImageFolder, LeftOut, image_folder, listed_path
 from mlcls_jax.data.image_files import IMAGE_SUFFIXES, is_image_name
@@ -71,6 +72,7 @@ class Places:
             return
         spellings = [name, name.replace("\\", "/")]
         spellings += [s.removeprefix(f"{self._root.name}/") for s in spellings]  # seen from above
+        spellings += [unquote(spelling) for spelling in spellings]  # %20, as in addresses
         for spelling in dict.fromkeys(spellings):
             for base, holds_images in self._bases.items():
                 folder, below = base, posixpath.normpath(spelling)
