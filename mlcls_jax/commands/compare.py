@@ -1,18 +1,21 @@
 """`mlcls compare RUN RUN`: what runs and bundles reach and cost, side by side."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlcls_jax import usage
 from mlcls_jax.config import REQUIRED, option
+from mlcls_jax.files import write_text
 from mlcls_jax.metrics import SHOWN_METRICS, as_text
 from mlcls_jax.readable import table
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.commands.compared import Compared
+    from mlcls_jax.reports.compare_page import Comparison
+    from mlcls_jax.reports.page import Page
 
 LABELS = 8  # shown of each direction
 LABEL_METRICS = ("average_precision", "recall")
@@ -48,27 +51,59 @@ def run(argv: list[str]) -> str:
     """Write a page, and return a table of the runs and the labels in which they differ most."""
     given = usage.arguments(Arguments, argv, "compare runs/photos-1 runs/photos-2")
     from mlcls_jax.commands.compared import measured, open_compared
-    from mlcls_jax.reports.compare_page import Comparison, write_page
-    from mlcls_jax.reports.decisions_file import differences, label_intervals
+    from mlcls_jax.reports.compare_page import make_page
 
     compared = [open_compared(folder) for folder in given.runs]
     if given.data or given.speed:
         compared = measured(compared, given.data)
-    first, last = compared[0], compared[-1]
-    known = [
-        (name, [one.shown.get(name) for one in compared])
-        for name in dict.fromkeys(n for one in compared for n in SHOWN_METRICS[one.task])
+    comparison, of_mean = _comparison(compared)
+    page = Path(given.output or Path(given.runs[-1]) / PAGE)
+    write_text(page, make_page(comparison).text)
+    shown = [
+        (name, *("-" if value is None else as_text(value) for value in values))
+        for name, values, _ in comparison.metrics
     ]
-    metric = next((m for m in LABEL_METRICS if m in first.judged and m in last.judged), "")
+    lines = table([("run", *given.runs), *comparison.facts, *shown])
+    lines += _differences(compared[0], compared[-1], _label_metric(compared), comparison.intervals)
+    if of_mean:
+        low, high = of_mean
+        lines.append(f"The mean of all labels changes by {low:+.4f} … {high:+.4f} (95 %).")
+    return "\n".join([*lines, f"  page  {page}"])
+
+
+def page_of(runs: Sequence[str]) -> "Page":
+    """Return the page of runs and bundles, from what their files tell.
+
+    Raises:
+      WorkdirError: one is neither.
+    """
+    from mlcls_jax.commands.compared import open_compared
+    from mlcls_jax.reports.compare_page import make_page
+
+    return make_page(_comparison([open_compared(folder) for folder in runs])[0])
+
+
+def _comparison(compared: "Sequence[Compared]") -> "tuple[Comparison, Sequence[float] | None]":
+    """Return what the page shows, and the interval of the change of the mean of all labels."""
+    from mlcls_jax.reports.compare_page import Comparison
+    from mlcls_jax.reports.decisions_file import differences, label_intervals
+
+    first, last = compared[0], compared[-1]
+    metric = _label_metric(compared)
     both = (first.kept, last.kept) if first.kept and last.kept else None
     is_ranked = metric == LABEL_METRICS[0] and len(compared) > 1
     intervals, of_mean = (label_intervals(*both) if both and is_ranked else None) or ({}, None)
+    names = dict.fromkeys(name for one in compared for name in SHOWN_METRICS[one.task])
     comparison = Comparison(
-        names=given.runs,
+        names=[one.name for one in compared],
         facts=_facts(compared),
         metrics=[
-            (name, values, [one.judged.get("intervals", {}).get(name) for one in compared])
-            for name, values in known
+            (
+                name,
+                [one.shown.get(name) for one in compared],
+                [one.judged.get("intervals", {}).get(name) for one in compared],
+            )
+            for name in names
         ],
         histories=[one.history for one in compared],
         metric=SHOWN_METRICS[first.task][0],
@@ -77,15 +112,12 @@ def run(argv: list[str]) -> str:
         differing=differences(*both) if both else None,
         intervals=intervals,
     )
-    page = Path(given.output or Path(given.runs[-1]) / PAGE)
-    write_page(page, comparison)
-    shown = [(n, *("-" if v is None else as_text(v) for v in values)) for n, values in known]
-    lines = table([("run", *given.runs), *comparison.facts, *shown])
-    lines += _differences(first, last, metric, intervals)
-    if of_mean:
-        low, high = of_mean
-        lines.append(f"The mean of all labels changes by {low:+.4f} … {high:+.4f} (95 %).")
-    return "\n".join([*lines, f"  page  {page}"])
+    return comparison, of_mean
+
+
+def _label_metric(compared: "Sequence[Compared]") -> str:
+    judged = compared[0].judged, compared[-1].judged
+    return next((name for name in LABEL_METRICS if all(name in one for one in judged)), "")
 
 
 def _facts(compared: "Sequence[Compared]") -> list[tuple[str, ...]]:
@@ -106,7 +138,7 @@ def _validation(told: Sequence[dict[str, Any] | None]) -> Iterator[str]:
 
 
 def _differences(
-    first: "Compared", last: "Compared", metric: str, intervals: dict[str, Any]
+    first: "Compared", last: "Compared", metric: str, intervals: Mapping[str, Sequence[float]]
 ) -> list[str]:
     """Return lines on the labels whose average precision, or recall, differs most."""
     if not metric or first.model_dir == last.model_dir:

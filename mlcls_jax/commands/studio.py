@@ -2,10 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlcls_jax import lazy, usage
+from mlcls_jax.commands.compare import page_of
 from mlcls_jax.config import Data, from_arguments, option
 from mlcls_jax.errors import ConfigError
 
@@ -91,6 +93,7 @@ def run(argv: list[str]) -> str:
         unlisted=given.unlisted,
         queue=Path(given.queue) if given.queue else None,
         changes=Path(given.changes) if given.changes else None,
+        compare=partial(page_of, given.model_dir),
         **place,
     )
     if left:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -40,14 +39,13 @@ class _Shown(NamedTuple):
     picture: Markup | None
 
 
-def write_page(path: Path, comparison: Comparison) -> None:
-    """Write the page, which needs no other file."""
+def make_page(comparison: Comparison) -> page.Page:
+    """Return the page, which needs no other file."""
     rows = _rows(comparison.by_label, comparison.intervals)
     differing = comparison.differing or []
     better = [one for one in differing if one.gain > 0][:SHOWN]
     worse = [one for one in reversed(differing) if one.gain < 0][:SHOWN]
-    page.write(
-        path,
+    return page.render(
         "compare.html",
         comparison=comparison,
         charts=charts_of(comparison.histories[:DRAWN], comparison.metric),

@@ -6,7 +6,7 @@ A page's policy forbids every request, and every script except its own.
 import base64
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 from PIL import Image
@@ -21,18 +21,29 @@ from mlcls_jax.templates import environment, source_hash
 MAX_NAME = 60  # characters of a label or file name in a list
 
 
+class Page(NamedTuple):
+    """An HTML page that loads nothing."""
+
+    text: str
+    policy: str  # of its content, which stands in it, too
+
+
 def write(path: Path, template: str, *, script: str = "labels.js", **values: Any) -> None:
-    """Write `template`, which extends page.html, as a page that needs no other file.
+    """Write a page; see `render`."""
+    write_text(path, render(template, script=script, **values).text)
+
+
+def render(template: str, *, script: str = "labels.js", **values: Any) -> Page:
+    """Return `template`, which extends page.html, as a page that needs no other file.
 
     Args:
-      path: the page.
       template: name of a file in `templates`.
       script: name of its script there.
       values: what it shows; text is escaped, `Markup` is not.
     """
     page, code = templates.get_template(template), templates.get_template(script).render()
     policy = f"{_POLICY} script-src {source_hash(code)}"
-    write_text(path, page.render(script=Markup(code), policy=policy, **values))
+    return Page(page.render(script=Markup(code), policy=policy, **values), policy)
 
 
 def jpeg(picture: Image.Image) -> Markup:

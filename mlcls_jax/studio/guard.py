@@ -15,12 +15,13 @@ JSON = ("application/json", 2**20)  # type and bytes of bodies
 BODIES = {"/picture": ("application/octet-stream", MAX_BYTES)}
 COOKIE = "mlcls_studio"
 
+POLICY_HEADER = "Content-Security-Policy"
+NEVER = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
-    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f" connect-src 'self'; {NEVER}"
 )
 _HEADERS = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -54,6 +55,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
+                headers.setdefault(POLICY_HEADER, POLICY)  # else its own
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

@@ -13,16 +13,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mlcls_jax.errors import InputError, UserError
 from mlcls_jax.parsing import parse_json
 from mlcls_jax.readable import readable
+from mlcls_jax.reports.page import Page
 from mlcls_jax.studio.changes import VALUES
 from mlcls_jax.studio.facts import Facts
 from mlcls_jax.studio.filters import Query, find, read_query
-from mlcls_jax.studio.guard import Guard
+from mlcls_jax.studio.guard import NEVER, POLICY_HEADER, Guard
 from mlcls_jax.studio.jobs import Job
 from mlcls_jax.studio.pictures import Pictures
 from mlcls_jax.studio.queues import Queue
@@ -50,6 +51,7 @@ class Studio:
     words: Words | None
     pictures: Pictures | None
     jobs: dict[str, Job]
+    compare: Callable[[], Page]  # of the models, side by side
 
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -72,6 +74,7 @@ def make_app(studio: Studio, *, token: str | None, lifespan: Lifespan | None = N
         "/thumbnail/{row:int}": _thumbnail,
         "/image/{row:int}": _image,
         "/evidence/{row:int}/{label:int}": _evidence,
+        "/compare": _compare,
     }.items():
         routes.append(Route(path, _answering(studio, answer)))
     for path, action in {"/change": _change, "/write": _write, "/job": _job}.items():
@@ -282,6 +285,13 @@ def _evidence(studio: Studio, request: Request) -> Response:
     if seen is None:
         raise HTTPException(404, "the model does not say where it looked for this label")
     return Response(to_jpeg(seen), media_type="image/jpeg")
+
+
+def _compare(studio: Studio, _: Request) -> Response:
+    if not studio.models:
+        raise InputError("there are no models to compare", "Give them: --model_dir RUN RUN.")
+    made = studio.compare()
+    return HTMLResponse(made.text, headers={POLICY_HEADER: f"{made.policy}; {NEVER}"})
 
 
 def _change(studio: Studio, asked: dict[str, Any]) -> Any:

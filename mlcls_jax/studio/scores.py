@@ -32,11 +32,15 @@ class Scores:
         self.thresholds = np.full(shape[1], 0.5, np.float32)  # [K]
         self.embeddings = Embeddings(shape[0], _projected)  # [N, 128]
         self.name = model_dir.rstrip("/").removesuffix("/best_model")
-        self.can_explain = False
         self.predictor: Predictor | None = None  # once it is opened
         self._lock = threading.Lock()  # of the predictor, for evidence
         self._own = np.zeros(0, np.int64)  # the model's labels …
         self._column = np.zeros(0, np.int64)  # … and where they stand in the data set
+
+    @property
+    def can_explain(self) -> bool:
+        """Return whether `seen` can tell: of any head, once the model is open."""
+        return self.predictor is not None
 
     @property
     def knows(self) -> np.ndarray:
@@ -76,7 +80,7 @@ class Scores:
         from mlcls_jax.inference.drawing import draw_evidence
 
         predictor, places = self.predictor, np.flatnonzero(self._column == label)
-        if predictor is None or not self.can_explain or not len(places):
+        if predictor is None or not len(places):
             return None
         with self._lock:
             path = str(self._dataset.path(row))
@@ -108,7 +112,6 @@ class Scores:
         if bundle.threshold is not None:
             limits = np.broadcast_to(np.asarray(bundle.threshold, np.float32), len(bundle.labels))
             self.thresholds[self._column] = limits[self._own]
-        self.can_explain = bundle.model.network.has_evidence
         threads = max(1, (os.cpu_count() or 1) - 1)
         self.predictor = Predictor(bundle, batch_size=BATCH, threads=threads)
         return self.predictor

@@ -15,6 +15,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.errors import UserError
 from mlcls_jax.lock import locked
 from mlcls_jax.reports.live_page import render
+from mlcls_jax.reports.page import Page
 from mlcls_jax.serving.listener import listen, on_signals
 from mlcls_jax.studio.changes import ChangeLog
 from mlcls_jax.studio.dataset import Dataset, read_dataset
@@ -42,6 +43,7 @@ def run(
     queue: Path | None,
     changes: Path | None,
     unlisted: bool,
+    compare: Callable[[], Page],
     host: str,
     port: int,
     token: str | None,
@@ -49,7 +51,8 @@ def run(
 ) -> int:
     """Show the data set until SIGINT or SIGTERM; return how many images have changes in no list.
 
-    `words` are a model with towers of images and texts, and its weights, None: the published ones.
+    `words` are a model with towers of images and texts, and its weights, None: the published ones;
+    `compare` makes a page of the models side by side.
 
     Beyond the loopback address there is always a token: the given one, or a new one.
 
@@ -61,7 +64,7 @@ def run(
     folder = changes or dataset.root / "studio"
     _make(folder)
     with locked(folder), closing(ChangeLog(folder / CHANGES)) as log:
-        studio = _open(dataset, log, model_dirs, words, queue)
+        studio = _open(dataset, log, model_dirs, words, queue, compare)
         _serve(partial(make_app, studio), host, port, token, announce)
         left = studio.session.num_changed
     if studio.pictures is not None:
@@ -139,6 +142,7 @@ def _open(
     model_dirs: Sequence[str],
     words: tuple[str, str | None] | None,
     queue: Path | None,
+    compare: Callable[[], Page],
 ) -> Studio:
     facts = Facts.of(dataset)
     models = [Scores(dataset, model_dir) for model_dir in model_dirs]
@@ -163,4 +167,5 @@ def _open(
         words=tower,
         pictures=Pictures(alike) if alike else None,
         jobs=jobs,
+        compare=compare,
     )

@@ -75,7 +75,6 @@ def test_scores_are_those_of_predict_by_name_and_are_kept(toy, tmp_path, monkeyp
     with pytest.raises(InputError, match="not known"):
         pictures.nearness("other")
 
-    assert scores.can_explain
     assert scores.seen(0, 0).size[0] >= 64
     assert scores.seen(0, 3) is None  # a label that the model does not know
     # The next start has all of them, and looks at what has changed alone.
@@ -86,6 +85,14 @@ def test_scores_are_those_of_predict_by_name_and_are_kept(toy, tmp_path, monkeyp
     np.testing.assert_array_equal(again.values, scores.values)
     np.testing.assert_array_equal(again.embeddings.values, scores.embeddings.values)
     assert asked == [str(dataset.path(3))]
+
+
+def test_a_pooling_head_shows_where_by_masking(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    dataset = read_dataset(Data(dir=str(write_dataset(tmp_path / "data"))))
+    scores, job = compute(dataset, write_small(tmp_path / "bundle", "Toy", labels=LABELS))
+    assert job.state == "done" and scores.can_explain
+    assert scores.seen(0, 0).size[0] >= 64
 
 
 async def send(pictures, contents):

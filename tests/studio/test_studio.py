@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 import threading
 import time
 from http.client import HTTPException
@@ -16,6 +17,7 @@ from mlcls_jax.errors import WorkdirError
 from mlcls_jax.reports.live_page import render
 from mlcls_jax.reports.predictions import current_pictures
 from mlcls_jax.studio.changes import ChangeLog
+from mlcls_jax.studio.routes import make_app
 from tests.helpers.bundles import write_images
 from tests.helpers.page import Page
 from tests.helpers.server_process import wait
@@ -49,6 +51,31 @@ def test_names_that_are_html_are_data_and_the_page_runs_no_script_but_its_own(se
         if headers["content-type"].startswith("text/html"):
             assert b"alert" not in content and b"<script>" not in content
     assert headers["content-type"] == "image/png"
+
+
+SECURE = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+def secured(server, path):
+    """The status of a path, whose headers must be those of the guard."""
+    status, _, headers = server.ask(path)
+    assert headers.items() >= SECURE.items(), path
+    for part in ("default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"):
+        assert part in headers["content-security-policy"], path
+    return status
+
+
+def test_every_path_has_the_security_headers(server):
+    paths = [re.sub("{.*?}", "0", route.path) for route in make_app(None, token=None).routes]
+    assert {"/", "/compare", "/evidence/0/0", "/change"} <= {*paths}
+    found = {path: secured(server, path) for path in [*paths, "/none"]}
+    assert {*found.values()} == {200, 400, 404, 405, 422} and found["/compare"] == 422
 
 
 def test_a_picture_is_asked_for_again_but_not_sent_again(server):
@@ -226,7 +253,8 @@ def test_a_run_is_shown_while_it_writes_and_only_to_its_own_page(tmp_path):
         assert sum(tag == "polyline" for tag, _ in page.tags) == 4
         assert status == 200 and "script-src 'self';" in headers["content-security-policy"]
         for path in ("/live.css", "/live.js", f"/{page.images[0]}"):
-            assert server.ask(path)[0] == 200, path
+            assert secured(server, path) == 200, path
+        assert (secured(server, "/"), secured(server, "/none")) == (200, 404)
         assert server.ask("/", Host="evil.example")[0] == 403
         (workdir / "config.yaml").unlink()
         assert server.ask("/")[0] == 503

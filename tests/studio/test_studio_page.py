@@ -191,6 +191,12 @@ def test_two_models_are_held_side_by_side_and_a_dropped_picture_finds_its_like(
         set_filter(tab, "model", "1")
         wait_for(tab, "differing(details).includes(1)")
 
+        # Beside it is the page that mlcls compare writes, with a policy of its own.
+        tab.send("Page.navigate", url=f"{server.address}compare")
+        wait_for(tab, "document.querySelector('h1')?.textContent === 'Runs side by side'")
+        assert str(two) in tab.run("document.querySelector('thead').textContent")
+        show(tab, server)
+
         picture, box = folder / "images" / "00004.png", {"x": 400, "y": 400}
         files = {"items": [], "files": [str(picture)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):

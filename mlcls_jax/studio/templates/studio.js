@@ -127,7 +127,7 @@ function layout() {
   const room = $("scroll").clientWidth;
   columns = Math.max(2, Math.floor(room / 170));
   width = room / columns;
-  height = Math.round(width * 0.75) + 52;
+  height = Math.round(width * 0.75) + 64;
   $("sheet").style.height = `${Math.ceil(found.length / columns) * height}px`;
   for (const cell of cells.values()) cell.remove();
   cells.clear();
@@ -214,26 +214,33 @@ function mark(i) {
   cell.classList.toggle("at", i === at);
   cell.setAttribute("aria-selected", chosen.has(found[i]));
   if (!told) return;
-  const differs = differing(told), parts = parted(told).filter((k) => !differs.includes(k)), chips = cell.querySelector(".chips");
-  const chip = (k, name, text, title) => {
-    const made = make("bdi", `chip ${name}`, text.replace("_", () => state.labels[k]));
-    made.title = `${state.labels[k]}: ${title}`;
-    return made;
-  };
-  const isIn = (k) => told.present.includes(k);
-  chips.replaceChildren(
-    ...differs.map((k) => (isIn(k) ? chip(k, "differs", "_ −", "present, but the model says no")
-      : chip(k, "differs", "_ +", "absent, but the model says yes"))),
-    ...parts.map((k) => chip(k, isIn(k) ? "parted" : "parted absent", "_ ≠",
-      `${WORDS[valueOf(told, k)]}; one model says yes, another no`)),
-    ...told.present.filter((k) => !differs.includes(k) && !parts.includes(k)).map((k) => chip(k, "", "_", "present")),
-    ...told.unsure.filter((k) => !parts.includes(k)).map((k) => chip(k, "unsure", "_?", "not sure")));
+  const differs = differing(told), parts = parted(told);
+  cell.querySelector(".chips").replaceChildren(...chips(told));
   cell.title = told.name;
   const lines = [told.name, `labels: ${names(told.present).join(", ") || "none"}`];
   if (told.unsure.length) lines.push(`not sure: ${names(told.unsure).join(", ")}`);
   if (differs.length) lines.push(`the model differs: ${names(differs).join(", ")}`);
   if (parts.length) lines.push(`the models differ: ${names(parts).join(", ")}`);
   cell.setAttribute("aria-label", lines.join("; "));
+}
+
+// The labels of an image, first those of which a model says otherwise; or only those that it has.
+function chips(told, { own = false } = {}) {
+  const fits = (k) => !own || valueOf(told, k) !== 0;
+  const differs = differing(told).filter(fits), parts = parted(told).filter((k) => fits(k) && !differs.includes(k));
+  const chip = (k, name, text, title) => {
+    const made = make("bdi", `chip ${name}`, text.replace("_", () => state.labels[k]));
+    made.title = `${state.labels[k]}: ${title}`;
+    return made;
+  };
+  const isIn = (k) => told.present.includes(k);
+  return [
+    ...differs.map((k) => (isIn(k) ? chip(k, "differs", "_ −", "present, but the model says no")
+      : chip(k, "differs", "_ +", "absent, but the model says yes"))),
+    ...parts.map((k) => chip(k, isIn(k) ? "parted" : "parted absent", "_ ≠",
+      `${WORDS[valueOf(told, k)]}; one model says yes, another no`)),
+    ...told.present.filter((k) => !differs.includes(k) && !parts.includes(k)).map((k) => chip(k, "", "_", "present")),
+    ...told.unsure.filter((k) => !parts.includes(k)).map((k) => chip(k, "unsure", "_?", "not sure"))];
 }
 
 // ---- going about ----
@@ -300,6 +307,15 @@ function show() {
   scale(1);
   $("picture").alt = told ? told.name : "";
   $("picture").src = looked === null ? `image/${row}` : `evidence/${row}/${looked}?model=${model()}`;
+  if (looked !== null) say(`Where ${state.models[model()].name} sees ${state.labels[looked]}: asking …`);
+}
+
+// What the picture of where a model looked has become, which takes a while the first time.
+function shown(event) {
+  if (looked === null) return;
+  const isThere = event.type === "load", name = state.labels[looked];
+  say(isThere ? `Red: what speaks most for ${name}, by ${state.models[model()].name}.`
+    : `It cannot be told where ${name} is.`, !isThere);
 }
 
 function scale(factor) {
@@ -346,7 +362,7 @@ async function side() {
   const row = found[at];
   $("chosen").textContent = chosen.size && $("viewer").hidden
     ? `${chosen.size} images are chosen: keys change all of them` : "";
-  if (row === undefined) { $("current").textContent = "No image"; return; }
+  if (row === undefined) { $("current").textContent = "No image"; $("said").replaceChildren(); return; }
   try {
     const told = await json(`row/${row}`);
     if (found[at] !== row) return;
@@ -354,6 +370,7 @@ async function side() {
     rows.set(row, { ...rows.get(row), ...told });
   } catch (error) { say(error.message, true); return; }
   $("current").textContent = details.name;
+  $("said").replaceChildren(...chips(details, { own: true }));
   items.forEach((item, k) => mend(item, k));
   $("facts").replaceChildren(...facts());
 }
@@ -691,6 +708,7 @@ $("before").addEventListener("click", () => go(at - 1));
 $("after").addEventListener("click", () => go(at + 1));
 $("larger").addEventListener("click", () => scale(1.5));
 $("smaller").addEventListener("click", () => scale(1 / 1.5));
+for (const kind of ["load", "error"]) $("picture").addEventListener(kind, shown);
 $("frame").addEventListener("dblclick", () => scale(zoom > 1 ? 1 / zoom : 3));
 $("wanted").addEventListener("input", () => { page = 0; number(); });
 $("scroll").addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
