@@ -233,6 +233,19 @@ def check_output(name: str) -> Path:
     return output
 
 
+@contextlib.contextmanager
+def output_folder(name: str) -> Iterator[Path]:
+    """Give the output folder as `check_output` makes it; an error leaves no empty one behind."""
+    is_new = not Path(name).exists()
+    output = check_output(name)
+    try:
+        yield output
+    except UserError:
+        if is_new and not any(output.iterdir()):
+            output.rmdir()
+        raise
+
+
 def _read(output: Path) -> dict[str, Any] | None:
     path = output / _FILE
     try:

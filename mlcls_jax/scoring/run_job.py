@@ -24,8 +24,8 @@ from mlcls_jax.scoring.job import (
     Engine,
     Job,
     Request,
-    check_output,
     open_job,
+    output_folder,
     read_precision,
     read_survey,
 )
@@ -72,14 +72,14 @@ def score(
             f" last {request.shards - 1}"
         )
     request = replace(request, input=find(request.input))
-    output = check_output(request.output)
-    bundle = read_bundle(request.model_dir)
-    request = replace(request, precision=_precision(request, output, platform))
-    # A cheap one where an engine computes elsewhere: it checks the threshold.
-    plain = replace(request, device="cpu", backend="jax", precision="float32")
-    predictor = open_predictor(request if engine is None else plain, bundle)
-    predictor.views(request.tta)  # refuses what is none
-    job = _begin_or_go_on(request, output, _facts(bundle, predictor))
+    with output_folder(request.output) as output:
+        bundle = read_bundle(request.model_dir)
+        request = replace(request, precision=_precision(request, output, platform))
+        # A cheap one where an engine computes elsewhere: it checks the threshold.
+        plain = replace(request, device="cpu", backend="jax", precision="float32")
+        predictor = open_predictor(request if engine is None else plain, bundle)
+        predictor.views(request.tta)  # refuses what is none
+        job = _begin_or_go_on(request, output, _facts(bundle, predictor))
     started = time.perf_counter()
     missing = _missing_ranges(job)
     images = sum(len(job.images(number)) for number in job.ranges)

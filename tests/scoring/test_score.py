@@ -23,7 +23,7 @@ from PIL import Image
 
 from mlcls_jax.commands.score import run
 from mlcls_jax.data.pack import pack
-from mlcls_jax.errors import DataError, InputError, WorkdirError
+from mlcls_jax.errors import DataError, InputError, UserError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.scoring import run_job
@@ -860,6 +860,14 @@ def test_inputs_that_cannot_be_used_are_told(bundle, tmp_path, make, error, told
     with pytest.raises(error, match=told):
         score(request(bundle, source, tmp_path / "out"))
     assert list((tmp_path / "out").glob("part-*")) == []
+
+
+def test_an_output_folder_that_was_there_stays_where_the_model_is_missing(photos, tmp_path):
+    (tmp_path / "ours").mkdir()
+    for name in ("ours", "new"):
+        with pytest.raises(UserError, match="nowhere"):
+            score(request(tmp_path / "nowhere", photos, tmp_path / name))
+    assert (tmp_path / "ours").exists() and not (tmp_path / "new").exists()
 
 
 def test_the_output_must_not_become_input(bundle, tmp_path):
