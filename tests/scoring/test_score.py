@@ -282,6 +282,17 @@ def test_a_column_of_a_table_of_text_can_be_named(bundle, photos, tmp_path):
         score(request(bundle, photos / "list.csv", tmp_path / "no"))
 
 
+def test_lists_may_be_of_windows_of_excel_and_of_the_home_folder(
+    bundle, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(photos))
+    (photos / "list.txt").write_text("a\\00.png\n~/a/00.png\n")
+    (photos / "list.csv").write_text("sep=;\r\nlabel;path\r\ncat;a/00.png\r\n")
+    for name, number in (("list.txt", 2), ("list.csv", 1)):
+        done = score(request(bundle, photos / name, tmp_path / name))
+        assert (done.rows, done.broken) == (number, 0)
+
+
 def test_a_job_in_which_nothing_could_be_read_does_not_end_well(bundle, photos, tmp_path):
     (photos / "pairs.txt").write_text("a/00.png,cat\nab/01.png,dog\n")
     asked = request(bundle, photos / "pairs.txt", tmp_path)

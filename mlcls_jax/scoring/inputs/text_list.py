@@ -2,6 +2,8 @@
 
 import csv
 import itertools
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +55,8 @@ def _cells(source: str, column: str | None) -> Iterator[str]:
     """
     lines = _lines(source)
     first = next(lines, "")
+    if re.fullmatch(r"sep=[,;\t]\r?\n", first):  # Excel's
+        first = next(lines, "")
     separator = max("\t,;", key=first.count)
     rows = csv.reader(itertools.chain([first], lines), delimiter=separator)
     index = None
@@ -87,7 +91,15 @@ def _find_column(first: list[str], column: str | None, source: str) -> tuple[int
 
 def _item(source: str, begun: Survey, name: str) -> Item:
     folder = source.rpartition("/")[0]  # which the names are relative to
-    return Item(name, joined(folder, name) if name else null("path"))
+    return Item(name, _place(folder, name) if name else null("path"))
+
+
+def _place(folder: str, name: str) -> str:
+    r"""Return the path or URL of an image, which may begin with `~` or be divided by \."""
+    place = joined(folder, os.path.expanduser(name))
+    if "\\" in name and "://" not in place and not os.path.lexists(place):
+        return joined(folder, name.replace("\\", "/"))
+    return place
 
 
 KIND = indexed(_recognises, _names, _item)
