@@ -195,6 +195,30 @@ def test_damaged_files_are_refused(tmp_path, plain):
         read_weights(tmp_path)
 
 
+@pytest.mark.parametrize("name", [None, 3, {"a": 1}])
+def test_names_of_tensors_are_texts(tmp_path, plain, name):
+    operations = [{"#": "p", "A": [0, 0, 0, name]}]
+    program = {"program": {"regions": [{"blocks": [{"ops": operations}]}]}}
+    (tmp_path / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+    (tmp_path / "inference.pdiparams").write_bytes(b"")
+    with pytest.raises(WeightsError, match="is the name of a tensor"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "outputs"),
+    [("Identity", [], []), ("Identity", [], ["y"]), ("Add", ["a"], ["y"]), ("Conv", ["a"], [])],
+)
+def test_an_onnx_file_whose_nodes_lack_something_is_refused(tmp_path, kind, inputs, outputs):
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node(kind, inputs, outputs)
+    array = onnx.numpy_helper.from_array(np.ones(1, np.float32), "a")
+    graph = onnx.helper.make_graph([node], "g", [], [], [array])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    with pytest.raises(WeightsError, match="is no ONNX file, or damaged"):
+        read_weights(tmp_path / "m.onnx")
+
+
 def test_weights_of_an_onnx_file_of_paddle_are_taken(tmp_path, plain):
     onnx = pytest.importorskip("onnx")
     given = read_weights(plain)

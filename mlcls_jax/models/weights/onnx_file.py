@@ -26,9 +26,9 @@ def read_onnx(path: Path) -> dict[str, np.ndarray]:
         graph = onnx.load(regular(path)).graph
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         arrays = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+        return arrays | _aliases(graph, arrays)
     except Exception as error:  # of damaged files, its parser raises several kinds
         raise WeightsError(f"{path}: is no ONNX file, or damaged: {error}") from error
-    return arrays | _aliases(graph, arrays)
 
 
 def _aliases(graph: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

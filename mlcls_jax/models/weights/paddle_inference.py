@@ -19,6 +19,7 @@ import numpy as np
 from mlcls_jax.errors import WeightsError
 from mlcls_jax.files import regular
 from mlcls_jax.models.weight_names import NameTable
+from mlcls_jax.readable import shorten
 
 PARAMETERS = "inference.pdiparams"
 PROGRAMS = ("inference.json", "inference.pdmodel")
@@ -62,6 +63,8 @@ def read_inference_folder(folder: Path) -> dict[str, np.ndarray]:
         shapes = (
             _names_of_json(content) if program.suffix == ".json" else _names_of_pdmodel(content)
         )
+        if wrong := [name for name in shapes if not isinstance(name, str)]:
+            raise ValueError(f"{shorten(wrong[0])} is the name of a tensor")
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise WeightsError(f"{program}: is no program of Paddle, or damaged: {error}") from error
     try:

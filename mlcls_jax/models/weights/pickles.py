@@ -86,7 +86,7 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     tensors = {key: v for key, v in tensors.items() if isinstance(v, np.ndarray)}
     if not tensors:
         some = ", ".join(str(key) for key, _ in zip(content, range(20), strict=False))
-        raise WeightsError(f"{path}: holds no tensors, but {some}")
+        raise WeightsError(f"{path}: holds no tensors, but {some or 'nothing'}")
     prefix = "module." if all(str(key).startswith("module.") for key in tensors) else ""
     return {str(key).removeprefix(prefix): array for key, array in tensors.items()}
 
