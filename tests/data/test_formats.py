@@ -1,5 +1,6 @@
 """Formats of other tools: what they write is read, what is written is read back the same."""
 
+import gzip
 import io
 import json
 import shutil
@@ -18,6 +19,7 @@ from mlcls_jax.commands.convert import Arguments
 from mlcls_jax.commands.convert import run as run_convert
 from mlcls_jax.config import Convert, Data, SourceType
 from mlcls_jax.data.convert import FORMATS, convert
+from mlcls_jax.data.convert import webdataset as webdataset_format
 from mlcls_jax.data.convert.parquet_tables import write_frame
 from mlcls_jax.data.detect import detect
 from mlcls_jax.data.save import WRITTEN, Predictions, save
@@ -506,6 +508,49 @@ def test_what_is_broken_is_told_with_its_place_and_nothing_is_left(
     with pytest.raises(ConvertFailedError, match=message):
         convert(Data(dir=str(found.root)), found.convert, into)
     assert not [*into.iterdir()]
+
+
+def big_header(size: int) -> bytes:
+    """A compressed shard whose first header is so long."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, size
+    return gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(size), 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.png": b"1", "a.json": b'{"labels": {"cat": [1], "dog": {}}}'}, "no labels"),
+        ({"a.png": bytes(300), "a.2.png": bytes(300), "a.cls": b"0"}, "a.2.png: is too large"),
+        ({"a.png": b"1", "a.txt": bytes(200)}, "a.txt: is too large"),
+        (big_header(2 << 20), "a header of 2,097,152 bytes"),
+    ],
+)
+def test_shards_that_cost_or_make_no_sense_are_told(tmp_path, monkeypatch, files, message):
+    monkeypatch.setattr(webdataset_format, "_MAX_IMAGE", 500)
+    monkeypatch.setattr(webdataset_format, "_MAX_LABELS", 100)
+    path = tmp_path / "data/train.tar"
+    shard(path, files) if isinstance(files, dict) else write(path, files)
+    with pytest.raises(ConvertFailedError, match=message):
+        read(tmp_path / "data", tmp_path / "lists")
+
+
+def test_a_damaged_page_of_a_table_is_told(tmp_path):
+    names = [f"{i}.png" for i in range(500)]
+    path = write(tmp_path / "data/train.parquet", b"")
+    pq.write_table(pa.table({"path": names, "label": [1] * 500}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:30] + bytes(b ^ 0x55 for b in content[30:200]) + content[200:])
+    with pytest.raises(ConvertFailedError, match=r"train.parquet: is no such table: \w"):
+        read(tmp_path / "data", tmp_path / "lists")
+
+
+@pytest.mark.parametrize("wrong", [None, 1, {}])
+def test_names_of_labels_are_texts(tmp_path, wrong):
+    content = json.dumps({"info": {"features": {"label": {"names": ["cat", wrong]}}}}).encode()
+    described(tmp_path / "data", [0, 1], content)
+    with pytest.raises(ConvertFailedError, match="as the name of a label"):
+        read(tmp_path / "data", tmp_path / "lists")
 
 
 def described(root, labels, content):

@@ -160,7 +160,7 @@ def _batches(name: str, used: Sequence[str] | None) -> Iterator[Any]:
                 for batch in map(table.get_batch, numbers) if is_file else table:
                     batch = batch.select(used)
                     yield from (batch.slice(n, _ROWS) for n in range(0, batch.num_rows, _ROWS))
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, OSError) as error:  # OSError: of a damaged page, too
         raise ConvertFailedError(f"{name}: is no such table: {shorten(error)}") from error
 
 
@@ -215,7 +215,12 @@ def _columns(name: str) -> _Columns:
         feature = feature.get(key) if isinstance(feature, dict) else None
     if labels and UNKNOWN in kinds and kinds[UNKNOWN] == kinds[labels]:
         flags = (UNKNOWN,)
-    return _Columns(images[0], labels, flags, _names(feature))
+    names = _names(feature)
+    if wrong := [one for one in names if not isinstance(one, str)]:
+        raise ConvertFailedError(
+            f"{name}: its description has {shorten(wrong[0])} as the name of a label"
+        )
+    return _Columns(images[0], labels, flags, names)
 
 
 def _names(feature: Any) -> list[str]:
@@ -224,7 +229,7 @@ def _names(feature: Any) -> list[str]:
         if isinstance(feature, list):
             feature = next(iter(feature), None)
         elif isinstance(feature.get("names"), list):
-            return [*map(str, feature["names"])]
+            return feature["names"]
         else:
             feature = feature.get("feature")
     return []

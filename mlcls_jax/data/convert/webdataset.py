@@ -8,7 +8,7 @@ the names of `classes.txt` or `label.txt` beside the shards.
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, file_ending
@@ -23,7 +23,19 @@ from mlcls_jax.parsing import parse_json, shorten
 
 _NAMES = "classes.txt"
 _KINDS = ("json", "cls", "txt")
-_MAX_LABELS, _MAX_IMAGE = 2**20, 2**29  # bytes of a file: it is read into memory
+# Bytes of a file, a sample and a header: each is read into memory, and a shard may be compressed.
+_MAX_LABELS, _MAX_IMAGE, _MAX_HEADER = 2**20, 2**29, 2**20
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose headers are bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type not in tarfile.REGULAR_TYPES and found.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Listing:
@@ -61,7 +73,7 @@ def _entries(paths: Sequence[Path], names: list[str]) -> Iterator[Entry]:
         key, parts = None, dict[str, bytes]()
         try:
             with tarfile.open(
-                regular(path), "r|*"
+                regular(path), "r|*", tarinfo=_Member
             ) as shard:  # nothing of it is unpacked by its name
                 for member in shard:
                     folder, _, name = member.name.rpartition("/")
@@ -72,7 +84,8 @@ def _entries(paths: Sequence[Path], names: list[str]) -> Iterator[Entry]:
                         yield from _sample(path, "/".join(key), parts, names)
                         parts = {}
                     key, kind = (folder, stem), kind.lower()
-                    if member.size > (_MAX_LABELS if kind in _KINDS else _MAX_IMAGE):
+                    size = member.size + sum(map(len, parts.values()))
+                    if (member.size > _MAX_LABELS and kind in _KINDS) or size > _MAX_IMAGE:
                         raise ConvertFailedError(f"{path}: {member.name}: is too large")
                     file = shard.extractfile(member)
                     if file and (kind in _KINDS or is_image_name(f"x.{kind}")):
@@ -113,7 +126,7 @@ def _values(content: bytes, kind: str, names: list[str], place: str) -> dict[str
         found = [line.strip() for line in lines if line.strip()]
         if kind == "cls":
             found = [int(name) if name.isdecimal() and len(name) < 9 else name for name in found]
-    if isinstance(found, dict) and {1, 0, -1}.issuperset(found.values()):
+    if isinstance(found, dict) and all(value in (1, 0, -1) for value in found.values()):
         return {str(name): int(value) for name, value in found.items()}
     found = found if isinstance(found, list) else [found]
     if not all(isinstance(one, int | str) and not isinstance(one, bool) for one in found):
