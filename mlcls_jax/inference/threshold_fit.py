@@ -10,6 +10,7 @@ import numpy as np
 
 from mlcls_jax import config as schema
 from mlcls_jax import files
+from mlcls_jax.errors import DataError
 from mlcls_jax.evaluation import to_scores
 from mlcls_jax.groups import NO_GROUPS, Groups
 from mlcls_jax.guarantees import positives_needed
@@ -94,7 +95,17 @@ def fit_thresholds(
     targets: np.ndarray,
     options: schema.Thresholds,
 ) -> Fitted:
-    """Choose thresholds and temperature for logits [N, K], and put them into the bundle."""
+    """Choose thresholds and temperature for logits [N, K], and put them into the bundle.
+
+    Raises:
+      DataError: no image has a label, so that nothing tells a good threshold from a bad one.
+    """
+    if not (targets >= 1).any():
+        told = f"{len(targets)} images, and no label of any is known to be present"
+        raise DataError(
+            f"{model_dir}: keeps its thresholds: there are {told}",
+            "Choose them on images with labels: data.dir and data.val_list name others.",
+        )
     chosen = choose(logits, targets, options, bundle.model.network.groups)
     return keep(model_dir, bundle, logits, targets, chosen)
 

@@ -72,9 +72,8 @@ def _entries(paths: Sequence[Path], names: list[str]) -> Iterator[Entry]:
     for path in paths:
         key, parts = None, dict[str, bytes]()
         try:
-            with tarfile.open(
-                regular(path), "r|*", tarinfo=_Member
-            ) as shard:  # nothing of it is unpacked by its name
+            # Nothing of it is unpacked by its name.
+            with tarfile.open(regular(path), "r|*", tarinfo=_Member) as shard:
                 for member in shard:
                     folder, _, name = member.name.rpartition("/")
                     stem, _, kind = name.partition(".")
