@@ -251,7 +251,9 @@ def _write_shard(name: str, path: Path, items: Iterable[_Item], bar: tqdm) -> Sh
             bar.update()
         writer.close()
     except RuntimeError as error:  # the disk is full, for instance
-        raise DataError(f"{path}: cannot be written: {error}") from error
+        path.unlink(missing_ok=True)  # nothing goes on from it, and it takes room
+        hint = "Make room, and run the same command again: it keeps the shards that are whole."
+        raise DataError(f"{path}: cannot be written: {error}", hint) from error
     return Shard(
         file=name,
         images=len(digests) - len(left_out),

@@ -255,6 +255,23 @@ pack(sources, Path({str(output)!r}), root=base, shard_size=3)
     assert checksums(output) == checksums(tmp_path / "whole")
 
 
+def test_a_shard_that_finds_no_room_is_told_and_leaves_nothing(root, output, monkeypatch):
+    class Full:
+        def __init__(self, path: str, options: str) -> None:
+            Path(path).write_bytes(b"half")
+
+        def write(self, content: bytes) -> None:
+            raise RuntimeError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("array_record.python.array_record_module.ArrayRecordWriter", Full)
+        with pytest.raises(DataError, match="cannot be written: No space") as caught:
+            pack_root(root, output)
+    assert caught.value.hint and "Make room" in caught.value.hint
+    assert [path.name for path in output.iterdir()] == ["dataset.json"]
+    assert pack_root(root, output).manifest.complete
+
+
 def test_packing_again_changes_nothing(root, output):
     assert pack_root(root, output).kept == 0
     sums = checksums(output)
