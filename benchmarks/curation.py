@@ -1,14 +1,15 @@
 """What audits find and give back, and what labelling in the order of `mlcls next` saves.
 
 python -m benchmarks.curation WORK [--seeds 0 1 2] [--photos FOLDER ...]
-    [--only train audit again next]
+    [--only train audit again next] [--model RUN]
 
 WORK gets a data set and a run for each set and seed, which are minutes of training each, and used
 again if they are there. Sets are the digits (3,000 boards written as images) and the folders, in
 MLClsDataset form. Their training labels are made wrong on purpose: of the digits each of the 10
 entries of an image is flipped with a chance of 5 %; of photographs 5 % of the marks of each label
 are taken away, and as many are put on other images. Networks are trained on these labels from
-random weights, so features are those of short trainings.
+random weights, so features are those of short trainings. With `--model` no network is trained:
+the features of all sets are those of this run, whose backbone should not have learnt from them.
 
 `found` is the average precision of the doubts as a ranking of all entries, of marks, and of
 entries without a mark; `chance` is the share of them that is wrong. What is given back: an
@@ -18,7 +19,8 @@ network is trained anew instead, with right labels, and with what that person co
 
 `next` labels boards of a pool in steps of 100, drawn or chosen, and fits the head on them; the
 network is that of the demo, which saw other boards. Of the pool with a long tail, boards with
-high digits are rarer, down to a thirtieth.
+high digits are rarer, down to a thirtieth. With `--model` it labels the training images of the
+photographs, too, whose labels are right then.
 """
 
 import argparse
@@ -36,7 +38,7 @@ from mlcls_jax import create_model
 from mlcls_jax.config import Data
 from mlcls_jax.curation import heads
 from mlcls_jax.curation.audit import audit
-from mlcls_jax.curation.features import embed
+from mlcls_jax.curation.features import Embedded, embed
 from mlcls_jax.curation.judge import FOLDS, fold_numbers, suspects
 from mlcls_jax.curation.subject import find_subject
 from mlcls_jax.curation.teach import choose, label_worth
@@ -67,13 +69,14 @@ def main():
     parser.add_argument(
         "--only", nargs="+", choices=("train", "audit", "again", "next"), default=("audit", "next")
     )
+    parser.add_argument("--model", help="run whose frozen backbone gives the features")
     given = parser.parse_args()
     sources = [None] * (not given.no_digits) + given.photos
     sources *= given.only != ["next"]
     rows, others = [], []
     for source in sources:
         for seed in given.seeds:
-            data, run = prepared(given.work, source, seed)
+            data, run = prepared(given.work, source, seed, given.model)
             if "audit" in given.only:
                 rows.append({"set": data.name} | audited(data, run))
                 print(rows[-1], file=sys.stderr, flush=True)
@@ -83,10 +86,20 @@ def main():
     for name, table in (("audits", rows), ("networks trained anew", others)):
         if table:
             print_table(name, table, None)
-    if "next" in given.only and not given.no_digits:
-        run = given.work / "run-demo"
-        trained(run, ["--config=lcnet:demo"], seed=0)
-        rows = [row for tail in (False, True) for row in taught(run, given.seeds, tail)]
+    if "next" in given.only:
+        rows = []
+        if not given.no_digits:
+            run = given.work / "run-demo"
+            trained(run, ["--config=lcnet:demo"], seed=0)
+            for tail in (False, True):
+                rows += taught(f"boards{', long tail' * tail}", *boards(run, tail), given.seeds)
+        for photos in given.photos if given.model else ():
+            subject = find_subject(given.model, str(photos))
+            predictor = subject.predictor(None)
+            pool, judged = (
+                embed(predictor, subject.source(split)) for split in ("train", "validation")
+            )
+            rows += taught(photos.name, pool, judged, given.seeds)
         print_table("labels to give next", rows, None)
 
 
@@ -173,20 +186,24 @@ class Boards:
     place = name
 
 
-def taught(run: Path, seeds: list[int], has_tail: bool) -> list[dict[str, str]]:
-    """mAP of heads by the number of labelled boards, drawn and chosen."""
+def boards(run: Path, has_tail: bool) -> tuple[Embedded, Embedded]:
+    """A pool of boards that the run of the demo did not see, and boards to judge heads by."""
     predictor = create_model(model_dir=run, batch_size=32)
     training, validation = (
         open_split(Data(source="digits", val_size=VALIDATION), split)
         for split in ("train", "validation")
     )
-    numbers = 500_000 + np.arange(8000 if has_tail else BOARDS)  # which the run did not see
+    numbers = 500_000 + np.arange(8000 if has_tail else BOARDS)
     if has_tail:
         there = np.array([training[int(i)][1] for i in numbers]) > 0
         kept = np.prod(np.where(there, 10 ** (-1.5 * np.arange(10) / 9), 1), 1)
         numbers = numbers[np.random.default_rng(5).random(len(numbers)) < kept]
     pool = embed(predictor, Boards(training, numbers))
-    judged = embed(predictor, Boards(validation, np.arange(VALIDATION)))
+    return pool, embed(predictor, Boards(validation, np.arange(VALIDATION)))
+
+
+def taught(name: str, pool: Embedded, judged: Embedded, seeds: list[int]) -> list[dict[str, str]]:
+    """mAP of heads by the number of labelled images of a pool, drawn and chosen."""
     space = heads.principal(pool.vectors)
     points, others = space(pool.vectors), space(judged.vectors)
     curves: dict[str, list[list[float]]] = {"drawn": [], "chosen": []}
@@ -216,14 +233,14 @@ def taught(run: Path, seeds: list[int], has_tail: bool) -> list[dict[str, str]]:
                     order = rng.choice(len(rest), STEP, replace=False)
                 labelled = np.concatenate([labelled, rest[order]])
             found.append(reached)
-            print(way, has_tail, seed, np.round(reached, 4).tolist(), file=sys.stderr, flush=True)
+            print(way, name, seed, np.round(reached, 4).tolist(), file=sys.stderr, flush=True)
     return [
-        _row(way, np.array(found), curves, has_tail, len(points)) for way, found in curves.items()
+        _row(way, np.array(found), curves, f"{len(points)} {name}") for way, found in curves.items()
     ]
 
 
-def _row(way: str, found: np.ndarray, curves: dict, has_tail: bool, pool: int) -> dict[str, str]:
-    row = {"pool": f"{pool} boards{', long tail' if has_tail else ''}", "labelled": way}
+def _row(way: str, found: np.ndarray, curves: dict, pool: str) -> dict[str, str]:
+    row = {"pool": pool, "labelled": way}
     row |= {
         str(STEP * (i + 1)): f"{found[:, i].mean():.4f} ± {found[:, i].std():.4f}"
         for i in range(0, LAST // STEP, 2)
@@ -237,13 +254,18 @@ def _row(way: str, found: np.ndarray, curves: dict, has_tail: bool, pool: int) -
     return row
 
 
-def prepared(work: Path, source: Path | None, seed: int) -> tuple[Path, Path]:
-    """The data with wrong labels, and a run on it; both are made if they are not there."""
+def prepared(work: Path, source: Path | None, seed: int, model: str | None) -> tuple[Path, Path]:
+    """The data with wrong labels, and a run on it; both are made if they are not there.
+
+    With `model` that is the run.
+    """
     name = f"{source.name if source else 'digits'}-{seed}"
     data, run = work / name, work / f"run-{name}"
     if not (data / "clean.npy").exists():
         (data / "images").parent.mkdir(parents=True, exist_ok=True)
         write_photos(data, source, seed) if source else write_digits(data, seed)
+    if model:
+        return data, Path(model)
     trained(run, flags_of(source, data), seed)
     return data, run
 

@@ -2,16 +2,18 @@
 
 python -m benchmarks.groups FOLDER --label_file=NAME [--model PP-LCNet_x0_5] [--size 96]
     [--epochs 15] [--seeds 0 1 2] [--rate 1e-3] [--batch 32] [--forms names parents groups]
-    [--losses asymmetric multilabel] [--json FILE] [--work FOLDER]
+    [--losses asymmetric multilabel] [--json FILE] [--work FOLDER] [--weights FILE]
 
 FOLDER has MLClsDataset form, and NAME is a label file in it with the columns parent= and group=.
 Each form reads a part of them: `names` none, `parents` the first, `groups` both; all see the same
-targets, closed by the parents. Runs start from random weights and differ in nothing else. The mAP
-of a level is the mean over the labels with so many ancestors. Answers are judged at 0.5, and at
-thresholds chosen on the same images by mode=thresholds.
+targets, closed by the parents. Runs start from random weights and differ in nothing else. With
+`--weights` they start from those of the backbone, which stays as it is. The mAP of a level is the
+mean over the labels with so many ancestors. Answers are judged at 0.5, and at thresholds chosen on
+the same images by mode=thresholds.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", default=[*FORMS], choices=[*FORMS])
     parser.add_argument("--losses", nargs="+", default=["asymmetric", "multilabel"])
     parser.add_argument("--json", help="file for the rows of every run")
+    parser.add_argument("--weights", help="of the backbone, which is not trained then")
     parser.add_argument("--work", help="folder for the runs, which go on where they stopped")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -73,11 +76,13 @@ def run(arguments: argparse.Namespace, form: str, loss: str, seed: int) -> dict[
         augment=("flip",),
     )
     whole = open_split(data, "validation")
+    if arguments.weights:
+        data = dataclasses.replace(data, feature_views=2)
     groups: Groups = getattr(whole, "groups", NO_GROUPS)
     kept = FORMS[form]
     model = schema.Model(
         name=arguments.model,
-        weights="none",
+        weights=arguments.weights or "none",
         image_size=(arguments.size, arguments.size),
         # A form without a part says so by numbers of its own, which come before the label file's.
         parents=groups.parents if "parent" in kept else (-1,) * len(whole.labels),
@@ -93,6 +98,7 @@ def run(arguments: argparse.Namespace, form: str, loss: str, seed: int) -> dict[
             epochs=arguments.epochs,
             batch_size=arguments.batch,
             ema_decay=0.99,
+            frozen_backbone=bool(arguments.weights),
             save_epochs=arguments.epochs,
         ),
         log=schema.Log(tensorboard=False, pictures=0),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,22 +88,55 @@ def settle_loss(
     targets, counts = targets[:, free], count_labels(source)
     if counts is not None:
         counts = LabelCounts(counts.positives[free], counts.known[free], counts.images)
+    found = choose_form(
+        options, features, targets, counts, unknown=config.data.unknown, seed=config.seed
+    )
+    told = counts or LabelCounts.of(targets)
+    _tell(told, found.judged, len(features), has_weights=weights is not None)
+    seconds = time.perf_counter() - began
+    log.info("loss.name=auto: %s, %s; it took %.0f s.", found.name, found.why, seconds)
+    return replace(config, loss=found.loss)
+
+
+class Chosen(NamedTuple):
+    """A form of the asymmetric loss."""
+
+    loss: schema.Loss
+    name: str
+    why: str
+    judged: dict[str, np.ndarray]  # mAP [divisions] of each form; none if nothing tells them apart
+
+
+def choose_form(
+    options: schema.Loss,
+    features: np.ndarray,  # [n, C]
+    targets: np.ndarray,  # [n, K]
+    counts: LabelCounts | None,
+    *,
+    unknown: str,
+    seed: int,
+) -> Chosen:
+    """Return the form of the asymmetric loss that suits these images.
+
+    Args:
+      options: of the loss, besides its form.
+      features: of each image.
+      targets: of each image; -1 is not annotated.
+      counts: of all training images; None: they are not known.
+      unknown: as `data.unknown`.
+      seed: of the divisions.
+    """
+    spread = features.std(0)
+    features = (features - features.mean(0)) / np.where(spread > 0, spread, 1)
     forms = {name: replace(options, gamma_pos=0.0, **form) for name, form in _forms(counts)}
     judged = {}
     if ((targets >= 1) & (targets == 0).any(0)).any():  # present ones alone would tell nothing
-        judged = {
-            name: _judge(
-                make_loss(form, unknown=config.data.unknown, counts=counts),
-                features,
-                targets,
-                config.seed,
-            )
-            for name, form in forms.items()
+        losses = {
+            name: make_loss(form, unknown=unknown, counts=counts) for name, form in forms.items()
         }
+        judged = {name: _judge(loss, features, targets, seed) for name, loss in losses.items()}
     name, why = _choose(judged)
-    _tell(counts or LabelCounts.of(targets), judged, len(features), has_weights=weights is not None)
-    log.info("loss.name=auto: %s, %s; it took %.0f s.", name, why, time.perf_counter() - began)
-    return replace(config, loss=forms[name])
+    return Chosen(forms[name], name, why, judged)
 
 
 def _forms(counts: LabelCounts | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -138,9 +171,7 @@ def _look(
         found = np.asarray(means(variables, jnp.asarray(batch["image"])))
         features.append(found[batch["mask"]])
         targets.append(batch["target"][batch["mask"]])
-    whole = np.concatenate(features)
-    spread = whole.std(0)
-    return (whole - whole.mean(0)) / np.where(spread > 0, spread, 1), np.concatenate(targets)
+    return np.concatenate(features), np.concatenate(targets)
 
 
 def _judge(

@@ -6,6 +6,7 @@ from PIL import Image
 
 from benchmarks.labels import FALL, damaged
 from benchmarks.labels_trained import write_damaged
+from benchmarks.learning_curve import rank_correlation, write_half
 from mlcls_jax import config as schema
 from mlcls_jax.data.sources import open_split
 
@@ -59,3 +60,24 @@ def test_a_training_reads_the_faulty_labels_and_the_whole_validation_list(tmp_pa
     assert (targets == 1).sum(0).tolist() == images.tolist()
     assert ((targets >= 0).sum(1) == 1).all() and targets[1].tolist() == [-1, -1, 1]
     assert [validation[i][1].tolist() for i in range(2)] == [[1, 1, 0], [0, 0, 1]]
+
+
+def test_half_of_a_training_list_keeps_the_share_of_every_label(tmp_path):
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    for place in (whole / "images", half):
+        place.mkdir(parents=True)
+    (whole / "label.txt").write_text("0 cat\n1 dog\n")
+    rows = [f"images/{i}.png\t{int(i < 6)},{int(i >= 6)}\n" for i in range(10)]
+    for name in ("train", "val"):
+        (whole / f"{name}.txt").write_text("".join(rows))
+    write_half(whole, half, seed=0)
+    kept = (half / "train.txt").read_text().splitlines(keepends=True)
+    assert set(kept) < set(rows) and len(kept) == 5
+    assert sum(row.endswith("1,0\n") for row in kept) == 3
+    assert (half / "val.txt").read_text() == "".join(rows)
+
+
+def test_rank_correlation_sees_the_order_alone():
+    values = np.array([0.3, 0.1, 0.2])
+    assert rank_correlation(values, np.exp(9 * values)) == 1
+    assert rank_correlation(values, -values) == -1
