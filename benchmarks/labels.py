@@ -1,7 +1,8 @@
 """Losses on labels with faults made on purpose: mAP of heads on the embeddings of a network.
 
 python -m benchmarks.labels MODEL [--data FOLDER] [--faults half single missing tail none]
-    [--seeds 0 1 2] [--images 2000] [--json FILE]
+    [--ways NAME ...] [--seeds 0 1 2] [--rates 0.003 0.01 0.03 0.1 0.3] [--images 2000]
+    [--json FILE]
 
 MODEL is a run, a bundle or a published model, as for `mlcls audit`; its embeddings of the training
 images are computed once and kept. FOLDER is an MLClsDataset; without it the data of the run is
@@ -19,7 +20,7 @@ units of its own gradients.
 most frequent label to the rarest; `head` and `tail` are the mAP of a third of the labels each.
 `none`: the labels as they are.
 
-Each way to train is shown at the best of five learning rates, which is chosen by mean mAP on the
+Each way to train is shown at the best of the learning rates, which is chosen by mean mAP on the
 same validation images, for all ways alike. `auto` is the form of the asymmetric loss that
 `loss.name=auto` chooses by the faulty training labels, for each seed by itself. `±` is the standard
 deviation between seeds, `more` the mean difference to the first row, seed by seed, and its standard
@@ -48,7 +49,7 @@ from mlcls_jax.metrics import average_precision
 from mlcls_jax.training.auto_loss import AUTO, IMAGES, choose_form
 from mlcls_jax.training.loss import LabelCounts, LossFunction, make_loss
 
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # of Adam
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 STEPS = 200
 FALL = 50  # from the most frequent label to the rarest, of `tail`
 BCE = {"name": "multilabel"}
@@ -101,7 +102,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--data", help="MLClsDataset; default: that of the run")
     parser.add_argument("--faults", nargs="+", default=[*WAYS], choices=[*WAYS])
+    parser.add_argument("--ways", nargs="+", help="rows of the tables; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of Adam")
     parser.add_argument("--images", type=int, default=2000, help="of the digits, to train on")
     parser.add_argument("--json", help="file for AP per label of every head")
     given = parser.parse_args()
@@ -114,21 +117,24 @@ def main() -> None:
     facts = describe("jax", "optax")
     found: dict[str, Any] = {}
     for fault in given.faults:
-        aps = {name: [] for name in WAYS[fault]}  # each [seeds] of [rates, K]
+        ways = {n: way for n, way in WAYS[fault].items() if not given.ways or n in given.ways}
+        aps = {name: [] for name in ways}  # each [seeds] of [rates, K]
         shares = []
         for seed in given.seeds:
             kept, targets = damaged(train.targets, fault, np.random.default_rng(seed))
             shares.append((targets >= 1).sum(0))
             points = space(train.vectors[kept])
-            for name, way in WAYS[fault].items():
+            for name, way in ways.items():
                 if way.loss.get("name") == AUTO:
                     way = settled(way, train.vectors[kept], targets, seed)
-                logits = fitted(way, points, targets, space(held.vectors), seed)
+                logits = fitted(way, points, targets, space(held.vectors), given.rates)
                 aps[name].append(np.stack([average_precision(x, held.targets) for x in logits]))
                 print(fault, seed, name, np.nanmean(aps[name][-1], 1).round(4), file=sys.stderr)
         name = Path(subject.data.dir or subject.data.source).name
         case = f"{fault}: {name}, {len(points)} images to train on"
-        print_table(f"{case}, seeds {given.seeds}; {facts}", table(aps, shares, fault), None)
+        print_table(
+            f"{case}, seeds {given.seeds}; {facts}", table(aps, shares, fault, given.rates), None
+        )
         found[fault] = {name: np.array(values).tolist() for name, values in aps.items()}
         if given.json:
             Path(given.json).write_text(json.dumps(found) + "\n", encoding="utf-8")
@@ -173,7 +179,11 @@ def settled(way: Way, vectors: np.ndarray, targets: np.ndarray, seed: int) -> Wa
 
 
 def fitted(
-    way: Way, points: np.ndarray, targets: np.ndarray, held: np.ndarray, seed: int
+    way: Way,
+    points: np.ndarray,
+    targets: np.ndarray,
+    held: np.ndarray,
+    rates: Sequence[float],
 ) -> np.ndarray:
     """Return the logits [rates, n, K] of heads for the points `held`, one head per rate."""
     counts = LabelCounts((targets >= 1).sum(0), (targets >= 0).sum(0), len(targets))
@@ -185,7 +195,7 @@ def fitted(
     shares = (counts.positives + 0.5) / (len(points) + 1)
     bias = jnp.float32(np.log(shares / (1 - shares)))
     descend = jax.jit(jax.vmap(partial(_descend, loss), in_axes=(0, None, None, None, None)))
-    weights, bias = descend(jnp.array(RATES), bias, points, targets, rows)
+    weights, bias = descend(jnp.array(rates), bias, points, targets, rows)
     return np.einsum("nd,rdk->rnk", held, weights) + np.asarray(bias)[:, None]
 
 

@@ -140,8 +140,9 @@ def count_unknown(
     if how == "negative":
         return jnp.where(missing, 0, targets)
     ranked = jnp.where(missing, jax.lax.stop_gradient(jnp.asarray(logits)), -jnp.inf)
-    places = jnp.argsort(jnp.argsort(-ranked, axis=1), axis=1)
-    doubtful = places < likely
+    classes = ranked.shape[1]
+    _, likeliest = jax.lax.top_k(ranked, min(likely, classes))  # [B, likely]
+    doubtful = (likeliest[:, :, None] == jnp.arange(classes)).any(1)
     if prior is not None:
         doubtful |= per_class("prior", prior, ranked) > common
     return jnp.where(missing & ~doubtful, 0, targets)
