@@ -213,22 +213,19 @@ def taught(name: str, pool: Embedded, judged: Embedded, seeds: list[int]) -> lis
             labelled = rng.choice(len(points), STEP, replace=False)
             reached = []
             while True:
-                everything = np.zeros((1, len(points)), bool)  # of one shape: compiled once
-                everything[0, labelled] = True
-                weights = heads.fit(points, pool.targets, everything, DECAY)
+                own, known = points[labelled], pool.targets[labelled]
+                weights = heads.fit(own, known, np.ones((1, len(own)), bool), DECAY)
                 said = heads.logits(others, weights)[0]
                 reached.append(float(mean_average_precision(said, judged.targets)))
                 if len(reached) == LAST // STEP:
                     break
                 rest = np.setdiff1d(np.arange(len(points)), labelled)
                 if way == "chosen":
-                    part = fold_numbers(pool.targets[labelled], FOLDS, seed)
-                    used = np.zeros((FOLDS, len(points)), bool)
-                    used[:, labelled] = part != np.arange(FOLDS)[:, None]
-                    weights = heads.fit(points, pool.targets, used, DECAY)
+                    used = fold_numbers(known, FOLDS, seed) != np.arange(FOLDS)[:, None]
+                    weights = heads.fit(own, known, used, DECAY)
                     scores = heads.sigmoid(heads.logits(points[rest], weights)).mean(0)
-                    worth = label_worth(pool.targets[labelled])
-                    order = choose(points[rest], scores, worth, STEP)
+                    turn = (seed, len(labelled))
+                    order = choose(points[rest], scores, label_worth(known), own, STEP, seed=turn)
                 else:
                     order = rng.choice(len(rest), STEP, replace=False)
                 labelled = np.concatenate([labelled, rest[order]])

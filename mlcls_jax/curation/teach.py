@@ -1,10 +1,10 @@
 """Which unlabelled images would teach most, in the order in which to label them.
 
-Each image is described by the gradients that the likeliest answers would give to the head, as in
-BADGE (Ash et al., 2020): the product of what the heads leave open of each label and the point of
-the image. Long ones are of images that the heads are unsure of, in labels that count; images that
-are alike have like ones. The longest is taken first, and then always the one that is farthest from
-all that are taken.
+Images are drawn one after the other, as the centres of k-means++ are: with a chance that grows with
+the distance to the nearest image that is labelled or drawn, and with what the heads leave open of
+the image, in rare labels above all. To take always the most promising one instead, by the gradients
+that it would give (BADGE without drawing; Ash et al., 2020), finds outliers: on photographs that
+taught less than images drawn evenly.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,9 @@ from mlcls_jax.data.image_files import list_images, read_file
 from mlcls_jax.errors import DataError
 
 UNSURE = 3  # labels named of an image
+
+_TINY = 1e-6
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def lessons(
     weights = out_of_fold(labelled.vectors, space, labelled.targets, FOLDS, seed).weights
     scores = heads.sigmoid(heads.logits(points, weights)).mean(0)  # [N, K]
     worth = label_worth(labelled.targets)
-    order = choose(points, scores, worth, count)
+    order = choose(points, scores, worth, space(labelled.vectors), count, seed=seed)
     open_ = np.minimum(scores, 1 - scores)
     return [
         Lesson(
@@ -98,23 +101,43 @@ def label_worth(targets: np.ndarray) -> np.ndarray:
     return worth / worth.mean()
 
 
-def choose(points: np.ndarray, scores: np.ndarray, worth: np.ndarray, count: int) -> np.ndarray:
+def choose(
+    points: np.ndarray,
+    scores: np.ndarray,
+    worth: np.ndarray,
+    labelled: np.ndarray,
+    count: int,
+    *,
+    seed: int | tuple[int, ...] = 0,
+) -> np.ndarray:
     """Return the rows to label next, int64 [count], the first first.
 
     Args:
       points: [N, D].
       scores: [N, K].
       worth: of the labels, [K].
+      labelled: points [L, D] of the images that are labelled.
       count: how many, at most.
+      seed: of the draws.
     """
-    left = (scores - (scores > 0.5)) * worth  # [N, K]: the error if the likelier answer is right
-    square = (left**2).sum(1) * ((points**2).sum(1) + 1)  # of the gradient; 1 is the bias
-    distance = square.copy()  # to the nearest that is taken, or to zero
-    taken: list[int] = []
+    unsure = np.linalg.norm(np.minimum(scores, 1 - scores) * worth, axis=1)  # [N]
+    weight = np.sqrt(unsure) + _TINY
+    units, known = _unit(points), _unit(labelled)
+    far = np.concatenate([  # [N], from the nearest: 1 - cosine
+        1 - (units[start : start + _BLOCK] @ known.T).max(1)
+        for start in range(0, len(units), _BLOCK)
+    ])  # fmt: skip
+    left = np.ones(len(points), bool)
+    rng, taken = np.random.default_rng(seed), []
     for _ in range(min(count, len(points))):
-        best = int(distance.argmax())
+        # Copies of what is taken lie at 0, but for rounding; they come when nothing else is left.
+        chance = left * weight * np.maximum(far, _TINY)
+        best = int(rng.choice(len(points), p=chance / chance.sum()))
         taken.append(best)
-        product = (left @ left[best]) * (points @ points[best] + 1)
-        distance = np.minimum(distance, np.maximum(square + square[best] - 2 * product, 0))
-        distance[taken] = -1
+        left[best] = False
+        far = np.minimum(far, 1 - units @ units[best])
     return np.array(taken, np.int64)
+
+
+def _unit(points: np.ndarray) -> np.ndarray:
+    return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)

@@ -33,23 +33,36 @@ def data(tmp_path_factory):
     return root
 
 
-def test_unsure_images_come_first_and_no_two_alike():
+def test_unsure_images_come_sooner_and_copies_last():
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(40, 3))
+    points = rng.normal(size=(40, 8))
     points[20:] = points[:20]  # each twice
-    scores = np.full((40, 2), 0.01)
-    scores[[3, 7, 11, 23, 27, 31], 0] = 0.45
-    order = teach.choose(points, scores, np.ones(2), 40)
-    assert {int(i) % 20 for i in order[:3]} == {3, 7, 11}
-    assert sorted(order) == [*range(40)]
-    # The plain definition: farthest first among the gradients themselves.
-    left = scores - (scores > 0.5)
-    gradients = (left[:, :, None] * np.c_[points, np.ones(40)][:, None]).reshape(40, -1)
-    nearest, expected = (gradients**2).sum(1), []
-    for _ in range(10):
-        expected.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, ((gradients - gradients[expected[-1]]) ** 2).sum(1))
-    assert order[:3].tolist() == expected[:3]
+    scores = np.full((40, 2), 0.001)
+    unsure = [3, 7, 11]
+    scores[[*unsure, *(20 + i for i in unsure)], 0] = 0.45
+    places = np.zeros(20)  # of each kind, summed over seeds
+    for seed in range(20):
+        order = teach.choose(points, scores, np.ones(2), points[:2], 40, seed=seed)
+        assert sorted(order) == [*range(40)]
+        kinds = (order % 20).tolist()
+        assert sorted(kinds[:18]) == [*range(2, 20)]  # 0 and 1 are labelled
+        places += [kinds.index(kind) for kind in range(20)]
+    assert places[unsure].max() < np.delete(places, [0, 1, *unsure]).min()
+    again = teach.choose(points, scores, np.ones(2), points[:2], 40, seed=19)
+    assert again.tolist() == order.tolist()
+
+
+def test_an_outlier_is_not_taken_for_its_length():
+    """Far-out points came first by the lengths of their gradients, and taught least."""
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(200, 8))
+    points[:20] *= 30
+    scores = np.full((200, 2), 0.3)
+    order = teach.choose(points, scores, np.ones(2), points[20:25], 20)
+    assert (order < 20).sum() < 10
+
+
+def test_rare_labels_count_more():
     assert np.isclose(teach.label_worth(np.eye(4)[[0, 0, 0, 1]]).mean(), 1)
     worth = teach.label_worth(np.array([[1, 0], [1, 0], [1, 1]]))
     assert worth[1] > worth[0]
