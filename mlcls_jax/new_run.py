@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mlcls_jax import config as schema
 from mlcls_jax import recipes
 from mlcls_jax.config import Config
@@ -253,10 +255,14 @@ def numbers_of(data: schema.Data) -> Numbers:
       DataError: a list is missing or malformed; tells every fault.
     """
     train, validation = open_split(data, "train"), open_split(data, "validation")
-    targets = getattr(train, "targets", None)  # [N, K]
-    is_single = targets is not None and len(train.labels) > 1 and (targets.sum(1) == 1).all()
-    is_single = bool(is_single and targets is not None and ((targets == 0) | (targets == 1)).all())
+    targets = [getattr(source, "targets", None) for source in (train, validation)]
+    is_single = len(train.labels) > 1 and all(map(_has_one_each, targets))
     return Numbers(len(train), len(validation), len(train.labels), is_single)
+
+
+def _has_one_each(targets: np.ndarray | None) -> bool:
+    """Return whether targets [N, K] are known, and each image has exactly one label."""
+    return targets is not None and bool((targets >= 0).all() and (targets.sum(1) == 1).all())
 
 
 def recipe_of(name: str, kind: str) -> str:

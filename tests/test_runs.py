@@ -16,10 +16,12 @@ from mlcls_jax import commands
 from mlcls_jax import config as schema
 from mlcls_jax.commands import check, find_lr
 from mlcls_jax.commands.train import with_run
+from mlcls_jax.config import Data
 from mlcls_jax.errors import CheckFailedError, ConfigError, DataError, WeightsError, WorkdirError
-from mlcls_jax.new_run import check_weights, plan, recipe_of
+from mlcls_jax.new_run import check_weights, numbers_of, plan, recipe_of
 from mlcls_jax.wishes import Wishes
 from tests.helpers.commands import forked
+from tests.helpers.photos import write_image
 
 
 @pytest.fixture
@@ -73,6 +75,16 @@ def test_a_check_takes_data_of_any_form_and_leaves_it_as_it_was(classes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("validation", ["0,0", "1,1", "-1,-1", "1,0"])
+def test_the_task_is_single_where_all_images_have_one_label(tmp_path, validation):
+    write_image(tmp_path / "images/0.png")
+    (tmp_path / "label.txt").write_text("0 cat\n1 dog\n")
+    (tmp_path / "train.txt").write_text("images/0.png\t0,1\n")
+    (tmp_path / "val.txt").write_text(f"images/0.png\t{validation}\n")
+    found = numbers_of(Data(source="mlcls", dir=str(tmp_path)))
+    assert found.is_single == (validation == "1,0")
+
+
 def test_a_rate_is_found_for_the_run_that_the_data_would_have(classes, toy):
     told = find_lr.run(["photos", "--weights=none", "--model=Toy", "--image_size=32", "--output=a"])
     rate = json.loads(Path("a/find_lr_result.json").read_text())["suggestion"]

@@ -1,5 +1,7 @@
 """Metrics of single-label tasks: accuracy and recall of the best score."""
 
+import math
+
 import numpy as np
 
 from mlcls_jax.metrics.blocks import check, labels_of, row_blocks, wide
@@ -7,6 +9,8 @@ from mlcls_jax.metrics.blocks import check, labels_of, row_blocks, wide
 
 def single_label_metrics(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return top-1 and top-5 accuracy, and mean `class_recall` over the classes with images.
+
+    Without any annotated image all are NaN.
 
     Raises:
         ValueError: an image without exactly one label, or see the module.
@@ -22,7 +26,7 @@ def single_label_metrics(scores: np.ndarray, targets: np.ndarray) -> dict[str, f
     return {
         "Top1": top_k_accuracy(scores, labels, k=1),
         "Top5": top_k_accuracy(scores, labels, k=5),
-        "BalancedAccuracy": float(recall[has_images].mean()) if has_images.any() else 0.0,
+        "BalancedAccuracy": float(recall[has_images].mean()) if has_images.any() else math.nan,
     }
 
 
@@ -40,7 +44,7 @@ def class_recall(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> float:
     """Return the share of images whose true label is among the `k` best scores; 1 if K < k.
 
-    Without images it is 0.
+    Without images it is NaN.
 
     Args:
         scores: [N, K]; logits will do. Of equal scores the one with the lower index ranks higher.
@@ -59,7 +63,7 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
     if scores.ndim != 2 or len(scores) != len(labels):
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not fit")
     if not len(labels):
-        return 0.0
+        return math.nan
     if scores.shape[1] < k:
         return 1.0
     hits = 0
