@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from mlcls_jax.workdir import CONFIG_FILE, METRICS, PREDICTIONS
 from mlcls_jax.yaml_config import get_config
 
 STYLES = ("page.css", "evaluation.css")  # of the page, in this order
+_MEASURED = 20  # lines that speed is taken from
 _QUIET_S = 120  # without a new line, a run is perhaps no longer alive
 _RESULT = "train_result.json"
 
@@ -65,7 +67,7 @@ def _progress(
     if not lines:
         return None
     last, epochs = lines[-1], config.train.epochs
-    speed = next((n["images_per_s"] for n in reversed(lines) if n.get("images_per_s")), None)
+    speed = _speed(lines)
     left = None
     if speed and last["epoch"]:
         images = last["step"] / last["epoch"] * config.train.batch_size
@@ -73,3 +75,16 @@ def _progress(
     silent = max(0.0, time.time() - (workdir / METRICS).stat().st_mtime)
     is_done = (workdir / _RESULT).exists() and last["epoch"] >= epochs
     return Progress(last["epoch"], epochs, speed, left, silent, is_done)
+
+
+def _speed(lines: Sequence[dict[str, Any]]) -> float | None:
+    """Return the images a second of the last lines together; None: not known.
+
+    Alone, a line may tell any number: an epoch's last steps are read at once.
+    """
+    told = [line for line in lines if line.get("images_per_s")][-_MEASURED - 1 :]
+    if not told:
+        return None
+    steps = [max(0, b["step"] - a["step"]) for a, b in pairwise(told)] or [1]
+    seconds = [n / line["images_per_s"] for n, line in zip(steps, told[-len(steps) :], strict=True)]
+    return sum(steps) / sum(seconds) if sum(seconds) > 0 else None

@@ -236,9 +236,10 @@ def test_a_run_is_shown_while_it_writes_and_only_to_its_own_page(tmp_path):
     lines = [
         {"step": 10, "epoch": 0.5, "loss": 0.7, "images_per_s": 64.0},
         {"step": 20, "epoch": 1, "loss": 0.6, "images_per_s": 32.0},
+        {"step": 20, "epoch": 1, "loss": 0.6, "images_per_s": 99999.0},  # no step, no time
         {"step": 20, "epoch": 1, "raw/MultiLabelMAP": 0.25, "ema/MultiLabelMAP": 0.5},
     ]
-    lines[2] |= {"raw/loss": 0.8125}  # which runs of before have not
+    lines[3] |= {"raw/loss": 0.8125}  # which runs of before have not
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (workdir / "metrics.jsonl").write_text(text + '{"step": 30, "epo')
     write_images(workdir, 1)[0].rename(workdir / "predictions.png")
