@@ -8,8 +8,9 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from mlcls_jax import errors
 from mlcls_jax.config import add_arguments, from_arguments
 
 T = TypeVar("T")
@@ -90,11 +91,22 @@ def parser(
 class _Parser(argparse.ArgumentParser):
     """Takes `--batch-size` for `--batch_size`, as people type it."""
 
+    _given: Sequence[str] = ()
+
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         given = sys.argv[1:] if args is None else args
-        return super().parse_known_args([self._spelled(argument) for argument in given], namespace)
+        self._given = [self._spelled(argument) for argument in given]
+        return super().parse_known_args(self._given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End the command; a flag that nobody knows gets the nearest spelling."""
+        known = self._option_string_actions
+        flags = [given.partition("=")[0] for given in self._given if given.startswith("--")]
+        near = {flag: errors.nearest(flag, known) for flag in flags if flag not in known}
+        told = [f"{flag}: did you mean {meant}?" for flag, meant in near.items() if meant]
+        super().error("\n".join([message, *told]))
 
     def _spelled(self, argument: str) -> str:
         flag, equals, value = argument.partition("=")

@@ -21,3 +21,20 @@ def test_flags_may_be_typed_with_hyphens(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--batch-sizes=8"])
     assert "--batch-sizes=8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--input", "x", "--epoch", "3"], "--epoch: did you mean --epochs?"),
+        (["--inputt=x"], "--inputt: did you mean --input?"),
+        (["--input", "x", "--zzz"], "unrecognized arguments: --zzz"),
+    ],
+)
+def test_a_flag_that_nobody_knows_gets_the_nearest_spelling(capsys, given, told):
+    parser = usage.parser("train", "Trains.", "train")
+    parser.add_argument("--input", required=True)
+    parser.add_argument("--epochs", type=int)
+    with pytest.raises(SystemExit):
+        parser.parse_args(given)
+    assert capsys.readouterr().err.strip().endswith(told)
