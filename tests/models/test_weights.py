@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mlcls_jax import models
+from mlcls_jax import models, remote
 from mlcls_jax.config import Model as ModelConfig
 from mlcls_jax.errors import WeightsError, install_hint
 from mlcls_jax.models.network import Model, Network, flatten
@@ -371,6 +371,25 @@ def test_a_failed_download_says_where_the_file_goes(tmp_path, monkeypatch):
     assert tmp_path in place.parents
     place.write_bytes(b"by hand")
     assert local_file(url) == place
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"", "nothing"), (b"\n<!DOCTYPE html><html>", "a page for people")]
+)
+def test_what_came_in_the_place_of_a_file_is_not_kept(tmp_path, monkeypatch, content, told):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(remote, "copy_from_web", lambda url, to, title: to.write_bytes(content))
+    with pytest.raises(WeightsError, match=f"{told} came in its place"):
+        local_file("https://weights.test/w.pth")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_addresses_that_are_none_or_long_are_no_fault_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(remote, "copy_from_web", lambda url, to, title: to.write_bytes(b"w"))
+    with pytest.raises(WeightsError, match="is no address"):
+        local_file("http://[::1/w.pth")
+    assert local_file(f"https://weights.test/{'x' * 300}.pth").suffix == ".pth"
 
 
 HUB = """

@@ -46,7 +46,10 @@ def local_file(source: str | Path) -> Path:
 
 
 def _download(url: str, digest: str) -> Path:
-    name = Path(urlsplit(url).path).name or "weights"
+    try:
+        name = Path(urlsplit(url).path).name[-100:] or "weights"
+    except ValueError as error:
+        raise WeightsError(f"{url}: is no address: {error}") from error
     path = kept_file(url, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -55,11 +58,16 @@ def _download(url: str, digest: str) -> Path:
         else:
             _check(path, url, digest, path)
             return path
+
+    def check(temporary: Path) -> None:
+        _refuse_page(temporary, url)
+        _check(temporary, url, digest, path)
+
     try:
         remote.download(
             partial(remote.copy_from_web, url, title=name),
             path,
-            check=lambda temporary: _check(temporary, url, digest, path),
+            check=check,
         )
     except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)
@@ -68,6 +76,18 @@ def _download(url: str, digest: str) -> Path:
             f"Fetch it by hand and give its path as weights, or save it as {path}",
         ) from error
     return path
+
+
+def _refuse_page(file: Path, url: str) -> None:
+    """Raise WeightsError if nothing came, or a page: its checksum would be kept as the first."""
+    with file.open("rb") as content:
+        begin = content.read(64).lstrip().lower()
+    if not begin or begin.startswith((b"<!doctype html", b"<html")):
+        what = "a page for people" if begin else "nothing"
+        raise WeightsError(
+            f"{url}: cannot be fetched: {what} came in its place",
+            "Open the address in a browser: it may ask for an account, or a proxy stand before it.",
+        )
 
 
 def kept_file(address: str, name: str) -> Path:
