@@ -118,6 +118,7 @@ def test_a_power_law_is_found_again_and_told_in_images():
     )  # fmt: skip
     first, last = curve.needs(measured)
     assert (first.label, last.label) == ("a", "b") and last.more is None
+    assert first.more is not None
     error = 0.2 + 2 * (160 + first.more) ** -0.6
     assert error == pytest.approx(0.2 + 2 * 160**-0.6 - curve.GAIN)
     assert first.low == pytest.approx(first.more) == first.high
