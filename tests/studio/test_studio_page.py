@@ -149,6 +149,9 @@ def test_two_windows_see_each_others_changes_and_the_check_passes(tmp_path, port
         other.run("$('sheet').focus()")
         other.press("Enter", 13)
         wait_for(other, "$('picture').naturalWidth === 64")
+        edges = "['side', 'status'].map((id) => $(id).getBoundingClientRect())"
+        side, status = other.run(f"{edges}.map(({{ top, bottom }}) => [top, bottom])")
+        assert side[1] <= status[0]  # nothing lies over the last line
         other.press("ArrowRight", 39)
         wait_for(other, f"{CURRENT} === 'images/00001.png'")
         other.press("Escape", 27)

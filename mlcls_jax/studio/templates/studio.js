@@ -307,14 +307,14 @@ function show() {
   scale(1);
   $("picture").alt = told ? told.name : "";
   $("picture").src = looked === null ? `image/${row}` : `evidence/${row}/${looked}?model=${model()}`;
-  if (looked !== null) say(`Where ${state.models[model()].name} sees ${state.labels[looked]}: asking …`);
+  if (looked !== null) say(`Asking ${state.models[model()].name} where it looks for ${state.labels[looked]} …`);
 }
 
 // What the picture of where a model looked has become, which takes a while the first time.
 function shown(event) {
   if (looked === null) return;
   const isThere = event.type === "load", name = state.labels[looked];
-  say(isThere ? `Red: what speaks most for ${name}, by ${state.models[model()].name}.`
+  say(isThere ? `Red: where ${state.models[model()].name} looked for ${name}.`
     : `It cannot be told where ${name} is.`, !isThere);
 }
 
