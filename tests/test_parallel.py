@@ -36,8 +36,9 @@ def test_processes_that_are_not_fully_given_are_refused(given, told):
 
 def test_options_of_the_compiler_are_chosen_by_device_and_known_to_it():
     for platform, count in (("cpu", 8), ("tpu", 8), ("gpu", 1)):
-        assert parallel.compiler_options(platform, count) == {}
-    options = parallel.compiler_options("gpu", 8)
+        assert parallel.compiler_options(platform, data=count, fsdp=1, tensor=1) == {}
+    assert parallel.compiler_options("tpu", data=2, fsdp=4, tensor=1)
+    options = parallel.compiler_options("gpu", data=8, fsdp=1, tensor=1)
     assert options and jax.jit(lambda x: 2 * x, compiler_options=options)(1) == 2
     with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
         jax.jit(lambda x: 2 * x, compiler_options={"xla_gpu_unheard_of": 1})(1)

@@ -228,9 +228,8 @@ def predict(
     waits = (WAITS if counts.itemsize == 2 else WAITS + 1) * counts.norms
     waiting = waits * LATENCY if replicas > 1 else 0.0
     waiting += sent.activations * images / (chip.links * LINK_SHARE)
-    if chip.platform == "tpu":
-        waiting += _send_seconds(chip, layout, sent.summed)
-        summing -= _send_seconds(chip, layout, sent.summed)
+    if chip.platform == "tpu":  # whose sums, scattered or whole, begin after the last gradient
+        waiting, summing = waiting + summing, 0.0
     exposed = max(0.0, summing - BACKWARD * work, summing + gathering - work)
     needed = max(summing / BACKWARD, summing + gathering)  # seconds of work
     step = work + exposed + waiting

@@ -34,11 +34,12 @@ CALLBACK = re.compile(
 def find_collectives(text: str) -> list[Collective]:
     """The exchanges in the text, each once, with ring-sized traffic.
 
-    The TPU compiler repeats an exchange in several fusions, with the same channel. A sum that is
-    fused with the cut after it is a scatter. An exchange hides if other work stands between its
-    start and its end, or in the same fusion.
+    The TPU compiler repeats an exchange in several fusions, with the same channel and shapes; those
+    that it makes of several share a channel. A sum that is fused with the cut after it is a
+    scatter. An exchange hides if other work stands between its start and its end, or in the same
+    fusion.
     """
-    found: dict[str, Collective] = {}
+    found: dict[tuple[str, ...], Collective] = {}
     open_: dict[str, tuple[str, int, str]] = {}  # name → channel, work done before, how it began
     computation, work = "", 0
     for number, line in enumerate(text.splitlines()):
@@ -50,17 +51,18 @@ def find_collectives(text: str) -> list[Collective]:
             work += operation is not None and operation[2] in WORK
             continue
         name, result, kind, part, rest = match.groups()
-        channel = CHANNEL.search(rest)
-        key = channel[1] if channel else str(-number)
+        numbered = CHANNEL.search(rest)
+        channel = numbered[1] if numbered else str(-number)
         if part == "-start":  # whose result holds its operands, too
-            open_[name] = key, work, rest
+            open_[name] = channel, work, rest
             continue
         is_hidden = "async" in computation.partition("(")[0]
         if part == "-done":
-            key, before, rest = open_.pop(rest.partition(")")[0].rpartition("%")[2])
+            channel, before, rest = open_.pop(rest.partition(")")[0].rpartition("%")[2])
             is_hidden = work > before
         if "scatter" in computation.partition("(")[0]:
             kind = "all-reduce-scatter"
+        key = channel, *(f"{dtype}[{sides}]" for dtype, sides, _ in SHAPE.findall(result))
         if key not in found:
             found[key] = _collective(kind, result, rest, is_hidden)
         elif is_hidden:

@@ -32,7 +32,7 @@ def predicted_rows(
     dtype = "bfloat16" if counts.itemsize == 2 else "float32"
     is_tpu = chip.platform == "tpu"
     passes = TPU_PASSES if is_tpu else PASSES
-    hiding = "sums never, scatters do" if is_tpu and sent.summed else "predicted"
+    hiding = "gradients' sums never" if is_tpu and sent.gradients else "predicted"
     mfu = mfu or assumed_mfu(counts, chip)
     peak = f"{mfu:.0%} of the peak assumed"
     return [
