@@ -80,7 +80,7 @@ def _progress(
 def _speed(lines: Sequence[dict[str, Any]]) -> float | None:
     """Return the images a second of the last lines together; None: not known.
 
-    Alone, a line may tell any number: an epoch's last steps are read at once.
+    Alone, a line may be about few steps: the last ones of an epoch.
     """
     told = [line for line in lines if line.get("images_per_s")][-_MEASURED - 1 :]
     if not told:

@@ -73,7 +73,11 @@ class Recorder:
         self._say("compiling …")
         self._watch = Stopwatch()
         self._images, self._is_compiled = 0, False
+        self._sent = start_step
         self._last = (start_step, 0.0, 0.0)  # step, training and waiting seconds, last logged
+        # Step → those seconds as it was sent off, when the one before was done: its own numbers are
+        # read much later, the last ones of an epoch all at once.
+        self._marks: dict[int, tuple[float, float]] = {}
         self._threads = ThreadPoolExecutor(1)
         self._step_end: Future[float] | None = None  # when the device was done with the last step
         self._waited = 0.0  # seconds that the device was idle, waiting for a batch
@@ -113,13 +117,16 @@ class Recorder:
 
     def sent(self, numbers: dict[str, jax.Array]) -> None:
         """Take note of a step that was sent off; `numbers` are ready once it is done."""
+        self._sent += 1
         if not self._is_compiled:  # the first step is not counted
             jax.block_until_ready(numbers)
             self._watch.start()
-            self._is_compiled = True
+            self._is_compiled, self._last = True, (self._sent + 1, 0.0, 0.0)
         else:
             self._images += self._batch_size
         self._step_end = self._threads.submit(_when_ready, numbers)
+        if self._plan.log_after(self._sent):
+            self._marks[self._sent] = self._watch.seconds, self._waited
         self._say("")
         self._bar.update()
 
@@ -204,13 +211,13 @@ class Recorder:
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def _log(self, step: int, values: dict[str, float]) -> dict[str, Any]:
-        before, self._last = self._last, (step, self._watch.seconds, self._waited)
+        before, self._last = self._last, (step, *self._marks.pop(step))
         steps, elapsed, waited = (now - then for now, then in zip(self._last, before, strict=True))
         entry = {
             "step": step,
             "epoch": round(step / self._plan.steps_per_epoch, 4),
             **values,
-            "images_per_s": round(steps * self._batch_size / elapsed, 1) if elapsed else None,
+            "images_per_s": round(steps * self._batch_size / elapsed, 1) if steps > 0 else None,
             "data_wait_ms": round(1000 * waited / max(1, steps), 2),
         }
         self._write(entry)

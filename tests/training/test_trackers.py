@@ -24,7 +24,9 @@ def record(workdir: Path, *, name: str, first: int, last: int) -> None:
     config = Config(train=Train(epochs=1, batch_size=2, log_steps=1), log=log)
     with Recorder(workdir, config, Plan.of(config.train, epoch_size=20), start_step=first) as run:
         for step in range(first + 1, last + 1):
-            run.train(step, {"loss": 1 / step, "learning_rate": 0.1})
+            numbers = {"loss": 1 / step, "learning_rate": 0.1}
+            run.sent(numbers)
+            run.train(step, numbers)
 
 
 def leveldb_records(content: bytes) -> Iterator[bytes]:
