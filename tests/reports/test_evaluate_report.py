@@ -523,7 +523,7 @@ def test_all_labels_are_printed_below_a_head_on_every_page(tmp_path):
         )
         printed = base64.b64decode(tab.send("Page.printToPDF")["data"])
     pages = [page.get_textpage().get_text_bounded() for page in pypdfium2.PdfDocument(printed)]
-    rows = [re.findall(r"^\d+ label \d+ ", text, re.MULTILINE) for text in pages]
+    rows = [re.findall(r"^(\d+) label \1", text, re.MULTILINE) for text in pages]
     assert len({row for found in rows for row in found}) == 120
     assert sum(map(bool, rows)) > 2
     assert all("precision" in text for text, found in zip(pages, rows, strict=True) if found)
