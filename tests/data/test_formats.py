@@ -20,7 +20,7 @@ from mlcls_jax.commands.convert import run as run_convert
 from mlcls_jax.config import Convert, Data, SourceType
 from mlcls_jax.data.convert import FORMATS, convert
 from mlcls_jax.data.convert import webdataset as webdataset_format
-from mlcls_jax.data.convert.parquet_tables import write_frame
+from mlcls_jax.data.convert.parquet_tables import rows_at_once, write_frame
 from mlcls_jax.data.detect import detect
 from mlcls_jax.data.save import WRITTEN, Predictions, save
 from mlcls_jax.errors import ConvertFailedError, DataError, InputError
@@ -54,6 +54,16 @@ def test_formats_are_those_of_the_options():
     assert {*get_args(SourceType)} == {*FORMATS}
     to = next(field for field in fields(Arguments) if field.name == "to")
     assert {*get_args(to.type)} == {*WRITTEN}
+
+
+def test_images_of_a_table_are_decoded_one_by_one():
+    """Two megabytes of a column held 40 images of 50 MB, and more than 4 GB in memory."""
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    for kind in (pa.binary(), pa.dictionary(pa.int32(), pa.large_binary()), image):
+        schema = pa.schema({"image": kind, "labels": pa.list_(pa.string())})
+        assert rows_at_once(schema, ["image", "labels"]) == rows_at_once(schema, None) == 1
+        assert rows_at_once(schema, ["labels"]) > 1
+    assert rows_at_once(pa.schema({"path": pa.string()}), ["path"]) > 1
 
 
 # Round trips

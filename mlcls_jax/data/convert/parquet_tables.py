@@ -29,7 +29,7 @@ LABELS = ("labels", "label", "tags", "categories", "classes")  # usual names of 
 UNKNOWN = "unknown"  # the column of labels that are not known
 _IMAGES = ("image", "image_path", "path", "file", "file_name", "filename", "filepath", "img")
 _OFFLINE = "Where there is no network: fetch its Parquet files elsewhere, and name their folder."
-_ROWS = 64  # decoded at once
+_ROWS = 64  # of paths, decoded at once; of images in a group of what is written
 _SUFFIXES = (".parquet", ".arrow")
 
 
@@ -148,7 +148,8 @@ def _batches(name: str, used: Sequence[str] | None) -> Iterator[Any]:
             if not name.endswith(".arrow"):
                 table = parquet.ParquetFile(opened)
                 yield table.schema_arrow
-                yield from table.iter_batches(batch_size=_ROWS, columns=used)
+                rows = rows_at_once(table.schema_arrow, used)
+                yield from table.iter_batches(batch_size=rows, columns=used)
                 return
             # Of `datasets`, a stream; of others, a file.
             is_file = opened.read(6) == b"ARROW1"
@@ -159,9 +160,16 @@ def _batches(name: str, used: Sequence[str] | None) -> Iterator[Any]:
                 numbers = range(table.num_record_batches) if is_file else ()
                 for batch in map(table.get_batch, numbers) if is_file else table:
                     batch = batch.select(used)
-                    yield from (batch.slice(n, _ROWS) for n in range(0, batch.num_rows, _ROWS))
+                    rows = rows_at_once(batch.schema, used)
+                    yield from (batch.slice(n, rows) for n in range(0, batch.num_rows, rows))
     except (arrow.ArrowException, OSError) as error:  # OSError: of a damaged page, too
         raise ConvertFailedError(f"{name}: is no such table: {shorten(error)}") from error
+
+
+def rows_at_once(schema: Any, used: Sequence[str] | None) -> int:
+    """Return how many rows to decode: one of images, which a small file can repeat without end."""
+    kinds = (column_kind(field.type) for field in schema if used is None or field.name in used)
+    return 1 if any(kind in ("bytes", "struct") for kind in kinds) else _ROWS
 
 
 def column_kind(kind: Any) -> Literal["text", "bytes", "struct"] | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from mlcls_jax.data.convert.parquet_tables import column_kind
+from mlcls_jax.data.convert.parquet_tables import column_kind, rows_at_once
 from mlcls_jax.data.image_files import IMAGE_SUFFIXES
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError, InputError
@@ -27,8 +27,6 @@ from mlcls_jax.scoring.inputs.kind import (
     joined,
     null,
 )
-
-_ROWS = 32  # decoded at once: each may hold an encoded image
 
 
 class _File(NamedTuple):
@@ -141,7 +139,8 @@ def _rows(file: _File, start: int, stop: int) -> Iterator[Item]:
             pq.ParquetFile(opened, buffer_size=1 << 20) as parquet,
         ):
             groups, row = _row_groups(parquet.metadata, start, stop)
-            for batch in parquet.iter_batches(_ROWS, row_groups=groups, columns=names):
+            rows = rows_at_once(parquet.schema_arrow, names)
+            for batch in parquet.iter_batches(rows, row_groups=groups, columns=names):
                 skip = min(max(start - row, 0), len(batch))
                 row += skip
                 for entry in batch.slice(skip, stop - row).to_pylist():
