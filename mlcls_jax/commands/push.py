@@ -1,6 +1,8 @@
 """`mlcls push RUN owner/name`: a model to the Hugging Face Hub, with a card of its own."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,23 +111,30 @@ def _send(given: Arguments, contents: dict[str, bytes | Path]) -> str:
             HfApi,
         )
     hub = HfApi(library_name="mlcls_jax")
-    try:
+    with _told(given.repository):
         repository = hub.create_repo(given.repository, private=given.private, exist_ok=True)
-        if given.private and not hub.model_info(given.repository).private:
-            raise UserError(
-                f"{given.repository}: is there already, and open to everybody: nothing was sent",
-                "Make it private on the hub, choose another name, or leave out --private.",
-            )
+        is_open = given.private and not hub.model_info(given.repository).private
+    if is_open:
+        raise UserError(
+            f"{given.repository}: is there already, and open to everybody: nothing was sent",
+            "Make it private on the hub, choose another name, or leave out --private.",
+        )
+    with _told(given.repository):
         hub.create_commit(
             given.repository,
             [CommitOperationAdd(name, content) for name, content in contents.items()],
             commit_message="Push a model of mlcls_jax",
         )
-    except UserError:
-        raise
-    except Exception as error:  # of the library, of the network
+    return str(repository)
+
+
+@contextlib.contextmanager
+def _told(repository: str) -> Iterator[None]:
+    """Tell errors of the library and of the network as the hub's."""
+    try:
+        yield
+    except Exception as error:
         raise UserError(
-            f"{given.repository}: the hub says: {str(error).strip()}",
+            f"{repository}: the hub says: {str(error).strip()}",
             "It needs a token that may write: `hf auth login`, or HF_TOKEN in the environment.",
         ) from error
-    return str(repository)

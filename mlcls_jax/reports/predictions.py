@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +80,9 @@ def _draw(
 ) -> None:
     captions, colors = [], []
     for (_, _, target), predicted in zip(examples, decided, strict=True):
-        captions.append(caption(source.labels, predicted, target))
-        is_known = target >= 0
-        colors.append(RIGHT if (predicted == (target > 0.5))[is_known].all() else WRONG)
+        judged = judge(predicted, target)
+        captions.append(caption(source.labels, judged))
+        colors.append(WRONG if (judged["wrong: "] | judged["missed: "]).any() else RIGHT)
     picture = draw_grid([image for _, image, _ in examples], captions, caption_colors=colors)
     with files.replacing(workdir / PREDICTIONS) as temporary:
         picture.save(temporary, format="PNG")
@@ -101,24 +101,30 @@ def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndar
     return found
 
 
-def caption(labels: Sequence[str], predicted: np.ndarray, target: np.ndarray) -> str:
-    """Return which of an image's predicted labels are right and wrong, and which are missed.
+def judge(predicted: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    """Return which of an image's labels are predicted rightly and wrongly, and which are missed.
 
     Args:
-      labels: their names.
       predicted: bool [K].
       target: [K]; 1 present, 0 absent, below 0 not annotated.
+
+    Returns:
+      what to say before their names → bool [K].
     """
     is_known, truth = target >= 0, target > 0.5
-    told = {
+    return {
         "": predicted & truth,
         "wrong: ": predicted & is_known & ~truth,
         "missed: ": truth & ~predicted,
         "not annotated: ": predicted & ~is_known,
     }
+
+
+def caption(labels: Sequence[str], judged: Mapping[str, np.ndarray]) -> str:
+    """Return the names of labels, by what `judge` found of them."""
     lines = [
         what + ", ".join(label for label, is_told in zip(labels, which, strict=True) if is_told)
-        for what, which in told.items()
+        for what, which in judged.items()
         if which.any()
     ]
     return "\n".join(lines) or "none"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlcls_jax.reports.predictions import caption
+from mlcls_jax.reports.predictions import caption, judge
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from mlcls_jax.reports.predictions import caption
 )
 def test_labels_are_told_apart_by_right_wrong_and_missed(predicted, target, told):
     labels = ("cat", "dog", "sky", "sea")
-    assert caption(labels, np.array(predicted, bool), np.int8(target)) == told
+    assert caption(labels, judge(np.array(predicted, bool), np.int8(target))) == told

@@ -8,11 +8,13 @@ EfficientNet-Lite is TensorFlow's form for phones, without weighing of channels.
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
 from mlcls_jax.models.chain import Chain
 from mlcls_jax.models.family import Family
@@ -87,9 +89,10 @@ def build(
 ) -> Chain:
     """Return a network whose map has `out_channels` at its scale."""
     epsilon = 1e-3 if config.is_tensorflow else 1e-5
-    unit = partial(ConvNorm, same=config.is_tensorflow, epsilon=epsilon, dtype=dtype)
-    rounded = partial(scaled, scale=config.width, least=config.least)
     activation = nnx.relu6 if config.is_lite else nnx.silu
+    unit = partial(ConvNorm, same=config.is_tensorflow, epsilon=epsilon, dtype=dtype)
+    block = partial(_block, unit=unit, activation=activation, is_lite=config.is_lite)
+    rounded = partial(scaled, scale=config.width, least=config.least)
     fixed = (config.stem, config.out_channels)
     width, channels = fixed if config.is_lite else map(rounded, fixed)
     stem, blocks = unit(3, width, 3, stride=2, activation=activation), []
@@ -97,8 +100,8 @@ def build(
         depth = config.depths[min(number, len(config.depths) - 1)]
         for index in range(math.ceil(stage.blocks * depth)):
             stride = stage.stride if index == 0 else 1
-            block = _block(width, rounded(stage.width), stage, stride, unit, is_lite=config.is_lite)
-            blocks.append({f"block{number}_{index}": block})
+            name = f"block{number}_{index}"
+            blocks.append({name: block(width, rounded(stage.width), stage, stride)})
             width = rounded(stage.width)
     outputs = {"last_conv": unit(width, channels, 1, activation=activation)}
     return Chain(config, channels=channels, stem={"stem": stem}, blocks=blocks, outputs=outputs)
@@ -109,8 +112,9 @@ def _block(
     width: int,
     stage: Stage,
     stride: int,
-    unit: partial[ConvNorm],
     *,
+    unit: partial[ConvNorm],
+    activation: Callable[[Array], Array],
     is_lite: bool,
 ) -> InvertedResidual:
     expanded, size, squeeze = in_channels * stage.expansion, stage.kernel_size, None
@@ -124,7 +128,7 @@ def _block(
         width,
         sizes=sizes.get(stage.kind, (0, 0, size)),
         stride=stride,
-        activation=nnx.relu6 if is_lite else nnx.silu,
+        activation=activation,
         squeeze=squeeze,
         unit=unit,
     )
