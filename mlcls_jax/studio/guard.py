@@ -50,7 +50,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        is_answered = False
+
         async def send_on(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
@@ -60,7 +64,14 @@ class Guard:
             await send(message)
 
         refusal = self._refusal(scope)
-        await (refusal or self._app)(scope, receive, send_on)
+        try:
+            await (refusal or self._app)(scope, receive, send_on)
+        except Exception:  # told in the terminal; the answer to it would have no headers
+            if not is_answered:
+                await _refuse(500, "the studio failed; its terminal tells why")(
+                    scope, receive, send_on
+                )
+            raise
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)

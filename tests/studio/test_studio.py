@@ -1,5 +1,6 @@
 """A studio in a process of its own: who may ask, names that are HTML, and sudden ends."""
 
+import asyncio
 import itertools
 import json
 import random
@@ -17,6 +18,7 @@ from mlcls_jax.errors import WorkdirError
 from mlcls_jax.reports.live_page import render
 from mlcls_jax.reports.predictions import current_pictures
 from mlcls_jax.studio.changes import ChangeLog
+from mlcls_jax.studio.guard import Guard
 from mlcls_jax.studio.routes import make_app
 from tests.helpers.bundles import write_images
 from tests.helpers.page import Page
@@ -76,6 +78,23 @@ def test_every_path_has_the_security_headers(server):
     assert {"/", "/compare", "/evidence/0/0", "/change"} <= {*paths}
     found = {path: secured(server, path) for path in [*paths, "/none"]}
     assert {*found.values()} == {200, 400, 404, 405, 422} and found["/compare"] == 422
+
+
+def test_an_answer_about_a_fault_of_the_studio_has_them_too():
+    sent = []
+
+    async def fail(scope, receive, send):
+        raise ZeroDivisionError
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b""}
+    scope["headers"] = [(b"host", b"localhost")]
+    with pytest.raises(ZeroDivisionError):  # which the terminal tells of
+        asyncio.run(Guard(fail, token=None)(scope, None, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    assert sent[0]["status"] == 500 and headers.items() >= SECURE.items()
 
 
 def test_a_picture_is_asked_for_again_but_not_sent_again(server):
