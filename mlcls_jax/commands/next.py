@@ -52,7 +52,7 @@ def run(argv: list[str]) -> str:
     folder = Path(args.label_studio or ".none")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkdirError(f"{folder}: is in use", "Name a new folder for --label_studio.")
-    subject = args.subject(args.labelled)
+    subject = args.subject(args.labelled, flag="--labelled")
     from mlcls_jax.curation.teach import lessons
 
     found = lessons(subject, Path(args.data), args.count, device=args.device)

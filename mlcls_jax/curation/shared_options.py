@@ -23,9 +23,9 @@ class Asked:
     )
     device: str | None = option(None, "cpu, gpu:0 or tpu; None: the first that JAX finds")
 
-    def subject(self, labelled: str | None) -> "Subject":
-        """Start JAX, and find the model and this labelled data; None: that of the run."""
+    def subject(self, labelled: str | None, *, flag: str = "--data") -> "Subject":
+        """Start JAX, and find the model and the labelled data of `flag`; None: that of the run."""
         start_jax(cache=True)
         from mlcls_jax.curation.subject import find_subject
 
-        return find_subject(self.model, labelled)
+        return find_subject(self.model, labelled, flag=flag)

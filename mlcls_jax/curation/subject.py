@@ -65,12 +65,13 @@ class Subject:
         return [os.path.relpath(name, root).replace(os.sep, "/") for name in names]
 
 
-def find_subject(model: str, data: str | None) -> Subject:
+def find_subject(model: str, data: str | None, *, flag: str = "--data") -> Subject:
     """Find a run, a bundle or a published model, and the data.
 
     Args:
       model: folder of a run or bundle, its address on the hub, or a name of `mlcls models`.
       data: an MLClsDataset or packed data; None: the data of the run.
+      flag: that names the data, for messages.
 
     Raises:
       ConfigError: there is no such model; or no data is given, and it is no run.
@@ -85,9 +86,9 @@ def find_subject(model: str, data: str | None) -> Subject:
             " `mlcls train` wrote, a bundle, or a published model of `mlcls models`.",
         )
     if data is None and not is_run:
-        raise ConfigError(f"{model}: is no run, whose data would be known", "Give --data DATA.")
+        raise ConfigError(f"{model}: is no run, whose data would be known", f"Give {flag} DATA.")
     known = schema.parse(get_config(str(place / CONFIG_FILE))).data if is_run else Data()
-    found = known if data is None else _found(local_path("--data", data), known)
+    found = known if data is None else _found(local_path(flag, data), known)
     folder = place if is_run else Path("runs") / Path(found.folder).resolve().name
     return Subject(str(place) if place.exists() else model, found, folder)
 

@@ -9,7 +9,7 @@ import pytest
 from mlcls_jax.commands import learning_curve, next
 from mlcls_jax.curation import curve, teach
 from mlcls_jax.curation.subject import find_subject
-from mlcls_jax.errors import DataError, WorkdirError
+from mlcls_jax.errors import ConfigError, DataError, WorkdirError
 from tests.helpers.bundles import write_small
 from tests.helpers.page import Page
 from tests.helpers.photos import cells, row, write_lines, write_photos
@@ -98,6 +98,8 @@ def test_a_list_of_new_images_is_written(bundle, data, tmp_path):
     paths = [f"/data/local-files/?d=pool/{r['image'].rpartition('/')[2]}" for r in rows]
     assert [task["data"]["image"] for task in tasks] == paths
     assert all(len(task["predictions"]) == 1 for task in tasks)
+    with pytest.raises(ConfigError, match="is no run, whose data would be known\nGive --labelled"):
+        next.run([str(bundle), "--data", str(pool)])
     with pytest.raises(WorkdirError, match="studio: is in use"):
         next.run([*flags, "--data", str(pool)])
     with pytest.raises(DataError, match="among the labelled ones already"):
