@@ -25,19 +25,8 @@ _BLANK = ("", "nan", "null", "none", "na", "n/a")  # what programs write where n
 _UNCLEAR = ("/", "+", "&", ":", "#", " and ")  # signs that divide in no dialect
 _IMAGE_WORDS = {
     *("file", "files", "filename", "filenames", "filepath", "id", "image", "imageid", "imagename"),
-    *(
-        "imagepath",
-        "images",
-        "img",
-        "index",
-        "name",
-        "path",
-        "paths",
-        "photo",
-        "picture",
-        "uri",
-        "url",
-    ),
+    *("imagepath", "images", "img", "index", "name", "path", "paths", "photo", "picture", "uri"),
+    "url",
 }
 LABEL_WORDS = {
     *("annotation", "annotations", "categories", "category", "class", "classes", "label", "labels"),
