@@ -27,8 +27,11 @@ class Arguments:
     )  # fmt: skip
     output: str = option(REQUIRED, "new folder", positional=True, metavar="OUTPUT", path="local")
     to: Literal[
-        "mlcls", "coco", "csv", "cvat", "fiftyone", "label_studio", "parquet", "roboflow"
-    ] = option("mlcls", "what is written; parquet is what Hugging Face's load_dataset reads, too")
+        "mlcls", "coco", "csv", "cvat", "datumaro", "fiftyone", "label_studio", "parquet",
+        "roboflow",
+    ] = option(
+        "mlcls", "what is written; parquet is what Hugging Face's load_dataset reads, too"
+    )  # fmt: skip
     format: Form | None = option(None, "of DATA, where it may be read in several ways")
     dialect: Dialect = option("auto", "of CSV lists, where it asks how their labels are written")
     copy: bool = option(False, "copy the images; else OUTPUT has links to them")

@@ -132,8 +132,9 @@ class Export:
 
 
 SourceType = Literal[
-    "coco", "csv", "cvat", "fiftyone", "folder", "label_studio", "labelme", "numbered", "nuswide",
-    "openimages", "parquet", "roboflow", "voc", "webdataset", "yolo",
+    "coco", "csv", "cvat", "datumaro", "fiftyone", "folder", "imagenet_txt", "label_studio",
+    "labelme", "numbered", "nuswide", "openimages", "parquet", "roboflow", "voc", "webdataset",
+    "yolo",
 ]  # fmt: skip
 
 

@@ -231,6 +231,55 @@ def chosen(*names, **more):
     return {"id": 7, "completed_by": 1, "result": result, "was_cancelled": False, **more}
 
 
+def datumaro(root):
+    """datumaro's own format of 1.13: a label, a box, none; a lone subset is called default."""
+    photos(root / "images/default", "a b.png", "sub_c.png")
+    photos(root / "images/test", "d.png")
+    box = {"id": 0, "type": "bbox", "group": 0, "label_id": 1, "z_order": 0, "bbox": [1, 1, 3, 3]}
+    labels = [{"name": name, "parent": "", "attributes": []} for name in ("cat", "red car")]
+    for split, items in {
+        "default": {"a b.png": [{"id": 0, "type": "label", "label_id": 0}, box], "sub_c.png": []},
+        "test": {"d.png": [box, {"id": 0, "type": "caption", "caption": "a car"}]},
+    }.items():
+        content = {
+            "dm_format_version": "1.0",
+            "media_type": 2,
+            "infos": {},
+            "categories": {"label": {"labels": labels, "label_groups": [], "attributes": []}},
+            "items": [
+                {"id": name, "annotations": found, "image": {"path": name, "size": [8, 9]}}
+                for name, found in items.items()
+            ],
+        }
+        write(root / f"annotations/{split}.json", content)
+    return {
+        ("train", "a b.png"): [1, 1],
+        ("train", "sub_c.png"): [0, 0],
+        ("test", "d.png"): [0, 1],
+    }
+
+
+def imagenet_txt(root):
+    """Its imagenet_txt: of names with blanks only the ending is outside the quotes."""
+    photos(root / "images", "a b.png", "sub/c.png", "d.png")
+    write(root / "synsets.txt", "cat\nred car\ndog\n")
+    write(root / "train.txt", '"a b".png 0 2\nsub/c.png \n')
+    write(root / "val.txt", "d.png 1\n")
+    return {
+        ("train", "a b.png"): [1, 0, 1],
+        ("train", "c.png"): [0, 0, 0],
+        ("val", "d.png"): [0, 1, 0],
+    }
+
+
+def imagenet_txt_meta(root):
+    """The same with the names of labels that `save_dataset_meta` writes."""
+    expected = imagenet_txt(root)
+    (root / "synsets.txt").unlink()
+    write(root / "dataset_meta.json", {"labels": ["cat", "red car", "dog"]})
+    return expected
+
+
 def label_studio(root):
     """Label Studio 1.x JSON: uploads, local files, several annotators, skipped, not yet done."""
     photos(root, "a.png", "sub/b b.png", "c.png", "d.png", "e.png")
@@ -442,7 +491,9 @@ def flags(root):
 
 
 SAMPLES = {
-    cvat: "cvat", cvat_coco: "coco", label_studio: "label_studio", label_studio_min: "label_studio",
+    cvat: "cvat", cvat_coco: "coco", datumaro: "datumaro", imagenet_txt: "imagenet_txt",
+    imagenet_txt_meta: "imagenet_txt",
+    label_studio: "label_studio", label_studio_min: "label_studio",
     label_studio_csv: "label_studio", labelme: "labelme",
     labelme_shapes: "labelme", yolo_bare: "yolo", openimages: "openimages",
     fiftyone_classification: "fiftyone", fiftyone_splits: "fiftyone", yolo: "yolo",
@@ -479,6 +530,12 @@ FAULTS = [  # a sample, a file of it, what is done to that, what is told
     (cvat, "annotations.xml", lambda t: t[:-60], r"annotations.xml:\d+: is not XML"),
     (cvat, "annotations.xml", swap('tag label="cat"', 'tag label="cow"'), "image 0: 'cow' is not"),
     (cvat, "annotations.xml", swap("</meta>", "</meta><track/>"), "not of CVAT for images"),
+    (datumaro, "annotations/test.json", swap("red car", "car"), "has other labels than .*default"),
+    (datumaro, "annotations/test.json", swap('_id": 1', '_id": 2'), r"s\[0\]: label_id 2, but"),
+    (datumaro, "annotations/test.json", swap('_id": 1', '_id": "1"'), r's\[0\]: label_id is "1"'),
+    (imagenet_txt, "train.txt", swap("0 2", "0 3"), "train.txt:1: label 3, but there are 3"),
+    (imagenet_txt, "train.txt", swap('"', ""), "train.txt:1: 'a b.png 0 2' is not `path 0 2`"),
+    (imagenet_txt, "val.txt", swap(" 1", " -1"), "val.txt:1: 'd.png -1' is not `path 0 2`"),
     (label_studio_csv, "project-1.csv", swap(".png", ".no"), "left out 3 missing images"),
     (label_studio, TASKS, swap(".png", ".jpg"), "left out 3 missing images"),
     (label_studio, TASKS, lambda t: t[:-9], "is not JSON"),
