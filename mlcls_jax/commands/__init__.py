@@ -108,6 +108,7 @@ _ALIASES = {
 _PLACES = {
     "evaluate": ("--workdir", None),
     "thresholds": ("--workdir", None),
+    "plan": ("--workdir", None),
     "predict": ("--model_dir", "--input"),
     "serve": ("--model_dir", None),
     "score": ("--model_dir", "--input"),

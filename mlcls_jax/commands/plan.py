@@ -1,4 +1,4 @@
-"""`mlcls plan --model NAME --chips N --kind v5e`: expected time and memory of a training step."""
+"""`mlcls plan RUN --chips N --kind v5e`: expected time and memory of a training step."""
 
 import sys
 
@@ -13,7 +13,7 @@ def run(argv: list[str]) -> str:
     parser = usage.parser(
         "plan",
         "Predict time and memory of a training step on chips that are not here."
-        " --config=FILE and --config.KEY=VALUE plan the run of a configuration.",
+        " RUN or --config=FILE, and --config.KEY=VALUE, plan the run of a configuration.",
         "plan --model PP-LCNet_x1_0_ML --chips 8 --kind v5e",
     )
     add_arguments(parser, PlanOptions)
@@ -25,7 +25,7 @@ def run(argv: list[str]) -> str:
     parsed = parser.parse_args(rest)
     args = from_arguments(PlanOptions, parsed)
     if args.model is None and config is None:
-        parser.error("--model or --config is needed")
+        parser.error("a run's folder, --model or --config is needed")
     from mlcls_jax.planning.answer import answer  # imports JAX, which a help does without
 
     return answer(args, from_arguments(schema.Parallel, parsed), config)
@@ -34,10 +34,12 @@ def run(argv: list[str]) -> str:
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     """Return the flags of a run among the arguments, and the others."""
     file, rest = command_line.take(argv, "config")
-    _, rest = command_line.take(rest, "workdir")
+    place, rest = command_line.take(rest, "workdir")
     flags = [argument for argument in rest if argument.startswith(("--config.", "--noconfig."))]
     others = [argument for argument in rest if argument not in flags]
-    return ([f"--config={file}"] if file else []) + flags, others
+    if file or place:  # whose configuration is taken if none is named
+        flags.insert(0, f"--config={file}" if file else f"--workdir={place}")
+    return flags, others
 
 
 def _configuration(flags: list[str]) -> schema.Config:

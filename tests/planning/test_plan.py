@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks.scaling import tables
+from mlcls_jax.command_line import FlagError
+from mlcls_jax.commands import find
 from mlcls_jax.commands.plan import run
 from mlcls_jax.config import Model, Parallel
 from mlcls_jax.errors import ConfigError
@@ -276,13 +278,18 @@ def test_the_command_prints_the_prediction():
     assert "DOES NOT FIT" in run(f"{COMMAND} --chips 1 --batch 4096".split())
 
 
-def test_the_run_of_a_configuration_is_planned():
+def test_the_run_of_a_configuration_is_planned(tmp_path):
     flags = "--config=configs/lcnet.py:mlcls --workdir=runs/x --config.train.batch_size=256"
     flags += " --config.model.name=PP-LCNet_x0_5_ML --chips 4"  # there need be no data yet
     answer = json.loads(run(f"{flags} --kind H100 --json --no-compile --fsdp 2".split()))
     assert answer["layout"] == {"data": 2, "fsdp": 2, "tensor": 1}
     assert (answer["model"], answer["batch"]) == ("PP-LCNet_x0_5_ML", 256)
     assert answer["fits"] and answer["compiled"] is None
+    (tmp_path / "config.yaml").write_text("base: lcnet:mlcls\ntrain: {batch_size: 128}\n")
+    given = ["plan", str(tmp_path), *["--chips", "4", "--kind", "H100", "--no-compile", "--json"]]
+    assert json.loads(run(find([*given, "--config.model.dtype=float32"])[1]))["batch"] == 128
+    with pytest.raises(FlagError, match=f"{tmp_path / 'no'} has no config.yaml"):
+        run(find(["plan", str(tmp_path / "no"), *given[2:]])[1])
 
 
 def test_a_batch_must_fit_where_that_is_asked_for():
