@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,16 +71,24 @@ def run(argv: list[str]) -> str:
     return "\n".join([*lines, f"  page  {page}"])
 
 
-def page_of(runs: Sequence[str]) -> "Page":
-    """Return the page of runs and bundles, from what their files tell.
+def page_of(runs: Sequence[str], speed: bool) -> "Page":
+    """Return the page of runs and bundles, from what their files tell, and with their speed here.
+
+    Without `speed`, as while the machine is busy, it is not measured, and the page says so.
 
     Raises:
-      WorkdirError: one is neither.
+      UserError: one is neither; or cannot be read, for its speed.
     """
-    from mlcls_jax.commands.compared import open_compared
+    from mlcls_jax.commands.compared import SPEED, open_compared, timed
     from mlcls_jax.reports.compare_page import make_page
 
-    return make_page(_comparison([open_compared(folder) for folder in runs])[0])
+    compared = [open_compared(folder) for folder in runs]
+    if speed:
+        compared = timed(compared)
+    else:
+        told = {SPEED: "once the images are scored"}
+        compared = [replace(one, facts={**one.facts, **told}) for one in compared]
+    return make_page(_comparison(compared)[0])
 
 
 def _comparison(compared: "Sequence[Compared]") -> "tuple[Comparison, Sequence[float] | None]":

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 from mlcls_jax import files
@@ -14,6 +16,10 @@ from mlcls_jax.reports.curves import History, read_history
 from mlcls_jax.reports.decisions_file import Kept, kept_of, read_decisions
 from mlcls_jax.runs import load
 from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, DATA_FILE, EVALUATION, METRICS
+
+SPEED = "ms/image"
+
+_TIMING = Lock()
 
 
 @dataclass(frozen=True)
@@ -89,22 +95,14 @@ def _bundle(given: str, folder: Path) -> Compared:
     )
 
 
-def measured(
-    compared: Sequence[Compared], data: str | None, *, batch_size: int = 16
-) -> list[Compared]:
+def measured(compared: Sequence[Compared], data: str | None) -> list[Compared]:
     """Return the same with their speed here, and with `data` as evaluated on it.
 
     Raises:
       UserError: a bundle or the data cannot be read, or their labels differ.
     """
-    import jax
-
     from mlcls_jax import config as schema
     from mlcls_jax.data.detect import detect
-    from mlcls_jax.inference.backends.fastest import measure
-    from mlcls_jax.inference.bundle import read_bundle
-    from mlcls_jax.inference.exports.verify import sample_images
-    from mlcls_jax.inference.predictor import Predictor
     from mlcls_jax.new_run import prepare_data
     from mlcls_jax.start import start_jax
 
@@ -115,17 +113,40 @@ def measured(
             section, _ = prepare_data(detect(Path(data)), Path(temporary), config)
             config = replace(config, mode="evaluate", data=section)
             compared = [_evaluated(one, config, Path(temporary)) for one in compared]
+    return timed(compared)
+
+
+def timed(compared: Sequence[Compared]) -> list[Compared]:
+    """Return the same with their speed here, which is measured once in a process.
+
+    Raises:
+      UserError: a bundle cannot be read.
+    """
+    with _TIMING:  # two at once would slow each other
+        device, times = _milliseconds(tuple(one.model_dir for one in compared))
+    return [
+        replace(one, facts={**one.facts, f"{SPEED}, {device}": f"{time:.1f}"})
+        for one, time in zip(compared, times, strict=True)
+    ]
+
+
+@cache
+def _milliseconds(model_dirs: tuple[Path, ...]) -> tuple[str, list[float]]:
+    """Return the kind of device, and what an image takes each bundle there, one at a time."""
+    import jax
+
+    from mlcls_jax.inference.backends.fastest import measure
+    from mlcls_jax.inference.bundle import read_bundle
+    from mlcls_jax.inference.exports.verify import sample_images
+    from mlcls_jax.inference.predictor import Predictor
+
     calls = {}
-    for number, one in enumerate(compared):
-        predictor = Predictor(read_bundle(one.model_dir))
+    for number, model_dir in enumerate(model_dirs):
+        predictor = Predictor(read_bundle(model_dir))
         images = sample_images(predictor.bundle.image_size)[:1]
         calls[number] = lambda run=predictor.scores, images=images: run(images)
-    name = f"ms/image, {jax.devices()[0].device_kind}"
     seconds = measure(calls)
-    return [
-        replace(one, facts={**one.facts, name: f"{1e3 * seconds[number]:.1f}"})
-        for number, one in enumerate(compared)
-    ]
+    return jax.devices()[0].device_kind, [1e3 * seconds[number] for number in calls]
 
 
 def _evaluated(one: Compared, config: Any, temporary: Path) -> Compared:

@@ -43,7 +43,7 @@ def run(
     queue: Path | None,
     changes: Path | None,
     unlisted: bool,
-    compare: Callable[[], Page],
+    compare: Callable[[bool], Page],
     host: str,
     port: int,
     token: str | None,
@@ -52,7 +52,7 @@ def run(
     """Show the data set until SIGINT or SIGTERM; return how many images have changes in no list.
 
     `words` are a model with towers of images and texts, and its weights, None: the published ones;
-    `compare` makes a page of the models side by side.
+    `compare` makes a page of the models side by side, with their speed if it is given True.
 
     Beyond the loopback address there is always a token: the given one, or a new one.
 
@@ -142,7 +142,7 @@ def _open(
     model_dirs: Sequence[str],
     words: tuple[str, str | None] | None,
     queue: Path | None,
-    compare: Callable[[], Page],
+    compare: Callable[[bool], Page],
 ) -> Studio:
     facts = Facts.of(dataset)
     models = [Scores(dataset, model_dir) for model_dir in model_dirs]

@@ -198,6 +198,11 @@ def test_two_models_are_held_side_by_side_and_a_dropped_picture_finds_its_like(
         tab.send("Page.navigate", url=f"{server.address}compare")
         wait_for(tab, "document.querySelector('h1')?.textContent === 'Runs side by side'")
         assert str(two) in tab.run("document.querySelector('thead').textContent")
+        rows = "[...document.querySelectorAll('tr')].map((e) => e.innerText.split('\\t'))"
+        facts = {name: values for name, *values in tab.run(rows)}
+        (times,) = (values for name, values in facts.items() if name.startswith("ms/image, "))
+        assert len(times) == 2 and all(0 < float(value) < 1000 for value in times)
+        assert [float(value) > 0 for value in facts["MB"]] == [True, True]
         show(tab, server)
 
         picture, box = folder / "images" / "00004.png", {"x": 400, "y": 400}
