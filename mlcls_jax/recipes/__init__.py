@@ -3,7 +3,7 @@
 `configs/lcnet.py:mlcls` is `get_config("mlcls")` of `recipes/lcnet.py`: the files in `configs/`
 hand it on, and `lcnet:mlcls` means the same where there are none, as beside an installed wheel.
 
-`config` is a `ConfigDict` of `mlcls_jax.config.default()`, whose keys no type checker knows.
+Each returns a `ConfigDict` of `mlcls_jax.config.default()`, whose keys no type checker knows.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from mlcls_jax import errors
+from mlcls_jax.config import default
 from mlcls_jax.errors import ConfigError
 
 # `lcnet` and its path, for each family.
@@ -68,17 +69,17 @@ def one_of(namespace: Mapping[str, Any], name: str) -> ConfigDict:
 
 
 def ml_decoder_recipe(
-    config: Any,
     *,
     name: str,
     batch_size: int,
     learning_rate: float = 1e-4,
     schedule: Literal["cosine", "onecycle"] = "cosine",
 ) -> Any:
-    """Fill `config` with the originals' recipe (PaddleClas, MultiLabelCOCO/MLDecoder) for own data.
+    """Return the originals' recipe (PaddleClas, MultiLabelCOCO/MLDecoder) for own data.
 
     448 x 448, Cutout and RandAugmentV4, AdamW, asymmetric loss, EMA.
     """
+    config: Any = default()
     config.model.name = name
     config.model.weights = "auto"
     config.model.image_size = (448, 448)
@@ -101,20 +102,16 @@ def ml_decoder_recipe(
 
 
 def coco_recipe(
-    config: Any,
-    *,
-    batch_size: int,
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
-    **recipe: Any,
+    *, batch_size: int, dtype: Literal["float32", "bfloat16"] = "bfloat16", **recipe: Any
 ) -> Any:
-    """Fill `config` with the recipe for COCO-2017; `batch_size` is per GPU.
+    """Return the recipe for COCO-2017; `batch_size` is per GPU.
 
     80 labels, one query per label. docs/models.md compares it with PaddleClas' value by value.
     `recipe` is as in `ml_decoder_recipe`.
 
     bfloat16 stands for the originals' float16; it needs no loss scaling.
     """
-    ml_decoder_recipe(config, batch_size=ORIGINAL_GPUS * batch_size, **recipe)
+    config = ml_decoder_recipe(batch_size=ORIGINAL_GPUS * batch_size, **recipe)
     config.model.weights = "backbone"  # the official ones have been trained on COCO already
     config.model.initial = "paddle"
     config.data.train_resize = "exact"
@@ -126,13 +123,13 @@ def coco_recipe(
     return config
 
 
-def paper_recipe(config: Any, *, protocol: str, name: str, num_classes: int) -> Any:
-    """Fill `config` with the ML-Decoder paper's recipe on a public data set (Ridnik et al., 2021).
+def paper_recipe(*, protocol: str, name: str, num_classes: int) -> Any:
+    """Return the ML-Decoder paper's recipe on a public data set (Ridnik et al., 2021).
 
     448 x 448, 56 images, OneCycle up to 1e-4. Its pixels are between 0 and 1; here they have
     ImageNet's mean and deviation, as the backbone's weights expect.
     """
-    coco_recipe(config, name=name, batch_size=64, schedule="onecycle")
+    config = coco_recipe(name=name, batch_size=64, schedule="onecycle")
     config.model.num_classes = num_classes
     config.model.query_num = min(num_classes, 200)
     config.check_dataset.protocol = protocol
@@ -141,21 +138,16 @@ def paper_recipe(config: Any, *, protocol: str, name: str, num_classes: int) -> 
 
 
 def single_label_recipe(
-    config: Any,
-    *,
-    name: str,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
+    *, name: str, epochs: int, batch_size: int, learning_rate: float, weight_decay: float
 ) -> Any:
-    """Fill `config` with the originals' ImageNet recipe for own single-label images.
+    """Return the originals' ImageNet recipe for own single-label images.
 
     224 x 224, crops and flips, SGD with momentum, smoothed cross-entropy. `learning_rate` is meant
     for the original's `batch_size` on each of four GPUs, and follows train.batch_size. Crops keep
     half the area or more, the original's 8 %. Evaluation scales the short side to 256 and cuts out
     the middle, as the original, but averages when it shrinks.
     """
+    config: Any = default()
     config.model.name = name
     config.model.task = "single"
     config.model.initial = "paddle"
@@ -204,15 +196,13 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
-def small_recipe(
-    config: Any, *, name: str, backbone: Literal["frozen", "decayed", "whole"] = "frozen"
-) -> Any:
-    """Fill `config` with a recipe for hundreds of own images, of our own.
+def small_recipe(*, name: str) -> Any:
+    """Return a recipe for hundreds of own images, of our own.
 
     224 x 224, a narrow head, crops and flips, early stopping on the metric, thresholds that are
-    chosen at the end. `recipe_choice` picks what becomes of the backbone.
+    chosen at the end. The backbone is frozen; `recipe_choice` picks what else becomes of it.
     """
-    ml_decoder_recipe(config, name=name, batch_size=32)
+    config = ml_decoder_recipe(name=name, batch_size=32)
     config.model.image_size = (224, 224)
     # A head for few labels of few images, a tenth as dear as the originals'.
     config.model.embed_dim = 256
@@ -225,12 +215,13 @@ def small_recipe(
     config.train.fit_thresholds = "always"
     config.optimizer.weight_decay = 1e-2
     config.optimizer.warmup_epochs = 2.0
-    config.update_from_flattened_dict(BACKBONES[backbone])
+    config.update_from_flattened_dict(BACKBONES["frozen"])
     return config
 
 
-def digits_demo(config: Any, *, name: str) -> Any:
-    """Fill `config` with the demo: boards of digits, 64 x 64, a narrow head: minutes to train."""
+def digits_demo(*, name: str) -> Any:
+    """Return the demo: boards of digits, 64 x 64, a narrow head: minutes to train."""
+    config: Any = default()
     config.model.name = name
     config.model.weights = "none"
     config.model.image_size = (64, 64)

@@ -26,25 +26,17 @@ Initial weights:   --config.model.weights=backbone (CLIP), none (random), or a f
 
 from ml_collections import ConfigDict
 
-from mlcls_jax.config import default
-from mlcls_jax.recipes import (
-    coco_recipe,
-    digits_demo,
-    ml_decoder_recipe,
-    one_of,
-    single_label_recipe,
-    small_recipe,
-)
+from mlcls_jax import recipes
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    return one_of(globals(), recipe)
+    return recipes.one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:
     """One patch covers a cell of the board; a transformer wants a small learning rate."""
-    config = digits_demo(default(), name="CLIP_vit_base_patch32_224_ML")
+    config = recipes.digits_demo(name="CLIP_vit_base_patch32_224_ML")
     config.optimizer.learning_rate = 3e-4
     config.optimizer.lr_multipliers = ()
     return config
@@ -53,19 +45,18 @@ def demo() -> ConfigDict:
 def mlcls() -> ConfigDict:
     """448 x 448, AdamW 5e-5, asymmetric loss, EMA."""
     name = "CLIP_vit_base_patch16_448_ML"
-    return ml_decoder_recipe(default(), name=name, batch_size=16, learning_rate=5e-5)
+    return recipes.ml_decoder_recipe(name=name, batch_size=16, learning_rate=5e-5)
 
 
 def coco() -> ConfigDict:
     """On 80 labels; 16 images on each of four GPUs, in float32 as the original."""
     name = "CLIP_vit_base_patch16_448_ML"
-    return coco_recipe(default(), name=name, batch_size=16, learning_rate=5e-5, dtype="float32")
+    return recipes.coco_recipe(name=name, batch_size=16, learning_rate=5e-5, dtype="float32")
 
 
 def single() -> ConfigDict:
     """224 x 224, AdamW 3e-4 that falls by 0.6 a block, cross-entropy; nearest to timm's rand-m9."""
-    config = single_label_recipe(
-        default(),
+    config = recipes.single_label_recipe(
         name="CLIP_vit_base_patch16_224",
         epochs=100,
         batch_size=64,
@@ -82,4 +73,4 @@ def single() -> ConfigDict:
 
 def small() -> ConfigDict:
     """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
-    return small_recipe(default(), name="CLIP_vit_base_patch16_448_ML")
+    return recipes.small_recipe(name="CLIP_vit_base_patch16_448_ML")

@@ -26,27 +26,19 @@ Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or
 
 from ml_collections import ConfigDict
 
-from mlcls_jax.config import default
-from mlcls_jax.recipes import (
-    coco_recipe,
-    digits_demo,
-    ml_decoder_recipe,
-    one_of,
-    single_label_recipe,
-    small_recipe,
-)
+from mlcls_jax import recipes
 
 AFFINES = (r"/lab/=0.01",)  # the rate of the learnable affines, relative to the others
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    return one_of(globals(), recipe)
+    return recipes.one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:
     """The smallest network and a narrow head, on images of 64 x 64."""
-    config = digits_demo(default(), name="PP-HGNetV2-B0_ML")
+    config = recipes.digits_demo(name="PP-HGNetV2-B0_ML")
     config.optimizer.lr_multipliers = (*AFFINES, "^head/=0.1")
     config.optimizer.learning_rate = 3e-3  # 1e-2 is too large for it
     config.data.epoch_size = 4_000
@@ -55,42 +47,41 @@ def demo() -> ConfigDict:
 
 def mlcls() -> ConfigDict:
     """B0: 448 x 448, AdamW 1e-4, asymmetric loss, EMA."""
-    config = ml_decoder_recipe(default(), name="PP-HGNetV2-B0_ML", batch_size=64)
+    config = recipes.ml_decoder_recipe(name="PP-HGNetV2-B0_ML", batch_size=64)
     config.optimizer.lr_multipliers = AFFINES
     return config
 
 
 def mlcls_b4() -> ConfigDict:
     """B4: the same without affines."""
-    return ml_decoder_recipe(default(), name="PP-HGNetV2-B4_ML", batch_size=64)
+    return recipes.ml_decoder_recipe(name="PP-HGNetV2-B4_ML", batch_size=64)
 
 
 def mlcls_b6() -> ConfigDict:
     """B6: half the batch."""
-    return ml_decoder_recipe(default(), name="PP-HGNetV2-B6_ML", batch_size=32)
+    return recipes.ml_decoder_recipe(name="PP-HGNetV2-B6_ML", batch_size=32)
 
 
 def coco() -> ConfigDict:
     """B0 on 80 labels; 64 images on each of four GPUs."""
-    config = coco_recipe(default(), name="PP-HGNetV2-B0_ML", batch_size=64)
+    config = recipes.coco_recipe(name="PP-HGNetV2-B0_ML", batch_size=64)
     config.optimizer.lr_multipliers = AFFINES
     return config
 
 
 def coco_b4() -> ConfigDict:
     """B4 on 80 labels; 64 images on each of four GPUs."""
-    return coco_recipe(default(), name="PP-HGNetV2-B4_ML", batch_size=64)
+    return recipes.coco_recipe(name="PP-HGNetV2-B4_ML", batch_size=64)
 
 
 def coco_b6() -> ConfigDict:
     """B6 on 80 labels; 32 images on each of four GPUs."""
-    return coco_recipe(default(), name="PP-HGNetV2-B6_ML", batch_size=32)
+    return recipes.coco_recipe(name="PP-HGNetV2-B6_ML", batch_size=32)
 
 
 def single() -> ConfigDict:
     """224 x 224, SGD 0.5 at a batch of 512, cross-entropy; the nearest to timm's rand-m7."""
-    config = single_label_recipe(
-        default(),
+    config = recipes.single_label_recipe(
         name="PP-HGNetV2-B0",
         epochs=200,
         batch_size=128,
@@ -105,6 +96,6 @@ def single() -> ConfigDict:
 
 def small() -> ConfigDict:
     """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
-    config = small_recipe(default(), name="PP-HGNetV2-B0_ML")
+    config = recipes.small_recipe(name="PP-HGNetV2-B0_ML")
     config.optimizer.lr_multipliers = AFFINES
     return config

@@ -22,43 +22,34 @@ Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or
 
 from ml_collections import ConfigDict
 
-from mlcls_jax.config import default
-from mlcls_jax.recipes import (
-    coco_recipe,
-    digits_demo,
-    ml_decoder_recipe,
-    one_of,
-    single_label_recipe,
-    small_recipe,
-)
+from mlcls_jax import recipes
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    return one_of(globals(), recipe)
+    return recipes.one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:
     """A half-width network and a narrow head, on images of 64 x 64."""
-    config = digits_demo(default(), name="PP-LCNet_x0_5_ML")
+    config = recipes.digits_demo(name="PP-LCNet_x0_5_ML")
     config.model.backbone_dropout = 0.0
     return config
 
 
 def mlcls() -> ConfigDict:
     """448 x 448, AdamW 1e-4, asymmetric loss, EMA; these are the schema's defaults, too."""
-    return ml_decoder_recipe(default(), name="PP-LCNet_x1_0_ML", batch_size=64)
+    return recipes.ml_decoder_recipe(name="PP-LCNet_x1_0_ML", batch_size=64)
 
 
 def coco() -> ConfigDict:
     """On 80 labels; 64 images on each of four GPUs."""
-    return coco_recipe(default(), name="PP-LCNet_x1_0_ML", batch_size=64)
+    return recipes.coco_recipe(name="PP-LCNet_x1_0_ML", batch_size=64)
 
 
 def single() -> ConfigDict:
     """224 x 224, SGD 0.8 at a batch of 2048, cross-entropy."""
-    return single_label_recipe(
-        default(),
+    return recipes.single_label_recipe(
         name="PP-LCNet_x1_0",
         epochs=360,
         batch_size=512,
@@ -69,4 +60,4 @@ def single() -> ConfigDict:
 
 def small() -> ConfigDict:
     """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
-    return small_recipe(default(), name="PP-LCNet_x1_0_ML")
+    return recipes.small_recipe(name="PP-LCNet_x1_0_ML")

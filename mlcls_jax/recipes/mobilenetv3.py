@@ -18,37 +18,29 @@ Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or
 
 from ml_collections import ConfigDict
 
-from mlcls_jax.config import default
-from mlcls_jax.recipes import (
-    digits_demo,
-    ml_decoder_recipe,
-    one_of,
-    single_label_recipe,
-    small_recipe,
-)
+from mlcls_jax import recipes
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    return one_of(globals(), recipe)
+    return recipes.one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:
     """The small network at half width and a narrow head, on images of 64 x 64."""
-    config = digits_demo(default(), name="MobileNetV3_small_x0_5_ML")
+    config = recipes.digits_demo(name="MobileNetV3_small_x0_5_ML")
     config.model.backbone_dropout = 0.0
     return config
 
 
 def mlcls() -> ConfigDict:
     """The large network: 448 x 448, AdamW 1e-4, asymmetric loss, EMA."""
-    return ml_decoder_recipe(default(), name="MobileNetV3_large_x1_0_ML", batch_size=64)
+    return recipes.ml_decoder_recipe(name="MobileNetV3_large_x1_0_ML", batch_size=64)
 
 
 def single() -> ConfigDict:
     """The large network: 224 x 224, SGD 1.3 at a batch of 1024, cross-entropy."""
-    return single_label_recipe(
-        default(),
+    return recipes.single_label_recipe(
         name="MobileNetV3_large_x1_0",
         epochs=360,
         batch_size=256,
@@ -59,4 +51,4 @@ def single() -> ConfigDict:
 
 def small() -> ConfigDict:
     """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
-    return small_recipe(default(), name="MobileNetV3_large_x1_0_ML")
+    return recipes.small_recipe(name="MobileNetV3_large_x1_0_ML")

@@ -29,26 +29,17 @@ Initial weights:   --config.model.weights=backbone (ImageNet), none (random), or
 
 from ml_collections import ConfigDict
 
-from mlcls_jax.config import default
-from mlcls_jax.recipes import (
-    coco_recipe,
-    digits_demo,
-    ml_decoder_recipe,
-    one_of,
-    paper_recipe,
-    single_label_recipe,
-    small_recipe,
-)
+from mlcls_jax import recipes
 
 
 def get_config(recipe: str = "demo") -> ConfigDict:
     """Return the configuration of one of the recipes above."""
-    return one_of(globals(), recipe)
+    return recipes.one_of(globals(), recipe)
 
 
 def demo() -> ConfigDict:
     """ResNet18 and a narrow head, on images of 64 x 64."""
-    config = digits_demo(default(), name="ResNet18_ML")
+    config = recipes.digits_demo(name="ResNet18_ML")
     # A last map of 4 x 4: XLA's CPU convolution is a hundred times slower on one of 2 x 2.
     config.model.strides = (2, 1, 2, 2, 1)
     config.data.epoch_size = 3_000
@@ -58,44 +49,44 @@ def demo() -> ConfigDict:
 
 def mlcls() -> ConfigDict:
     """ResNet50: 448 x 448, AdamW 1e-4, asymmetric loss, EMA."""
-    return ml_decoder_recipe(default(), name="ResNet50_ML", batch_size=64)
+    return recipes.ml_decoder_recipe(name="ResNet50_ML", batch_size=64)
 
 
 def mlcls_101() -> ConfigDict:
     """ResNet101: OneCycle instead of warm-up and cosine."""
-    return ml_decoder_recipe(default(), name="ResNet101_ML", batch_size=56, schedule="onecycle")
+    return recipes.ml_decoder_recipe(name="ResNet101_ML", batch_size=56, schedule="onecycle")
 
 
 def mlcls_152() -> ConfigDict:
     """ResNet152: as ResNet101."""
-    return ml_decoder_recipe(default(), name="ResNet152_ML", batch_size=56, schedule="onecycle")
+    return recipes.ml_decoder_recipe(name="ResNet152_ML", batch_size=56, schedule="onecycle")
 
 
 def coco() -> ConfigDict:
     """ResNet50 on 80 labels; 64 images on each of four GPUs."""
-    return coco_recipe(default(), name="ResNet50_ML", batch_size=64)
+    return recipes.coco_recipe(name="ResNet50_ML", batch_size=64)
 
 
 def coco_101() -> ConfigDict:
     """ResNet101 on 80 labels; 56 images on each of four GPUs, OneCycle."""
-    return coco_recipe(default(), name="ResNet101_ML", batch_size=56, schedule="onecycle")
+    return recipes.coco_recipe(name="ResNet101_ML", batch_size=56, schedule="onecycle")
 
 
 def coco_152() -> ConfigDict:
     """ResNet152 on 80 labels, as ResNet101."""
-    return coco_recipe(default(), name="ResNet152_ML", batch_size=56, schedule="onecycle")
+    return recipes.coco_recipe(name="ResNet152_ML", batch_size=56, schedule="onecycle")
 
 
 def coco_224() -> ConfigDict:
     """ResNet50 at 224 x 224."""
-    config = coco_recipe(default(), name="ResNet50_ML", batch_size=64)
+    config = recipes.coco_recipe(name="ResNet50_ML", batch_size=64)
     config.model.image_size = (224, 224)
     return config
 
 
 def coco_640() -> ConfigDict:
     """ResNet101 at 640 x 640; 28 images on each of four GPUs, blocks computed anew."""
-    config = coco_recipe(default(), name="ResNet101_ML", batch_size=28, schedule="onecycle")
+    config = recipes.coco_recipe(name="ResNet101_ML", batch_size=28, schedule="onecycle")
     config.model.image_size = (640, 640)
     config.train.remat = True
     return config
@@ -103,12 +94,12 @@ def coco_640() -> ConfigDict:
 
 def coco2014() -> ConfigDict:
     """ResNet101 on COCO-2014."""
-    return paper_recipe(default(), protocol="coco2014", name="ResNet101_ML", num_classes=80)
+    return recipes.paper_recipe(protocol="coco2014", name="ResNet101_ML", num_classes=80)
 
 
 def voc2007() -> ConfigDict:
     """ResNet101 on VOC-2007; 5e-5 and 128 images, as users of the paper's code report."""
-    config = paper_recipe(default(), protocol="voc2007", name="ResNet101_ML", num_classes=20)
+    config = recipes.paper_recipe(protocol="voc2007", name="ResNet101_ML", num_classes=20)
     config.optimizer.learning_rate = 5e-5
     config.train.batch_size = 128
     config.check_dataset.convert.crowd = False
@@ -117,20 +108,19 @@ def voc2007() -> ConfigDict:
 
 def nuswide() -> ConfigDict:
     """ResNet101 on NUS-WIDE."""
-    return paper_recipe(default(), protocol="nuswide", name="ResNet101_ML", num_classes=81)
+    return recipes.paper_recipe(protocol="nuswide", name="ResNet101_ML", num_classes=81)
 
 
 def openimages() -> ConfigDict:
     """ResNet101 on OpenImages V6 at 224 x 224: 200 queries, each for 49 labels."""
-    config = paper_recipe(default(), protocol="openimages", name="ResNet101_ML", num_classes=9_605)
+    config = recipes.paper_recipe(protocol="openimages", name="ResNet101_ML", num_classes=9_605)
     config.model.image_size = (224, 224)
     return config
 
 
 def single() -> ConfigDict:
     """ResNet50: 224 x 224, SGD 0.1 in steps, cross-entropy without smoothing."""
-    config = single_label_recipe(
-        default(),
+    config = recipes.single_label_recipe(
         name="ResNet50",
         epochs=120,
         batch_size=64,
@@ -146,4 +136,4 @@ def single() -> ConfigDict:
 
 def small() -> ConfigDict:
     """Return the recipe for hundreds of images: the head alone is trained, on kept features."""
-    return small_recipe(default(), name="ResNet50_ML")
+    return recipes.small_recipe(name="ResNet50_ML")

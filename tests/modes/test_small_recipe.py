@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from mlcls_jax.config import default, parse
+from mlcls_jax.config import parse
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.modes.evaluate import run_bundle
 from mlcls_jax.modes.train import train
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("toy")
 
 
 def config_of(data, **settings):
-    config = small_recipe(default(), name="Toy_ML")
+    config = small_recipe(name="Toy_ML")
     config.data.dir = str(data)
     config.update_from_flattened_dict({
         "model.weights": "none",
@@ -58,7 +58,7 @@ def test_what_is_chosen_for_the_backbone_is_what_a_run_does(tmp_path, kind):
 
 def test_a_choice_is_a_configuration_that_parses(tmp_path):
     for images, has_weights, task in ((120, True, "single"), (3_000, True, "multilabel")):
-        config = small_recipe(default(), name="PP-LCNet_x1_0_ML")
+        config = small_recipe(name="PP-LCNet_x1_0_ML")
         config.data.dir = str(tmp_path)
         choice = choose(images=images, labels=10, task=task, has_weights=has_weights)
         assert choice.recipe == "small"
