@@ -3,9 +3,8 @@
 import logging
 from dataclasses import dataclass
 
-from mlcls_jax import usage
 from mlcls_jax.commands import mode
-from mlcls_jax.commands.train import config_flags, with_run
+from mlcls_jax.commands.train import asked, with_run
 from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.data.detect import Form
 
@@ -31,13 +30,7 @@ class Arguments:
 
 def run(argv: list[str]) -> str:
     """Check, and return what was found and where the report is."""
-    given, settings = config_flags(argv)
-    arguments = usage.arguments(
-        Arguments,
-        given,
-        "check photos",
-        "mlcls check DATA [--pixels] [--output DIR] [--config.KEY=VALUE ...]",
-    )
+    arguments, settings = asked(Arguments, argv, "check photos", "[--pixels] [--output DIR]")
     if flags := with_run(arguments.data, argv):
         return mode.run([*flags, "--config.mode=check_dataset"])
     log.info("Looking at %s …", arguments.data)

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from mlcls_jax import usage
 from mlcls_jax.command_line import take
 from mlcls_jax.commands import mode
-from mlcls_jax.commands.train import config_flags, look, with_run
+from mlcls_jax.commands.train import asked, look, with_run
 from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.wishes import Wishes
 
@@ -24,12 +23,8 @@ class Arguments(Wishes):
 
 def run(argv: list[str]) -> str:
     """Take the steps, and return the rate and the command that trains with it."""
-    given, settings = config_flags(argv)
-    arguments = usage.arguments(
-        Arguments,
-        given,
-        "find_lr photos",
-        "mlcls find_lr DATA [--model NAME] [--batch_size N] [--config.KEY=VALUE ...]",
+    arguments, settings = asked(
+        Arguments, argv, "find_lr photos", "[--model NAME] [--batch_size N]"
     )
     if flags := with_run(arguments.data, argv):
         return mode.run([*flags, "--config.mode=find_lr"])

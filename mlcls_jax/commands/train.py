@@ -5,7 +5,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlcls_jax import config as schema
 from mlcls_jax import usage
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Wishes):
@@ -41,13 +43,7 @@ class Arguments(Wishes):
 
 def run(argv: list[str]) -> str:
     """Choose what is not given, train and evaluate, and return what came of it."""
-    given, settings = config_flags(argv)
-    arguments = usage.arguments(
-        Arguments,
-        given,
-        "train photos",
-        "mlcls train DATA [--model NAME] [--epochs N] [--config.KEY=VALUE ...]",
-    )
+    arguments, settings = asked(Arguments, argv, "train photos", "[--model NAME] [--epochs N]")
     if flags := with_run(arguments.data, argv):
         return mode.run([*flags, "--config.mode=train"])
     place = Path(arguments.data)
@@ -135,6 +131,20 @@ def with_run(data: str, argv: list[str]) -> list[str] | None:
     if len(flags) == len(argv):  # it was written otherwise
         flags = [a for a in argv if a.startswith("-") or not (Path(a) / RECORD).is_file()]
     return [f"--workdir={place}", *flags]
+
+
+def asked(kind: type[T], argv: list[str], example: str, flags: str) -> tuple[T, dict[str, Any]]:
+    """Return the arguments of a command on data, and the values of its --config.KEY=VALUE by key.
+
+    `flags` are those that its usage shows; see `usage.arguments` for the others.
+
+    Raises:
+      FlagError: a key does not exist, or has no value.
+      SystemExit: argparse refuses the arguments, or has shown their help.
+    """
+    given, settings = config_flags(argv)
+    shown = f"mlcls {example.split()[0]} DATA {flags} [--config.KEY=VALUE ...]"
+    return usage.arguments(kind, given, example, shown), settings
 
 
 def config_flags(argv: list[str]) -> tuple[list[str], dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlcls_jax import usage
 from mlcls_jax.command_line import FlagError
 from mlcls_jax.commands import mode
-from mlcls_jax.commands.train import config_flags, look
+from mlcls_jax.commands.train import asked, look
 from mlcls_jax.config import REQUIRED, option
 from mlcls_jax.errors import ConfigError, PreemptedError
 from mlcls_jax.readable import table
@@ -60,12 +60,8 @@ class Arguments(Wishes):
 
 def run(argv: list[str]) -> str:
     """Search, and return the best trials and how to use them."""
-    given, settings = config_flags(argv)
-    arguments = usage.arguments(
-        Arguments,
-        given,
-        "tune photos --trials 30",
-        "mlcls tune DATA [--trials N] [--space NAME ...] [--model NAME] [--config.KEY=VALUE ...]",
+    arguments, settings = asked(
+        Arguments, argv, "tune photos --trials 30", "[--trials N] [--space NAME ...] [--model NAME]"
     )
     from mlcls_jax import parallel  # imports JAX, which a help does without
     from mlcls_jax.new_run import removed_after_fault
@@ -79,10 +75,10 @@ def run(argv: list[str]) -> str:
     folder = Path(arguments.data)
     if (folder / study.STUDY).is_file():
         free = ("data", "trials", "device", "ray", "cpus_per_trial")
-        asked = [name for name, value in vars(arguments).items() if value and name not in free]
-        if asked := [*asked, *settings]:
+        fixed = [name for name, value in vars(arguments).items() if value and name not in free]
+        if fixed := [*fixed, *settings]:
             raise ConfigError(
-                f"{folder}: is a study already, in which {', '.join(asked)} cannot change",
+                f"{folder}: is a study already, in which {', '.join(fixed)} cannot change",
                 "Leave them out to go on with it, or begin another with its data.",
             )
         plan = study.Plan.read(folder)
