@@ -6,7 +6,6 @@ reported if its score > threshold, compared in float32.
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float
 
 from mlcls_jax.groups import NO_GROUPS, Groups, ordered_thresholds
 from mlcls_jax.guarantees import guarantee_recall
+from mlcls_jax.metrics.blocks import row_blocks
 
 Objective = Literal["f1", "precision", "recall", "prevalence"]
 
@@ -31,7 +31,6 @@ _LARGEST_LOGIT = 12.0
 _MERGED = 1e-3
 _MAX_RANKED = 2**20  # logits whose order is looked at
 _MAX_DECISIONS = 10**7  # looked at to find a single number
-_CHUNK = 2**22  # decisions worked on at a time
 
 
 class Choice(NamedTuple):
@@ -191,7 +190,7 @@ def log_loss(
 ) -> float:
     """Mean negative log-likelihood of a decision under sigmoid(logits / temperature), in nats."""
     total, count = 0.0, 0
-    for rows in chunks(logits):
+    for rows in row_blocks(logits):
         known = targets[rows] >= 0
         z = np.asarray(logits[rows][known], np.float64) / temperature
         total += (np.logaddexp(0, z) - np.where(targets[rows][known] >= 1, z, 0)).sum()
@@ -218,7 +217,7 @@ def calibration_bins(
 ) -> Bins:
     """Count how often labels are present whose scores fall into each of `bins` parts of 0…1."""
     sums = np.zeros((3, bins))
-    for rows in chunks(scores):
+    for rows in row_blocks(scores):
         known = targets[rows] >= 0
         values = scores[rows][known].astype(np.float64)
         places = np.minimum((values * bins).astype(np.int64), bins - 1)
@@ -312,9 +311,3 @@ def _pool(
 def _sigmoid(z: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # exp(710) is infinite, and its sigmoid 0
         return 1 / (1 + np.exp(-z))
-
-
-def chunks(array: np.ndarray) -> Iterator[slice]:
-    """Slices of rows, so that copies in float64 stay small."""
-    size = max(1, _CHUNK // max(array.shape[1], 1))
-    return (slice(start, start + size) for start in range(0, len(array), size))

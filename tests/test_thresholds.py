@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.metrics import log_loss as reference_log_loss
 
 from mlcls_jax import thresholds
-from mlcls_jax.metrics import average_precision, precision_recall_f1
+from mlcls_jax.metrics import average_precision, blocks, precision_recall_f1
 from mlcls_jax.thresholds import (
     calibration_bins,
     choose_thresholds,
@@ -251,7 +251,7 @@ def test_the_likelihood_is_that_of_scikit_learn(monkeypatch):
     known = targets >= 0
     expected = reference_log_loss(targets[known], 1 / (1 + np.exp(-logits[known] / 3.0)))
     assert log_loss(logits, targets, temperature=3) == pytest.approx(expected, rel=1e-6)
-    monkeypatch.setattr(thresholds, "_CHUNK", 100)
+    monkeypatch.setattr(blocks, "BLOCK", 100)
     assert log_loss(logits, targets, temperature=3) == pytest.approx(expected, rel=1e-6)
 
 
@@ -268,7 +268,7 @@ def test_the_calibration_error_is_the_mean_distance_over_bins(monkeypatch):
         if inside.any():
             total += inside.sum() * abs(s[inside].mean() - y[inside].mean())
     assert calibration_bins(scores, targets).error == pytest.approx(total / len(s))
-    monkeypatch.setattr(thresholds, "_CHUNK", 30)
+    monkeypatch.setattr(blocks, "BLOCK", 30)
     bins = calibration_bins(scores, targets)
     assert bins.error == pytest.approx(total / len(s))
     assert bins.decisions.sum() == known.sum()

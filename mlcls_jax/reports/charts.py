@@ -12,7 +12,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from mlcls_jax.thresholds import Bins, chunks
+from mlcls_jax.metrics.blocks import row_blocks
+from mlcls_jax.thresholds import Bins
 
 _POINTS = 200  # of a curve
 _SHIFT = 12  # bits of a float32 that are dropped: scores are told apart to 1/4000 of their size
@@ -78,7 +79,7 @@ def precision_recall(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarra
     Scores are counted by their leading bits: no sorting of what may be a billion numbers.
     """
     counts = np.zeros((2, (0x3F800000 >> _SHIFT) + 1))  # absent and present, up to a score of 1.0
-    for rows in chunks(scores):
+    for rows in row_blocks(scores):
         some, truth = scores[rows], targets[rows]
         # The bits of floats from 0 to 1 rise as the floats do.
         bits = np.ascontiguousarray(some, np.float32).view(np.int32) >> _SHIFT
@@ -98,7 +99,7 @@ def precision_recall(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarra
 def score_counts(scores: np.ndarray, targets: np.ndarray, *, bins: int = 20) -> np.ndarray:
     """Count decisions by score, absent and present labels apart: [2, bins]."""
     counts = np.zeros((2, bins))
-    for rows in chunks(scores):
+    for rows in row_blocks(scores):
         some, truth = scores[rows], targets[rows]
         places = np.minimum((some * bins).astype(np.int64), bins - 1)
         counts[0] += np.bincount(places[(truth >= 0) & (truth < 1)], minlength=bins)

@@ -15,7 +15,7 @@ from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.drawing import draw_evidence
-from mlcls_jax.thresholds import chunks
+from mlcls_jax.metrics.blocks import row_blocks
 
 MAX_MISTAKES = 12  # of a kind
 MAX_CONFUSED = 300  # labels of a side that are compared, those with the most mistakes
@@ -35,7 +35,7 @@ class Decisions:
 
     def chunks(self) -> list[slice]:
         """Return slices of rows, so that what is made of them stays small."""
-        return [*chunks(self.scores)]
+        return [*row_blocks(self.scores)]
 
     def reported(self, rows: slice | np.ndarray) -> np.ndarray:
         """Return the labels that these rows are given: bool [n, K]."""

@@ -244,7 +244,7 @@ def plain_mistakes(scores, targets, threshold):
 
 
 def test_the_most_confident_mistakes_come_first(monkeypatch):
-    monkeypatch.setattr("mlcls_jax.thresholds._CHUNK", 200)
+    monkeypatch.setattr("mlcls_jax.metrics.blocks.BLOCK", 200)
     scores, targets = outputs(300, 6)
     threshold = np.float32([0.3, 0.5, 0.7, 0.5, 0.4, 0.6])
     decisions = Decisions(scores, targets, threshold)
@@ -263,7 +263,7 @@ def test_the_most_confident_mistakes_come_first(monkeypatch):
 
 
 def test_confusion_counts_images_with_both(monkeypatch):
-    monkeypatch.setattr("mlcls_jax.thresholds._CHUNK", 50)
+    monkeypatch.setattr("mlcls_jax.metrics.blocks.BLOCK", 50)
     scores, targets = outputs(120, 7)
     threshold = np.full(7, 0.5, np.float32)
     found = confusion(Decisions(scores, targets, threshold))
@@ -293,7 +293,7 @@ def test_the_page_lists_the_largest_confusions(tmp_path):
 
 
 def test_the_curve_is_that_of_scikit_learn(monkeypatch):
-    monkeypatch.setattr("mlcls_jax.thresholds._CHUNK", 64)
+    monkeypatch.setattr("mlcls_jax.metrics.blocks.BLOCK", 64)
     monkeypatch.setattr(charts, "_POINTS", 10_000)
     scores, targets = outputs(150, 4)
     scores = np.round(scores * 64) / np.float32(64)  # told apart by their leading bits
