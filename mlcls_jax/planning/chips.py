@@ -78,17 +78,12 @@ CHIPS = {
 PRICES = {"v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
 
 
-def find_chip(kind: str) -> Chip:
-    """The chip of that name, upper or lower case.
+def name_of(kind: str) -> str:
+    """Return the name of a chip, in upper or lower case, as the table spells it.
 
     Raises:
       ConfigError: it is not in the table; proposes the nearest name.
     """
-    return CHIPS[name_of(kind)]
-
-
-def name_of(kind: str) -> str:
-    """Return the name as the table spells it; raises as `find_chip` does."""
     names = {name.lower(): name for name in CHIPS}
     if kind.lower() in names:
         return names[kind.lower()]
