@@ -26,8 +26,10 @@ class Tracker(Protocol):
     def curves(
         self, step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]
     ) -> None:
-        """Draw precision over recall; scores [N, K], targets [N, K] with -1 for not annotated."""
-        ...
+        """Draw precision over recall; scores [N, K], targets [N, K] with -1 for not annotated.
+
+        Nothing is drawn by trackers without a chart of several labels' precision and recall.
+        """
 
     def close(self) -> None:
         """Write what is left; the run may go on later."""

@@ -6,11 +6,12 @@ from typing import Any
 
 from mlcls_jax import files
 from mlcls_jax.config import Config, to_dict
+from mlcls_jax.training.trackers import Tracker
 
 aim: Any = import_module("aim")  # type checkers take `import aim` for this file
 
 
-class AimRun:
+class AimRun(Tracker):
     """A run of Aim."""
 
     def __init__(self, run: Any) -> None:
@@ -19,9 +20,6 @@ class AimRun:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
             self._run.track(value, name=name, step=step)
-
-    def curves(self, *_: object) -> None:
-        """Draw none: there is no chart of several labels' precision and recall here."""
 
     def close(self) -> None:
         self._run.close()

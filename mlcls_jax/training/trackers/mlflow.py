@@ -11,12 +11,13 @@ from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports
 
 from mlcls_jax import files
 from mlcls_jax.config import Config, to_dict
+from mlcls_jax.training.trackers import Tracker
 
 EXPERIMENT = "mlcls_jax"  # unless MLFLOW_EXPERIMENT_NAME says otherwise
 MAX_VALUE = 6000  # characters of a parameter
 
 
-class MlflowRun:
+class MlflowRun(Tracker):
     """A run of MLflow."""
 
     def __init__(self, client: Any, run: str) -> None:
@@ -26,9 +27,6 @@ class MlflowRun:
         now = int(1000 * time.time())
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
-
-    def curves(self, *_: object) -> None:
-        """Draw none: there is no chart of several labels' precision and recall here."""
 
     def close(self) -> None:
         self._client.set_terminated(self._run)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mlcls_jax.config import Config, to_dict
-from mlcls_jax.training.trackers import kept_id
+from mlcls_jax.training.trackers import Tracker, kept_id
 
 wandb: Any = import_module("wandb")  # type checkers take `import wandb` for this file
 
 
-class WandbRun:
+class WandbRun(Tracker):
     """A run of Weights & Biases."""
 
     def __init__(self, run: Any) -> None:
@@ -18,9 +18,6 @@ class WandbRun:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._run.log(values, step=step)
-
-    def curves(self, *_: object) -> None:
-        """Draw none: there is no chart of several labels' precision and recall here."""
 
     def close(self) -> None:
         self._run.finish()
