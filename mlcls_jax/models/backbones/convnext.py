@@ -223,21 +223,17 @@ def sources(name: str) -> tuple[Source, ...]:
     return (paddle(f"{PADDLE[name]}_pretrained", folder=""), *found)
 
 
-FAMILY = Family(
-    variants=_variants(is_v2=False),
-    build=ConvNeXt,
-    names=names,
-    heads={"paddle": "head", "timm": "head.fc"},
-    head_initial=lambda channels: INITIAL,
-    sources=sources,
-    timm_names={name.lower(): name for name in _variants(is_v2=False)},
-)
-V2_FAMILY = Family(
-    variants=_variants(is_v2=True),
-    build=ConvNeXt,
-    names=names,
-    heads={"timm": "head.fc"},
-    head_initial=lambda channels: INITIAL,
-    sources=sources,
-    timm_names={name.lower(): name for name in _variants(is_v2=True)},
-)
+def _family(*, is_v2: bool) -> Family:
+    variants = _variants(is_v2=is_v2)
+    return Family(
+        variants=variants,
+        build=ConvNeXt,
+        names=names,
+        heads=({} if is_v2 else {"paddle": "head"}) | {"timm": "head.fc"},
+        head_initial=lambda channels: INITIAL,
+        sources=sources,
+        timm_names={name.lower(): name for name in variants},
+    )
+
+
+FAMILY, V2_FAMILY = _family(is_v2=False), _family(is_v2=True)
