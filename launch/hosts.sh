@@ -18,22 +18,7 @@
 
 set -euo pipefail
 
-fail() {
-  echo "hosts.sh: $1" >&2
-  exit 2
-}
-
-# Words as a shell reads them back.
-quote() {
-  local word escaped="'\\''"
-  for word; do
-    if [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then
-      printf ' %s' "$word"
-    else
-      printf " '%s'" "${word//\'/$escaped}"
-    fi
-  done
-}
+. "$(dirname "$0")/words.bash"
 
 dir=$PWD python=python port=8476 logs='' restarts=3 grace=60 dry_run='' list=''
 while (($#)); do

