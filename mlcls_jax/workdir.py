@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from mlcls_jax import files
-from mlcls_jax.config import Config, to_dict, to_yaml
+from mlcls_jax.config import Config, flattened, to_dict, to_yaml
 from mlcls_jax.data.fingerprint import data_differences
 from mlcls_jax.errors import WorkdirError
 
@@ -111,7 +111,7 @@ def check_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> No
       WorkdirError: tells what has changed.
     """
     lines = data_differences(before, now)
-    old, new = (_flatten(facts.get("preprocessing", {})) for facts in (before, now))
+    old, new = (flattened(facts.get("preprocessing", {})) for facts in (before, now))
     lines += [
         f"preprocessing, {key}: was {old[key]}, now {new.get(key)}"
         for key in old
@@ -171,10 +171,10 @@ def _way_on(workdir: Path, way_back: str) -> str:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], free: frozenset[str]) -> list[str]:
-    old = _flatten(to_dict(Config())) | _flatten(before)
+    old = flattened(to_dict(Config())) | flattened(before)
     return [
         f"  {key}: was {old.get(key)}, now {value}"
-        for key, value in _flatten(now).items()
+        for key, value in flattened(now).items()
         if not (is_free(key) or key in free) and old.get(key) != value
     ]
 
@@ -182,13 +182,3 @@ def _differences(before: dict[str, Any], now: dict[str, Any], free: frozenset[st
 def is_free(key: str) -> bool:
     """Return whether an option may change when a run goes on."""
     return key in FREE or f"{key.partition('.')[0]}." in FREE
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -13,6 +13,7 @@ from mlcls_jax.config.engine import (
     check,
     default,
     describe,
+    flattened,
     kind_of,
     matching,
     model_from_dict,

@@ -121,17 +121,15 @@ def _of_threshold(threshold: Any) -> str:
 
 def _recipe(config: Config) -> str:
     """Return the options that differ from the defaults, without paths of the publisher's disk."""
-    usual, recipe = schema.to_dict(Config()), {}
-    for key, f in schema.options().items():
-        value, default = schema.to_dict(config), usual
-        for part in key.split("."):
-            value, default = value[part], default[part]
-        if value == default or f.metadata["path"] or key == "mode":
+    usual, recipe = schema.flattened(schema.to_dict(Config())), {}
+    for key, value in schema.flattened(schema.to_dict(config)).items():
+        if value == usual[key] or schema.options()[key].metadata["path"] or key == "mode":
             continue
+        *sections, name = key.split(".")
         place = recipe
-        for part in key.split(".")[:-1]:
-            place = place.setdefault(part, {})
-        place[key.rpartition(".")[2]] = value
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip()
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
-from mlcls_jax.config import Config, to_dict
+from mlcls_jax.config import Config, flattened, to_dict
 
 SHOWN = 20  # labels with a curve of their own
 SECTIONS = ("model", "data", "train", "optimizer", "loss")  # whose options are hyper-parameters
@@ -71,13 +71,10 @@ def write_outcome(
             writer.add_image("predictions", pixels, step, dataformats="HWC")
 
 
-def _plain(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Return numbers and texts by dotted name; others, such as tuples, as texts."""
-    plain: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            plain |= _plain(value, f"{prefix}{key}.")
-        elif value is not None:
-            is_plain = isinstance(value, str | int | float)
-            plain[f"{prefix}{key}"] = value if is_plain else str(value)
-    return plain
+    return {
+        key: value if isinstance(value, str | int | float) else str(value)
+        for key, value in flattened(values).items()
+        if value is not None
+    }
