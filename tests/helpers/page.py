@@ -1,5 +1,8 @@
 """An HTML page as a reader finds it: its text, cells and pictures."""
 
+import base64
+import hashlib
+import re
 from html.parser import HTMLParser
 
 
@@ -39,3 +42,19 @@ class Page(HTMLParser):
     @property
     def images(self):
         return [attrs["src"] for tag, attrs in self.tags if tag == "img"]
+
+    def assert_closed(self):
+        """The styles load nothing, and no script may run but the page's own."""
+        assert "url(" not in self.source and "@import" not in self.source
+        (policy,) = (attrs["content"] for _, attrs in self.tags if "http-equiv" in attrs)
+        script = re.search("<script>(.*)</script>", self.source, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert policy.startswith("default-src 'none';")
+        assert f"script-src 'sha256-{digest}'" in policy
+
+    def assert_accessible(self):
+        """There is a language and one title; pictures have a text, heads a direction."""
+        assert ("html", {"lang": "en"}) in self.tags
+        assert sum(tag == "h1" for tag, _ in self.tags) == 1
+        assert all("alt" in attrs for tag, attrs in self.tags if tag == "img")
+        assert all("scope" in attrs for tag, attrs in self.tags if tag == "th")
