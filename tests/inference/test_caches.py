@@ -60,7 +60,6 @@ def test_a_cache_that_can_be_written_to_is_the_users(tmp_path, monkeypatch):
 
 
 def test_without_a_cache_one_of_the_process_stands_in(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(files.log.parent, "propagate", True)
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     folder = files.cache_folder("exports")

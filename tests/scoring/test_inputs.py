@@ -1,6 +1,5 @@
 """Surveying a job's input: what is left out of a folder is told, wherever the folder is."""
 
-import logging
 import os
 import sys
 
@@ -12,13 +11,6 @@ import pytest
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.scoring.inputs import Columns, survey
 from mlcls_jax.scoring.job import check_output
-
-
-@pytest.fixture
-def told(caplog, monkeypatch):
-    """What is logged, also after a test that ran a command in this process."""
-    monkeypatch.setattr(logging.getLogger("mlcls_jax"), "propagate", True)
-    return caplog
 
 
 def folder_of(where, files, tmp_path):
@@ -35,17 +27,17 @@ def folder_of(where, files, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["disk", "store"])
-def test_files_that_are_no_images_are_counted(where, tmp_path, told):
+def test_files_that_are_no_images_are_counted(where, tmp_path, caplog):
     names = ("a.png", "b/c.JPG", "b/notes.txt", "a.heic", ".hidden.txt", ".git/x.txt")
     source = folder_of(where, dict.fromkeys(names, b"x"), tmp_path)
     found = survey(source, tmp_path, Columns())
     assert (found.kind, found.images) == ("folder", 2)
     why = "files whose names do not end as images' do (2), such as a.heic"
-    assert told.messages == [f"{source}: left out: {why}"]
+    assert caplog.messages == [f"{source}: left out: {why}"]
 
 
 @pytest.mark.parametrize("where", ["disk", "store"])
-def test_files_beside_those_of_parquet_are_counted(where, tmp_path, told):
+def test_files_beside_those_of_parquet_are_counted(where, tmp_path, caplog):
     pq.write_table(pa.table({"path": ["a.png"]}), tmp_path / "x.parquet")
     content = (tmp_path / "x.parquet").read_bytes()
     files = {"1.parquet": content, "b/2.PARQUET": content, "_SUCCESS": b"", ".crc": b""}
@@ -53,7 +45,7 @@ def test_files_beside_those_of_parquet_are_counted(where, tmp_path, told):
     found = survey(source, tmp_path / "out", Columns())
     assert (found.kind, found.images) == ("parquet", 2)
     why = "files whose names do not end in .parquet (1), such as _SUCCESS"
-    assert told.messages == [f"{source}: left out: {why}"]
+    assert caplog.messages == [f"{source}: left out: {why}"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
