@@ -90,6 +90,14 @@ def toy() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def compiled_once() -> None:
+    """Keep what runs compile in the folder of the session, for the next run of the same kind."""
+    from mlcls_jax.start import start_jax
+
+    start_jax(cache=True)
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Let wrong arrays reach functions whose annotations are checked, as users' do."""

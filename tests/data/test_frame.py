@@ -19,26 +19,9 @@ from mlcls_jax.inference.drawing import draw_evidence
 from mlcls_jax.inference.exports.verify import read_images
 from mlcls_jax.inference.predictor import Predictor
 from tests.helpers.bundles import write_images, write_small
-from tests.helpers.photos import cells
+from tests.helpers.photos import Files, cells
 
 SHAPES = [(40, 60), (60, 40), (61, 87), (50, 50), (37, 300), (300, 37), (500, 333)]
-
-
-class Files:
-    """A source of image files, with one label each."""
-
-    labels = ("a",)
-
-    def __init__(self, paths):
-        self.paths = paths
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        return self.paths[index].read_bytes(), np.ones(1, np.float32)
-
-    name = place = lambda self, index: str(self.paths[index])
 
 
 def picture(shape, seed=0):

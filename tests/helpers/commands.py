@@ -87,10 +87,10 @@ def mlcls(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess:
     return forked("mlcls", *arguments, cwd=cwd)
 
 
-def on_devices(count: int, program: str) -> str:
+def on_devices(count: int, program: str, *arguments: Any) -> str:
     """Return what a program prints that sees so many devices."""
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *map(str, arguments)],
         cwd=REPOSITORY,
         env=os.environ
         | {

@@ -4,8 +4,6 @@ import itertools
 import json
 import logging
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from mlcls_jax.inference.exports import reference_scores
 from mlcls_jax.inference.exports.verify import sample_images
 from mlcls_jax.inference.precision import in_dtype, quantize, settle
 from tests.helpers.bundles import write_small
+from tests.helpers.commands import on_devices
 from tests.helpers.tiers import need, slow
 
 ROOT = Path(__file__).parents[2]
@@ -139,9 +138,7 @@ first, second = backend(images), backend(images)
 np.testing.assert_allclose(first, second, atol=1e-6)
 assert ran_on == [0, 1], ran_on
 """
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    command = [sys.executable, "-c", program, str(folder)]
-    subprocess.run(command, env=environment, cwd=ROOT, check=True)
+    on_devices(2, program, folder)
 
 
 def test_whole_numbers_are_within_half_a_step_of_the_weights():

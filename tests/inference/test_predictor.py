@@ -1,7 +1,5 @@
 """The predictor: thresholds, order, errors, batches, evidence."""
 
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.masking import evidence
 from mlcls_jax.inference.predictor import Predictor
 from tests.helpers.bundles import LABELS, write_images, write_small
+from tests.helpers.commands import on_devices
 from tests.helpers.tiers import slow
 
 
@@ -240,12 +239,7 @@ def test_several_devices_share_the_batches(folder, paths, truth):
         "print([d.id for d, _ in model.backend._replicas])\n"
         "print(np.array([r.all_scores for r in model.predict(sys.argv[2:])]).tolist())\n"
     )
-    arguments = [sys.executable, "-c", program, str(folder), *map(str, paths)]
-    environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    process = subprocess.run(
-        arguments, env=environment, capture_output=True, text=True, check=True, timeout=300
-    )
-    devices, scores = process.stdout.splitlines()
+    devices, scores = on_devices(2, program, folder, *paths).splitlines()
     assert devices == "[0, 1]"
     np.testing.assert_allclose(np.array(eval(scores)), truth, atol=1e-5)
 

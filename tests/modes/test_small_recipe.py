@@ -9,7 +9,6 @@ from mlcls_jax.modes.evaluate import run_bundle
 from mlcls_jax.modes.train import train
 from mlcls_jax.recipe_choice import choose
 from mlcls_jax.recipes import BACKBONES, small_recipe
-from mlcls_jax.start import start_jax
 from mlcls_jax.training.run import prepare
 from tests.helpers.photos import write_photos
 
@@ -33,8 +32,8 @@ def config_of(data, **settings):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_once")
 def test_few_images_end_early_and_never_with_every_label_on_every_image(tmp_path):
-    start_jax(cache=True)
     # Noise, of which nothing can be learnt: the worst case.
     photos = write_photos(tmp_path / "photos", train=120, val=40, labels=LABELS)
     config = config_of(photos, **{"train.patience": 4, "data.feature_views": 2})

@@ -17,21 +17,13 @@ from mlcls_jax import config as schema
 from mlcls_jax.errors import ConfigError, NonFiniteError, PreemptedError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.modes.train import train
-from mlcls_jax.start import start_jax
 from tests.helpers.photos import write_lines, write_photos
-from tests.helpers.small_run import MODEL, small
+from tests.helpers.small_run import MODEL, assert_same_weights, run, small
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def run(config: schema.Config, workdir: Path) -> dict:
-    workdir.mkdir(exist_ok=True)
-    return train(config, workdir).to_json()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(toy):
-    start_jax(cache=True)
+pytestmark = pytest.mark.usefixtures("toy", "compiled_once")
 
 
 SPEED = {"images_per_s", "data_wait_ms"}
@@ -137,11 +129,7 @@ def test_a_run_whose_time_is_over_saves_the_step_and_goes_on_the_same(tmp_path):
         assert (tmp_path / "run/checkpoints" / str(step)).is_dir()
     result = run(limited, tmp_path / "run")
     assert result["MultiLabelMAP"] == whole["MultiLabelMAP"]
-    ours, theirs = (
-        load_file(tmp_path / name / "best_model/weights.safetensors") for name in ("run", "whole")
-    )
-    for name, values in theirs.items():
-        np.testing.assert_array_equal(ours[name], values)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
 # In a process of its own: a signal that came too early would end that of the tests.
@@ -152,7 +140,7 @@ import mlcls_jax.training.run as module
 from mlcls_jax.errors import PreemptedError
 from mlcls_jax.models import registry
 from tests.helpers import toy_backbone
-from tests.modes.test_train_mode import run, small
+from tests.helpers.small_run import run, small
 
 registry.FAMILIES["Toy"] = toy_backbone.FAMILY
 
@@ -323,11 +311,7 @@ def test_training_at_several_sizes_is_told_and_resumed_and_may_be_finished_at_a_
         with pytest.raises(PreemptedError):
             run(scaled(small(epochs=1, train={"time_limit": 0.0}), 1.0, 2.0), tmp_path / "run")
     run(config, tmp_path / "run")
-    ours, theirs = (
-        load_file(tmp_path / name / "best_model/weights.safetensors") for name in ("run", "whole")
-    )
-    for name, values in theirs.items():
-        np.testing.assert_array_equal(ours[name], values)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
     caplog.clear()
     weights = str(tmp_path / "whole" / "best_model")
     larger = replace(MODEL, image_size=(64, 64), weights=weights)

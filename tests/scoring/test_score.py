@@ -32,7 +32,7 @@ from mlcls_jax.scoring.job import Request
 from mlcls_jax.scoring.run_job import score
 from tests.helpers import toy_backbone
 from tests.helpers.bundles import LABELS, write_small
-from tests.helpers.photos import cells
+from tests.helpers.photos import Files, cells
 
 COUNT = 23
 
@@ -516,29 +516,9 @@ def test_a_damaged_table_ends_the_job_and_is_named(bundle, photos, tmp_path):
     assert not (tmp_path / "out/_SUCCESS.json").exists()
 
 
-class Photos:
-    """A labelled source for `pack`."""
-
-    labels = ("a",)
-
-    def __init__(self, paths):
-        self.paths = paths
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        return self.paths[index].read_bytes(), np.ones(1, np.float32)
-
-    def name(self, index):
-        return str(self.paths[index])
-
-    place = name
-
-
 def test_packed_data_sets_are_read(bundle, truth, tmp_path):
     good = [Path(path) for path, r in truth.items() if "error" not in r]
-    splits = {"train": Photos(good[:11]), "validation": Photos(good[11:])}
+    splits = {"train": Files(good[:11]), "validation": Files(good[11:])}
     pack(splits, tmp_path / "packed", shard_size=4)
     score(request(bundle, tmp_path / "packed", tmp_path / "all"))
     assert read(tmp_path / "all")[0] == as_rows(truth.values())

@@ -10,16 +10,12 @@ import pytest
 from mlcls_jax import config as schema
 from mlcls_jax.errors import CheckpointError, ConfigError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
-from mlcls_jax.modes.train import train
-from mlcls_jax.start import start_jax
-from tests.helpers.small_run import MODEL, small
+from tests.helpers.small_run import MODEL, run, small
 
 TIMES = {"images_per_s", "data_wait_ms"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(toy):
-    start_jax(cache=True)
+pytestmark = pytest.mark.usefixtures("toy", "compiled_once")
 
 
 def config_of(epochs: int = 3, **options) -> schema.Config:
@@ -27,13 +23,6 @@ def config_of(epochs: int = 3, **options) -> schema.Config:
     model = replace(config.model, initial="paddle")
     config = replace(config, seed=3, model=model)  # begun so, it is best at the end
     return replace(config, data=replace(config.data, epoch_size=16))  # two steps an epoch
-
-
-def run(config: schema.Config, workdir: Path) -> dict:
-    workdir.mkdir(exist_ok=True)
-    result = train(config, workdir)
-    assert result is not None
-    return result.to_json()
 
 
 @pytest.fixture(scope="module")

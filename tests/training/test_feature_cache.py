@@ -15,18 +15,14 @@ from mlcls_jax.data import features
 from mlcls_jax.errors import ConfigError, PreemptedError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.models.network import flatten
-from mlcls_jax.modes.train import train
-from mlcls_jax.start import start_jax
 from tests.helpers.photos import write_photos
-from tests.helpers.small_run import MODEL, small
+from tests.helpers.small_run import MODEL, run, small
 from tests.helpers.tiers import slow
 
 HEAD = {"frozen_backbone": True, "ema_decay": 0.9}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(toy):
-    start_jax(cache=True)
+pytestmark = pytest.mark.usefixtures("toy", "compiled_once")
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +51,12 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
     return flatten(read_bundle(workdir / "best_model").model.variables)
 
 
-def done(config: schema.Config, workdir: Path) -> dict:
-    workdir.mkdir(exist_ok=True)
-    result = train(config, workdir)
-    assert result is not None
-    return result.to_json()
-
-
 @pytest.mark.parametrize("name", ["Toy", slow("Toy_ML")])
 def test_the_head_learns_from_kept_features_as_from_images(photos, tmp_path, name):
     narrow = {"embed_dim": 32, "hidden_dim": 32, "head_dropout": 0.3, "num_classes": None}
     model = replace(MODEL, name=name, **narrow)
-    kept = done(replace(config_of(photos), model=model), tmp_path / "kept")
-    seen = done(replace(config_of(photos, views=0), model=model), tmp_path / "seen")
+    kept = run(replace(config_of(photos), model=model), tmp_path / "kept")
+    seen = run(replace(config_of(photos, views=0), model=model), tmp_path / "seen")
     np.testing.assert_allclose(losses(tmp_path / "kept"), losses(tmp_path / "seen"), rtol=1e-6)
     assert len(losses(tmp_path / "kept")) == 4
     assert kept["best_epoch"] == seen["best_epoch"]
@@ -83,12 +72,12 @@ def test_a_resumed_run_takes_the_features_that_are_there_and_ends_the_same(
 ):
     caplog.set_level(logging.INFO)
     whole = {"views": 3, "augment": ("flip", "cutout")}
-    done(config_of(photos, **whole), tmp_path / "whole")
+    run(config_of(photos, **whole), tmp_path / "whole")
     with pytest.raises(PreemptedError):
-        done(config_of(photos, **whole, train={"time_limit": 0.0}), tmp_path / "parts")
+        run(config_of(photos, **whole, train={"time_limit": 0.0}), tmp_path / "parts")
     before = (tmp_path / "parts/features/train/maps.npy").stat().st_mtime_ns
     caplog.clear()
-    done(config_of(photos, **whole), tmp_path / "parts")
+    run(config_of(photos, **whole), tmp_path / "parts")
     assert caplog.text.count("are used again") == 2
     assert (tmp_path / "parts/features/train/maps.npy").stat().st_mtime_ns == before
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
@@ -98,8 +87,8 @@ def test_a_resumed_run_takes_the_features_that_are_there_and_ends_the_same(
 
 @pytest.mark.slow
 def test_views_differ_and_the_first_is_the_plain_image(photos, tmp_path):
-    done(config_of(photos, views=3, augment=("cutout",), train={"epochs": 1}), tmp_path / "three")
-    done(config_of(photos, views=1, train={"epochs": 1}), tmp_path / "one")
+    run(config_of(photos, views=3, augment=("cutout",), train={"epochs": 1}), tmp_path / "three")
+    run(config_of(photos, views=1, train={"epochs": 1}), tmp_path / "one")
     three, one = (np.load(tmp_path / n / "features/train/maps.npy") for n in ("three", "one"))
     assert three.shape == (3, 16, 2, 2, 64) and three.dtype == np.float32
     assert np.array_equal(three[0], one[0])
@@ -111,7 +100,7 @@ def test_other_data_make_other_features(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     photos = write_photos(tmp_path / "photos", train=16, val=6)
     config = config_of(photos, train={"epochs": 1})
-    done(config, tmp_path / "run")
+    run(config, tmp_path / "run")
     for path in ("checkpoints", "best_model"):
         (tmp_path / "run" / path).rename(tmp_path / path)  # as if it had saved nothing
     lines = (photos / "train.txt").read_text().splitlines()
@@ -120,7 +109,7 @@ def test_other_data_make_other_features(tmp_path, caplog):
     before = np.load(tmp_path / "run/features/train/maps.npy")
     caplog.clear()
     (tmp_path / "run/train_result.json").unlink(missing_ok=True)
-    done(config, tmp_path / "run")
+    run(config, tmp_path / "run")
     after = np.load(tmp_path / "run/features/train/maps.npy")
     np.testing.assert_allclose(after, np.roll(before, -1, axis=1), rtol=1e-5, atol=1e-6)
     assert caplog.text.count("are used again") == 1  # of the validation images
@@ -129,7 +118,7 @@ def test_other_data_make_other_features(tmp_path, caplog):
     shutil.copy(photos / "images/train_3.png", photos / "images/train_2.png")
     flip_a_byte(tmp_path / "run/features/validation/maps.npy")
     caplog.clear()
-    done(config, tmp_path / "run")
+    run(config, tmp_path / "run")
     last = np.load(tmp_path / "run/features/train/maps.npy")
     assert np.array_equal(last[:, 1], last[:, 2]) and not np.array_equal(after[:, 1], after[:, 2])
     assert "are used again" not in caplog.text
@@ -143,8 +132,8 @@ def test_an_unreadable_image_counts_nowhere_after_a_resume_too(tmp_path):
     (photos / "images/train_3.png").write_bytes(b"no image")
     skipping = {"on_error": "skip", "views": 2}
     with pytest.raises(PreemptedError):
-        done(config_of(photos, **skipping, train={"time_limit": 0.0}), tmp_path / "run")
-    (told,) = done(config_of(photos, **skipping), tmp_path / "run")["skipped_images"]
+        run(config_of(photos, **skipping, train={"time_limit": 0.0}), tmp_path / "run")
+    (told,) = run(config_of(photos, **skipping), tmp_path / "run")["skipped_images"]
     assert "train_3.png" in told
 
 
@@ -152,7 +141,7 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(photos, tmp_pat
     usage = features.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(WorkdirError, match="needs 0 MB for feature maps") as caught:
-        done(config_of(photos), tmp_path / "run")
+        run(config_of(photos), tmp_path / "run")
     assert "data.feature_views=0" in str(caught.value.hint)
 
 

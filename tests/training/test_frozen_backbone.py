@@ -9,14 +9,10 @@ import pytest
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.models.network import flatten
 from mlcls_jax.modes.train import train
-from mlcls_jax.start import start_jax
 from mlcls_jax.training.run import first_variables, prepare
 from tests.helpers.small_run import MODEL, small
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    start_jax(cache=True)
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 def test_a_frozen_backbone_keeps_every_bit_and_has_no_moments(tmp_path):

@@ -8,13 +8,9 @@ import pytest
 from mlcls_jax import config as schema
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.modes.train import train
-from mlcls_jax.start import start_jax
 from tests.helpers.small_run import small
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(toy):
-    start_jax(cache=True)
+pytestmark = pytest.mark.usefixtures("toy", "compiled_once")
 
 
 def config_of(wish: str, **evaluate) -> schema.Config:

@@ -1,8 +1,5 @@
 """Mixup and CutMix: against plain NumPy, by counting, and on two devices."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -18,6 +15,7 @@ from mlcls_jax.models.network import Network, Outputs, Variables
 from mlcls_jax.training.mixing import STREAM, draw, make_mix, mix
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep
+from tests.helpers.commands import on_devices
 from tests.helpers.tiers import slow
 
 ALPHAS = {"mixup": (0.8, 0.0), "cutmix": (0.0, 1.0), "both": (0.8, 1.0)}
@@ -247,12 +245,7 @@ assert changed > 4
 
 @pytest.mark.slow
 def test_two_devices_mix_as_one_does():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, check=True)
+    on_devices(2, TWO_DEVICES)
 
 
 class Means(Network):

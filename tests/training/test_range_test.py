@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from mlcls_jax.modes.find_lr import find_lr
-from mlcls_jax.start import start_jax
 from mlcls_jax.training.range_test import (
     HIGHEST,
     LOWEST,
@@ -53,9 +52,8 @@ def test_a_loss_has_diverged_when_it_stays_high_or_is_not_finite():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("toy")
+@pytest.mark.usefixtures("toy", "compiled_once")
 def test_a_rate_is_found_by_the_run_s_own_steps_and_nothing_of_a_run_is_touched(tmp_path):
-    start_jax(cache=True)
     (tmp_path / "config.yaml").write_text("train: {epochs: 3}\nmode: train\nmodel: {}\n")
     config = replace(
         small(optimizer={"rate_scaling": "linear", "base_batch_size": 4}), mode="find_lr"

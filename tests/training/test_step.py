@@ -1,8 +1,5 @@
 """The step's options: parts, recomputed stages, SAM, bad numbers; against plain derivations."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +17,7 @@ from mlcls_jax.training.distill import Distillation
 from mlcls_jax.training.loss import make_loss
 from mlcls_jax.training.state import init_state
 from mlcls_jax.training.step import TrainStep
+from tests.helpers.commands import on_devices
 from tests.helpers.tiny_step import (
     LOSSES,
     MAKE,
@@ -87,12 +85,7 @@ np.testing.assert_allclose(kernel(state), kernel(alone), rtol=1e-5)
 
 
 def test_parts_stay_where_they_are_on_two_devices():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, check=True)
+    on_devices(2, TWO_DEVICES)
 
 
 def test_sam_takes_the_gradient_uphill_and_the_statistics_from_where_it_stands():
