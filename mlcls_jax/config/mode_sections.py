@@ -43,6 +43,12 @@ class Evaluate:
         min=0,
     )
     report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
+    gallery: int = option(
+        10_000,
+        "mode=evaluate: images to look through beside the report, those with the largest mistakes"
+        " where there are more; 0: none",
+        min=0,
+    )
     thresholds: bool = option(
         False, "mode=evaluate: choose thresholds at the end, as mode=thresholds does"
     )

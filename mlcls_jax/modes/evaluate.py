@@ -40,6 +40,7 @@ from mlcls_jax.modes.evaluate_result import (
 from mlcls_jax.reports.companions import Companions, measure_companions
 from mlcls_jax.reports.decisions_file import write_decisions
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
+from mlcls_jax.reports.gallery import GALLERY, write_gallery
 from mlcls_jax.reports.mistakes import Illustrator
 from mlcls_jax.reports.similar import Similar
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
@@ -107,7 +108,9 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
     if config.evaluate.report:
         illustrate = Illustrator(outputs.bundle, outputs.source, outputs.indices)
         similar = Similar(outputs.source, outputs.indices, outputs.targets, outputs.embeddings)
-        report = write_report(workdir / "evaluate", evaluation, illustrate, similar)
+        folder = workdir / "evaluate"
+        shown = _write_gallery(folder / GALLERY, evaluation, outputs, config.evaluate.gallery)
+        report = write_report(folder, evaluation, illustrate, similar, gallery=shown)
         log.info("Report: %s", report)
         if outputs.indices is not None:
             names = [outputs.source.name(index) for index in outputs.indices.tolist()]
@@ -171,6 +174,16 @@ def _training_images(labels: tuple[str, ...], data: schema.Data) -> np.ndarray |
         return None
     targets = getattr(source, "targets", None)
     return None if targets is None or source.labels != labels else (targets >= 1).sum(0)
+
+
+def _write_gallery(folder: Path, evaluation: Evaluation, outputs: Outputs, count: int) -> int:
+    """Write the page of all images if it is asked for and possible; return how many it has."""
+    if not count or outputs.indices is None or not len(outputs.targets):
+        return 0
+    decisions = evaluation.decisions
+    return write_gallery(
+        folder, decisions, evaluation.labels, outputs.source, outputs.indices, count
+    )
 
 
 def _companions(outputs: Outputs, evaluation: Evaluation, images: int) -> Companions | None:

@@ -11,6 +11,7 @@ from mlcls_jax.inference.masking import SIDE
 from mlcls_jax.metrics import precision_recall_f1
 from mlcls_jax.reports import charts, page
 from mlcls_jax.reports.companions import MIN_IMAGES, PLACE, Companions
+from mlcls_jax.reports.gallery import GALLERY
 from mlcls_jax.reports.mistakes import (
     MAX_CONFUSED,
     Confusion,
@@ -85,12 +86,17 @@ Illustrate = Callable[[Sequence[Mistake]], list[Illustration]]
 
 
 def write_report(
-    folder: Path, evaluation: Evaluation, illustrate: Illustrate, similar: Similar | None = None
+    folder: Path,
+    evaluation: Evaluation,
+    illustrate: Illustrate,
+    similar: Similar | None = None,
+    gallery: int = 0,
 ) -> Path:
     """Write `report.html` into the folder, which is made; return its path.
 
     The page needs no other file, and its size hardly depends on the number of images: besides a
-    row per label, it has a few diagrams and a few pictures.
+    row per label, it has a few diagrams and a few pictures. If the page beside it has images,
+    `gallery` of them, it links there.
     """
     limits, decisions = evaluation.limits, evaluation.decisions
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +115,7 @@ def write_report(
             for are_missed in ((False,) if evaluation.is_single else (False, True))
         ],
         max_names=MAX_NAMES,
+        gallery=(GALLERY, gallery),
         companions=evaluation.companions,
         masked_parts=(PLACE, SIDE * SIDE),
         masked_least=MIN_IMAGES,

@@ -23,6 +23,7 @@ from mlcls_jax.modes.thresholds import thresholds
 from mlcls_jax.reports import charts, mistakes, similar
 from mlcls_jax.reports.charts import precision_recall, score_counts
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
+from mlcls_jax.reports.gallery import write_gallery
 from mlcls_jax.reports.mistakes import (
     Decisions,
     Illustration,
@@ -492,12 +493,100 @@ class Pictures:
         self.count, self.own = count, targets
 
     def __getitem__(self, index):
-        return np.full((20, 30, 3), 8 * index, np.uint8), self.own[index]
+        return np.full((20, 30, 3), 8 * (index % 32), np.uint8), self.own[index]
 
     def name(self, index):
         return str(index)
 
     place = name
+
+
+def gallery_of(folder, count=30, classes=3, limit=28, *, labels=("<i>cat", "dog", "ape")):
+    """A gallery of images in shades of grey, which a label reported at 0.5 has or has not."""
+    scores, targets = outputs(count, classes)
+    decisions = Decisions(scores, targets, np.full(classes, 0.5, np.float32))
+    source = Pictures(count, targets)
+    shown = write_gallery(folder, decisions, labels, source, np.arange(count), limit)
+    return decisions, shown, (folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_all_images_can_be_looked_through_beside_the_report(tmp_path):
+    folder = tmp_path / "images"
+    decisions, shown, text = gallery_of(folder)
+    assert shown == 28 and "28 images with the largest mistakes, of 30" in Page(text).text
+    assert text.count("<i>") == 0 and "img-src &#39;self&#39; file:;" in text
+    assert sorted(path.name for path in folder.iterdir()) == ["0.jpg", "1.jpg", "index.html"]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert data["labels"] == ["<i>cat", "dog", "ape"]
+    above, targets = decisions.scores - 0.5, decisions.targets
+    wrong = np.where(targets == 1, -above, np.where(targets == 0, above, -np.inf)).max(1)
+    order = np.argsort(-wrong, kind="stable")[:28]
+    assert [int(name) for name, *_ in data["rows"]] == order.tolist()
+    sheets = [np.asarray(Image.open(folder / name)) for name in ("0.jpg", "1.jpg")]
+    for place, (row, (_, width, height, more, told)) in enumerate(
+        zip(order, data["rows"], strict=True)
+    ):
+        assert (width, height, more) == (30, 20, 0)
+        y, x = (120 * n for n in divmod(place % 25, 5))
+        part = sheets[place // 25][y : y + height, x : x + width].astype(int)
+        assert abs(part.mean() - 8 * row) < 4
+        states = {(1, True): 3, (1, False): 1, (0, True): 2, (-1, True): 4}
+        assert {(k, state) for k, _, state in told} == {
+            (k, states[key])
+            for k in range(3)
+            if (key := (int(targets[row, k]), bool(above[row, k] > 0))) in states
+        }
+    gallery_of(folder, count=3)  # in the place of the first
+    assert sorted(path.name for path in folder.iterdir()) == ["0.jpg", "index.html"]
+
+
+def test_of_one_label_an_image_the_surest_mistakes_come_first(tmp_path):
+    scores, targets = one_label(9, 3)
+    shown = write_gallery(
+        tmp_path / "images", Decisions(scores, targets, None), "abc", Pictures(9, targets),
+        np.arange(9), 100,
+    )  # fmt: skip
+    text = (tmp_path / "images/index.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert shown == 9 and data["limits"] is None and len(data["rows"]) == 9
+    name, *_, told = data["rows"][0]
+    truth = int(targets[int(name)].argmax())
+    assert {(k, state) for k, _, state in told} == {(truth, 1), (scores[int(name)].argmax(), 2)}
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_images_are_filtered_sorted_and_turned_over_in_a_browser(tmp_path):
+    decisions, _, _ = gallery_of(tmp_path / "images", count=130, limit=130)
+    reported, targets = decisions.scores > 0.5, decisions.targets
+    (tmp_path / "browser").mkdir()
+    with chromium(tmp_path / "browser") as port:
+        tab = open_tab(port, width=400, height=900)
+        tab.send("Page.navigate", url=(tmp_path / "images/index.html").as_uri())
+        status = "document.querySelector('#status')?.textContent"
+        wait(lambda: tab.run(status) == "1 to 60 of 130 images")
+        wait(lambda: tab.run("[...document.images].every((i) => i.naturalWidth === 600)"))
+        tab.press("ArrowRight", 39)
+        tab.run("$('after').click()")
+        assert tab.run(status) == "121 to 130 of 130 images" and tab.run("$('after').disabled")
+
+        def choose(name, value):
+            tab.run(f"$('{name}').value = '{value}'; $('{name}').dispatchEvent(new Event('input'))")
+            return [int(name) for name in tab.run("found.map(({ row }) => row.name)")]
+
+        choose("label", 1)
+        false = choose("kind", 2)
+        expected = np.flatnonzero(reported[:, 1] & (targets[:, 1] == 0))
+        assert sorted(false) == expected.tolist() and len(expected) > 3
+        scores = decisions.scores[false, 1]
+        assert (np.diff(scores) <= 1e-4).all()
+        assert choose("order", "name") == expected.tolist()
+        assert choose("name", str(expected[0])) == [
+            n for n in expected if str(expected[0]) in str(n)
+        ]
+        assert choose("name", "no such") == [] and tab.run(status) == "There is no such image."
+        assert tab.run("document.documentElement.scrollWidth") == 400
+    assert tab.problems == []
 
 
 @needs_chromium
