@@ -33,6 +33,12 @@ def shorten(value: object, length: int = 200) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def first_of(texts: Sequence[str], most: int = 100) -> list[str]:
+    """Return the first texts, and behind them how many more there are."""
+    more = len(texts) - most
+    return [*texts[:most], f"(and {more:,} more)"] if more > 0 else [*texts]
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Return the rows as the content of a CSV file."""
     text = io.StringIO()

@@ -5,7 +5,7 @@ lists of millions can be checked; of images that may be near duplicates, some hu
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -48,6 +48,7 @@ from mlcls_jax.lookahead import map_ahead
 from mlcls_jax.readable import printable
 
 NUM_SAMPLES = 10  # of every list
+FREQUENT = 40  # labels of which pairs are counted: of all, memory grew with their square
 _CHUNK = 32  # images that a thread takes at once
 
 
@@ -83,9 +84,8 @@ def check(
             groups = groups_of([known[k] for k in range(num_classes)])
         labels = tuple(known[k].name if k in known else str(k) for k in range(num_classes))
         lines = Lines(tuple(lists.values()))
-        cooccurrence = np.zeros((num_classes, num_classes), np.int64)
         splits = {
-            split: _read_split(split, number, root, labels, groups, lines, cooccurrence, findings)
+            split: _read_split(split, number, root, labels, groups, lines, findings)
             for number, split in enumerate(lists)
         }
         in_order = partial(_in_order, pool, ahead=2 * threads)
@@ -98,13 +98,16 @@ def check(
             report_near_copies(root, lines, images, in_order, findings)
         for number, summary in enumerate(splits.values()):
             summary.samples += _samples(root, number, lines, images, num_classes)
+    totals = np.sum([summary.positives for summary in splits.values()], axis=0)
+    frequent = np.sort(np.argsort(-totals, kind="stable")[:FREQUENT])
     return CheckReport(
         root=root,
         label_file=data.label_file,
         labels=labels,
         splits=splits,
         groups=findings.groups(),
-        cooccurrence=cooccurrence,
+        frequent=frequent,
+        cooccurrence=_count_pairs(root, lines.lists, num_classes, frequent),
         images_checked=int(images.is_there.sum()),
         pixels=pixels,
     )
@@ -117,7 +120,6 @@ def _read_split(
     labels: tuple[str, ...],
     groups: Groups,
     lines: Lines,
-    cooccurrence: np.ndarray,
     findings: Collector,
 ) -> SplitSummary:
     """Report what is wrong with a list; count its labels, and add its lines to those before."""
@@ -136,7 +138,6 @@ def _read_split(
         present, is_unknown = np.flatnonzero(item.target > 0), item.target < 0
         positives[present] += 1
         unknown += is_unknown
-        cooccurrence[present[:, None], present] += 1
         for told in contradictions(labels, present.tolist(), item.target == 0, groups):
             place = f"{name}:{item.line}"
             message = f"{item.image} {told}"
@@ -199,6 +200,19 @@ def _samples(
     items = read_list(root / lines.lists[number], num_classes, name="")
     rows = (item for item in items if isinstance(item, Row) and item.line in wanted)
     return [(row.image, row.target) for row in islice(rows, len(wanted))]
+
+
+def _count_pairs(
+    root: Path, lists: Sequence[str], num_classes: int, frequent: np.ndarray
+) -> np.ndarray:
+    """Return how many images have both of the `frequent` labels, int64 [n, n], over all lists."""
+    pairs = np.zeros((len(frequent), len(frequent)), np.int64)
+    for name in lists:
+        for item in read_list(root / name, num_classes, name=name):
+            if isinstance(item, Row):
+                present = np.flatnonzero(item.target[frequent] > 0)
+                pairs[present[:, None], present] += 1
+    return pairs
 
 
 def _in_order(

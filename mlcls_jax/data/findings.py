@@ -65,7 +65,8 @@ class CheckReport:
     labels: tuple[str, ...]
     splits: dict[str, SplitSummary]  # by name, in the order train, val, test
     groups: list[Group]  # errors first, then warnings, then notes; none is empty
-    cooccurrence: np.ndarray  # int64 [K, K]: images with both labels, over all lists
+    frequent: np.ndarray  # [n], numbers of the most frequent labels, ascending
+    cooccurrence: np.ndarray  # int64 [n, n]: images with both of these labels, over all lists
     images_checked: int  # different files that were opened
     pixels: bool  # whether they were decoded, or only their headers read
 

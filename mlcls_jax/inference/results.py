@@ -22,7 +22,7 @@ from mlcls_jax.errors import UserError
 from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
 from mlcls_jax.inference.file_names import own_name
 from mlcls_jax.paths import local_text
-from mlcls_jax.readable import readable
+from mlcls_jax.readable import first_of, readable
 
 _DIGITS = 5
 _SHOWN_SIDE = 320  # pixels in a notebook
@@ -126,7 +126,7 @@ class Result(dict[str, Any]):
             return {"res": draw_labels(_NO_PICTURE, [readable(self["error"])])}
         pairs = zip(self["label_names"], self["scores"], strict=True)
         entries = [f"{name}({score:.3f})" for name, score in pairs]
-        picture = draw_labels(self.image, entries or ["(no label above the threshold)"])
+        picture = draw_labels(self.image, first_of(entries) or ["(no label above the threshold)"])
         if not self.get("evidence"):
             return {"res": picture}
         maps = [np.array(rows) for rows in self["evidence"]]

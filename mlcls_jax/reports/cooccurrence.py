@@ -26,7 +26,7 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
     shares = report.cooccurrence[np.ix_(shown, shown)] / totals[shown, None]  # [n, n]
     cell = 64 if len(shown) <= 10 else 44 if len(shown) <= 20 else 28
     small = find_font("", size=canvas.SMALL_SIZE)
-    labels = [report.labels[k] for k in shown]
+    labels = [report.labels[report.frequent[k]] for k in shown]
     font = find_font("".join(labels), size=canvas.NAME_SIZE)
     labels = [canvas.fit(label, font, 220) for label in labels]
     longest = max(text_width(label, font=font) for label in labels)

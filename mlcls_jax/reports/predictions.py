@@ -15,6 +15,7 @@ from mlcls_jax.errors import DataError
 from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.drawing import draw_grid
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.readable import first_of
 from mlcls_jax.reports.mistakes import Decisions
 from mlcls_jax.workdir import PREDICTIONS
 
@@ -123,7 +124,7 @@ def judge(predicted: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
 def caption(labels: Sequence[str], judged: Mapping[str, np.ndarray]) -> str:
     """Return the names of labels, by what `judge` found of them."""
     lines = [
-        what + ", ".join(label for label, is_told in zip(labels, which, strict=True) if is_told)
+        what + ", ".join(first_of([labels[k] for k in np.flatnonzero(which)]))
         for what, which in judged.items()
         if which.any()
     ]

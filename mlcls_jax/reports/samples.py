@@ -13,11 +13,10 @@ from mlcls_jax.data.images import decode_image
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
 from mlcls_jax.files import replace_folder
 from mlcls_jax.inference.drawing import draw_labels
-from mlcls_jax.readable import shorten
+from mlcls_jax.readable import first_of, shorten
 
 MAX_SAMPLES = 10  # per list
 MAX_SAMPLE_SIDE = 1024  # pixels
-MAX_SAMPLE_LABELS = 100  # drawn below one picture
 
 
 def draw_samples(report: CheckReport, folder: Path) -> dict[str, list[Path]]:
@@ -77,9 +76,7 @@ def read_listed(root: Path, name: str, side: int) -> Image.Image:
 def sample_entries(labels: Sequence[str], target: np.ndarray) -> list[str]:
     """Return what is written below a sample with the target int8 [K]; never empty."""
     present = [labels[k] for k in np.flatnonzero(target == 1).tolist()]
-    entries = present[:MAX_SAMPLE_LABELS] or ["(no label)"]
-    if len(present) > MAX_SAMPLE_LABELS:
-        entries.append(f"(and {len(present) - MAX_SAMPLE_LABELS} more)")
+    entries = first_of(present) or ["(no label)"]
     if unknown := np.count_nonzero(target == -1):
         entries.append(f"({unknown} not annotated)")
     return entries

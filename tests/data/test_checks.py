@@ -183,6 +183,18 @@ def test_counts_and_targets_are_those_of_the_lists(tmp_path_factory, targets, se
         np.testing.assert_array_equal([source[i][1] for i in range(len(source))], rows)
 
 
+def test_pairs_are_counted_of_the_most_frequent_labels_alone(root):
+    """A matrix of all took 152 GiB for 142,857 labels."""
+    write_lines(root / "label.txt", [f"{k} {k}" for k in range(60)])
+    for name in ("train", "val"):
+        images = [line.split("\t")[0] for line in (root / f"{name}.txt").read_text().splitlines()]
+        row = ["0"] * 10 + ["1"] * 50
+        write_lines(root / f"{name}.txt", [f"{image}\t{','.join(row)}" for image in images])
+    report = run(root)
+    assert report.frequent.tolist() == [*range(10, 50)]
+    np.testing.assert_array_equal(report.cooccurrence, np.full((40, 40), 9))
+
+
 PIECES = [
     *(b"images/train_0.png", b"images/train_1.png\t0,1,0", b"images/train_2.png", b"0,1,0", b"0"),
     *(b"1", b"-1", b"2", b",", b"\t", b" ", b"\n", b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"../"),

@@ -722,6 +722,10 @@ READ = {  # a CSV list and the labels of 0.png, 1.png, …
     "yes and no": ("path,a,b\n0.png,Yes,no\n1.png,NO,yes\n", "a/b"),
     "labels called as flags": ("image,0,1\n0.png,1,0\n1.png,0,1\n", "0/1"),
     "seen from above": ("{name}/images/0.png,cat\n{name}\\images\\1.png,dog\n", "cat/dog"),
+    "a cell of any length": (
+        f"path,label\n0.png,cat{'|' * 140_000}dog\n1.png,dog\n",
+        "cat+dog/dog",
+    ),
     "Windows": ("images\\0.png,cat\n.\\1.png,dog\n", "cat/dog"),
 }
 

@@ -65,7 +65,8 @@ def make_report(
     if cooccurrence is None:
         cooccurrence = np.diag(counts.sum(0))
     labels = tuple(labels or (f"label {k}" for k in range(num_classes)))
-    return CheckReport(root, "label.txt", labels, splits, list(groups), cooccurrence, 7, False)
+    numbers, groups = np.arange(num_classes), list(groups)
+    return CheckReport(root, "label.txt", labels, splits, groups, numbers, cooccurrence, 7, False)
 
 
 def make_group(severity, findings, *, name="kind", count=None):

@@ -297,9 +297,10 @@ def _labels_of(label_file: Path) -> dict[str, Label]:
 
 
 def _write_labels(file: TextIO, *, labels: Sequence[str], before: Mapping[str, Label]) -> None:
+    known = {*labels}
     for index, name in enumerate(labels):
         old = before.get(name, Label(name))
-        parent = f"\tparent={old.parent}" if old.parent in labels else ""
+        parent = f"\tparent={old.parent}" if old.parent in known else ""
         group = f"\tgroup={old.group}" if old.group else ""
         file.write(f"{index} {name}{parent}{group}\n")
 

@@ -29,7 +29,8 @@ def arrange(table: Table, dialect: str) -> Arranged:
       ConvertFailedError: several columns may hold the labels, or one says what a row is for.
     """
     width = max((len(line.fields) for line in table.lines), default=0)
-    filled = [k for k in range(width) if k < 2 or any(any(line.fields[k:]) for line in table.lines)]
+    last = max(map(_filled, table.lines), default=0)
+    filled = [*range(min(width, max(2, last)))]
     header = table.lines[0].fields if table.lines else []
     header = [] if any(map(is_image_name, header)) else header
     image = _image_column(table.lines, width)
@@ -42,9 +43,15 @@ def arrange(table: Table, dialect: str) -> Arranged:
     told = "The image is in column " + (shown(header[image]) if header else str(image + 1))
     if header and len(others) == 1:
         told += f", labels are in {shown(header[others[0]])}"
-    if passed := [header[k] for k in filled if k not in order and k < len(header)]:
+    read = {*order}
+    if passed := [header[k] for k in filled if k not in read and k < len(header)]:
         told += f"; not read: {', '.join(map(shown, passed))}"
     return Arranged(_picked(table, order), f"{told}.")
+
+
+def _filled(line: Line) -> int:
+    """Return how many columns there are up to the last one that holds something."""
+    return next((k for k in range(len(line.fields), 0, -1) if line.fields[k - 1]), 0)
 
 
 def _image_column(lines: Sequence[Line], width: int) -> int:

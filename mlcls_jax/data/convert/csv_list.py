@@ -6,6 +6,7 @@ for what else is understood.
 
 import csv
 import posixpath
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[st
                 f"{place}: no header names the labels of the columns",
                 "Begin the file with a line such as `path,cat,dog`.",
             )
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if twice := next((name for name, count in Counter(names).items() if count > 1), None):
             raise ConvertFailedError(f"{place}: several columns are called {shown(twice)}")
         if sorted(names) != sorted(first):
             raise ConvertFailedError(
