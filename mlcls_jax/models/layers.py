@@ -25,6 +25,7 @@ from mlcls_jax.models.initial import (
     xavier_uniform,
 )
 from mlcls_jax.models.kernels import PLAIN, Kernels
+from mlcls_jax.models.kernels.windows import squares_to_channels
 from mlcls_jax.models.norms import BatchNorm
 
 # The Paddle kernel's float32 attribute, not 1/6: the difference is visible in parity tests.
@@ -226,14 +227,6 @@ class Patches(nnx.Module):
         x = cast(squares_to_channels(x, self.size), self.dtype)
         kernel = cast(self.kernel[...], self.dtype)
         return x @ kernel.reshape(-1, kernel.shape[-1]) + cast(self.bias[...], self.dtype)
-
-
-def squares_to_channels(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B h w D"]:
-    """Return squares of cells as channels, row by row; rows and columns that fill none go."""
-    batch, rows, columns = x.shape[0], x.shape[1] // size, x.shape[2] // size
-    x = x[:, : rows * size, : columns * size]
-    x = x.reshape(batch, rows, size, columns, size, -1).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, rows, columns, -1)
 
 
 def attend(

@@ -93,6 +93,7 @@ class ViT(nnx.Module):
         has_query = pool and config.pooling == "attention"
         self.attention_pool = AttentionPool(config, dtype=dtype) if has_query else None
         self.channels, self.config, self.pool, self.dtype = width, config, pool, dtype
+        self.kernels = PLAIN
         stem = ("patch_kernel", "patch_bias", "cls_token", "reg_token", "pos_embed", "ln_pre")
         self.parts = Parts(
             stem=tuple(path for path in stem if getattr(self, path) is not None),
@@ -144,6 +145,7 @@ class ViT(nnx.Module):
         x = jnp.concatenate([*first, x], axis=1) if first else x  # [B, N, C]
         if positions is not None and config.embedded == "class":
             x = x + positions
+        x = self.kernels.rows(x)
         x = x if self.ln_pre is None else self.ln_pre(x)
         options: dict[str, Any] = {"draws": draws}
         if config.rope != "none":

@@ -14,11 +14,13 @@ from mlcls_jax.models.kernels.attention import attend, attend_by_cudnn
 from mlcls_jax.models.kernels.convolution import (
     conv2d,
     conv2d_on_cpus,
+    conv2d_on_nvidia,
     conv2d_on_one_cpu,
     conv2d_portable,
 )
+from mlcls_jax.models.kernels.layout import as_it_is, row_major
 from mlcls_jax.models.kernels.moments import moments, moments_in_one_pass
-from mlcls_jax.models.kernels.pooling import max_pool_on_cpus, xla_max_pool
+from mlcls_jax.models.kernels.pooling import max_pool_by_hand, xla_max_pool
 from mlcls_jax.models.kernels.product import matmul_on_cpus
 from mlcls_jax.models.kernels.tree_norm import joined_norm, tree_norm
 
@@ -41,6 +43,8 @@ class Kernels:
     moments: Callable[[Array, Array], tuple[Float[Array, " C"], Float[Array, " C"]]]
     # (q [B, Q, heads, d], k, v [B, N, heads, d], drop: of weights, or None) → [B, Q, heads, d]
     attend: Callable[..., Float[Array, "B Q heads d"]]
+    # (x [B, N, C]) → x, laid out in memory as its axes say
+    rows: Callable[[Array], Float[Array, "B N C"]]
     # (tree of arrays) → the L2 norm of all of them
     norm: Callable[[Any], Float[Array, ""]]
 
@@ -52,14 +56,21 @@ PLAIN = Kernels(
     max_pool=xla_max_pool,
     moments=moments,
     attend=attend,
+    rows=as_it_is,
     norm=tree_norm,
 )
 # For one program that is exported for several platforms: each takes its form where it runs.
 PORTABLE = replace(PLAIN, conv2d=conv2d_portable)
-CPUS = replace(PLAIN, conv2d=conv2d_on_cpus, matmul=matmul_on_cpus, max_pool=max_pool_on_cpus)
+CPUS = replace(PLAIN, conv2d=conv2d_on_cpus, matmul=matmul_on_cpus, max_pool=max_pool_by_hand)
 ONE_CPU = replace(CPUS, conv2d=conv2d_on_one_cpu, norm=joined_norm)
 ACCELERATORS = replace(PLAIN, moments=moments_in_one_pass)
-NVIDIA = replace(ACCELERATORS, attend=attend_by_cudnn)
+NVIDIA = replace(
+    ACCELERATORS,
+    conv2d=conv2d_on_nvidia,
+    max_pool=max_pool_by_hand,
+    attend=attend_by_cudnn,
+    rows=row_major,
+)
 
 
 @runtime_checkable

@@ -11,7 +11,15 @@ from jaxtyping import Array, Float
 
 from mlcls_jax.models.kernels.depthwise import depthwise_shifted
 from mlcls_jax.models.kernels.product import matmul_on_cpus
-from mlcls_jax.models.kernels.windows import Taps, by_phases, output_shape, pad, padding, window
+from mlcls_jax.models.kernels.windows import (
+    Taps,
+    by_phases,
+    output_shape,
+    pad,
+    padding,
+    squares_to_channels,
+    window,
+)
 
 
 def conv2d(
@@ -64,6 +72,43 @@ def conv2d_on_one_cpu(
     if groups == 1 and (size > 3 or (size == 3 and 32 < channels < 512)):
         return conv2d_by_hand(x, kernel, stride, True)
     return conv2d_on_cpus(x, kernel, stride=stride, groups=groups)
+
+
+def conv2d_on_nvidia(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k i D"], *, stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w D"]:
+    """Return the same; that of an image, with stride 2, by squares of 2 x 2 pixels as channels.
+
+    Tensor cores take eight channels at a time: of three, most of what they multiply is padding.
+    """
+    if groups == 1 and stride == 2 and kernel.shape[0] > 1 and x.shape[-1] <= 4:
+        return conv2d_of_squares(x, kernel)
+    return conv2d(x, kernel, stride=stride, groups=groups)
+
+
+def conv2d_of_squares(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"]
+) -> Float[Array, "B h w D"]:
+    """Return the convolution of stride 2 as one of stride 1 over squares of 2 x 2 pixels."""
+    size, channels = kernel.shape[0], kernel.shape[2]
+    half, before = (size + 1) // 2, padding(size)[0]
+    sides = output_shape(*x.shape[1:3], 2)
+    around = [
+        (before, 2 * (out + half - 1) - side - before)
+        for out, side in zip(sides, x.shape[1:3], strict=True)
+    ]
+    fill = (0, -channels % 2)  # so that there are eight channels, or sixteen
+    x = squares_to_channels(jnp.pad(x, ((0, 0), *around, fill)), 2)
+    more = (0, 2 * half - size)
+    kernel = jnp.pad(kernel, (more, more, fill, (0, 0)))
+    kernel = kernel.reshape(half, 2, half, 2, -1, kernel.shape[-1]).transpose(0, 2, 1, 3, 4, 5)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel.reshape(half, half, -1, kernel.shape[-1]),
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _is_depthwise(x: Array, kernel: Array, groups: int) -> bool:

@@ -1,7 +1,7 @@
-"""Max-pooling, with a gradient written by hand for CPUs.
+"""Max-pooling, with a gradient written by hand for CPUs and GPUs.
 
-XLA's gradient of max-pooling carries the position of every maximum along and scatters; this takes
-about a third of the time on CPUs.
+XLA's gradient of max-pooling carries the position of every maximum along, as one array of int32 per
+axis on GPUs, and scatters. This takes about a third of the time on CPUs and on an H200.
 """
 
 import jax
@@ -20,7 +20,7 @@ def xla_max_pool(x: Float[Array, "B H W C"], size: int, stride: int) -> Float[Ar
 
 
 # The gradient goes to the first maximum of a window, row by row, as in XLA and PyTorch.
-max_pool_on_cpus = jax.custom_vjp(xla_max_pool, nondiff_argnums=(1, 2))
+max_pool_by_hand = jax.custom_vjp(xla_max_pool, nondiff_argnums=(1, 2))
 
 
 def _forward(x: Array, size: int, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -43,4 +43,4 @@ def _backward(size: int, stride: int, saved: tuple[Array, Array], grad: Array) -
     return (gather_back(x.shape, size, stride, [first, grad], share),)
 
 
-max_pool_on_cpus.defvjp(_forward, _backward)
+max_pool_by_hand.defvjp(_forward, _backward)

@@ -42,6 +42,14 @@ def output_shape(height: int, width: int, stride: int) -> tuple[int, int]:
     return (height - 1) // stride + 1, (width - 1) // stride + 1
 
 
+def squares_to_channels(x: Shaped[Array, "B H W C"], size: int) -> Shaped[Array, "B h w D"]:
+    """Return squares of cells as channels, row by row; rows and columns that fill none go."""
+    batch, rows, columns = x.shape[0], x.shape[1] // size, x.shape[2] // size
+    x = x[:, : rows * size, : columns * size]
+    x = x.reshape(batch, rows, size, columns, size, -1).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows, columns, -1)
+
+
 def gather_back(
     shape: tuple[int, ...],
     size: int,

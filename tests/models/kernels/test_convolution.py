@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlcls_jax.models.kernels import CPUS, ONE_CPU, PLAIN, PORTABLE
-from mlcls_jax.models.kernels.convolution import conv2d_by_hand, xla_conv2d
+from mlcls_jax.models.kernels import CPUS, NVIDIA, ONE_CPU, PLAIN, PORTABLE
+from mlcls_jax.models.kernels.convolution import conv2d_by_hand, conv2d_of_squares, xla_conv2d
 from tests.helpers.gradients import value_and_gradients
 from tests.helpers.tiers import pairs
 
@@ -27,6 +27,18 @@ def test_values_and_gradients_equal_those_of_xla(size, stride, shape):
     np.testing.assert_array_equal(value, expected[0])
     np.testing.assert_allclose(x_grad, expected[1], atol=1e-4)
     np.testing.assert_allclose(kernel_grad, expected[2], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 7, 9, 1)])
+def test_squares_of_pixels_as_channels_give_the_convolution_of_stride_2(shape, size):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, shape[-1], 5)), jnp.float32)
+    found = value_and_gradients(conv2d_of_squares, x, kernel)
+    expected = value_and_gradients(lambda x, k: xla_conv2d(x, k, stride=2), x, kernel)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_bfloat16_is_summed_in_float32():
@@ -63,7 +75,7 @@ def test_gradients_with_strides_multiply_by_no_zeros_on_cpus():
     assert dilated(PLAIN) and not dilated(CPUS) and not dilated(ONE_CPU)
 
 
-@pytest.mark.parametrize("kernels", [PORTABLE, CPUS, ONE_CPU])
+@pytest.mark.parametrize("kernels", [PORTABLE, CPUS, ONE_CPU, NVIDIA])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize(
     ("size", "groups", "outputs"), [(1, 1, 5), (3, 1, 48), (3, 4, 4), (2, 2, 6)]
