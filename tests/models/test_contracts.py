@@ -177,8 +177,13 @@ def test_blocks_are_met_in_their_order_and_each_is_recomputed_when_asked(name):
         if level
     ]
     assert all(max(one) < min(other) for one, other in pairwise(levels))
-    count = [sum("remat" in e.primitive.name for e in j.eqns) for j in (plain, recomputed)]
+    count = [sum(map(recomputes_a_block, j.eqns)) for j in (plain, recomputed)]
     assert count == [0, sum(map(len, parts.stages))]
+
+
+def recomputes_a_block(equation):
+    """A GELU is recomputed always, and is a few operations."""
+    return "remat" in equation.primitive.name and len(equation.params["jaxpr"].eqns) > 10
 
 
 def paths_of(network):

@@ -1,7 +1,6 @@
 """Rules for operations on each number alone: sums, products, bounds and powers."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -42,18 +41,18 @@ def _product(op: Op) -> Op | None:
 
 
 def _gelu(op: Op, x: Op, factor: Op) -> Op | None:
-    """Recognise 2 gelu(u): u * erfc(-u / sqrt(2)), as erfc(-u) is 1 + erf(u)."""
-    erf, minus, one = line(factor)
-    if not (is_number(minus, -1) and is_number(one, 1) and erf.is_plain("erf")):
+    """Recognise gelu(u): u * (0.5 + 0.5 * erf(u / sqrt(2)))."""
+    erf, half, other_half = line(factor)
+    if not (is_number(half, 0.5) and is_number(other_half, 0.5) and erf.is_plain("erf")):
         return None
     base, scale, shift = line(erf.x)
     x_base, x_scale, x_shift = line(x)
     ratio = smallest(x_scale / scale)
     if x_base is not base or ratio.ndim or not is_close(x_shift, ratio * shift):
         return None
-    root = -math.sqrt(2)
+    root = math.sqrt(2)
     u = affine(Op(Plain("mul"), [base], op.shape, uses=1), base, root * scale, root * shift)
-    return affine(op, Op(Plain("gelu"), [u], op.shape, uses=1), root * ratio, 0.0)
+    return affine(op, Op(Plain("gelu"), [u], op.shape, uses=1), ratio / root, 0.0)
 
 
 def bound(op: Op) -> Op:
@@ -80,11 +79,6 @@ def power(op: Op) -> Op:
     if is_square:
         return becomes(op, Plain("mul"), op.x, op.x)
     return becomes(op, Power(op.params["y"]), op.x)
-
-
-def erfc(op: Op) -> Op:
-    """Make it 1 - erf(x)."""
-    return affine(op, replace(becomes(op, Plain("erf"), op.x), uses=1), -1.0, 1.0)
 
 
 def cast(op: Op) -> Op:

@@ -23,7 +23,6 @@ RULES: dict[str, Callable[[Op], Op]] = {
     ),
     "neg": lambda op: fold.affine(op, op.x, -1.0, 0.0),
     "clamp": elementwise.clamp,
-    "erfc": elementwise.erfc,
     "convert_element_type": elementwise.cast,
     "broadcast_in_dim": shapes.broadcast,
     "slice": shapes.cut,
