@@ -18,7 +18,7 @@ from mlcls_jax.models.kernels.convolution import (
     conv2d_on_one_cpu,
     conv2d_portable,
 )
-from mlcls_jax.models.kernels.layout import as_it_is, row_major
+from mlcls_jax.models.kernels.memory_order import as_it_is, row_major
 from mlcls_jax.models.kernels.moments import moments, moments_in_one_pass
 from mlcls_jax.models.kernels.pooling import max_pool_by_hand, xla_max_pool
 from mlcls_jax.models.kernels.product import matmul_on_cpus
