@@ -24,7 +24,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,23 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in an error that names no file, as that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """The path of a temporary file that the block writes; at its end it becomes `path`.
 
     After an exception `path` is as it was.
     """
-    with beside(path) as temporary:
+    with naming(path), beside(path) as temporary:
         yield temporary
         place(temporary, path)
 
@@ -173,22 +184,28 @@ def to_json(value: Any) -> str:
 def replace_folder(folder: Path, fill: Callable[[Path], None], *, durable: bool = True) -> None:
     """Let `fill` write a new folder, then put it in the place of `folder` in one step.
 
-    At any moment, and after a crash, `folder` is the old or the new one. Where the file system
+    At any moment, and after a crash, `folder` is the old or the new one; an error leaves no folder
+    above it that was not there. Where the file system
     cannot exchange two folders it is `<name>.old` for a moment: see `current_folder`. Without
     `durable` that holds for crashes of the process alone: of many files, each would be waited for.
     """
     folder = Path(os.path.realpath(folder))  # a link stays one
     _remove_forgotten(folder)
     new = folder.with_name(f".{folder.name[:40]}.{uuid.uuid4().hex}.new")
-    new.mkdir(parents=True)
+    above = [path for path in folder.parents if not path.exists()]
     try:
-        fill(new)
-        for path in (*new.rglob("*"), new) if durable else ():
-            if not path.is_symlink():
-                sync(path)
-        _take_name(new, folder)
+        with naming(folder):
+            new.mkdir(parents=True)
+            fill(new)
+            for path in (*new.rglob("*"), new) if durable else ():
+                if not path.is_symlink():
+                    sync(path)
+            _take_name(new, folder)
     finally:
         _remove(new)  # the old content by now, or the half-written one
+        with suppress(OSError):  # what is not empty stays
+            for path in above:
+                path.rmdir()
 
 
 def _take_name(new: Path, folder: Path) -> None:

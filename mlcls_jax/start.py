@@ -66,8 +66,16 @@ def start_console(level: int | None = None) -> None:
             handler.setLevel(level)
     for library in ("orbax", "jax", "grain"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    # Orbax warns by it of a save that takes as long as an epoch.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax warns by it of a save that takes as long as an epoch, and writes twenty pages about one
+    # that fails, which it raises, too.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _tell_unraisable
+
+
+def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Tell what Python cannot raise, but none of the writes that a failed save leaves behind."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def start_jax(*, cache: bool) -> None:

@@ -1,5 +1,6 @@
 """Writing files: the old content or the new one, never half of either."""
 
+import errno
 import json
 import os
 import stat
@@ -23,6 +24,22 @@ from mlcls_jax.files import (
 
 def fill_with(text: str):
     return lambda folder: (folder / "a.txt").write_text(text)
+
+
+def test_a_full_disk_is_told_with_the_path_and_leaves_no_folder_above(tmp_path):
+    def fill(folder):
+        with (folder / "a.bin").open("wb"), open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"1")  # its error names no file
+
+    with pytest.raises(OSError) as caught:
+        replace_folder(tmp_path / "new/inner/model", fill)
+    assert (caught.value.errno, caught.value.filename) == (
+        errno.ENOSPC, str(tmp_path / "new/inner/model"),
+    )  # fmt: skip
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "a.txt"):
+        fill(tmp_path)
+    assert caught.value.filename == str(tmp_path / "a.txt")
 
 
 def test_write_json_is_readable_text_without_leftovers(tmp_path):

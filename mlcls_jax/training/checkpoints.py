@@ -8,6 +8,8 @@ import hashlib
 import json
 import logging
 import math
+import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -235,7 +237,7 @@ class Checkpoints:
 
     def _unsaved(self, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"{self._folder}: a checkpoint could not be written: {_first_line(error)}",
+            f"{self._folder}: a checkpoint could not be written: {_reason(error)}",
             "Make room, or mend the permissions, and run the same command again: it goes on from"
             " the checkpoint before.",
         )
@@ -309,6 +311,12 @@ def _checksum_of(record: dict[str, Any], metrics: Any) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file could not be written: what the system says, where Orbax tells its code."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(code[1])) if code else _first_line(error)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

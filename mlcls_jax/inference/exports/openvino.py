@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlcls_jax.errors import UserError
 from mlcls_jax.inference.backends.openvino import compile_model, import_openvino
 from mlcls_jax.inference.bundle import Bundle
 from mlcls_jax.inference.exports.format import Format
@@ -23,14 +24,19 @@ def write(bundle: Bundle, folder: Path) -> None:
 
     Raises:
       ExportError: as `export_onnx`, from whose file OpenVINO reads the model.
-      UserError: OpenVINO is not installed.
+      UserError: OpenVINO is not installed, or cannot write.
     """
     openvino = import_openvino()
     with tempfile.TemporaryDirectory() as scratch:
         model = openvino.Core().read_model(export_onnx(bundle, Path(scratch) / "model.onnx"))
         for name, fact in facts(bundle).items():
             model.set_rt_info(fact, ["mlcls_jax", name])
-        openvino.save_model(model, folder / NAME, compress_to_fp16=False)
+        try:
+            openvino.save_model(model, folder / NAME, compress_to_fp16=False)
+        except RuntimeError as error:  # of a full disk, too, and says no more
+            raise UserError(
+                f"OpenVINO cannot write its files: {error}", "Is the disk full?"
+            ) from error
 
 
 def load(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
