@@ -27,7 +27,6 @@ import argparse
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -43,7 +42,7 @@ from mlcls_jax.curation.judge import FOLDS, fold_numbers, suspects
 from mlcls_jax.curation.subject import find_subject
 from mlcls_jax.curation.teach import choose, label_worth
 from mlcls_jax.data.sources import open_split
-from mlcls_jax.data.types import Source
+from mlcls_jax.data.sources.repeated import Repeated
 from mlcls_jax.metrics import average_precision, mean_average_precision
 
 BOARDS, VALIDATION = 3000, 1000
@@ -165,27 +164,6 @@ def retrained(data: Path, run: Path, source: Path | None, seed: int) -> dict[str
     }
 
 
-@dataclass(frozen=True)
-class Boards:
-    """Some boards of the digits, as a source."""
-
-    boards: Source
-    chosen: np.ndarray
-
-    labels = tuple(map(str, range(10)))
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, np.ndarray]:
-        return self.boards[int(self.chosen[index])]
-
-    def name(self, index: int) -> str:
-        return self.boards.name(int(self.chosen[index]))
-
-    place = name
-
-
 def boards(run: Path, has_tail: bool) -> tuple[Embedded, Embedded]:
     """A pool of boards that the run of the demo did not see, and boards to judge heads by."""
     predictor = create_model(model_dir=run, batch_size=32)
@@ -198,8 +176,8 @@ def boards(run: Path, has_tail: bool) -> tuple[Embedded, Embedded]:
         there = np.array([training[int(i)][1] for i in numbers]) > 0
         kept = np.prod(np.where(there, 10 ** (-1.5 * np.arange(10) / 9), 1), 1)
         numbers = numbers[np.random.default_rng(5).random(len(numbers)) < kept]
-    pool = embed(predictor, Boards(training, numbers))
-    return pool, embed(predictor, Boards(validation, np.arange(VALIDATION)))
+    pool = embed(predictor, Repeated(training, numbers))
+    return pool, embed(predictor, Repeated(validation, np.arange(VALIDATION)))
 
 
 def taught(name: str, pool: Embedded, judged: Embedded, seeds: list[int]) -> list[dict[str, str]]:

@@ -26,7 +26,7 @@ from benchmarks import pillow_recipe
 from benchmarks.timing import print_table, take_turns
 from mlcls_jax.config import Data
 from mlcls_jax.data.frame import Frame
-from mlcls_jax.data.image_files import list_images
+from mlcls_jax.data.image_files import Files, list_images
 from mlcls_jax.data.pipeline import Reader, train_batches
 
 SIZE = 448
@@ -37,29 +37,8 @@ PEER = "torch DataLoader, Pillow"
 LIMIT = "limit: decode, resize"
 
 
-class Files:
-    """A source of the given files, each with the same label."""
-
-    labels = ("label",)
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
-        return self.paths[index].read_bytes(), np.ones(1, np.float32)
-
-    def name(self, index: int) -> str:
-        return str(self.paths[index])
-
-    def place(self, index: int) -> str:
-        return self.name(index)
-
-
 class PillowFiles:
-    """The same for PyTorch: Pillow decodes, resizes and augments."""
+    """Image files for PyTorch: Pillow decodes, resizes and augments."""
 
     def __init__(self, paths: Sequence[Path], *, is_augmented: bool) -> None:
         self.paths, self.is_augmented = paths, is_augmented
@@ -130,7 +109,7 @@ def measure(paths: Sequence[Path], cores: int, *, rounds: int) -> list[dict[str,
 
 def ours(paths: Sequence[Path], augment: tuple[str, ...], threads: int) -> Callable[[], object]:
     """One pass of the pipeline that training uses."""
-    reader = Reader(Files(paths), Frame((SIZE, SIZE)), "raise")
+    reader = Reader(Files(paths, ("label",)), Frame((SIZE, SIZE)), "raise")
     config = Data(threads=threads, augment=augment)
 
     def read() -> int:

@@ -7,7 +7,6 @@ that it would give (BADGE without drawing; Ash et al., 2020), finds outliers: on
 taught less than images drawn evenly.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,32 +16,13 @@ from mlcls_jax.curation import heads
 from mlcls_jax.curation.features import embed
 from mlcls_jax.curation.judge import FOLDS, out_of_fold
 from mlcls_jax.curation.subject import Subject
-from mlcls_jax.data.image_files import list_images, read_file
+from mlcls_jax.data.image_files import Files, list_images
 from mlcls_jax.errors import DataError
 
 UNSURE = 3  # labels named of an image
 
 _TINY = 1e-6
 _BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class Files:
-    """Image files without labels, as a source."""
-
-    paths: Sequence[Path]
-    labels: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
-        return read_file(self.paths[index]), np.zeros(0, np.float32)
-
-    def name(self, index: int) -> str:
-        return str(self.paths[index])
-
-    place = name
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mlcls_jax.data.left_out import LeftOut
 from mlcls_jax.errors import DataError, InputError
@@ -35,6 +38,25 @@ def read_file(path: str | Path) -> bytes:
         cause = getattr(error, "strerror", None) or error
         hint = "Check that the file may be read."
         raise DataError(f"{path}: cannot be opened: {cause}", hint=hint) from error
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files as a source; each has all of its labels, of which there may be none."""
+
+    paths: Sequence[Path]
+    labels: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
+        return read_file(self.paths[index]), np.ones(len(self.labels), np.float32)
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+    place = name
 
 
 def list_images(path: str | Path) -> list[Path]:

@@ -12,6 +12,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.augment import Box
 from mlcls_jax.data.decoder import _decode
 from mlcls_jax.data.frame import FILL, FITS, Frame
+from mlcls_jax.data.image_files import Files
 from mlcls_jax.data.images import read_image, resize, resize_fast
 from mlcls_jax.data.pipeline import Reader, eval_batches, train_batches
 from mlcls_jax.inference.bundle import read_bundle
@@ -19,7 +20,7 @@ from mlcls_jax.inference.drawing import draw_evidence
 from mlcls_jax.inference.exports.verify import read_images
 from mlcls_jax.inference.predictor import Predictor
 from tests.helpers.bundles import write_images, write_small
-from tests.helpers.photos import Files, cells
+from tests.helpers.photos import cells
 
 SHAPES = [(40, 60), (60, 40), (61, 87), (50, 50), (37, 300), (300, 37), (500, 333)]
 
@@ -96,7 +97,7 @@ def test_training_evaluation_prediction_and_serving_see_the_same_pixels(fit, tmp
     assert bundle.frame.describe() == frame.describe()
     pixels = np.stack([frame(read_image(path)) for path in paths])
 
-    reader, data = Reader(Files(paths), frame, "raise"), Data(threads=0)
+    reader, data = Reader(Files(paths, ("a",)), frame, "raise"), Data(threads=0)
     (evaluated,) = eval_batches(reader, data, batch_size=3)
     np.testing.assert_array_equal(evaluated["image"], pixels)
     exact = Data(threads=0, train_resize="exact")

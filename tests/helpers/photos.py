@@ -73,23 +73,3 @@ class Numbers:
 
     def place(self, index: int) -> str:
         return f"list.txt:{index + 1}"
-
-
-class Files:
-    """A source of image files, all with the one label there is."""
-
-    labels = ("a",)
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[bytes, np.ndarray]:
-        return self.paths[index].read_bytes(), np.ones(1, np.float32)
-
-    def name(self, index: int) -> str:
-        return str(self.paths[index])
-
-    place = name

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from mlcls_jax.commands.score import run
+from mlcls_jax.data.image_files import Files
 from mlcls_jax.data.pack import pack
 from mlcls_jax.errors import DataError, InputError, UserError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
@@ -32,7 +33,7 @@ from mlcls_jax.scoring.job import Request
 from mlcls_jax.scoring.run_job import score
 from tests.helpers import toy_backbone
 from tests.helpers.bundles import LABELS, write_small
-from tests.helpers.photos import Files, cells
+from tests.helpers.photos import cells
 
 COUNT = 23
 
@@ -518,7 +519,7 @@ def test_a_damaged_table_ends_the_job_and_is_named(bundle, photos, tmp_path):
 
 def test_packed_data_sets_are_read(bundle, truth, tmp_path):
     good = [Path(path) for path, r in truth.items() if "error" not in r]
-    splits = {"train": Files(good[:11]), "validation": Files(good[11:])}
+    splits = {"train": Files(good[:11], ("a",)), "validation": Files(good[11:], ("a",))}
     pack(splits, tmp_path / "packed", shard_size=4)
     score(request(bundle, tmp_path / "packed", tmp_path / "all"))
     assert read(tmp_path / "all")[0] == as_rows(truth.values())
