@@ -15,6 +15,8 @@ from mlcls_jax.errors import DataError, UserError
 from mlcls_jax.readable import shorten
 
 MAX_YAML = 2**18  # characters: PyYAML is slow, and nobody writes longer ones by hand
+# The first line of a CSV file that tells Excel what divides its cells.
+EXCEL = re.compile(r"sep=[,;\t|]\r?\n")
 _MAX_DEPTH = 32  # of YAML
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlcls_jax.errors import DataError
-from mlcls_jax.files import place, to_json
+from mlcls_jax.files import naming, place, to_json
 from mlcls_jax.parsing import parse_json
 
 Writer = Callable[[TextIO], None]
@@ -31,7 +31,7 @@ def replace_files(folder: Path, writers: Mapping[str, Writer | None]) -> dict[st
     try:
         for name, path in written.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", encoding="utf-8", newline="\n") as file:
+            with naming(folder / name), path.open("w", encoding="utf-8", newline="\n") as file:
                 if write := writers[name]:
                     write(file)
         backups = {
@@ -40,7 +40,8 @@ def replace_files(folder: Path, writers: Mapping[str, Writer | None]) -> dict[st
             if _differs(folder / name, written.get(name))
         }
         journal = _beside(folder / JOURNAL)  # a name of its own would be left by a crash
-        journal.write_text(to_json(backups), encoding="utf-8")
+        with naming(journal):
+            journal.write_text(to_json(backups), encoding="utf-8")
         place(journal, folder / JOURNAL)
         for name, backup in backups.items():
             if backup:

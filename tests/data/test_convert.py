@@ -819,6 +819,13 @@ def test_what_is_not_read_of_a_csv_list_is_told(photos):
     ]
 
 
+def test_zeros_and_ones_of_one_image_are_joined_with_a_word(photos):
+    (photos / "train.csv").write_text("path,a,b\n0.png,1,0\n1.png,1,0\n./0.png,0,0\n1.png,1,0\n")
+    found = run(photos, "csv")
+    assert found.left_out == {"zeros where the same image has a 1, too": ["0.png: a"]}
+    assert [*rows(photos / "train.txt").values()] == [[1, 0], [1, 0]]
+
+
 def test_empty_cells_among_zeros_and_ones_are_not_known(photos):
     (photos / "train.csv").write_text("path,a,b\n0.png,1,NaN\n1.png,,1\n2.png,0,1\n")
     assert run(photos, "csv").told[0].endswith("2 empty cells: not known (-1)")
@@ -1112,6 +1119,19 @@ def test_a_file_may_be_taken_away(tmp_path):
     (tmp_path / "a.txt").write_text("one")
     assert replace_files(tmp_path, {"a.txt": None, "b.txt": None}) == {"a.txt": "a.txt.bak"}
     assert tree(tmp_path) == {"a.txt.bak": b"one"}
+
+
+def test_a_full_disk_is_told_with_the_list_and_changes_nothing(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+
+    def fill(_):
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"1")
+
+    with pytest.raises(OSError) as caught:
+        replace_files(tmp_path, {"a.txt": put("two"), "b.txt": fill})
+    assert caught.value.filename == str(tmp_path / "b.txt")
+    assert tree(tmp_path) == {"a.txt": b"one"}
 
 
 OLD = {"a.txt": b"old a", "c.txt": b"old c", "c.txt.bak": b"older c", "d.txt": b"old d"}

@@ -27,9 +27,9 @@ from mlcls_jax.data.convert.dialects import (
     shown,
 )
 from mlcls_jax.data.convert.labelled import Labelled
-from mlcls_jax.data.convert.listings import Entry, Listing, joined
+from mlcls_jax.data.convert.listings import Entry, Listing, joined, note_contradictions
 from mlcls_jax.data.convert.places import Places
-from mlcls_jax.data.convert.reading import annotation_files
+from mlcls_jax.data.convert.reading import LeftOut, annotation_files
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.data.lists import read_labels
 from mlcls_jax.errors import ConvertFailedError, raise_faults
@@ -76,10 +76,11 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     told += _blanks(tables, lines) if dialect == "columns" else []
 
     splits: dict[str, list[Entry]] = {}
+    left_out: LeftOut = {}
     for split, table in tables.items():
-        splits[split] = _entries(table.path, lines[split], dialect, headers[split][1:])
+        splits[split] = _entries(table.path, lines[split], dialect, headers[split][1:], left_out)
         told.append(describe(table, dialect, header=bool(headers[split]), rows=splits[split]))
-    return Listing(splits, declared, folders=folders, told=tuple(told))
+    return Listing(splits, declared, folders=folders, left_out=left_out, told=tuple(told))
 
 
 def _usual_folders(root: Path, path: Path) -> list[Path]:
@@ -168,7 +169,9 @@ def _blanks(tables: dict[str, Table], lines: dict[str, list[Line]]) -> list[str]
     return told
 
 
-def _entries(path: Path, lines: list[Line], dialect: str, columns: list[str]) -> list[Entry]:
+def _entries(
+    path: Path, lines: list[Line], dialect: str, columns: list[str], left_out: LeftOut
+) -> list[Entry]:
     """Return the images in their order; on several lines an image has the labels of all."""
     entries: dict[str, Entry] = {}
     faults = []
@@ -185,6 +188,8 @@ def _entries(path: Path, lines: list[Line], dialect: str, columns: list[str]) ->
             continue
         image = posixpath.normpath(image)
         if before := entries.get(image):
+            if dialect == "columns":
+                note_contradictions(image, before.values, values, 0, left_out)
             entries[image] = before._replace(values=joined(before.values, values, rest=0))
         else:
             entries[image] = Entry(image, values, f"{path}:{number}")

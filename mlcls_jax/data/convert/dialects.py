@@ -15,12 +15,11 @@ from mlcls_jax.data.convert.listings import Entry
 from mlcls_jax.data.convert.reading import annotation_text
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.errors import ConvertFailedError
-from mlcls_jax.parsing import shorten
+from mlcls_jax.parsing import EXCEL, shorten
 
 SHOWN = 3  # rows, as they are read
 SAMPLE = 100  # rows that say what divides cells
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes"}
-_EXCEL = re.compile(r"sep=[,;\t|]\r?\n")  # a first line that tells Excel what divides cells
 _BLANK = ("", "nan", "null", "none", "na", "n/a")  # what programs write where nothing is known
 _UNCLEAR = ("/", "+", "&", ":", "#", " and ")  # signs that divide in no dialect
 _IMAGE_WORDS = {
@@ -85,7 +84,15 @@ def read_table(path: Path) -> Table:
       ConvertFailedError: it is not there, not UTF-8, or no CSV.
     """
     text = annotation_text(path, kind="file")
-    if told := _EXCEL.match(text):  # a blank line, so that lines keep their numbers
+    usual = csv.field_size_limit(2**31 - 1)  # a cell may hold any number of labels
+    try:
+        return _divided(path, text)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _divided(path: Path, text: str) -> Table:
+    if told := EXCEL.match(text):  # a blank line, so that lines keep their numbers
         text = "\n" + text[told.end() :]
     delimiter = max(_DELIMITERS, key=lambda sign: _fitness(text, sign))
     lines = _reader(text, delimiter)

@@ -122,7 +122,11 @@ def resolve(
                 continue
             found |= dict.fromkeys(values)
             values = {name: value for name, value in values.items() if value != listing.rest}
-            rows[path] = joined(rows[path], values, listing.rest) if path in rows else values
+            if path in rows:
+                if listing.rest == -1:
+                    note_contradictions(path, rows[path], values, -1, listing.left_out)
+                values = joined(rows[path], values, listing.rest)
+            rows[path] = values
         splits[split] = list(rows.items())
         folders |= places.folders
     raise_faults(ConvertFailedError, faults)
@@ -142,6 +146,16 @@ def joined(one: Mapping[str, int], other: Mapping[str, int], rest: int) -> dict[
     """Return what two say of an image: 1 counts before 0, and 0 before -1."""
     names = one.keys() | other.keys()
     return {name: max(one.get(name, rest), other.get(name, rest)) for name in names}
+
+
+def note_contradictions(
+    image: str, one: Mapping[str, int], other: Mapping[str, int], rest: int, left_out: LeftOut
+) -> None:
+    """Note the labels that one of two entries of an image says are present, the other absent."""
+    for name in one.keys() | other.keys():
+        if {one.get(name, rest), other.get(name, rest)} == {0, 1}:
+            told = f"{image}: {name}"
+            left_out.setdefault("zeros where the same image has a 1, too", []).append(told)
 
 
 def _listed(

@@ -21,9 +21,6 @@ Row = tuple[str, Mapping[int, int]]
 NamedRow = tuple[str, Mapping[str, int]]
 LeftOut = dict[str, list[str]]  # why → what
 
-# A cell may hold any number of labels: the file it stands in is in memory as a whole.
-csv.field_size_limit(2**31 - 1)
-
 # What files and folders of each split are called.
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 SPLIT_FOLDERS = tuple(name for names in SPLIT_NAMES.values() for name in names)

@@ -3,11 +3,11 @@
 import csv
 import itertools
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax.errors import InputError
+from mlcls_jax.parsing import EXCEL
 from mlcls_jax.remote import store_errors
 from mlcls_jax.scoring.inputs import stores
 from mlcls_jax.scoring.inputs.kind import (
@@ -55,7 +55,7 @@ def _cells(source: str, column: str | None) -> Iterator[str]:
     """
     lines = _lines(source)
     first = next(lines, "")
-    if re.fullmatch(r"sep=[,;\t]\r?\n", first):  # Excel's
+    if EXCEL.fullmatch(first):
         first = next(lines, "")
     separator = max("\t,;", key=first.count)
     rows = csv.reader(itertools.chain([first], lines), delimiter=separator)
