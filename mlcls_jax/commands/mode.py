@@ -52,6 +52,8 @@ def run(arguments: list[str]) -> str:
         place = Path(config.evaluate.model_dir or workdir / "best_model")
         if config.mode in ("evaluate", "thresholds") and place.exists():
             log.info("Opening %s …", place)  # before imports, which take seconds
+        elif config.mode in ("train", "find_lr", "check_dataset"):
+            log.info("Looking at %s …", config.data.dir or config.data.source)
         from mlcls_jax import parallel  # imports JAX: once nothing is wrong
         from mlcls_jax.modes.running import opened
 
