@@ -143,7 +143,8 @@ def find(arguments: list[str]) -> tuple[Command, list[str]]:
     if flags & {"--helpconfig", "-helpconfig"}:
         return COMMANDS["helpconfig"], rest
     if command.name in OF_DATA and _has_place(rest):
-        return OF_DATA[command.name], rest
+        *others, _ = _with_mode(command, rest)
+        return OF_DATA[command.name], others
     if command.mode and (command.group == "config" or take(rest, "config")[0] is not None):
         return FLAGS, _with_mode(command, rest)
     if "--serve" in flags and command.name in ("", "predict"):

@@ -110,6 +110,7 @@ def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
         ("evaluate", CONFIG, WORKDIR, "--config.mode=predict"): "evaluate means mode=evaluate",
         ("train", CONFIG, WORKDIR, "--config.mode=trian"): "--config.mode=trian: the command train",
         ("train", CONFIG, WORKDIR, "--config.mode", "evaluate"): "--config.mode=evaluate: the comm",
+        ("check", "photos", "--config.mode=train"): "the command check means mode=check_dataset",
         # no configuration: nothing is blamed that nobody typed
         (
             "train",
