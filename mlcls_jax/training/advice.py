@@ -171,6 +171,19 @@ def about_rare(labels: Sequence[str], positives: np.ndarray) -> str | None:
     )
 
 
+def about_negatives(labels: Sequence[str], positives: np.ndarray, known: np.ndarray) -> str | None:
+    """Warn of labels that no validation image lacks; `known` [K] counts images that tell them."""
+    full = [label for label, n, of in zip(labels, positives, known, strict=True) if 0 < n == of]
+    if not full:
+        return None
+    names = ", ".join(full[:SHOWN]) + ", …" * (len(full) > SHOWN)
+    return (
+        f"{len(full)} of {len(labels)} labels are present in all validation images that tell of"
+        f" them: their average precision is 1, however they are scored: {names}. Add images that"
+        " are known to lack them."
+    )
+
+
 def about_data(data: DataSplits) -> list[str | None]:
     """Warn of such labels in both splits, as far as their targets are in memory."""
     told, labels = [], data.train.labels
@@ -186,6 +199,8 @@ def about_data(data: DataSplits) -> list[str | None]:
             told.append(about_positives(split, labels, positives))
             if split == "training":
                 told.append(about_rare(labels, positives))
+            else:
+                told.append(about_negatives(labels, positives, (targets >= 0).sum(0)))
     return told
 
 
