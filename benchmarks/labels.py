@@ -23,10 +23,9 @@ most frequent label to the rarest; `head` and `tail` are the mAP of a third of t
 `none`: the labels as they are.
 
 Each way to train is shown at the best of the learning rates, which is chosen by mean mAP on the
-same validation images, for all ways alike. `auto` is the form of the asymmetric loss that
-`loss.name=auto` chooses by the faulty training labels, for each seed by itself. `±` is the standard
-deviation between seeds, `more` the mean difference to the first row, seed by seed, and its standard
-deviation.
+same validation images, for all ways alike. `±` is the standard deviation between seeds, `more` the
+mean difference to the first row, seed by seed, and its standard deviation. What `loss.name=auto`
+would choose is not among them: it goes by the head that a run trains.
 """
 
 import argparse
@@ -48,7 +47,6 @@ from mlcls_jax.curation.features import embed
 from mlcls_jax.curation.heads import principal
 from mlcls_jax.curation.subject import find_subject
 from mlcls_jax.metrics import average_precision
-from mlcls_jax.training.auto_loss import AUTO, IMAGES, choose_form
 from mlcls_jax.training.loss import LabelCounts, LossFunction, make_loss
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -78,7 +76,6 @@ PARTIAL = {
     "two_way, ignore": Way({"name": "two_way"}),
     "two_way, negative": Way({"name": "two_way"}, "negative"),
     "overlap, negative": Way({"name": "overlap"}, "negative"),
-    "auto, ignore": Way({"name": AUTO}),
 }
 WHOLE = {
     "BCE": Way(BCE),
@@ -93,7 +90,6 @@ WHOLE = {
     "hill": Way({"name": "hill"}),
     "two_way": Way({"name": "two_way"}),
     "overlap": Way({"name": "overlap"}),
-    "auto": Way({"name": AUTO}),
 }
 WAYS = {"half": PARTIAL, "single": PARTIAL, "missing": WHOLE, "tail": WHOLE, "none": WHOLE}
 
@@ -127,8 +123,6 @@ def main() -> None:
             shares.append((targets >= 1).sum(0))
             points = space(train.vectors[kept])
             for name, way in ways.items():
-                if way.loss.get("name") == AUTO:
-                    way = settled(way, train.vectors[kept], targets, seed)
                 logits = fitted(way, points, targets, space(held.vectors), given.rates)
                 aps[name].append(np.stack([average_precision(x, held.targets) for x in logits]))
                 print(fault, seed, name, np.nanmean(aps[name][-1], 1).round(4), file=sys.stderr)
@@ -168,16 +162,6 @@ def damaged(
             left[rng.permutation(mine)[: max(surplus, 0)]] = False
         kept = np.flatnonzero(left)
     return kept, made[kept]
-
-
-def settled(way: Way, vectors: np.ndarray, targets: np.ndarray, seed: int) -> Way:
-    """Return the way with the loss that loss.name=auto takes for these embeddings [N, C]."""
-    counts = LabelCounts((targets >= 1).sum(0), (targets >= 0).sum(0), len(targets))
-    some = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:IMAGES])
-    usual = Loss(name="asymmetric")
-    found = choose_form(usual, vectors[some], targets[some], counts, unknown=way.unknown, seed=seed)
-    print(found.name, {k: v.round(3).tolist() for k, v in found.judged.items()}, file=sys.stderr)
-    return way._replace(loss={k: getattr(found.loss, k) for k in ("gamma_neg", "clip")})
 
 
 def fitted(

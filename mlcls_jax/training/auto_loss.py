@@ -1,22 +1,20 @@
-"""loss.name=auto: the form of the asymmetric loss that suits the data, by a linear head.
+"""loss.name=auto: the form of the asymmetric loss that suits the data, by the head to be trained.
 
-Some training images are seen once by the network as it begins. On the means of their feature maps a
-linear head is trained with each of a few losses, and judged on the images that were held out. That
-costs seconds, and is a proxy: heads are linear, and the backbone does not learn.
+The network as it begins sees some training images once. On their feature maps the configured head
+is trained with each of a few losses, as the run would train it but shortly, and judged on images
+that were held out. It is a proxy all the same: the backbone does not learn.
 """
 
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from mlcls_jax import config as schema
@@ -25,17 +23,23 @@ from mlcls_jax.data.label_counts import LabelCounts, count_labels
 from mlcls_jax.data.pipeline import Reader, eval_batches
 from mlcls_jax.data.sources.repeated import Repeated
 from mlcls_jax.data.types import Source
-from mlcls_jax.metrics import mean_average_precision
+from mlcls_jax.metrics import average_precision
 from mlcls_jax.models.network import Network, Variables
+from mlcls_jax.training.cadence import Plan
 from mlcls_jax.training.loss import LossFunction, make_loss
+from mlcls_jax.training.mixing import DeviceBatch
+from mlcls_jax.training.optimizer import make_optimizer, make_schedule, scaled_rate
+from mlcls_jax.training.state import TrainState, init_state
+from mlcls_jax.training.step import TrainStep
 from mlcls_jax.workdir import stored_section
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
 IMAGES = 1_000  # that are looked at
-DIVISIONS, HELD_OUT = 3, 0.25
-STEPS, RATE, DECAY = 150, 0.01, 1e-2
+HELD_OUT = 0.25
+EPOCHS = 8  # at most
+BEYOND = 2  # standard errors of a gain, as it differs between labels
 UNEVEN = 10  # times as many images of the most frequent label as of the rarest
 BATCH = 32
 
@@ -84,59 +88,42 @@ def settle_loss(
     if not free.size:
         log.info("loss.name=auto: all labels exclude others, and cost a cross-entropy.")
         return replace(config, loss=options)
-    features, targets = _look(config, source, network, weights, frame)
-    targets, counts = targets[:, free], count_labels(source)
-    if counts is not None:
-        counts = LabelCounts(counts.positives[free], counts.known[free], counts.images)
-    found = choose_form(
-        options, features, targets, counts, unknown=config.data.unknown, seed=config.seed
-    )
-    told = counts or LabelCounts.of(targets)
-    _tell(told, found.judged, len(features), has_weights=weights is not None)
-    seconds = time.perf_counter() - began
-    log.info("loss.name=auto: %s, %s; it took %.0f s.", found.name, found.why, seconds)
-    return replace(config, loss=found.loss)
-
-
-class Chosen(NamedTuple):
-    """A form of the asymmetric loss."""
-
-    loss: schema.Loss
-    name: str
-    why: str
-    judged: dict[str, np.ndarray]  # mAP [divisions] of each form; none if nothing tells them apart
-
-
-def choose_form(
-    options: schema.Loss,
-    features: np.ndarray,  # [n, C]
-    targets: np.ndarray,  # [n, K]
-    counts: LabelCounts | None,
-    *,
-    unknown: str,
-    seed: int,
-) -> Chosen:
-    """Return the form of the asymmetric loss that suits these images.
-
-    Args:
-      options: of the loss, besides its form.
-      features: of each image.
-      targets: of each image; -1 is not annotated.
-      counts: of all training images; None: they are not known.
-      unknown: as `data.unknown`.
-      seed: of the divisions.
-    """
-    spread = features.std(0)
-    features = (features - features.mean(0)) / np.where(spread > 0, spread, 1)
-    forms = {name: replace(options, gamma_pos=0.0, **form) for name, form in _forms(counts)}
+    if weights is None:
+        log.info("loss.name=auto: the usual %s, as random weights cannot tell losses apart.", USUAL)
+        return replace(config, loss=replace(options, gamma_pos=0.0, **FORMS[USUAL]))
+    maps, targets = _look(config, source, network, weights, frame)
+    counts = count_labels(source)
+    known = counts or LabelCounts.of(targets)
+    known = LabelCounts(known.positives[free], known.known[free], known.images)
+    _tell(known, len(maps))
+    forms = {
+        name: replace(options, gamma_pos=0.0, **form)
+        for name, form in _forms(known if counts else None)
+    }
     judged = {}
-    if ((targets >= 1) & (targets == 0).any(0)).any():  # present ones alone would tell nothing
+    mine = targets[:, free]
+    if ((mine >= 1) & (mine == 0).any(0)).any():  # present ones alone would tell nothing
         losses = {
-            name: make_loss(form, unknown=unknown, counts=counts) for name, form in forms.items()
+            name: make_loss(
+                form,
+                unknown=config.data.unknown,
+                labels=source.labels,
+                counts=counts,
+                groups=network.groups,
+            )
+            for name, form in forms.items()
         }
-        judged = {name: _judge(loss, features, targets, seed) for name, loss in losses.items()}
+        found = _judge(config, losses, network, weights, maps, targets)
+        judged = {name: precision[free] for name, precision in found.items()}
+        log.info(
+            "loss.name=auto: mAP of the head after a short training on their features, a quarter"
+            " held out: %s.",
+            ", ".join(f"{name} {_mean(values):.3f}" for name, values in judged.items()),
+        )
     name, why = _choose(judged)
-    return Chosen(forms[name], name, why, judged)
+    seconds = time.perf_counter() - began
+    log.info("loss.name=auto: %s, %s; it took %.0f s.", name, why, seconds)
+    return replace(config, loss=forms[name])
 
 
 def _forms(counts: LabelCounts | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -152,95 +139,109 @@ def _look(
     config: schema.Config,
     source: Source,
     network: Network,
-    weights: Variables | None,
+    weights: Variables,
     frame: Frame,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features [n, C] and targets [n, K] of some training images."""
+    """Return feature maps [n, h, w, C] and targets [n, K] of some training images."""
     rng = np.random.default_rng(config.seed)
     table = np.sort(rng.permutation(len(source))[:IMAGES])
     network = network.on(jax.local_devices()[:1])
 
     @jax.jit
-    def means(variables: Variables, images: Array) -> Array:
-        return network.apply(variables, images).features.mean((1, 2), dtype=jnp.float32)
+    def features_of(variables: Variables, images: Array) -> Array:
+        return network.apply(variables, images).features
 
-    variables = network.init(config.seed) if weights is None else weights
     reader = Reader(Repeated(source, table), frame, config.data.on_error)
-    features, targets = [], []
+    maps, targets = [], []
     for batch in eval_batches(reader, config.data, batch_size=BATCH):
-        found = np.asarray(means(variables, jnp.asarray(batch["image"])))
-        features.append(found[batch["mask"]])
+        found = np.asarray(features_of(weights, jnp.asarray(batch["image"])))
+        maps.append(found[batch["mask"]])
         targets.append(batch["target"][batch["mask"]])
-    return np.concatenate(features), np.concatenate(targets)
+    return np.concatenate(maps), np.concatenate(targets)
 
 
 def _judge(
-    loss: LossFunction, features: np.ndarray, targets: np.ndarray, seed: int
-) -> Float[np.ndarray, " divisions"]:
-    """Return the mean average precision on the held-out images of each division; 0 if undefined."""
-    train = jax.jit(partial(_trained, loss))
-    found = []
-    for number in range(DIVISIONS):
-        order = np.random.default_rng((seed, number)).permutation(len(features))
-        held, kept = np.split(order, [max(1, int(HELD_OUT * len(features)))])
-        weight, bias = train(features[kept], targets[kept])
-        logits = features[held] @ np.asarray(weight) + np.asarray(bias)
-        found.append(mean_average_precision(logits, targets[held]))
-    return np.nan_to_num(np.array(found))
+    config: schema.Config,
+    losses: dict[str, LossFunction],
+    network: Network,
+    weights: Variables,
+    maps: np.ndarray,  # [n, h, w, C]
+    targets: np.ndarray,  # [n, K]
+) -> dict[str, Float[np.ndarray, " K"]]:
+    """Return the held-out average precision of each label after training with each loss."""
+    network = replace(
+        network.on(jax.local_devices()[:1]), frozen_backbone=True, reads_features=True
+    )
+    rng = np.random.default_rng(config.seed)
+    held, kept = np.split(rng.permutation(len(maps)), [max(1, int(HELD_OUT * len(maps)))])
+    train = replace(config.train, epochs=min(EPOCHS, config.train.epochs), accumulate=1)
+    size = min(train.batch_size, len(kept))
+    plan = Plan.of(replace(train, batch_size=size), epoch_size=len(kept))
+    rates = scaled_rate(config.optimizer, train.batch_size)
+    share = train.epochs / config.train.epochs
+    schedule = make_schedule(replace(rates, warmup_epochs=rates.warmup_epochs * share), plan)
+    optimizer = make_optimizer(rates, schedule, network)
+
+    # One program for all losses: compiling the head's gradient takes longer than running it.
+    @jax.jit
+    def take(which: int, state: TrainState, batch: DeviceBatch) -> TrainState:
+        def loss(logits: Array, targets: Array, mask: Array) -> Array:
+            return jax.lax.switch(which, branches, logits, targets, mask)
+
+        step = TrainStep(network, loss, optimizer, schedule, train, seed=config.seed)
+        return step(state, batch)[0]
+
+    branches = [_by_position(loss) for loss in losses.values()]
+    logits_of = jax.jit(lambda variables, maps: network.apply(variables, maps).logits)
+    passes = -(-plan.total_steps * size // len(kept))
+    order = np.concatenate([rng.permutation(kept) for _ in range(passes)])
+    found = {}
+    for which, name in enumerate(losses):
+        state = init_state(weights, optimizer=optimizer, ema=False, trained=network.trained)
+        for step in range(plan.total_steps):
+            rows = order[step * size : (step + 1) * size]
+            batch = {"image": maps[rows], "target": targets[rows], "mask": np.ones(size, bool)}
+            state = take(which, state, batch)
+        logits = np.asarray(logits_of(state.variables, maps[held]), np.float32)
+        found[name] = average_precision(logits, targets[held])
+    return found
 
 
-def _trained(loss: LossFunction, features: Array, targets: Array) -> tuple[Array, Array]:
-    """Return weights [C, K] and biases [K] of a linear head."""
-    positives, known = (targets >= 1).sum(0), (targets >= 0).sum(0)
-    bias = jnp.log((positives + 1) / (known - positives + 1))
-    optimizer = optax.adamw(RATE, weight_decay=DECAY)
-    head = jnp.zeros((features.shape[1], targets.shape[1])), bias
-
-    def cost(head: tuple[Array, Array]) -> Array:
-        return loss(features @ head[0] + head[1], targets, mask=jnp.ones(len(features)))
-
-    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
-        head, state = carry
-        updates, state = optimizer.update(jax.grad(cost)(head), state, head)
-        return (optax.apply_updates(head, updates), state), None
-
-    (head, _), _ = jax.lax.scan(step, (head, optimizer.init(head)), length=STEPS)
-    return head
+def _by_position(loss: LossFunction) -> LossFunction:
+    return lambda logits, targets, mask: loss(logits, targets, mask=mask).astype(jnp.float32)
 
 
-def _choose(judged: dict[str, np.ndarray]) -> tuple[str, str]:
-    """Return the best loss and why: the usual one, unless another gains more than it varies."""
-    if not judged:
+def _choose(judged: dict[str, Float[np.ndarray, " K"]]) -> tuple[str, str]:
+    """Return the best loss and why: the usual one, unless another's gain is beyond chance.
+
+    `judged` has the average precision of each label with each loss; NaN where it is undefined.
+    """
+    told = {name: _mean(values) for name, values in judged.items()}
+    if not told or np.isnan(told[USUAL]):
         return USUAL, "the usual one, as nothing tells losses apart"
-    best = max(judged, key=lambda name: float(judged[name].mean()))
-    gains = judged[best] - judged[USUAL]
-    if best == USUAL:
+    best = max(told, key=lambda name: told[name])
+    if told[best] == told[USUAL]:
         return USUAL, "the usual one, which is the best here"
-    if not gains.mean() > gains.std(ddof=1):
-        return USUAL, f"the usual one: {best} gains no more than it varies between divisions"
+    gains = judged[best] - judged[USUAL]
+    gains = gains[~np.isnan(gains)]
+    if not gains.mean() > BEYOND * gains.std() / np.sqrt(len(gains)):
+        return USUAL, f"the usual one: {best} gains no more than labels differ by chance"
     return best, f"as it gains {gains.mean():.3f} over the usual {USUAL}"
 
 
-def _tell(
-    counts: LabelCounts, judged: dict[str, np.ndarray], images: int, *, has_weights: bool
-) -> None:
-    """Log the first two lines: the data's statistics, and how each loss did."""
+def _mean(values: Float[np.ndarray, " K"]) -> float:
+    """Return the mean of what is defined; NaN if nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _tell(counts: LabelCounts, images: int) -> None:
+    """Log the first line: what the data are like."""
     positives = counts.positives
     log.info(
         "loss.name=auto: %d labels, %.1f an image, the rarest on %s images and the most frequent on"
-        " %s; %.0f %% not annotated.",
+        " %s; %.0f %% not annotated. Judged by %s training images.",
         len(positives), positives.sum() / max(1, counts.images), f"{positives.min():,}",
         f"{positives.max():,}", 100 * (1 - counts.known.mean() / max(1, counts.images)),
-    )  # fmt: skip
-    if not judged:
-        log.info(
-            "loss.name=auto: no label of %s training images is known to be present on some and"
-            " absent on others.", f"{images:,}",
-        )  # fmt: skip
-        return
-    told = ", ".join(f"{name} {values.mean():.3f}" for name, values in judged.items())
-    log.info(
-        "loss.name=auto: mAP of linear heads on features of %s training images%s, a quarter held"
-        " out %d times: %s.",
-        f"{images:,}", "" if has_weights else " (of random weights: a weak hint)", DIVISIONS, told,
+        f"{images:,}",
     )  # fmt: skip

@@ -32,14 +32,24 @@ def config_of(data, **settings):
     )
 
 
-def test_a_run_has_the_chosen_loss_says_why_and_goes_on_with_it(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(auto_loss, "STEPS", 3)
+def settled(config, place):
+    """Return the run of this configuration without auto, and its loss as auto settles it."""
+    run = prepare(schema.changed(config, {"loss.name": "asymmetric"}), place)
+    weights = run.network.init(0)
+    return settle_loss(config, run.data.train, run.network, weights, frame_of(config)).loss
+
+
+def lines(caplog):
+    return [r.getMessage() for r in caplog.records if "loss.name=auto" in r.getMessage()]
+
+
+def test_a_run_has_the_chosen_loss_says_why_and_goes_on_with_it(tmp_path, caplog):
     data, workdir = write_photos(tmp_path / "photos", train=24, val=3), tmp_path / "run"
     config = config_of(data)
     with caplog.at_level(logging.INFO):
         run = prepare(config, workdir)
-    told = [record.getMessage() for record in caplog.records if "loss.name=auto" in record.msg]
-    assert len(told) == 3 and "3 labels" in told[0] and "24 training images" in told[1]
+    (told,) = lines(caplog)
+    assert "random weights" in told
     loss = run.config.loss
     assert (loss.name, loss.auto) == ("asymmetric", True)
     assert prepare(config, workdir).config == run.config
@@ -51,6 +61,19 @@ def test_a_run_has_the_chosen_loss_says_why_and_goes_on_with_it(tmp_path, caplog
     (workdir / "config.yaml").write_text(schema.to_yaml(stored))
     assert recall_loss(config, workdir) == stored
     check_owner(workdir, recall_loss(config, workdir))
+
+
+@pytest.mark.slow  # it compiles the head's gradient
+def test_the_head_that_will_be_trained_judges_the_losses(tmp_path, caplog):
+    data = write_photos(tmp_path / "photos", train=24, val=3)
+    config = config_of(data, **{"train.batch_size": 6, "train.epochs": 1})
+    with caplog.at_level(logging.INFO):
+        loss = settled(config, tmp_path / "run")
+    told = lines(caplog)
+    assert len(told) == 3 and "3 labels" in told[0] and "24 training images" in told[0]
+    assert all(name in told[1] for name in auto_loss.FORMS)
+    assert loss.auto and loss.name == "asymmetric"
+    assert settled(config, tmp_path / "run") == loss
 
 
 def test_labels_that_exclude_others_need_no_choice(tmp_path):
@@ -65,13 +88,15 @@ def test_labels_that_exclude_others_need_no_choice(tmp_path):
     assert found.loss == schema.Loss(auto=True)
 
 
-def test_another_loss_is_taken_only_if_it_gains_more_than_it_varies():
-    usual = np.array([0.50, 0.52, 0.54])
-    steady, erratic = (usual + np.array(gain) for gain in ([0.02, 0.03, 0.025], [0.2, -0.1, 0.01]))
+def test_another_loss_is_taken_only_if_its_gain_is_beyond_chance():
+    usual = np.array([0.50, 0.52, 0.54, np.nan])
+    steady, erratic = (
+        usual + np.array(gain) for gain in ([0.02, 0.03, 0.025, 0], [0.2, -0.1, 0.01, 0])
+    )
     assert auto_loss._choose({USUAL: usual, "b": steady})[0] == "b"
     assert auto_loss._choose({USUAL: usual, "b": erratic})[0] == USUAL
     assert auto_loss._choose({USUAL: usual, "b": usual - 0.1})[0] == USUAL
-    assert auto_loss._choose({USUAL: usual * 0, "b": usual * 0})[0] == USUAL
+    assert auto_loss._choose({USUAL: usual * np.nan, "b": usual * np.nan})[0] == USUAL
 
 
 def test_weights_are_tried_where_labels_are_uneven():
@@ -91,7 +116,7 @@ def test_labels_annotated_as_present_alone_tell_nothing(tmp_path, caplog):
     write_lines(data / "train.txt", [f"images/train_{i}.png\t-1,1,-1" for i in range(6)])
     config = config_of(data, **{"data.unknown": "negative"})
     with caplog.at_level(logging.INFO):
-        run = prepare(config, tmp_path / "run")
-    told = [record.getMessage() for record in caplog.records if "loss.name=auto" in record.msg]
-    assert len(told) == 3 and "6 training images" in told[1]
-    assert "nothing tells losses apart" in told[2] and run.config.loss.gamma_neg == 4
+        loss = settled(config, tmp_path / "run")
+    told = lines(caplog)
+    assert len(told) == 2 and "6 training images" in told[0]
+    assert "nothing tells losses apart" in told[1] and loss.gamma_neg == 4
