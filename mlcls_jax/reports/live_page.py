@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mlcls_jax import config as schema
 from mlcls_jax.errors import WorkdirError
+from mlcls_jax.files import read_json
 from mlcls_jax.metrics import MAIN_METRIC, SHOWN_METRICS
 from mlcls_jax.reports.curves import charts_of, read_history
 from mlcls_jax.reports.page import templates
@@ -73,7 +74,10 @@ def _progress(
         images = last["step"] / last["epoch"] * config.train.batch_size
         left = max(0.0, epochs - last["epoch"]) * images / speed
     silent = max(0.0, time.time() - (workdir / METRICS).stat().st_mtime)
-    is_done = (workdir / _RESULT).exists() and last["epoch"] >= epochs
+    path = workdir / _RESULT
+    result = read_json(path) if path.exists() else {}
+    # Fewer epochs where it stopped early. Of one that goes on it is the last leg's.
+    is_done = bool(result.get("done_flag")) and last["epoch"] < result.get("epochs", epochs) + 0.01
     return Progress(last["epoch"], epochs, speed, left, silent, is_done)
 
 

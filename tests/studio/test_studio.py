@@ -271,6 +271,11 @@ def test_a_run_is_shown_while_it_writes_and_only_to_its_own_page(tmp_path):
         assert "0.5000" in page.cells
         assert "0.8125" in page.cells and "validation, raw weights" in told
         assert sum(tag == "polyline" for tag, _ in page.tags) == 4
+        # It has stopped early, or that was an earlier leg of a run that goes on.
+        for epochs, is_done in ((1, True), (0, False)):
+            result = {"done_flag": True, "epochs": epochs}
+            (workdir / "train_result.json").write_text(json.dumps(result))
+            assert ("images/s: done." in " ".join(render(workdir).split())) == is_done
         assert status == 200 and "script-src 'self';" in headers["content-security-policy"]
         for path in ("/live.css", "/live.js", f"/{page.images[0]}"):
             assert secured(server, path) == 200, path
