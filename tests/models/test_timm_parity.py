@@ -30,6 +30,7 @@ CASES = {
     "timm_hgnetv2_b6_r224": ("PP-HGNetV2-B6", "stage3/block2"),
     "timm_resnet50_r224": ("ResNet50", "block15"),
     "timm_convnext_tiny_r224": ("convnext_tiny", "stage3_2"),
+    "timm_convnext_atto_ols_r70": ("convnext_atto_ols", "stage3_1"),  # a stem that overlaps
     "timm_convnextv2_tiny_r224": ("convnextv2_tiny", "stage3_2"),
     "timm_swin_tiny_patch4_window7_224_r224": ("swin_tiny_patch4_window7_224", "norm"),
     "timm_swinv2_tiny_window8_256_r256": ("swinv2_tiny_window8_256", "norm"),
@@ -37,6 +38,10 @@ CASES = {
     "timm_swinv2_mini_80x48": ("SwinV2_mini", "norm"),
     "timm_mobilenetv3_large_100_r224": ("mobilenetv3_large_100", "last_second_conv"),
     "timm_mobilenetv3_small_100_r224": ("mobilenetv3_small_100", "last_second_conv"),
+    "timm_tf_mobilenetv3_small_minimal_100_r70": (
+        "tf_mobilenetv3_small_minimal_100",
+        "last_second_conv",
+    ),
     "timm_tf_efficientnet_b0_r70": ("EfficientNetB0", "last_conv"),  # even and odd sides
     "timm_tf_efficientnetv2_s_r300": ("tf_efficientnetv2_s", "last_conv"),
     "timm_tf_efficientnet_lite0_r70": ("tf_efficientnet_lite0", "last_conv"),

@@ -1,6 +1,8 @@
 """ConvNeXt (Liu et al., 2022) and V2 (Woo et al., 2023) as in timm and PaddleClas."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,6 +14,7 @@ from mlcls_jax.models.family import Family, Parts
 from mlcls_jax.models.initial import ZEROS, Constant, Normal, param
 from mlcls_jax.models.layers import Conv, Linear, Patches, gelu
 from mlcls_jax.models.norms import LayerNorm
+from mlcls_jax.models.pixels import CLIP, IMAGENET, Pixels
 from mlcls_jax.models.published import Source, paddle, timm
 from mlcls_jax.models.weight_names import NameTable, renamed
 
@@ -28,14 +31,15 @@ class ConvNeXtConfig:
     is_v2: bool = False
     # timm's smaller networks have 1 x 1 convolutions for linear layers: another shape in its files.
     has_convs: bool = False
+    # Of the first of two convolutions of stride 2, in place of 4 x 4 patches; 0: there are none.
+    overlapping: int = 0
+    epsilon: float = EPSILON
     drop_path: float = 0.0
 
 
-def _sizes(
-    blocks: tuple[int, int, int, int], width: int, *, is_v2: bool, has_convs: bool
-) -> ConvNeXtConfig:
+def _sizes(blocks: tuple[int, int, int, int], width: int, **options: Any) -> ConvNeXtConfig:
     widths = (width, 2 * width, 4 * width, 8 * width)
-    return ConvNeXtConfig(blocks=blocks, widths=widths, is_v2=is_v2, has_convs=has_convs)
+    return ConvNeXtConfig(blocks=blocks, widths=widths, **options)
 
 
 def _variants(*, is_v2: bool) -> dict[str, ConvNeXtConfig]:
@@ -56,10 +60,17 @@ def _variants(*, is_v2: bool) -> dict[str, ConvNeXtConfig]:
     }
     for absent in ("small", "xlarge") if is_v2 else ("huge",):
         del wide[absent]
-    return {
+    found = {
         f"{prefix}_{size}": _sizes(blocks, width, is_v2=is_v2, has_convs=size in narrow)
         for size, (blocks, width) in (narrow | wide).items()
     }
+    if is_v2:
+        return found
+    found |= {
+        f"{prefix}_{size}_ols": replace(found[f"{prefix}_{size}"], overlapping=first)
+        for size, first in {"atto": 24, "femto": 24, "pico": 32, "nano": 80}.items()
+    }
+    return found | {f"{prefix}_xxlarge": _sizes((3, 4, 30, 3), 384, epsilon=1e-5)}
 
 
 class ConvNeXt(nnx.Module):
@@ -71,27 +82,35 @@ class ConvNeXt(nnx.Module):
     def __init__(
         self, config: ConvNeXtConfig, *, pool: bool = False, dtype: jnp.dtype | None = None
     ) -> None:
-        self.stem = Patches(3, config.widths[0], 4, initial=INITIAL, dtype=dtype)
-        self.stem_norm = LayerNorm(config.widths[0], epsilon=EPSILON)
+        before, epsilon = config.widths[0], config.epsilon
+        if config.overlapping:
+            halving = partial(Conv, stride=2, bias=True, initial=INITIAL, dtype=dtype)
+            self.stem0 = halving(3, config.overlapping, 3)
+            self.stem1 = halving(config.overlapping, before, 3)
+        else:
+            self.stem = Patches(3, before, 4, initial=INITIAL, dtype=dtype)
+        self.stem_norm = LayerNorm(before, epsilon=epsilon)
         groups: list[dict[str, nnx.Module]] = []
-        before = config.widths[0]
         for stage, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
             for index in range(count):
                 group: dict[str, nnx.Module] = {}
                 if stage and not index:
-                    group[f"downsample{stage}"] = Downsample(before, width, dtype=dtype)
-                block = Block(width, is_v2=config.is_v2, dtype=dtype)
+                    group[f"downsample{stage}"] = Downsample(before, width, epsilon, dtype)
+                block = Block(width, is_v2=config.is_v2, epsilon=epsilon, dtype=dtype)
                 groups.append(group | {f"stage{stage}_{index}": block})
             before = width
         stages = attach(self, groups, config.drop_path)
-        self.norm = LayerNorm(before, epsilon=EPSILON)
+        self.norm = LayerNorm(before, epsilon=epsilon)
         self.channels, self.pool, self.config = before, pool, config
-        self.parts = Parts(stem=("stem", "stem_norm"), stages=stages, outputs=("norm",))
+        first = ("stem0", "stem1") if config.overlapping else ("stem",)
+        self.parts = Parts(stem=(*first, "stem_norm"), stages=stages, outputs=("norm",))
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
     ) -> Float[Array, "B h w C"]:
-        x = self.stem_norm(self.stem(images))
+        x = images
+        for path in self.parts.stem:
+            x = getattr(self, path)(x)
         for *down, block in self.parts.stages:
             for path in down:
                 x = getattr(self, path)(x)
@@ -104,8 +123,10 @@ class ConvNeXt(nnx.Module):
 class Downsample(nnx.Module):
     """Layer norm, then a convolution of 2 x 2 cells into one."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype | None) -> None:
-        self.norm = LayerNorm(in_channels, epsilon=EPSILON)
+    def __init__(
+        self, in_channels: int, out_channels: int, epsilon: float, dtype: jnp.dtype | None
+    ) -> None:
+        self.norm = LayerNorm(in_channels, epsilon=epsilon)
         self.conv = Patches(in_channels, out_channels, 2, initial=INITIAL, dtype=dtype)
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
@@ -117,11 +138,11 @@ class Block(nnx.Module):
 
     drop_path = 0.0
 
-    def __init__(self, width: int, *, is_v2: bool, dtype: jnp.dtype | None) -> None:
+    def __init__(self, width: int, *, is_v2: bool, epsilon: float, dtype: jnp.dtype | None) -> None:
         self.depthwise = Conv(
             width, width, 7, groups=width, bias=True, initial=INITIAL, dtype=dtype
         )
-        self.norm = LayerNorm(width, epsilon=EPSILON)
+        self.norm = LayerNorm(width, epsilon=epsilon)
         self.widen = Linear(width, 4 * width, initial=INITIAL, shared="columns", dtype=dtype)
         self.response = ResponseNorm(4 * width) if is_v2 else None
         self.narrow = Linear(4 * width, width, initial=INITIAL, shared="rows", dtype=dtype)
@@ -164,8 +185,6 @@ RULES = {
     ),
     "timm": (
         (r"^norm", "head.norm"),
-        (r"^stem\.", "stem.0."),
-        (r"^stem_norm", "stem.1"),
         (r"^downsample(\d)\.norm", r"stages.\1.downsample.0"),
         (r"^downsample(\d)\.conv", r"stages.\1.downsample.1"),
         (r"^stage(\d)_", r"stages.\1.blocks."),
@@ -182,7 +201,12 @@ def names(backbone: ConvNeXt, origin: str) -> NameTable:
     """Map each parameter to its place in a file of `origin`: paddle or timm."""
     has_convs = backbone.config.has_convs and origin == "timm"
     layouts = {"(widen|narrow)/kernel": "conv1x1"} if has_convs else {}
-    return renamed(backbone, origin, RULES[origin], layouts=layouts)
+    rules = RULES[origin]
+    if origin == "timm":
+        overlaps = backbone.config.overlapping > 0
+        first = (r"^stem(\d)", r"stem.\1") if overlaps else (r"^stem\.", "stem.0.")
+        rules = (*rules, first, (r"^stem_norm", f"stem.{1 + overlaps}"))
+    return renamed(backbone, origin, rules, layouts=layouts)
 
 
 # Names of PaddleClas' files.
@@ -202,6 +226,11 @@ TIMM_TAGS = {
     "convnext_base": "fb_in22k_ft_in1k",
     "convnext_large": "fb_in22k_ft_in1k",
     "convnext_xlarge": "fb_in22k_ft_in1k",
+    "convnext_xxlarge": "clip_laion2b_soup_ft_in1k",
+    "convnext_atto_ols": "a2_in1k",
+    "convnext_femto_ols": "d1_in1k",
+    "convnext_pico_ols": "d1_in1k",
+    "convnext_nano_ols": "d1h_in1k",
     "convnextv2_atto": "fcmae_ft_in1k",
     "convnextv2_femto": "fcmae_ft_in1k",
     "convnextv2_pico": "fcmae_ft_in1k",
@@ -213,11 +242,18 @@ TIMM_TAGS = {
 }
 
 
+def pixels(name: str) -> Pixels:
+    """Return the statistics of the pixels that the weights of a network were trained with."""
+    return CLIP if name == "ConvNeXt_xxlarge" else IMAGENET
+
+
 def sources(name: str) -> tuple[Source, ...]:
     """Return the published weights of a variant."""
     twin = name.lower()
     licence = "CC-BY-NC-4.0" if "v2" in twin else "Apache-2.0"
-    found = (timm(f"{twin}.{TIMM_TAGS[twin]}", licence=licence),)
+    trained_on = "LAION-2B, ImageNet" if "laion2b" in TIMM_TAGS[twin] else "ImageNet"
+    found = replace(timm(f"{twin}.{TIMM_TAGS[twin]}", licence=licence), trained_on=trained_on)
+    found = (replace(found, pixels=pixels(name).name),)
     if name not in PADDLE:
         return found
     return (paddle(f"{PADDLE[name]}_pretrained", folder=""), *found)
@@ -232,6 +268,7 @@ def _family(*, is_v2: bool) -> Family:
         heads=({} if is_v2 else {"paddle": "head"}) | {"timm": "head.fc"},
         head_initial=lambda channels: INITIAL,
         sources=sources,
+        pixels=pixels,
         timm_names={name.lower(): name for name in variants},
     )
 

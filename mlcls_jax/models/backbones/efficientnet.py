@@ -273,7 +273,7 @@ LITE_VARIANTS = {
         width=w, depths=(1.0, *(d,) * 5, 1.0), is_lite=True
     )
     for size, (w, d) in enumerate([(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)])
-}
+} | {"efficientnet_lite0": _own(is_lite=True)}
 TIMM_NAMES = {f"tf_{name.replace('NetB', 'Net_B').lower()}": name for name in VARIANTS}
 
 
@@ -327,6 +327,10 @@ LITE_FAMILY = Family(
     build=build,
     names=names,
     heads={"timm": "classifier", "efficientnet_pytorch": "_fc"},
-    sources=lambda name: (timm(f"{name}.in1k", pixels=HALVES.name),),
-    pixels=lambda name: HALVES,
+    sources=lambda name: (
+        (timm(f"{name}.in1k", pixels=HALVES.name),)
+        if name.startswith("tf_")
+        else (timm(f"{name}.ra_in1k"),)
+    ),
+    pixels=lambda name: HALVES if name.startswith("tf_") else IMAGENET,
 )

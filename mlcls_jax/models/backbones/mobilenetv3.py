@@ -6,7 +6,7 @@ another way. Weights of one therefore cannot be loaded into the other.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -88,6 +88,7 @@ class MobileNetV3Config:
     dropout: float = 0.2
     out_channels: int = 1280  # not scaled
     is_tensorflow: bool = False  # pads an even side that is halved at its end alone
+    is_minimal: bool = False  # 3 x 3 kernels and ReLU alone, no weighing of channels
 
 
 def build(
@@ -100,8 +101,11 @@ def build(
     groups, before = [], STEM
     # timm leaves the stem as it is where the network is narrow.
     width = STEM if not is_paddle and scale < 0.75 else scaled(STEM, scale)
-    conv = unit(3, width, 3, stride=2, activation=hardswish)
+    activation = nnx.relu if config.is_minimal else hardswish
+    conv = unit(3, width, 3, stride=2, activation=activation)
     for index, block in enumerate(BLOCKS[config.size]):
+        if config.is_minimal:
+            block = replace(block, kernel_size=3, squeeze=False)
         expanded = scaled(width, block.expanded / before)
         if is_paddle:
             expanded = scaled(block.expanded, scale)
@@ -111,7 +115,7 @@ def build(
             scaled(block.width, scale),
             sizes=(int(is_paddle or index > 0), block.kernel_size, 1),
             stride=block.stride,
-            activation=hardswish if block.hard else nnx.relu,
+            activation=activation if block.hard else nnx.relu,
             squeeze=_squeeze(expanded, is_paddle, dtype) if block.squeeze else None,
             unit=unit,
         )
@@ -122,9 +126,9 @@ def build(
         config,
         stem={"conv": conv},
         blocks=groups,
-        outputs={"last_second_conv": unit(width, last, 1, activation=hardswish)},
+        outputs={"last_second_conv": unit(width, last, 1, activation=activation)},
         last_conv=Conv(last, config.out_channels, 1, bias=not is_paddle, dtype=dtype),
-        activation=hardswish,
+        activation=activation,
         pool=pool,
         is_scaled=is_paddle,
     )
@@ -187,6 +191,11 @@ TIMM_VARIANTS |= {
     )
     for size, out in (("large", 1280), ("small", 1024))
     for scale in (0.75, 1.0)
+}
+TIMM_VARIANTS |= {
+    name.replace("_100", "_minimal_100"): replace(config, is_minimal=True)
+    for name, config in TIMM_VARIANTS.items()
+    if config.is_tensorflow and config.scale == 1.0
 }
 
 
