@@ -124,7 +124,7 @@ def judge(predicted: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
 def caption(labels: Sequence[str], judged: Mapping[str, np.ndarray]) -> str:
     """Return the names of labels, by what `judge` found of them."""
     lines = [
-        what + ", ".join(first_of([labels[k] for k in np.flatnonzero(which)]))
+        what + ", ".join(first_of([labels[int(k)] for k in np.flatnonzero(which)]))
         for what, which in judged.items()
         if which.any()
     ]
