@@ -92,7 +92,7 @@ def conv2d_of_squares(
     """Return the convolution of stride 2 as one of stride 1 over squares of 2 x 2 pixels."""
     size, channels = kernel.shape[0], kernel.shape[2]
     half, before = (size + 1) // 2, padding(size)[0]
-    sides = output_shape(*x.shape[1:3], 2)
+    sides = output_shape(x.shape[1], x.shape[2], 2)
     around = [
         (before, 2 * (out + half - 1) - side - before)
         for out, side in zip(sides, x.shape[1:3], strict=True)
