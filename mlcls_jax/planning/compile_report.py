@@ -11,6 +11,8 @@ import math
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +83,7 @@ def compile_step(
     sections = [dataclasses.asdict(section) for section in (model, train or schema.Train())]
     request = json.dumps([*sections, layout, batch, kind, program and str(program)])
     with subprocess.Popen(
-        [sys.executable, "-m", __name__, request],
+        [sys.executable, "-m", __name__, request, str(os.getpid())],
         env=_environment(kind, math.prod(layout)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -199,5 +201,13 @@ def main(request: str) -> str:
     return json.dumps(found.words if isinstance(found, Refusal) else found)
 
 
+def _end_with(parent: int) -> None:
+    """End this process once its parent has ended, even by a kill: nobody waits for the answer."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with, args=(int(sys.argv[2]),), daemon=True).start()
     sys.stdout.write(main(sys.argv[1]) + "\n")

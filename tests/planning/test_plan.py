@@ -1,10 +1,13 @@
 """`mlcls plan` counts what the compiler and the real arrays count, and predicts from that."""
 
+import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from functools import cache, partial
 from pathlib import Path
 
@@ -38,6 +41,7 @@ from mlcls_jax.planning.costs import (
 from mlcls_jax.planning.maps import Map
 from mlcls_jax.planning.topologies import COMPILERS, is_installed
 from mlcls_jax.training.state import init_state
+from tests.helpers.server_process import wait
 
 ROOT = Path(__file__).parents[2]
 SMALL = Model(name="PP-LCNet_x0_25_ML", num_classes=7, image_size=(64, 64), embed_dim=64)
@@ -138,6 +142,32 @@ def test_what_is_sent_in_data_and_fsdp_is_what_a_compiled_program_sends():
     assert sent["all-gather"] == exchange(counts, Layout(2, 2, 1)).parameters == 256 * 512 * 4 / 2
     # On CPUs the compiler sums whole gradients among all, as the data layout does.
     assert sent["all-reduce"] == exchange(counts, Layout(4, 1, 1)).gradients
+
+
+PARENT = """
+from mlcls_jax.config import Model
+from mlcls_jax.planning.compile_report import compile_step
+from mlcls_jax.planning.costs import Layout
+compile_step(Model(name="PP-HGNetV2-B6_ML", num_classes=7), Layout(1, 1, 1), 2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_compiler_ends_when_the_process_that_asked_it_is_killed():
+    asking = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT)
+    children = Path(f"/proc/{asking.pid}/task/{asking.pid}/children")
+    while not (found := children.read_text().split()):
+        assert asking.poll() is None
+        time.sleep(0.1)
+    asking.kill()
+    asking.wait()
+    compiler = int(found[0])
+    try:
+        wait(lambda: not Path(f"/proc/{compiler}").exists(), seconds=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(compiler, signal.SIGKILL)
 
 
 @pytest.mark.slow
