@@ -40,7 +40,7 @@ from mlcls_jax.modes.evaluate_result import (
 from mlcls_jax.reports.companions import Companions, measure_companions
 from mlcls_jax.reports.decisions_file import write_decisions
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
-from mlcls_jax.reports.gallery import GALLERY, write_gallery
+from mlcls_jax.reports.gallery import GALLERY, remove_gallery, write_gallery
 from mlcls_jax.reports.mistakes import Illustrator
 from mlcls_jax.reports.similar import Similar
 from mlcls_jax.training.advice import Advice, about_decisions, about_positives
@@ -111,6 +111,8 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         folder = workdir / "evaluate"
         shown = _write_gallery(folder / GALLERY, evaluation, outputs, config.evaluate.gallery)
         report = write_report(folder, evaluation, illustrate, similar, gallery=shown)
+        if not shown:
+            remove_gallery(folder / GALLERY)
         log.info("Report: %s", report)
         if outputs.indices is not None:
             names = [outputs.source.name(index) for index in outputs.indices.tolist()]

@@ -23,6 +23,7 @@ from mlcls_jax.reports.mistakes import Decisions
 GALLERY = "images"  # folder beside the report
 SIDE = 120  # pixels of a thumbnail
 ACROSS = 5  # thumbnails of a sheet, and as many down: small enough for pages of any mixture
+TITLE = "<title>Validation images</title>"  # by which its page is known
 MAX_LABELS = 20  # told of an image
 
 _BESIDE = "'self' file:"  # which browsers do not take for the same in a page that is a file
@@ -87,6 +88,19 @@ def write_gallery(
 
     replace_folder(folder, fill, durable=False)
     return len(rows)
+
+
+def remove_gallery(folder: Path) -> None:
+    """Delete what `write_gallery` wrote there, if anything; whatever else lies there stays."""
+    index = folder / "index.html"
+    if not index.is_file() or TITLE not in index.read_text(encoding="utf-8", errors="replace"):
+        return
+    for sheet in folder.glob("*.jpg"):
+        if sheet.stem.isdecimal():
+            sheet.unlink()
+    index.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _gaps(decisions: Decisions) -> np.ndarray:

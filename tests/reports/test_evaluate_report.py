@@ -383,6 +383,9 @@ def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
     assert after["OF1"] == pytest.approx(result["after"]["OF1"], abs=1e-9)
     text = (workdir / "evaluate" / "report.html").read_text()
     assert "chosen for the best F1 on 30 images" in text
+    gallery = workdir / "evaluate" / "images"
+    assert {"index.html", "0.jpg"} < {path.name for path in gallery.iterdir()}
+    (gallery / "mine.jpg").touch()
 
     again = thresholds(config(data, thresholds__min_positives=3), workdir).to_json()
     assert again["after"] == result["after"]
@@ -391,8 +394,10 @@ def test_thresholds_are_put_into_the_bundle_and_are_the_same_again(bundle):
     assert not (workdir / "best_model" / "inference.json.bak").exists()
 
     options = {"thresholds__objective": "recall", "thresholds__target": 0.9}
+    options["evaluate__gallery"] = 0
     more = config(data, **options, thresholds__calibrate=False, evaluate__thresholds=True)
     other = evaluate(more, workdir).to_json()
+    assert [path.name for path in gallery.iterdir()] == ["mine.jpg"]  # a page of no other report
     assert other["OF1"] == after["OF1"]  # of the thresholds before
     assert other["thresholds"]["after"]["OR"] >= 0.9
     assert described(workdir)["temperature"] == 1.0
