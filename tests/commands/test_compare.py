@@ -50,6 +50,13 @@ def test_metrics_stand_side_by_side_and_an_unfinished_run_has_none(tmp_path):
     assert rows["best epoch"] == ["2", "-"] and rows["seconds"] == ["12.3", "-"]
 
 
+def test_a_page_of_runs_that_were_not_evaluated_has_no_empty_table_of_labels(tmp_path):
+    runs = [write_run(tmp_path / name, score=0.5) for name in "ab"]
+    page = Page(read(run(runs)))
+    assert "Labels are not known" in page.text and "All labels" not in page.text
+    assert "script" not in [tag for tag, _ in page.tags]
+
+
 def test_runs_that_were_judged_on_other_images_or_labels_say_so(tmp_path):
     runs = [Path(write_run(tmp_path / name, score=0.5)) for name in "abcde"]
     same = {"images": 3, "images listed": "x", "targets": "y"}
