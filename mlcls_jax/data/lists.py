@@ -24,6 +24,8 @@ from mlcls_jax.readable import shorten
 
 TEST_LIST = "test.txt"  # the others' names are options
 
+MAX_NAME = 1000  # characters of a label: pictures and messages hold no megabyte
+
 _ZERO, _COMMA = b"0,"
 _VALUES = np.array([0, 1, -1], np.int8)
 _UNDIVIDED = {  # values that something else than commas divides
@@ -219,6 +221,9 @@ def _add_label(
     index, _, label = (part.strip() for part in text.partition(" "))
     if not index.isdecimal() or len(index) > 18 or not label:
         return Finding("label_line", place, f"{shorten(line, 60)!r} is not `<index> <name>`")
+    if len(label) > MAX_NAME:
+        told = f"{shorten(repr(label), 60)} has {len(label):,} characters, more than {MAX_NAME:,}"
+        return Finding("label_name", place, f"the name {told}")
     if int(index) in labels:
         return Finding("label_index", place, f"index {index} was given before")
     if label in taken:

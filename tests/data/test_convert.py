@@ -676,6 +676,8 @@ def test_csv_labels_of_any_script_reach_training(tmp_path_factory, labels):
         (b'0.png,a\n"1.png,b\n', ["train.csv:2: is not CSV: unexpected end of data"]),
         (b'0.png,"a\nb"\n', ["the label 'a\\nb' cannot stand in label.txt: it is empty, has a line"
                              " end or a NUL, or is not UTF-8"]),
+        (b"0.png," + b"a" * 1001, [f"the label '{58 * 'a'}… has 1,001 characters, more than 1,000:"
+                                   " are these several labels?"]),
         (b"image,label\n", ["train.csv: lists no images"]),
         (b"0.png,\n", ["there are no labels"]),
     ],

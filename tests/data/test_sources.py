@@ -104,6 +104,10 @@ def test_blanks_around_values_do_not_matter(root):
     [
         (["0 cat", "0 dog"], "label.txt:2: index 0 was given before"),
         (["0 cat", "1 cat"], "label.txt:2: the name 'cat' was given before"),
+        (
+            [f"0 {1001 * 'a'}"],
+            f"label.txt:1: the name '{58 * 'a'}… has 1,001 characters, more than 1,000",
+        ),
         (["0 cat", "2 dog"], "label.txt: indices must run from 0 without gaps; missing: 1"),
         (["1 cat"], "label.txt: indices must run from 0 without gaps; missing: 0"),
         (["0 cat", "cat"], "label.txt:2: 'cat' is not `<index> <name>`"),

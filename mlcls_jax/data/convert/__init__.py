@@ -43,7 +43,7 @@ from mlcls_jax.data.convert.reading import (
     fits_line,
 )
 from mlcls_jax.data.findings import is_error
-from mlcls_jax.data.lists import COLUMNS, TEST_LIST, Label, find_root, read_label_lines
+from mlcls_jax.data.lists import COLUMNS, MAX_NAME, TEST_LIST, Label, find_root, read_label_lines
 from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten
 from mlcls_jax.readable import printable
@@ -241,6 +241,12 @@ def _check(reading: Reading) -> None:
         " a NUL, or is not UTF-8"
         for name in reading.labels
         if not fits_line(name) or COLUMNS.search(name) or "\0" in name
+    ]
+    faults += [
+        f"the label {shorten(repr(name), 60)} has {len(name):,} characters, more than {MAX_NAME:,}:"
+        " are these several labels?"
+        for name in reading.labels
+        if len(name) > MAX_NAME
     ]
     faults += [
         f"several categories are called {shorten(repr(name))}"
