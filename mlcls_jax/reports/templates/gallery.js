@@ -1,6 +1,6 @@
 const $ = id => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
-const PAGE = 60, WORDS = ["", "missed", "wrong", "right", "reported"];
+const PAGE = 60, SHOWN = 8, WORDS = ["", "missed", "wrong", "right", "reported"];
 const COLOURS = ["", "warning", "error", "passed", "note"];
 const rows = data.rows.map(([name, width, height, more, told], at) =>
   ({name, width, height, more, told, at}));
@@ -20,7 +20,7 @@ function find() {
   for (const row of rows) {
     const told = row.told.filter(is);
     if ((told.length || !(label + kind)) && row.name.toLowerCase().includes(typed))
-      found.push({row, key: most(told, of)});
+      found.push({row, told: [...told, ...row.told.filter(one => !is(one))], key: most(told, of)});
   }
   const sign = order.startsWith("-") ? 1 : -1;
   found.sort(order === "name" ? byName : (a, b) => a.key === b.key ? 0 : sign * (a.key - b.key));
@@ -48,12 +48,13 @@ function picture({width, height, at}) {
   return frame;
 }
 
-function card({row}) {
+function card({row, told}) {
   const item = document.createElement("li"), text = document.createElement("p");
-  for (const [k, score, state] of row.told)
+  for (const [k, score, state] of told.slice(0, SHOWN))
     text.append(element("b", WORDS[state], COLOURS[state]), " ",
       element("bdi", data.labels[k]), ` ${score.toFixed(2)}`, document.createElement("br"));
-  if (row.more) text.append(`and ${row.more} more labels`, document.createElement("br"));
+  const more = row.more + Math.max(0, told.length - SHOWN);
+  if (more) text.append(`and ${more} more labels`, document.createElement("br"));
   if (!row.told.length) text.append("no label, and none reported", document.createElement("br"));
   text.append(element("bdi", row.name, "faint"));
   item.append(picture(row), text);
