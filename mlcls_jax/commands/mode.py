@@ -13,7 +13,7 @@ from mlcls_jax import config as schema
 from mlcls_jax.command_line import FlagError
 from mlcls_jax.commands import COMMANDS
 from mlcls_jax.commands.mode_help import help_of
-from mlcls_jax.errors import UserError
+from mlcls_jax.errors import PreemptedError, UserError
 from mlcls_jax.modes.result import Result
 from mlcls_jax.start import start_jax
 
@@ -78,14 +78,22 @@ def run_new(config: schema.Config, workdir: Path, flags: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def interruptions(config: schema.Config, workdir: Path) -> Iterator[None]:
-    """Raise errors for users in place of those of the system, and of Ctrl-C, in the block."""
+def interruptions(config: schema.Config, workdir: Path, again: str | None = None) -> Iterator[None]:
+    """Raise errors for users in place of those of the system, and of Ctrl-C, in the block.
+
+    `again` is the command that goes on; None: the same command does.
+    """
     try:
         yield
+    except PreemptedError as error:
+        if again:
+            error.hint = f"It goes on by: {again}"
+        raise
     except OSError as error:  # disk full, permission lost
         raise UserError(f"{error.filename or workdir}: {error.strerror or error}") from error
     except KeyboardInterrupt as error:
-        hint = f"The same command {_goes_on(config, workdir)}."
+        same = f"The same command {_goes_on(config, workdir)}."
+        hint = f"It goes on by: {again}" if again else same
         raise _InterruptedError("Interrupted.", hint) from error
 
 

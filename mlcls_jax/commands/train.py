@@ -12,7 +12,6 @@ from mlcls_jax import usage
 from mlcls_jax.command_line import RECORD, FlagError, take
 from mlcls_jax.commands import mode
 from mlcls_jax.config import REQUIRED, option
-from mlcls_jax.errors import PreemptedError
 from mlcls_jax.metrics import as_text
 from mlcls_jax.modes.result import remarks
 from mlcls_jax.modes.train_result import RESULT_FILE, TrainResult
@@ -63,12 +62,9 @@ def carry_out(new: "NewRun") -> str:
     log.info("The same in full:\n  %s train %s", usage.program(), new.flags)
     from mlcls_jax.runs import run_and_judge  # takes a second to import: once the plan is told
 
-    try:
-        with mode.interruptions(new.config, new.folder):
-            result, report = run_and_judge(new.config, new.folder)
-    except PreemptedError as error:
-        error.hint = f"It goes on by: {usage.program()} train {shlex.quote(str(new.folder))}"
-        raise
+    again = f"{usage.program()} train {shlex.quote(str(new.folder))}"
+    with mode.interruptions(new.config, new.folder, again):
+        result, report = run_and_judge(new.config, new.folder)
     return "\n".join(["", *_summary(new, result, report)])
 
 

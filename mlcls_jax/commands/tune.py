@@ -11,7 +11,7 @@ from mlcls_jax.command_line import FlagError
 from mlcls_jax.commands import mode
 from mlcls_jax.commands.train import asked, look
 from mlcls_jax.config import REQUIRED, option
-from mlcls_jax.errors import ConfigError, PreemptedError
+from mlcls_jax.errors import ConfigError
 from mlcls_jax.readable import table
 from mlcls_jax.start import start_jax
 from mlcls_jax.tuning.space import USUAL, make_space
@@ -96,12 +96,9 @@ def run(argv: list[str]) -> str:
             plan = study.Plan(space, arguments.trials or TRIALS, new.device)
             study.begin(folder, new.config, plan)
     log.info("%s", "\n".join(["Searched:", *(f"  {d}" for d in plan.space)]))
-    try:
-        with mode.interruptions(study.base_of(folder), folder):
-            trials = _search(folder, cluster)
-    except PreemptedError as error:
-        error.hint = f"It goes on by: {usage.program()} tune {shlex.quote(str(folder))}"
-        raise
+    again = f"{usage.program()} tune {shlex.quote(str(folder))}"
+    with mode.interruptions(study.base_of(folder), folder, again):
+        trials = _search(folder, cluster)
     return "\n".join(["", *_summary(folder, plan, trials)])
 
 

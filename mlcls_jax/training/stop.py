@@ -129,8 +129,8 @@ class Stop:
         """End now, whatever the main thread is at; what is on disk stays whole."""
         step = self._saved()
         kept = "Nothing is saved yet" if step is None else f"The checkpoint of step {step} is there"
-        goes_on = "begins again" if step is None else "goes on from it"
-        log.info("%s %s: the same command %s.", told, kept, goes_on)
+        goes_on = "begins anew" if step is None else "goes on from it"
+        log.info("%s %s: started again, the run %s.", told, kept, goes_on)
         logging.shutdown()
         kind = InterruptedRunError if number == signal.SIGINT else PreemptedError
         os._exit(kind.exit_code)

@@ -11,7 +11,8 @@ import pytest
 
 from mlcls_jax import config as schema
 from mlcls_jax import usage
-from mlcls_jax.commands.mode import summary
+from mlcls_jax.commands.mode import interruptions, summary
+from mlcls_jax.errors import PreemptedError, UserError
 from mlcls_jax.modes.predict import PredictResult
 from mlcls_jax.modes.train_result import TrainResult
 from tests.helpers.commands import forked
@@ -255,6 +256,17 @@ def test_after_an_interruption_it_is_told_what_the_same_command_does(tmp_path, m
     assert process.returncode == 130
     looked = "" if mode == "evaluate" else "Looking at digits …\n"
     assert process.stderr == f"{looked}error: Interrupted.\nThe same command {said}.\n"
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), PreemptedError("Stopped.")])
+def test_a_run_in_a_folder_of_its_own_tells_the_command_that_goes_on(tmp_path, raised):
+    """The same command would be refused, or begin another run."""
+    with (
+        pytest.raises(UserError) as told,
+        interruptions(schema.Config(), tmp_path, "mlcls train runs/a"),
+    ):
+        raise raised
+    assert told.value.hint == "It goes on by: mlcls train runs/a"
 
 
 def test_the_commands_proposed_after_training_repeat_its_flags(tmp_path, monkeypatch):

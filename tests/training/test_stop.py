@@ -48,7 +48,9 @@ def test_before_the_first_step_a_signal_ends_the_run_at_once(number, code):
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == code
-    told = "Stopped before the first step. Nothing is saved yet: the same command begins again.\n"
+    told = (
+        "Stopped before the first step. Nothing is saved yet: started again, the run begins anew.\n"
+    )
     assert said == told
 
 
@@ -60,10 +62,10 @@ def test_a_second_interruption_ends_at_once_and_says_what_is_there():
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert (
-        said
-        == "Interrupted. The checkpoint of step 7 is there: the same command goes on from it.\n"
+    told = (
+        "Interrupted. The checkpoint of step 7 is there: started again, the run goes on from it.\n"
     )
+    assert said == told
 
 
 def test_the_host_keeps_close_to_the_device():
