@@ -57,8 +57,7 @@ def regular(path: str | Path) -> Path:
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """The path of a temporary file in the folder of `path`, gone when the block ends."""
-    # Cut, as the name itself may be as long as the file system allows.
-    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
+    temporary = Path(f"{_hidden(path)}{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
     finally:
@@ -67,13 +66,19 @@ def beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name `path` in an error that names no file, as that of a full disk does not."""
+    """Name `path` in an error that names no file, as that of a full disk, or the one `beside`."""
     try:
         yield
     except OSError as error:
-        if error.errno and not error.filename:
+        if error.errno and str(error.filename or _hidden(path)).startswith(_hidden(path)):
             error.filename = str(path)
         raise
+
+
+def _hidden(path: Path) -> str:
+    """Return what the paths of temporary files beside a file begin with."""
+    # Cut, as the name itself may be as long as the file system allows.
+    return str(path.parent / f".{path.name[:40]}.")
 
 
 @contextmanager

@@ -42,6 +42,12 @@ def test_a_full_disk_is_told_with_the_path_and_leaves_no_folder_above(tmp_path):
     assert caught.value.filename == str(tmp_path / "a.txt")
 
 
+def test_a_file_that_cannot_be_made_is_told_by_the_name_it_was_to_get(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text(tmp_path / "gone" / "a.txt", "1")
+    assert caught.value.filename == str(tmp_path / "gone" / "a.txt")
+
+
 def test_write_json_is_readable_text_without_leftovers(tmp_path):
     value = {"name": "猫", "scores": [1, 0.5, None], "done_flag": True}
     for content in ({"old": 1}, value):
