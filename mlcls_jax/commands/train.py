@@ -147,7 +147,7 @@ def config_flags(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Return the arguments without --config.KEY=VALUE, and the values of these by key.
 
     Raises:
-      FlagError: a key does not exist, or has no value.
+      FlagError: a key does not exist, has no value, or is the mode.
     """
     keys = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
     settings, known = {}, schema.options()
@@ -157,5 +157,9 @@ def config_flags(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
         text, argv = take(argv, f"config.{key}")
         if text is None:
             raise FlagError(f"--config.{key}: its value is missing: --config.{key}=VALUE", "")
+        if key == "mode":
+            raise FlagError(
+                f"--config.mode={text}: the command itself says the mode", "Leave it out."
+            )
         settings[key] = schema.value_of(key, text)
     return argv, settings

@@ -111,6 +111,8 @@ def test_what_is_wrong_is_told_with_what_was_meant(mlcls):
         ("train", CONFIG, WORKDIR, "--config.mode=trian"): "--config.mode=trian: the command train",
         ("train", CONFIG, WORKDIR, "--config.mode", "evaluate"): "--config.mode=evaluate: the comm",
         ("check", "photos", "--config.mode=train"): "the command check means mode=check_dataset",
+        ("tune", "photos", "--config.mode=evaluate"): "--config.mode=evaluate: the command itself",
+        ("from_words", "photos", "a,b", "--config.mode=check_dataset"): "the command itself says",
         # no configuration: nothing is blamed that nobody typed
         (
             "train",
