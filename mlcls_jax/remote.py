@@ -6,7 +6,7 @@ What strangers ask for is fetched by `inference/safe_fetch.py`.
 import contextlib
 import http.client
 import logging
-import shutil
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +20,9 @@ from mlcls_jax.errors import UserError
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+PATIENCE = 60.0  # seconds without an answer, or with one too slow
+_SLOWEST = 1024  # bytes a second; a time-out alone begins anew with every byte that drips in
+_PART = 1 << 20  # bytes read at once, at most
 _BROKEN_OFF = (ConnectionError, TimeoutError, http.client.HTTPException)
 
 
@@ -51,13 +54,21 @@ def copy_from_web(url: str, target: Path, *, title: str) -> None:
     """Write what a web server gives to a file, under a progress bar.
 
     Raises:
-      OSError: it cannot be reached, has no such file, or the transfer broke off.
+      OSError: it cannot be reached, has no such file, is too slow, or the transfer broke off.
       ValueError: this is no URL.
     """
-    with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as file:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response, target.open("wb") as file:
         size = int(response.headers.get("Content-Length") or 0)
-        with tqdm.wrapattr(response, "read", total=size or None, desc=title) as reader:
-            shutil.copyfileobj(reader, file)
+        shown = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+        with tqdm(total=size or None, desc=title, **shown) as bar:
+            since, came = time.monotonic(), 0
+            while part := response.read1(_PART):
+                bar.update(file.write(part))
+                came += len(part)
+                if time.monotonic() - since > PATIENCE:
+                    if came < _SLOWEST * PATIENCE:
+                        raise ConnectionError(f"only {came} bytes came in {PATIENCE:g} s")
+                    since, came = time.monotonic(), 0
     if size and target.stat().st_size != size:
         raise ConnectionError(f"{target.stat().st_size} bytes came instead of {size}")
 

@@ -1,7 +1,9 @@
 """Downloads: whole or not at all, begun again where a transfer breaks off."""
 
+import contextlib
 import http.server
 import threading
+import time
 
 import pytest
 
@@ -57,6 +59,29 @@ def test_a_web_server_that_gives_less_than_it_says_is_noticed(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/x"
         with pytest.raises(ConnectionError, match="5 bytes came instead of 10"):
+            remote.copy_from_web(url, tmp_path / "x", title="x")
+        server.shutdown()
+
+
+def test_a_web_server_that_drips_is_given_up(tmp_path, monkeypatch):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                for _ in range(100):
+                    self.wfile.write(b"1")
+                    time.sleep(0.005)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(remote, "PATIENCE", 0.05)
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x"
+        with pytest.raises(ConnectionError, match=r"only \d+ bytes came in 0.05 s"):
             remote.copy_from_web(url, tmp_path / "x", title="x")
         server.shutdown()
 
