@@ -39,7 +39,6 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks = []
-        warm_up.start()
 
         def end() -> None:
             if service.is_draining:  # asked twice
@@ -50,6 +49,7 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
         # In place of uvicorn's, which would close the socket at once: until the last answer is
         # given, /ready says 503, and load balancers see it.
         on_signals(asyncio.get_running_loop(), end)
+        warm_up.start()
         yield
         service.close()
 
