@@ -139,5 +139,6 @@ def test_a_second_training_is_refused_before_it_writes_anything(tmp_path, holder
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}: is in use by another process: process ")
+    told = f"error: {tmp_path}: is in use by another process: process "
+    assert done.stderr.splitlines()[1].startswith(told)  # after what it looks at
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
