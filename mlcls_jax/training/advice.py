@@ -145,7 +145,7 @@ def about_positives(split: str, labels: Sequence[str], positives: np.ndarray) ->
     lacking = [label for label, n in zip(labels, positives, strict=True) if not n]
     if not lacking:
         return None
-    names = ", ".join(lacking[:SHOWN]) + ", …" * (len(lacking) > SHOWN)
+    names = _first(lacking)
     what = {
         "training": "they cannot be learnt",
         "validation": "they count in no mean average precision"
@@ -159,12 +159,16 @@ def about_positives(split: str, labels: Sequence[str], positives: np.ndarray) ->
     )
 
 
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + ", …" * (len(names) > SHOWN)
+
+
 def about_rare(labels: Sequence[str], positives: np.ndarray) -> str | None:
     """Warn of labels that hardly any training image has; `positives` [K] counts images."""
     rare = [f"{label} ({n})" for label, n in zip(labels, positives, strict=True) if 0 < n < ENOUGH]
     if not rare:
         return None
-    names = ", ".join(rare[:SHOWN]) + ", …" * (len(rare) > SHOWN)
+    names = _first(rare)
     return (
         f"{len(rare)} of {len(labels)} labels have fewer than {ENOUGH} training images, too few to"
         f" be learnt well: {names}. Collect more of them, or join or leave out these labels."
@@ -176,7 +180,7 @@ def about_negatives(labels: Sequence[str], positives: np.ndarray, known: np.ndar
     full = [label for label, n, of in zip(labels, positives, known, strict=True) if 0 < n == of]
     if not full:
         return None
-    names = ", ".join(full[:SHOWN]) + ", …" * (len(full) > SHOWN)
+    names = _first(full)
     return (
         f"{len(full)} of {len(labels)} labels are present in all validation images that tell of"
         f" them: their average precision is 1, however they are scored: {names}. Add images that"
