@@ -182,7 +182,7 @@ def test_policies_do_not_change_good_steps_and_rollback_scales_updates():
     assert new.rate_scale == 0.5
 
 
-SIZES = {"width": 16, "hidden": 64, "depth": 3, "num_heads": 2, "grid": 2}
+SIZES = {"width": 16, "hidden": 64, "depth": 4, "num_heads": 2, "grid": 2}
 TINY = {  # with batch statistics and without
     "conv": (
         resnet.VARIANTS,
@@ -222,7 +222,7 @@ def test_recomputed_stages_leave_little_for_the_gradient(tiny):
         back = jax.eval_shape(back, *tiny.abstract, IMAGES)
         return sum(leaf.size for leaf in jax.tree.leaves(back) if leaf.shape[:1] == (5,))
 
-    assert 0 < kept(True) < 0.5 * kept(False)
+    assert 0 < kept(True) < 0.4 * kept(False)
 
 
 @pytest.mark.slow
