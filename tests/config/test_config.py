@@ -22,7 +22,7 @@ from mlcls_jax.errors import ConfigError
 OPTIONS = schema.options()
 REPOSITORY = Path(__file__).parents[2]
 CONFIG_FILES = sorted((REPOSITORY / "mlcls_jax" / "recipes").glob("[!_]*.py"))
-GOLDENS = Path(__file__).parents[1] / "data" / "configs"
+GOLDEN = Path(__file__).parents[1] / "data" / "recipes.yaml"
 RENEW = "MLCLS_RENEW_GOLDENS"
 
 
@@ -418,19 +418,22 @@ def test_configs_hands_on_the_recipes_of_the_package():
         assert inspect.getsourcefile(found) == str(path)
 
 
-@pytest.mark.parametrize(
-    ("path", "recipe"),
-    [(path, name) for path in CONFIG_FILES for name in recipes(path)],
-    ids=lambda value: getattr(value, "stem", value),
-)
-def test_a_shipped_recipe_changes_only_on_purpose(path, recipe):
-    golden, resolved = GOLDENS / f"{path.stem}_{recipe}.json", resolve(path, recipe)
+def test_defaults_and_shipped_recipes_change_only_on_purpose():
+    """The golden has all defaults, and of each recipe what differs from them."""
+    defaults = schema.flattened(schema.to_dict(Config()))
+    found = {"defaults": defaults}
+    for path in CONFIG_FILES:
+        for name in recipes(path):
+            values = schema.flattened(resolve(path, name))
+            assert values.keys() == defaults.keys()
+            own = {key: value for key, value in values.items() if value != defaults[key]}
+            found[f"{path.stem}:{name}"] = own
     if os.environ.get(RENEW):
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(json.dumps(resolved, indent=2) + "\n", encoding="utf-8")
-    assert golden.exists() and json.loads(golden.read_text(encoding="utf-8")) == resolved, (
-        f"{path.name}:{recipe} or a default has changed. If that was meant, renew the golden and "
-        f"commit it: {RENEW}=1 python -m pytest tests/config/test_config.py"
+        text = yaml.safe_dump(found, default_flow_style=None, sort_keys=False)
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert yaml.safe_load(GOLDEN.read_text(encoding="utf-8")) == found, (
+        "A recipe or a default has changed. If that was meant, renew the golden and commit it: "
+        f"{RENEW}=1 python -m pytest tests/config/test_config.py"
     )
 
 
