@@ -35,7 +35,7 @@ from mlcls_jax.models.registry import pixels, stride
 from mlcls_jax.models.relabel import with_embeddings
 from mlcls_jax.models.texts import with_text
 from mlcls_jax.models.weights import load
-from mlcls_jax.models.weights.sources import NONE, find, sources
+from mlcls_jax.models.weights.sources import NONE, find, name_for, sources
 from mlcls_jax.training.advice import Advice
 from mlcls_jax.training.auto_loss import settle_loss
 from mlcls_jax.training.cadence import Plan
@@ -227,7 +227,7 @@ def train_frames(config: schema.Config) -> tuple[Frame, ...]:
 
 def describe(config: schema.Config, data: DataSplits) -> dict[str, Any]:
     """Return what a resumed run must find again: the data, and what makes the network's input."""
-    statistics = pixels(config.model.name)
+    statistics = pixels(name_for(config.model.name, config.model.weights or ""))
     preprocessing = {
         "image_size": list(config.model.image_size),
         "fit": config.data.fit,

@@ -367,9 +367,10 @@ def test_a_network_is_given_pixels_with_the_statistics_of_its_family(tmp_path, m
      ("CLIP_vit_base_patch16_224", IMAGENET), ("vit_base_patch16_clip_224", CLIP),
      ("vit_large_patch14_clip_224", HALVES), ("vit_large_patch14_clip_quickgelu_224", CLIP),
      ("vit_base_patch16_siglip_224", HALVES), ("eva02_tiny_patch14_336_ML", CLIP),
-     ("eva_giant_patch14_560", IMAGENET), ("deit3_small_patch16_224", IMAGENET)],
+     ("eva_giant_patch14_560", IMAGENET), ("deit3_small_patch16_224", IMAGENET),
+     ("convnext_xxlarge", CLIP), ("convnext_xxlarge.clip_laion2b_soup_ML", CLIP)],
 )  # fmt: skip
-def test_pixels_of_transformers_are_those_of_timm(name, statistics):
+def test_pixels_of_networks_are_those_of_timm(name, statistics):
     assert registry.pixels(name) == statistics
 
 

@@ -1,5 +1,6 @@
 """Published weights by their words: laid out by hand, from a mirror, or the way out without one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ from mlcls_jax import models
 from mlcls_jax.commands.weights import run
 from mlcls_jax.config import Config, Model
 from mlcls_jax.errors import InputError, WeightsError
+from mlcls_jax.models import registry
 from mlcls_jax.models.network import flatten
+from mlcls_jax.models.pixels import HALVES, IMAGENET
 from mlcls_jax.models.weights import load, save, sources
 from mlcls_jax.training.run import initial_weights
 from tests.helpers.bundles import write_small
+from tests.helpers.toy_backbone import FAMILY
 
 NAME = "PP-LCNet_x0_25_ML"
 FILE = "PPLCNet_x0_25_pretrained.pdparams"
@@ -85,6 +89,18 @@ def test_words_that_mean_nothing_for_a_model_are_refused():
     assert found is not None and found.address == "hf://timm/resnet50.tv_in1k"
     with pytest.raises(InputError, match=r"other\.pth: there is no such file"):
         run(["add", "other.pth"])
+
+
+def test_weights_with_a_tag_bring_the_pixels_of_their_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.FAMILIES, "Toy", replace(FAMILY, pixels=lambda name: HALVES))
+    monkeypatch.setenv("MLCLS_WEIGHTS", str(tmp_path))
+    model = models.create("Toy", num_classes=3, image_size=32)
+    for tag in ("dino", "other"):
+        save(model, tmp_path / f"Toy.{tag}.safetensors", "timm")
+    for weights, name in (("timm:Toy.dino", "Toy.dino"), ("timm:Toy.other", "Toy")):
+        found = models.create("Toy", num_classes=3, image_size=32, weights=weights).network
+        assert found.config.name == name
+        assert found.outline.pixels == (IMAGENET if name.endswith("dino") else HALVES)
 
 
 def test_a_run_stands_for_its_best_model(tmp_path):

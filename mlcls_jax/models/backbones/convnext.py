@@ -244,7 +244,7 @@ TIMM_TAGS = {
 
 def pixels(name: str) -> Pixels:
     """Return the statistics of the pixels that the weights of a network were trained with."""
-    return CLIP if name == "ConvNeXt_xxlarge" else IMAGENET
+    return CLIP if name.lower() == "convnext_xxlarge" else IMAGENET
 
 
 def sources(name: str) -> tuple[Source, ...]:

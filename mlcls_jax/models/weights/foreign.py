@@ -23,7 +23,7 @@ from mlcls_jax.models.weights.paddle_inference import (
     read_inference_folder,
 )
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
-from mlcls_jax.models.weights.sources import weight_file
+from mlcls_jax.models.weights.sources import name_for, weight_file
 
 SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors", ".onnx")
 # What others keep beside weights and anyone can compute: counters, and of windows who meets whom.
@@ -82,8 +82,13 @@ def load(
     """
     if isinstance(source, Mapping):
         return fill(model, source, "the given mapping", strict=strict)
-    path = weight_file(source, model.network.config.name)
-    return fill(model, read_weights(path), str(source), strict=strict)
+    config = model.network.config
+    path = weight_file(source, config.name)
+    report = fill(model, read_weights(path), str(source), strict=strict)
+    if (name := name_for(config.name, str(source))) != config.name:
+        network = Network.of(replace(model.network.config, name=name))
+        model.replace(network, model.variables)
+    return report
 
 
 def fill(

@@ -5,10 +5,17 @@ import shutil
 from pathlib import Path
 
 from mlcls_jax import files
-from mlcls_jax.errors import WeightsError
+from mlcls_jax.errors import ConfigError, WeightsError
 from mlcls_jax.models import published
 from mlcls_jax.models.published import Source
-from mlcls_jax.models.registry import FAMILIES, ML_SUFFIX, find_variant, split_tag
+from mlcls_jax.models.registry import (
+    FAMILIES,
+    ML_SUFFIX,
+    find_variant,
+    pixels,
+    split_name,
+    split_tag,
+)
 from mlcls_jax.models.weights.fetch import kept_file, local_file
 from mlcls_jax.paths import HUB, expand
 
@@ -58,6 +65,23 @@ def find(word: str, name: str) -> Source | None:
             f"There are {words}." if words else "Start from random weights: model.weights=none.",
         )
     return found
+
+
+def name_for(name: str, source: str) -> str:
+    """Return the name under which a model is given the pixels that its weights were trained with.
+
+    It is `name`, or timm's with the tag of the weights, where `source` is `timm:NAME.TAG` and those
+    of this tag differ.
+    """
+    backbone, suffix = split_name(name)
+    tagged = f"{source.removeprefix(TIMM)}{suffix}"
+    if not source.startswith(TIMM) or tagged == name:
+        return name
+    try:
+        is_twin = find_variant(tagged)[1] == find_variant(backbone)[1]
+    except ConfigError:  # a file of another network: it is loaded as far as it fits
+        return name
+    return tagged if is_twin and pixels(tagged) != pixels(name) else name
 
 
 def weight_file(source: str | Path, name: str) -> Path:
