@@ -6,9 +6,9 @@ network.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,24 +16,16 @@ from mlcls_jax import files, lazy
 from mlcls_jax.config import Config
 
 
-class Tracker(Protocol):
-    """A run in a tracker."""
+class Tracker(NamedTuple):
+    """What a run does with a tracker."""
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Write down numbers by name, `train/loss` for instance, after a step."""
-        ...
-
-    def curves(
-        self, step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]
-    ) -> None:
-        """Draw precision over recall; scores [N, K], targets [N, K] with -1 for not annotated.
-
-        Nothing is drawn by trackers without a chart of several labels' precision and recall.
-        """
-
-    def close(self) -> None:
-        """Write what is left; the run may go on later."""
-        ...
+    # (step, numbers by name, `train/loss` for instance): write them down.
+    scalars: Callable[[int, dict[str, float]], object]
+    # Write what is left; the run may go on later.
+    close: Callable[[], object]
+    # (step, scores [N, K], targets [N, K] with -1 for not annotated, labels): draw precision over
+    # recall. Not every tracker has a chart of several labels' precision and recall.
+    curves: Callable[[int, np.ndarray, np.ndarray, Sequence[str]], object] = lambda *_: None
 
 
 def open_trackers(workdir: Path, config: Config, start_step: int) -> list[Tracker]:

@@ -11,21 +11,7 @@ from mlcls_jax.training.trackers import Tracker
 aim: Any = import_module("aim")  # type checkers take `import aim` for this file
 
 
-class AimRun(Tracker):
-    """A run of Aim."""
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._run.track(value, name=name, step=step)
-
-    def close(self) -> None:
-        self._run.close()
-
-
-def open_run(workdir: Path, config: Config, start_step: int) -> AimRun:
+def open_run(workdir: Path, config: Config, start_step: int) -> Tracker:
     """Open the run whose identifier the workdir keeps; what is after `start_step` comes again."""
     folder = (workdir / "trackers").absolute()
     folder.mkdir(exist_ok=True)
@@ -41,4 +27,9 @@ def open_run(workdir: Path, config: Config, start_step: int) -> AimRun:
     run.name = workdir.absolute().name
     run["config"] = to_dict(config)
     files.write_text(kept, run.hash)
-    return AimRun(run)
+
+    def scalars(step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            run.track(value, name=name, step=step)
+
+    return Tracker(scalars, run.close)

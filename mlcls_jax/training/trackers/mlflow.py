@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,7 @@ EXPERIMENT = "mlcls_jax"  # unless MLFLOW_EXPERIMENT_NAME says otherwise
 MAX_VALUE = 6000  # characters of a parameter
 
 
-class MlflowRun(Tracker):
-    """A run of MLflow."""
-
-    def __init__(self, client: Any, run: str) -> None:
-        self._client, self._run = client, run
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        now = int(1000 * time.time())
-        metrics = [Metric(name, value, now, step) for name, value in values.items()]
-        self._client.log_batch(self._run, metrics=metrics)
-
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
-
-
-def open_run(workdir: Path, config: Config, start_step: int) -> MlflowRun:
+def open_run(workdir: Path, config: Config, start_step: int) -> Tracker:
     """Open the run whose identifier the workdir keeps, or a new one with the configuration."""
     folder = (workdir / "trackers").absolute()
     folder.mkdir(exist_ok=True)
@@ -42,7 +28,20 @@ def open_run(workdir: Path, config: Config, start_step: int) -> MlflowRun:
     if kept.exists():
         run = kept.read_text(encoding="utf-8").strip()
         client.update_run(run, status="RUNNING")
-        return MlflowRun(client, run)
+    else:
+        run = _new_run(client, workdir, config)
+        files.write_text(kept, run)
+
+    def scalars(step: int, values: dict[str, float]) -> None:
+        now = int(1000 * time.time())
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        client.log_batch(run, metrics=metrics)
+
+    return Tracker(scalars, partial(client.set_terminated, run))
+
+
+def _new_run(client: Any, workdir: Path, config: Config) -> str:
+    """Begin a run with the configuration as its parameters, and return its identifier."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name)
@@ -55,5 +54,4 @@ def open_run(workdir: Path, config: Config, start_step: int) -> MlflowRun:
     ]
     for start in range(0, len(params), 100):  # what one request may hold
         client.log_batch(run, params=params[start : start + 100])
-    files.write_text(kept, run)
-    return MlflowRun(client, run)
+    return run

@@ -15,42 +15,32 @@ from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
 from mlcls_jax.config import Config, flattened, to_dict
+from mlcls_jax.training.trackers import Tracker
 
 SHOWN = 20  # labels with a curve of their own
 SECTIONS = ("model", "data", "train", "optimizer", "loss")  # whose options are hyper-parameters
 
 
-class Events:
-    """The events of a run."""
+def open_run(workdir: Path, config: Config, start_step: int) -> Tracker:
+    """Open the events; purging hides what a killed run had written after its last checkpoint."""
+    writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), start_step)
 
-    def __init__(self, writer: SummaryWriter) -> None:
-        self._writer = writer
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
+    def scalars(step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
 
-    def curves(
-        self, step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]
-    ) -> None:
+    def curves(step: int, scores: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> None:
         columns = [("all labels", slice(None))]
         columns += [(name, slice(k, k + 1)) for k, name in enumerate(labels[:SHOWN])]
         for name, those in columns:
             known = targets[:, those] >= 0
             truth, found = targets[:, those][known] > 0.5, scores[:, those][known]
             if truth.any():
-                self._writer.add_pr_curve(f"precision_recall/{name}", truth, found, step)
+                writer.add_pr_curve(f"precision_recall/{name}", truth, found, step)
 
-    def close(self) -> None:
-        self._writer.close()
-
-
-def open_run(workdir: Path, config: Config, start_step: int) -> Events:
-    """Open the events; purging hides what a killed run had written after its last checkpoint."""
-    writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
-    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-    writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), start_step)
-    return Events(writer)
+    return Tracker(scalars, writer.close, curves)
 
 
 def write_outcome(
