@@ -17,7 +17,7 @@ from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import ZEROS, param, small_uniform
 from mlcls_jax.models.kernels import PLAIN
 from mlcls_jax.models.layers import cast, heads
-from mlcls_jax.models.weight_names import Foreign, NameTable
+from mlcls_jax.models.weight_names import NameTable, own_names
 
 # Number of heads → how sharply each attends; at infinity to the best cell alone.
 TEMPERATURES = {
@@ -85,4 +85,4 @@ class CSRA(nnx.Module):
 
     def names(self, origin: str) -> NameTable:
         """Return where each parameter is found in a file, which no one else writes."""
-        return {name: Foreign(name) for name in ("kernel", "bias")}
+        return own_names(self)

@@ -19,7 +19,7 @@ from mlcls_jax.models.initial import ZEROS, Normal, param, small_uniform, xavier
 from mlcls_jax.models.layers import Linear
 from mlcls_jax.models.ml_decoder import Attention
 from mlcls_jax.models.norms import LayerNorm
-from mlcls_jax.models.weight_names import Foreign, NameTable
+from mlcls_jax.models.weight_names import NameTable, own_names
 
 
 class Query2Label(nnx.Module):
@@ -81,9 +81,7 @@ class Query2Label(nnx.Module):
 
     def names(self, origin: str) -> NameTable:
         """Return where each parameter is found in a file, which no one else writes."""
-        state = nnx.to_flat_state(nnx.state(self, nnx.Param))
-        paths = ("/".join(map(str, path)) for path, _ in state)
-        return {path: Foreign(path.replace("/", ".")) for path in paths}
+        return own_names(self)
 
 
 class Layer(nnx.Module):

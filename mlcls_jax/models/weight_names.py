@@ -74,6 +74,11 @@ def renamed(
     return table
 
 
+def own_names(module: nnx.Module) -> NameTable:
+    """Return the table of a module that no one else writes: names and layouts are ours."""
+    return {path: Foreign(path.replace("/", ".")) for path, _ in _parameters(module)}
+
+
 def _parameters(owner: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Variable]]:
     for name, value in vars(owner).items():
         if isinstance(value, nnx.Variable):

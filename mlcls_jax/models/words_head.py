@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from mlcls_jax.config import Model
 from mlcls_jax.models.dropout import Draws
 from mlcls_jax.models.initial import ZEROS, Normal, param
-from mlcls_jax.models.weight_names import Foreign, NameTable
+from mlcls_jax.models.weight_names import NameTable, own_names
 
 
 class WordsHead(nnx.Module):
@@ -40,4 +40,4 @@ class WordsHead(nnx.Module):
 
     def names(self, origin: str) -> NameTable:
         """Return where each parameter is found in our own files; others have text towers there."""
-        return {name: Foreign(name) for name in ("proj", "kernel", "bias")}
+        return own_names(self)

@@ -77,12 +77,12 @@ def make_optimizer(
     )
 
 
-def _cosine(config: Optimizer, plan: Plan) -> _Rate:
-    return _after_warmup(config, plan, _fall(config, "cosine"))
-
-
-def _linear(config: Optimizer, plan: Plan) -> _Rate:
-    return _after_warmup(config, plan, _fall(config, "linear"))
+def _falling(config: Optimizer, plan: Plan) -> _Rate:
+    """Cosine or linear, from the end of warm-up to the end of the run."""
+    first, last = config.learning_rate, config.end_learning_rate
+    return _after_warmup(
+        config, plan, lambda step, length: _anneal(first, last, step / length, config.schedule)
+    )
 
 
 def _constant(config: Optimizer, plan: Plan) -> _Rate:
@@ -120,8 +120,8 @@ def _onecycle(config: Optimizer, plan: Plan) -> _Rate:
 
 
 SCHEDULES = {
-    "cosine": _cosine,
-    "linear": _linear,
+    "cosine": _falling,
+    "linear": _falling,
     "step": _step,
     "onecycle": _onecycle,
     "constant": _constant,
@@ -132,33 +132,22 @@ def _after_warmup(
     config: Optimizer, plan: Plan, rate: Callable[[jax.Array, int], jax.Array | float]
 ) -> _Rate:
     """Warm-up, then `rate(steps since, steps in all)`."""
-    warmup = _warmup_steps(config, plan)
+    # Never longer than the run: the original clips in the same way.
+    warmup = min(round(config.warmup_epochs * plan.steps_per_epoch), plan.total_steps)
     length = max(1, plan.total_steps - warmup)
-    return lambda step: jnp.where(
-        step < warmup, _rise(config, step, warmup), rate(step - warmup, length)
-    )
+    start, peak = config.warmup_start, config.learning_rate
 
+    def schedule(step: jax.Array) -> jax.Array:
+        rising = start + (peak - start) * step / max(1, warmup)
+        return jnp.where(step < warmup, rising, rate(step - warmup, length))
 
-def _fall(config: Optimizer, shape: str) -> Callable[[jax.Array, int], jax.Array]:
-    return lambda step, length: _anneal(
-        config.learning_rate, config.end_learning_rate, step / length, shape
-    )
+    return schedule
 
 
 def _anneal(start: float, end: float, fraction: jax.Array, shape: str) -> jax.Array:
     if shape == "linear":
         return start + (end - start) * fraction
     return end + (start - end) / 2 * (1 + jnp.cos(jnp.pi * fraction))
-
-
-def _rise(config: Optimizer, step: jax.Array, warmup: int) -> jax.Array:
-    start = config.warmup_start
-    return start + (config.learning_rate - start) * step / max(1, warmup)
-
-
-def _warmup_steps(config: Optimizer, plan: Plan) -> int:
-    """Never longer than the run: the original clips in the same way."""
-    return min(round(config.warmup_epochs * plan.steps_per_epoch), plan.total_steps)
 
 
 def _decayed(params: Any) -> Any:
