@@ -15,6 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from safetensors.numpy import save_file
 
 from mlcls_jax import models, remote
@@ -24,6 +25,7 @@ from mlcls_jax.models.network import Model, Network, flatten
 from mlcls_jax.models.weight_names import to_ours, to_theirs
 from mlcls_jax.models.weights import load, save, to_foreign
 from mlcls_jax.models.weights.fetch import local_file
+from mlcls_jax.models.weights.foreign import read_weights
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 from tests.helpers.paddle_recipe import golden, weight, weights
 
@@ -205,6 +207,7 @@ def test_own_weights_come_back_bit_for_bit(tmp_path, drawn):
         ("missing.pdparams", None, "there is no such file"),
         ("weights.h5", b"x", "unknown kind of weight file '.h5'"),
         ("weights.safetensors", b"x" * 20, "not a safetensors file, or damaged"),
+        ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path, name, content, message):
@@ -244,6 +247,20 @@ def test_pytorch_files_are_read_without_pytorch(name):
     np.testing.assert_array_equal(tensors["v"], [4, 5, 6])  # part of a larger storage
     np.testing.assert_array_equal(tensors["p"], [1, 1])  # a Parameter
     assert tensors["n"] == 7 and tensors["e"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pdparams", "m.ckpt"])
+@pytest.mark.parametrize("torch", ["plain.pth", "legacy.pth"])
+def test_a_file_named_as_what_it_is_not_is_read_as_what_it_is(tmp_path, torch, name):
+    (tmp_path / name).write_bytes((TORCH / torch).read_bytes())
+    assert read_weights(tmp_path / name).keys() == read_pth(TORCH / torch).keys()
+
+
+def test_other_weights_named_as_pytorchs_are_read(tmp_path):
+    array, path = {"a": np.ones(2, np.float32)}, tmp_path / "m.pth"
+    for content in (safetensors.numpy.save(array), pickle.dumps(array, 4)):
+        path.write_bytes(content)
+        np.testing.assert_array_equal(read_weights(path)["a"], array["a"])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Fills a model from foreign or own weights and reports what fitted."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from mlcls_jax.models.weights.paddle_inference import (
     is_inference_folder,
     read_inference_folder,
 )
-from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
+from mlcls_jax.models.weights.pickles import STREAM, read_pdparams, read_pth
 from mlcls_jax.models.weights.sources import name_for, weight_file
 
-SUFFIXES = (".pdparams", ".pth", ".pt", ".bin", ".safetensors", ".onnx")
 # What others keep beside weights and anyone can compute: counters, and of windows who meets whom.
 COMPUTED = (
     "num_batches_tracked",
@@ -215,20 +214,33 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         here = (path / name for name in ("weights.safetensors", *HUB_FILES))
         path = next((file for file in here if file.exists()), path / "weights.safetensors")
     if not path.exists():
-        raise WeightsError(f"{path}: there is no such file", "Check model.weights.")
-    if path.suffix == ".pdparams":
-        return read_pdparams(path)
-    if path.suffix in (".pth", ".pt", ".bin"):
-        return read_pth(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix == ".onnx":
-        return read_onnx(path)
-    raise WeightsError(
-        f"{path}: unknown kind of weight file {path.suffix!r}",
-        "Weights come as .pdparams, .pth, .safetensors, .onnx, a run's best_model folder or an"
-        " inference folder of Paddle.",
-    )
+        raise WeightsError(
+            f"{path}: there is no such file", "Check the path; a relative one starts here."
+        )
+    return _reader(path)(path)
+
+
+def _reader(path: Path) -> Callable[[Path], dict[str, np.ndarray]]:
+    """Return what reads a weight file: by its content, as files get other names on their way."""
+    with regular(path).open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path}: is a pointer of Git LFS, not the weights", "Run `git lfs pull` there."
+        )
+    if start[8:9] == b"{":  # after the length of its header
+        return _read_safetensors
+    if start.startswith((b"PK\x03\x04", STREAM[:4])):  # PyTorch's, the new and the old
+        return read_pth
+    if start.startswith(b"\x80"):  # another pickle
+        return read_pdparams
+    if (known := READERS.get(path.suffix)) is None:
+        raise WeightsError(
+            f"{path}: unknown kind of weight file {path.suffix!r}",
+            "Weights come as .pdparams, .pth, .safetensors, .onnx, a run's best_model folder or an"
+            " inference folder of Paddle.",
+        )
+    return known
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -248,6 +260,15 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a safetensors file, or damaged: {error}") from error
+
+
+READERS = {
+    ".pdparams": read_pdparams,
+    **dict.fromkeys((".pth", ".pt", ".bin"), read_pth),
+    ".safetensors": _read_safetensors,
+    ".onnx": read_onnx,
+}
+SUFFIXES = tuple(READERS)
 
 
 def _check_types(arrays: Mapping[str, np.ndarray], table: NameTable, where: str) -> None:
