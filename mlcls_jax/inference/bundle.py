@@ -31,6 +31,7 @@ from mlcls_jax.workdir import BEST_MODEL, CONFIG_FILE, LAST_MODEL
 log = logging.getLogger(__name__)
 
 DESCRIPTION, WEIGHTS = BUNDLE_FILES
+EXPORTED = "bundle"  # beside a model that was exported
 _TRIES = 20  # to read both files of one bundle while others replace it
 
 
@@ -244,8 +245,9 @@ def model_folder(place: str | Path) -> Path:
     """Return the folder of the bundle that is meant wherever a model is an argument.
 
     Args:
-      place: a bundle; a run, of which the best is meant, or else the last; or an address on the
-        hub, `hf://owner/name@revision`, which is fetched. What is none of these is returned as is.
+      place: a bundle; a run, of which the best is meant, or else the last; what `mlcls export`
+        wrote; or an address on the hub, `hf://owner/name@revision`, which is fetched. What is none
+        of these is returned as is.
 
     Raises:
       WeightsError: it cannot be fetched, or is no bundle there.
@@ -258,8 +260,11 @@ def model_folder(place: str | Path) -> Path:
             f"{place}: holds no bundle, whose files are {', '.join(BUNDLE_FILES)}", hint
         )
     folder = Path(place)
-    if not (folder / CONFIG_FILE).is_file() or (folder / DESCRIPTION).exists():
+    if (folder / DESCRIPTION).exists():
         return folder
+    if not (folder / CONFIG_FILE).is_file():
+        exported = folder / EXPORTED
+        return exported if (exported / DESCRIPTION).exists() else folder
     kept = (folder / name for name in (BEST_MODEL, LAST_MODEL))
     return next((path for path in kept if path.exists()), folder / BEST_MODEL)
 

@@ -10,7 +10,7 @@ from mlcls_jax.config import DEFAULT_THRESHOLD, model_from_dict
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.lists import label_names
 from mlcls_jax.errors import InputError, WeightsError
-from mlcls_jax.inference.bundle import Bundle, read_bundle
+from mlcls_jax.inference.bundle import Bundle, model_folder, read_bundle
 from mlcls_jax.inference.official import COCO_LABELS, official_bundle
 from mlcls_jax.inference.paddle_settings import Settings, read_settings
 from mlcls_jax.inference.words import open_words
@@ -19,8 +19,14 @@ from mlcls_jax.models.network import Model, Network
 from mlcls_jax.models.registry import split_name
 from mlcls_jax.models.text_tower import TOKENS
 from mlcls_jax.models.texts import has_texts, open_texts
-from mlcls_jax.models.weights.fetch import hub_bundle
-from mlcls_jax.models.weights.foreign import SUFFIXES, count_classes, fill, read_weights
+from mlcls_jax.models.weights.fetch import BUNDLE_FILES, hub_bundle
+from mlcls_jax.models.weights.foreign import (
+    SUFFIXES,
+    LoadReport,
+    count_classes,
+    fill,
+    read_weights,
+)
 from mlcls_jax.models.weights.paddle_inference import is_inference_folder
 from mlcls_jax.models.weights.sources import weight_file
 from mlcls_jax.paths import HUB, expand, local_path
@@ -66,11 +72,9 @@ def open_model(
         if model_dir.startswith(HUB):
             model_dir = hub_bundle(model_dir) or model_dir
     if model_dir is not None and is_weight_file(model_dir):
-        described = Path(model_dir).with_name("inference.json")
-        if Path(model_dir).name == "weights.safetensors" and described.exists():
-            model_dir = described.parent  # somebody pointed into a bundle
-        else:
-            model_dir, weights = None, model_dir
+        model_dir, weights = None, model_dir
+    if weights is not None and (folder := _bundle_of_file(weights)):
+        model_dir, weights = folder, None
     if weights is not None:
         return bundle_of_weights(name, weights, labels)
     if model_dir is not None and is_inference_folder(Path(model_dir)):
@@ -110,7 +114,15 @@ def is_weight_file(place: str | Path) -> bool:
     """Return whether this names a weight file, rather than the folder of a bundle."""
     if re.match(rf"{HUB}|https?://", str(place)):
         return True
-    return Path(place).suffix in SUFFIXES and not Path(place).is_dir()
+    place = Path(place)
+    return place.is_file() or (place.suffix in SUFFIXES and not place.is_dir())
+
+
+def _bundle_of_file(weights: str | Path) -> Path | None:
+    """Return the folder of the bundle, or run, that somebody gave as weights, if it is one."""
+    path = Path(expand(os.fspath(weights)))
+    folder = model_folder(path.parent if path.name in BUNDLE_FILES else path)
+    return folder if all((folder / name).exists() for name in BUNDLE_FILES) else None
 
 
 def bundle_of_weights(
@@ -157,7 +169,7 @@ def bundle_of_weights(
     if report.initial:
         raise WeightsError(
             f"{weights}: does not hold all of {name} with {len(names)} labels: {report}",
-            f"It has {count} labels." if count != len(names) else "Check model_name.",
+            _hint(report, count, len(names)),
         )
     if labels is None and names is not COCO_LABELS:
         log.warning("%s: its %d labels are numbered; a label file would name them.", weights, count)
@@ -167,7 +179,22 @@ def bundle_of_weights(
     return Bundle(model, names, threshold, facts, fit=frame.fit, resize_short=frame.short)
 
 
+def _hint(report: LoadReport, count: int, labels: int) -> str:
+    """Return what to do about weights that are not all of a model."""
+    if count != labels:
+        return f"It has {count} labels."
+    if report.reshaped and all(path.startswith("head/") for path in report.initial):
+        return (
+            "Its head has another width or depth than the model's own, which a weight file does not"
+            " say: give the run or bundle that it is from as model_dir."
+        )
+    return "Check model_name."
+
+
 def _labels(labels: Labels) -> tuple[str, ...]:
     if not isinstance(labels, str | Path):
         return tuple(map(str, labels))
-    return label_names(Path(labels), name=str(labels))
+    path = Path(expand(labels)) if isinstance(labels, str) else labels
+    if not path.is_file():
+        raise InputError(f"labels={labels}: there is no such file", "A line is `<index> <name>`.")
+    return label_names(path, name=str(labels))

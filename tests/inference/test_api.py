@@ -22,6 +22,7 @@ from mlcls_jax import create_model, create_pipeline, models
 from mlcls_jax.config import Config
 from mlcls_jax.errors import InputError, UserError, WeightsError
 from mlcls_jax.inference.api import pipeline_config
+from mlcls_jax.inference.bundle import read_bundle
 from mlcls_jax.inference.official import COCO_LABELS
 from mlcls_jax.inference.results import Result
 from mlcls_jax.models import weights
@@ -96,7 +97,7 @@ def test_a_weight_file_predicts_under_the_name_of_its_model(small, tmp_path, cap
         (("ResNet50",), {"weights": "{path}"}, "m.pdparams: .*of the backbone are missing"),
         (("PP-LCNet_x0_25_ML",), {"weights": "{path}"}, "no classifier of PP-LCNet_x0_25_ML"),
         (("PP-LCNet_x0_25",), {"weights": "{path}", "labels": ["a"]}, "x0_25 with 1 labels"),
-        (("PP-LCNet_x0_25",), {"weights": "{path}", "labels": "none.txt"}, "there is no such file"),
+        (("PP-LCNet_x0_25",), {"weights": "{path}", "labels": "none.txt"}, "labels=none.txt: "),
         (("PP-LCNet_x0_25",), {"weights": "none.pth"}, "none.pth: there is no such file"),
         ((None, "{path}"), {"weights": "{path}"}, "only one of them"),
         ((None, "{folder}"), {"labels": LABELS}, "a bundle has its own"),
@@ -113,8 +114,29 @@ def test_weights_that_do_not_fit_are_told(small, folder, arguments, options, sai
 
 
 def test_a_weight_file_inside_a_bundle_means_the_bundle(folder, paths, expected):
-    predictor = create_model(model_dir=folder / "weights.safetensors")
-    assert list(predictor.predict(paths[0])) == expected[:1]
+    file = folder / "weights.safetensors"
+    for given in ({"model_dir": file}, {"weights": file}, {"weights": str(folder)}):
+        predictor = create_model(**given)
+        assert list(predictor.predict(paths[0])) == expected[:1]
+
+
+def test_what_was_exported_is_predicted_with_by_the_bundle_beside_it(tmp_path, folder):
+    onnx = pytest.importorskip("onnx")
+    (tmp_path / "bundle").symlink_to(folder)
+    assert create_model(model_dir=tmp_path).bundle.labels == LABELS
+    graph = onnx.helper.make_graph([], "g", [], [])
+    model = onnx.helper.make_model(graph, producer_name="mlcls_jax")
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(WeightsError, match="which cannot be read back") as error:
+        create_model("PP-LCNet_x0_25_ML", tmp_path / "model.onnx")
+    assert "the folder `bundle`" in str(error.value.hint)
+
+
+def test_a_weight_file_with_another_head_than_its_models_own_leads_to_the_bundle(tmp_path, folder):
+    path = weights.save(read_bundle(folder).model, tmp_path / "m.pdparams", "paddle")
+    with pytest.raises(WeightsError, match="does not hold all of") as error:
+        create_model("PP-LCNet_x0_25_ML", weights=path, labels=LABELS)
+    assert "give the run or bundle that it is from as model_dir" in str(error.value.hint)
 
 
 def test_eighty_labels_are_cocos(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from mlcls_jax import files, lazy
 from mlcls_jax.config import EXPORT_FORMATS
 from mlcls_jax.errors import InputError
-from mlcls_jax.inference.bundle import Bundle, copy_bundle, model_folder, read_bundle
+from mlcls_jax.inference.bundle import EXPORTED, Bundle, copy_bundle, model_folder, read_bundle
 from mlcls_jax.inference.exports.format import Format
 from mlcls_jax.inference.exports.verify import check_scores, read_images
 from mlcls_jax.inference.precision import in_dtype
@@ -59,7 +59,7 @@ def export(
     bundle = read_bundle(folder)
     shown = read_images(images, bundle.frame)  # uint8 [n, H, W, 3]
     wanted = reference_scores(bundle, shown)
-    copy_bundle(bundle, folder, output / "bundle")
+    copy_bundle(bundle, folder, output / EXPORTED)
     exported = {}
     for name in formats:
         kind = find_format(name)

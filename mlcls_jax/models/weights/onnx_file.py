@@ -17,18 +17,26 @@ def read_onnx(path: Path) -> dict[str, np.ndarray]:
     own; it is given the name that Paddle has for it.
 
     Raises:
-      WeightsError: the file is damaged, or the library is missing.
+      WeightsError: the file is damaged, or an export of ours, whose arrays have no names of layers;
+        or the library is missing.
     """
     with lazy.optional(f"{path} needs a library", extra="onnx", kind=WeightsError):
         import onnx
         from onnx import numpy_helper
     try:
-        graph = onnx.load(regular(path)).graph
+        model = onnx.load(regular(path))
+        graph, producer = model.graph, model.producer_name
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         arrays = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
-        return arrays | _aliases(graph, arrays)
+        arrays |= _aliases(graph, arrays)
     except Exception as error:  # of damaged files, its parser raises several kinds
         raise WeightsError(f"{path}: is no ONNX file, or damaged: {error}") from error
+    if producer == "mlcls_jax":
+        raise WeightsError(
+            f"{path}: is an export of mlcls_jax, which cannot be read back",
+            "Take the bundle that was written beside it, the folder `bundle`.",
+        )
+    return arrays
 
 
 def _aliases(graph: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
