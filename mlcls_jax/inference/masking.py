@@ -5,8 +5,6 @@ Windows of up to 2 × 2 cells are painted over with the image's mean colour, one
 worth what the label's log-odds fall, on the average, in the windows that have it.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
@@ -14,8 +12,6 @@ SIDE = 7
 WINDOWS = (SIDE + 1) ** 2  # images that a map takes
 
 _TINY = 1e-7  # from scores of 0 and 1
-
-Run = Callable[[UInt8[np.ndarray, "n H W 3"]], Float[np.ndarray, "n K"]]
 
 
 def masked(
@@ -36,26 +32,6 @@ def copies(
     return masked(image, _WINDOWS[windows])
 
 
-def falls(
-    run: Run, image: UInt8[np.ndarray, "H W 3"], scores: Float[np.ndarray, " K"]
-) -> Float[np.ndarray, "K side side"]:
-    """Return by how much the log-odds of each label fall where a cell is masked.
-
-    Args:
-      run: what gives scores.
-      image: in the network's size.
-      scores: of the image as it is.
-    """
-    return _falls(scores, run(copies(image)))
-
-
-def evidence(
-    run: Run, image: UInt8[np.ndarray, "H W 3"], scores: Float[np.ndarray, " K"]
-) -> Float[np.ndarray, "K side side"]:
-    """Return the share of each cell in what makes scores fall; see `shares`."""
-    return shares(scores, run(copies(image)))
-
-
 def shares(
     scores: Float[np.ndarray, " K"], masked_scores: Float[np.ndarray, "WINDOWS K"]
 ) -> Float[np.ndarray, "K side side"]:
@@ -67,11 +43,14 @@ def shares(
       scores: of an image.
       masked_scores: of its `copies`.
     """
-    found = np.maximum(_falls(scores, masked_scores), 0)
+    found = np.maximum(falls(scores, masked_scores), 0)
     return (found / np.maximum(found.sum((1, 2), keepdims=True), _TINY)).astype(np.float32)
 
 
-def _falls(scores: np.ndarray, masked_scores: np.ndarray) -> np.ndarray:
+def falls(
+    scores: Float[np.ndarray, " K"], masked_scores: Float[np.ndarray, "WINDOWS K"]
+) -> Float[np.ndarray, "K side side"]:
+    """Return by how much the log-odds of each label fall where a cell is masked; see `shares`."""
     fallen = _log_odds(scores) - _log_odds(masked_scores)  # [WINDOWS, K]
     return np.einsum("wk,wyx->kyx", fallen, _WINDOWS / 4)  # a cell is in four windows
 

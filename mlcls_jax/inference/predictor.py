@@ -255,8 +255,12 @@ class Predictor:
                 scores, other = self._jitted.explain(images)
             else:
                 scores = self.run(images)
-                rows = zip(images, scores, strict=True)
-                other = np.stack([masking.evidence(self.run, image, own) for image, own in rows])
+                other = np.stack(
+                    [
+                        masking.shares(own, self.run(masking.copies(image)))
+                        for image, own in zip(images, scores, strict=True)
+                    ]
+                )
             others.append(other)
             return scores
 

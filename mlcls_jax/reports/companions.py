@@ -6,7 +6,7 @@ elsewhere. The share of a label's score that hangs on its companion is what the 
 costs, as a part of what its own place costs, where what any place costs is taken from both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
 from mlcls_jax.inference.drawing import draw_evidence
-from mlcls_jax.inference.masking import SIDE, WINDOWS, Run, falls, masked
+from mlcls_jax.inference.masking import SIDE, WINDOWS, copies, falls, masked
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.reports.mistakes import PICTURE_SIDE
 
@@ -33,6 +33,8 @@ _ELSEWHERE = 3  # places of an image
 _CHUNK = 16  # images whose places are masked together
 _BOOTSTRAPS = 500
 _SURE = (0.025, 0.975)
+
+Run = Callable[[np.ndarray], np.ndarray]  # uint8 images [n, H, W, 3] → scores [n, K]
 
 
 class Pair(NamedTuple):
@@ -194,7 +196,8 @@ class _Seen:
         tests, hidden = list[tuple[int, int, float]](), []
         for (row, image), scores in zip(images.items(), plain, strict=True):
             labels = sorted({k for pair in self.of_row[row] for k in pair[:2]})
-            self.maps[row] = dict(zip(labels, falls(run, image, scores)[labels], strict=True))
+            fallen = falls(scores, run(copies(image)))
+            self.maps[row] = dict(zip(labels, fallen[labels], strict=True))
             places = {k: _place(fallen) for k, fallen in self.maps[row].items()}
             for label, companion, _ in self.of_row[row]:
                 moves = self._rng.integers(SIDE, size=(_ELSEWHERE, 2)).tolist()

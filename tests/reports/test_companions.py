@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlcls_jax.errors import DataError
-from mlcls_jax.inference.masking import SIDE, WINDOWS, evidence, falls, masked
+from mlcls_jax.inference.masking import SIDE, WINDOWS, copies, falls, masked, shares
 from mlcls_jax.modes.evaluate_result import sentences
 from mlcls_jax.reports.companions import choose, measure_companions, usual_pairs
 from mlcls_jax.reports.evaluate_page import Evaluation, write_report
@@ -75,15 +75,9 @@ def boards():
 def test_a_map_shows_what_a_score_is_read_off(boards):
     image = boards[0][0]
     y, x = divmod(int(boards.corners[0][0]), 2)
-    calls = []
-
-    def run(images):
-        calls.append(len(images))
-        return scores(images)
-
-    plain = scores(image[None])[0]
-    found = evidence(run, image, plain)
-    assert calls == [WINDOWS]
+    plain, masked_scores = scores(image[None])[0], scores(copies(image))
+    found = shares(plain, masked_scores)
+    assert len(masked_scores) == WINDOWS
     assert found.shape == (5, SIDE, SIDE) and found.dtype == np.float32
     around = (slice(3 * y, 3 * y + 4), slice(3 * x, 3 * x + 4))
     assert found[0].sum() == pytest.approx(1, abs=1e-5) == found[0][around].sum()
@@ -94,7 +88,7 @@ def test_a_map_shows_what_a_score_is_read_off(boards):
         window[1 + dy : 3 + dy, 1 + dx : 3 + dx] = True
     after = scores(masked(image, cells))
     odds = np.log(plain / (1 - plain)) - np.log(after / (1 - after))
-    assert falls(scores, image, plain)[:, 2, 2] == pytest.approx(odds.mean(0), abs=1e-4)
+    assert falls(plain, masked_scores)[:, 2, 2] == pytest.approx(odds.mean(0), abs=1e-4)
     assert (masked(image, cells)[0, 5:15, 5:15] == np.rint(image.mean((0, 1)))).all()
 
 
