@@ -26,7 +26,6 @@ from mlcls_jax.thresholds import calibration_bins
 
 MAX_PAIRS = 20  # labels taken for one another, in the list
 MATRIX_SIDE = 12
-MAX_NAMES = 8  # labels named for one image
 
 # The first of each task are shown large.
 _METRICS = {
@@ -111,10 +110,9 @@ def write_report(
         chosen=_chosen(evaluation.chosen),
         charts=_charts(evaluation) + (similar.charts() if similar else []),
         mistakes=[
-            _mistakes(decisions, illustrate, similar, are_missed=are_missed)
+            _mistakes(evaluation, illustrate, similar, are_missed=are_missed)
             for are_missed in ((False,) if evaluation.is_single else (False, True))
         ],
-        max_names=MAX_NAMES,
         gallery=(GALLERY, gallery),
         companions=evaluation.companions,
         masked_parts=(PLACE, SIDE * SIDE),
@@ -217,19 +215,21 @@ class _Shown(NamedTuple):
 
     mistake: Mistake
     image: Illustration
-    others: np.ndarray  # labels of the image: the true ones, or those reported where one is missed
+    others: list[str]  # labels of the image: the true, or the reported ones where one is missed
     neighbours: list[Neighbour]
 
 
 def _mistakes(
-    decisions: Decisions, illustrate: Illustrate, similar: Similar | None, *, are_missed: bool
+    evaluation: Evaluation, illustrate: Illustrate, similar: Similar | None, *, are_missed: bool
 ) -> dict[str, object]:
+    decisions = evaluation.decisions
     mistakes = confident_mistakes(decisions, missed=are_missed)
     near = similar([mistake.row for mistake in mistakes]) if similar else [[] for _ in mistakes]
     found = illustrate(mistakes) if mistakes else []
     rows = np.array([mistake.row for mistake in mistakes], int)
     others = decisions.reported(rows) if are_missed else decisions.targets[rows] >= 1
-    parts = zip(mistakes, found, map(np.flatnonzero, others), near, strict=True)
+    names = ([evaluation.labels[k] for k in np.flatnonzero(row)] for row in others)
+    parts = zip(mistakes, found, names, near, strict=True)
     shown = [_Shown(*part) for part in parts]
     return {
         "are_missed": are_missed,

@@ -5,6 +5,7 @@ A page's policy forbids every request, and every script except its own.
 
 import base64
 import io
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +85,12 @@ def shorten(text: str) -> str:
     return readable.shorten(text, MAX_NAME)
 
 
+def known(value: float | None, form: str) -> str:
+    """Return a number in a format; a dash for one that is not known, None or NaN."""
+    return "–" if value is None or math.isnan(value) else format(value, form)
+
+
 templates = environment("mlcls_jax.reports")
-templates.filters |= {"short": shorten, "metric": as_text, "jpeg": jpeg}
+templates.filters |= {"short": shorten, "metric": as_text, "jpeg": jpeg, "known": known}
 templates.globals["count"] = count
 _POLICY = "default-src 'none'; style-src 'unsafe-inline';"
