@@ -33,20 +33,20 @@ class Evaluate:
         path="model",
     )
     labels: tuple[str, ...] = option(
-        (), "mode=evaluate: labels whose metrics are told by themselves, besides those of all"
+        (), "mode=evaluate: also report the metrics of these labels alone"
     )
     tta: tuple[str, ...] = option((), f"mode=evaluate, thresholds: {TTA_HELP}")
     companions: int = option(
         0,
-        "mode=evaluate: mask parts of so many images, 200 for instance, to tell how far labels hang"
-        " on those that come with them; each takes as long as about 80; 0: none",
+        "mode=evaluate: mask parts of this many images, such as 200, to measure how much labels"
+        " depend on their companions; each takes as long as about 80 images; 0: none",
         min=0,
     )
     report: bool = option(True, "mode=evaluate: write report.html, with plots and mistakes")
     gallery: int = option(
         10_000,
-        "mode=evaluate: images to look through beside the report, those with the largest mistakes"
-        " where there are more; 0: none",
+        "mode=evaluate: images to look through next to the report; if there are more, those with"
+        " the largest mistakes; 0: none",
         min=0,
     )
     thresholds: bool = option(
@@ -65,13 +65,13 @@ class Thresholds:
 
     objective: Literal["f1", "precision", "recall", "prevalence"] = option(
         "f1",
-        "best F1 per class; a target precision or recall, with the most of the other; or as many"
-        " images as have the label",
+        "best F1 per class; a target precision or recall with the best of the other; or report each"
+        " label as often as it occurs",
     )
     target: float | None = option(None, "target precision or recall, such as 0.9", min=0.0, max=1.0)
     confidence: float | None = option(
         None,
-        "recall: guarantee the target to each class with this confidence, such as 0.9, where it has"
+        "recall: guarantee the target for each class with this confidence, such as 0.9, if it has"
         " enough positives; None: no guarantee",
         min=0.5,
         max=0.9999,
@@ -103,15 +103,15 @@ class Predict:
     tta: tuple[str, ...] = option((), TTA_HELP)
     explain: bool = option(
         False,
-        "draw where the head looked for each label; where it does not attend, by masking parts of"
-        " the picture, which takes as long as 65",
+        "draw where the head looked for each label; for heads without attention by masking parts of"
+        " the picture, which takes as long as 65 images",
     )
     backend: Backend = option(
-        "jax", "runtime; auto: the fastest on this machine, by a short measurement"
+        "jax", "runtime; auto: measure briefly, and take the fastest on this machine"
     )
     precision: Precision = option(
         "float32",
-        "of the weights and, with bfloat16, the arithmetic; `mlcls backends` shows the cost",
+        "type of the weights and, with bfloat16, the arithmetic; `mlcls backends` shows the cost",
     )
 
 
@@ -125,14 +125,14 @@ class Export:
         path="model",
     )
     formats: tuple[str, ...] = option(
-        ("stablehlo", "onnx"), f"some of {', '.join(EXPORT_FORMATS)}; the bundle is always there"
+        ("stablehlo", "onnx"), f"any of {', '.join(EXPORT_FORMATS)}; the bundle is always written"
     )
     output: str | None = option(
         None, "folder for the files; None: export in the workdir", path="local"
     )
     images: str | None = option(
         None,
-        "image or folder of images to verify with; None: two photographs of scikit-learn's",
+        "image or folder of images to verify with; None: two photographs of scikit-learn",
         path="local",
     )
 
@@ -156,26 +156,26 @@ class Convert:
     enable: bool = option(False, "convert data.dir before it is checked")
     source_type: Literal["auto", SourceType] = option(
         "coco",
-        "auto: as found, and in doubt the run stops and asks; COCO instances; CSV lists"
-        " `path,label|label`; a folder per class; PaddleClas' train_list.txt of lines `path 12`;"
-        " VOC XML; others: see the documentation of data",
+        "format of the data; auto: detect it, and stop and ask if in doubt; coco: instances files;"
+        " csv: lists `path,label|label`; folder: one per class; numbered: PaddleClas'"
+        " train_list.txt of lines `path 12`; voc: XML; others: see docs/data.md",
     )
     dialect: Dialect = option(
         "auto",
         "CSV: how labels are written: cat|dog; cat,dog; cat;dog; cat dog; ['cat', 'dog']; one label"
-        " per cell; or a column of 0 and 1 for each label of the header; auto: as found, and where"
-        " several ways are possible, the run stops and asks",
+        " per cell; or a column of 0 and 1 per label; auto: detect it, and stop and ask if several"
+        " are possible",
     )
     train_annotations: str | None = option(
         None,
         "COCO JSON, CSV or VOC image set of the training images; None: the usual place",
         path="local",
     )
-    val_annotations: str | None = option(None, "the same of the validation images", path="local")
+    val_annotations: str | None = option(None, "the same for the validation images", path="local")
     train_images: str | None = option(
         None,
-        "folder of the training images, train2017 for instance, in data.dir or elsewhere; it is"
-        " linked from images/; None: the usual place",
+        "folder of the training images, such as train2017, in data.dir or elsewhere; it is linked"
+        " from images/; None: the usual place",
         path="local",
     )
     val_images: str | None = option(None, "folder of the validation images", path="local")
@@ -198,8 +198,8 @@ class Split:
     )
     folds: int = option(
         0,
-        "lists for cross-validation, fold1_train.txt, fold1_val.txt and so on, are written of the"
-        " training and validation images, whose own lists stay; 0: none",
+        "write this many pairs of lists for cross-validation, fold1_train.txt, fold1_val.txt and so"
+        " on, from the training and validation images, whose own lists stay; 0: none",
         min=0,
         max=100,
     )
@@ -218,7 +218,7 @@ class CheckDataset:
     pixels: bool = option(False, "decode every image, and also look for near duplicates")
     threads: int = option(8, "threads that read images", min=1, max=1024)
     protocol: Literal["coco2014", "coco2017", "voc2007", "nuswide", "openimages"] | None = option(
-        None, "public data set that this should be: compare numbers, tell the lists' checksums"
+        None, "public data set that this should be: compare numbers, print the lists' checksums"
     )
     convert: Convert = Convert()
     split: Split = Split()

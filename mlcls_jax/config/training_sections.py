@@ -12,22 +12,22 @@ class Model:
 
     name: str = option(
         "PP-LCNet_x1_0_ML",
-        "architecture; *_ML has the ML-Decoder head, *_CSRA residual attention, *_Q2L Query2Label,"
-        " else mean pooling",
+        "architecture; *_ML has the ML-Decoder head, *_CSRA residual attention, *_Q2L Query2Label;"
+        " other names have mean pooling",
     )
     task: Literal["multilabel", "single"] = option(
         "multilabel", "multilabel: any number of labels per image; single: exactly one"
     )
     num_classes: int | None = option(None, "number of labels; None: as in the data", min=1)
     parents: tuple[int, ...] = option(
-        (), "of each label, its parent's index, or -1; empty: by the label file", min=-1
+        (), "parent's index of each label, or -1; empty: as in the label file", min=-1
     )
     exclusive: tuple[int, ...] = option(
-        (), "of each label, the group of which an image has one, or -1; likewise", min=-1
+        (), "exclusive group of each label, or -1; empty: as in the label file", min=-1
     )
     image_size: tuple[int, int] = option(
         (448, 448),
-        "height and width; a single number stands for both",
+        "height and width; one number sets both",
         min=8,
         max=8192,
     )
@@ -38,7 +38,7 @@ class Model:
         path="any",
     )
     initial: Literal["default", "paddle"] = option(
-        "default", "distributions of what is drawn at random: ours, or those of the originals"
+        "default", "distributions of random weights: ours, or the original implementations'"
     )
     weights_strict: bool = option(True, "fail if the weights lack anything other than the head")
     query_num: int = option(80, "ML-Decoder: number of queries, at most one per label", min=0)
@@ -52,7 +52,7 @@ class Model:
         1, "ML-Decoder, Query2Label: layers of the decoder; the latter's paper has 2", min=1
     )
     csra_lambda: float = option(
-        0.1, "CSRA: weight of what attention finds, beside the mean over the map", min=0.0
+        0.1, "CSRA: weight of the attention scores, added to the mean over the map", min=0.0
     )
     head_dropout: float = option(0.1, "dropout rate of the head", min=0.0, max=0.99)
     backbone_dropout: float | None = option(
@@ -60,15 +60,17 @@ class Model:
     )
     drop_path: float | None = option(
         None,
-        "stochastic depth: how often the last block of the backbone is left out for an image in"
-        " training, earlier ones less; None: never",
+        "stochastic depth: probability of skipping the last block of the backbone for an image in"
+        " training, smaller for earlier blocks; None: never",
         min=0.0,
         max=0.99,
     )
     strides: tuple[int, ...] | None = option(
         None, "stride of stem and stages; None: the architecture's", min=1, max=2
     )
-    trainable_queries: bool = option(False, "ML-Decoder: train the queries, which are else fixed")
+    trainable_queries: bool = option(
+        False, "ML-Decoder: train the queries instead of keeping them fixed"
+    )
     text: str | None = option(
         None, "ML-Decoder: model or weights whose text tower embeds the labels' names", path="any"
     )
@@ -89,8 +91,8 @@ class Model:
     )
     position_grid: int | None = option(
         None,
-        "ViT: patches a side for which position embeddings are stored, resampled to those of the"
-        " images; None: as in the name, or as imported weights have them",
+        "ViT: patches per side for which position embeddings are stored; they are resampled to the"
+        " images' grid; None: as in the name, or as imported weights have them",
         min=1,
         max=1024,
     )
@@ -124,23 +126,23 @@ class Data:
     )
     val_size: int = option(1000, "digits: number of validation images", min=1)
     on_error: Literal["raise", "skip"] = option(
-        "raise", "unreadable images: stop the run, or leave them out and count them"
+        "raise", "unreadable images: stop the run, or skip and count them"
     )
     fit: Literal["squeeze", "pad", "crop"] = option(
         "squeeze",
-        "pictures of other aspect ratios than model.image_size: squeezed into it; whole with"
-        " margins; or their middle cut out, after a resize to resize_short",
+        "pictures whose aspect ratio is not model.image_size's: squeeze them, pad them, or crop their"
+        " centre after a resize to resize_short",
     )
     resize_short: int | None = option(
         None,
-        "crop: short side before the cut; None: 8/7 of the images' short side, 256 for 224",
+        "crop: short side before cropping; None: 8/7 of the images' short side, 256 for 224",
         min=8,
         max=16384,
     )
     train_scales: tuple[float, ...] = option(
         (),
-        "multi-scale training: factors of model.image_size, 0.875,1,1.125 for instance; each step"
-        " draws one, and sides are the nearest multiples of the network's stride; (): 1 alone",
+        "multi-scale training: factors of model.image_size, such as 0.875,1,1.125; each step draws"
+        " one, and sides are rounded to multiples of the network's stride; (): no other sizes",
         min=0.25,
         max=4.0,
     )
@@ -154,15 +156,15 @@ class Data:
     )
     repeat_below: float = option(
         0.0,
-        "share of the training images below which a label is rare: images with a label on a share f"
-        " come sqrt(repeat_below / f) times in a pass, which has more steps then; 0: once",
+        "oversample rare labels: images with a label that a share f < repeat_below of the training"
+        " images has appear sqrt(repeat_below / f) times per pass, which gets longer; 0: once",
         min=0.0,
         max=1.0,
     )
     unknown: Literal["ignore", "negative", "selective"] = option(
         "ignore",
-        "labels of -1 in training: left out of the loss, taken for absent, or taken for absent"
-        " where that is probably right; see docs/labels.md",
+        "labels of -1 in training: leave them out of the loss, count them as absent, or count them"
+        " as absent where that is probably right; see docs/labels.md",
     )
     feature_views: int = option(
         0,
@@ -177,10 +179,10 @@ class Data:
         1.0, "fraction of batches that Mixup or CutMix is applied to", min=0.0, max=1.0
     )
     threads: int = option(
-        4, "threads that read and decode, per process; 0: its main thread does", min=0, max=1024
+        4, "threads that read and decode, per process; 0: the main thread", min=0, max=1024
     )
     workers: int = option(
-        0, "processes that read and decode; 0: threads of this process do", min=0, max=256
+        0, "processes that read and decode; 0: threads of this process", min=0, max=256
     )
     prefetch: int = option(4, "batches read ahead; at least one per thread", min=1, max=1024)
 
@@ -202,23 +204,23 @@ class Train:
     )
     frozen_backbone: bool = option(
         False,
-        "train the head alone; the backbone keeps weights and statistics, and has no dropout",
+        "train only the head; the backbone keeps its weights and statistics, without dropout",
     )
     ema_warmup: bool = option(True, "limit the decay at step t to (1 + t) / (10 + t)")
     resume: bool = option(True, "continue from the checkpoint in the workdir, if there is one")
     resume_from: str | None = option(
         None,
-        "kept epoch of another run to go on from, in a new workdir: runs/a/epoch_5",
+        "kept epoch of another run to continue from, in a new workdir: runs/a/epoch_5",
         path="local",
     )
     eval_epochs: int = option(1, "epochs between evaluations", min=1)
     patience: int | None = option(
-        None, "end after so many evaluations without a better main metric; None: never", min=1
+        None, "stop after this many evaluations without a better main metric; None: never", min=1
     )
     fit_thresholds: Literal["auto", "always", "never"] = option(
         "auto",
-        "choose thresholds for the best model at the end, as mode=thresholds does; auto: where it"
-        " would report every label on every image, or none on any, and evaluate.threshold is None",
+        "choose thresholds for the best model at the end, as mode=thresholds does; auto: only if it"
+        " would report every label on every image, or none, and evaluate.threshold is None",
     )
     save_epochs: int = option(1, "epochs between checkpoints", min=1)
     save_steps: int | None = option(
@@ -234,7 +236,7 @@ class Train:
     )
     norm_groups: int = option(
         1,
-        "groups of a batch, each normalised by batch statistics of its own, as on so many GPUs;"
+        "groups of a batch, each with batch statistics of its own, as on as many GPUs;"
         " batch_size / accumulate must be a multiple",
         min=1,
     )
@@ -246,7 +248,7 @@ class Train:
         "non-finite loss or gradient: stop, skip the step, or go back to the last"
         " checkpoint and continue at half the learning rate",
     )
-    max_nonfinite: int = option(10, "skip, rollback: how many times before the run stops", min=1)
+    max_nonfinite: int = option(10, "skip, rollback: how often before the run stops", min=1)
     time_limit: float | None = option(
         None, "minutes after which the run saves a checkpoint and ends; None: no limit", min=0.0
     )
@@ -319,7 +321,7 @@ class Loss:
         " cross_entropy (model.task=single); focal, angular, two_way, hill,"
         " distribution_balanced, entropy, overlap: see docs/labels.md",
     )
-    auto: bool = option(False, "of a run's config.yaml: the section is what name=auto has chosen")
+    auto: bool = option(False, "written by runs: this section is what name=auto chose")
     gamma_pos: float = option(0.0, "asymmetric: focusing of positives", min=0.0)
     gamma_neg: float = option(4.0, "asymmetric: focusing of negatives", min=0.0)
     clip: float = option(
@@ -327,32 +329,32 @@ class Loss:
     )
     stop_focal_gradient: bool = option(True, "asymmetric: no gradient through the focusing weight")
     reduction: Literal["sum", "mean"] = option(
-        "sum", "asymmetric and others that add up entries: over all images and labels"
+        "sum", "asymmetric and other losses per entry: sum or mean over images and labels"
     )
     label_smoothing: float | None = option(
         None, "multilabel, cross_entropy: label smoothing of the targets", min=0.0, max=0.999
     )
     size_sum: bool = option(False, "multilabel: sum over labels instead of mean")
     options: tuple[str, ...] = option(
-        (), "further arguments of the loss, gamma=2,alpha=0.25 of focal for instance"
+        (), "further arguments of the loss, such as gamma=2,alpha=0.25 for focal"
     )
     class_weights: str = option(
         "none",
-        "factors of the labels' entries: none; inverse or effective, by how many training images"
-        " have the label; or a JSON file of factors by label",
+        "weight of each label in the loss: none; inverse or effective, from the number of training"
+        " images with the label; or a JSON file of weights by label",
         path="local",
     )
     positive_weight: float | None = option(
-        None, "factor of the entries of labels that are present; None: 1", min=0.0
+        None, "weight of positives in the loss; None: 1", min=0.0
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distill:
-    """Distillation: learning from a teacher's scores besides the targets."""
+    """Distillation: learning from a teacher's scores as well as the targets."""
 
     teacher: str | None = option(
-        None, "run, bundle or hf://owner/name of a model of the same labels", path="model"
+        None, "run, bundle or hf://owner/name of a model with the same labels", path="model"
     )
     weight: float = option(0.5, "share of the teacher in the loss", min=0.0, max=1.0)
     temperature: float = option(1.0, "divides both models' logits", min=0.01, max=100.0)
@@ -392,6 +394,6 @@ class Log:
 
     tensorboard: bool = option(True, "write TensorBoard events to the workdir")
     trackers: tuple[str, ...] = option(
-        (), "further trackers that get the curves, some of wandb, mlflow, aim; (): none"
+        (), "further trackers for the curves, any of wandb, mlflow, aim; (): none"
     )
     pictures: int = option(16, "validation images drawn with their predictions", min=0, max=256)
