@@ -168,7 +168,7 @@ def default_model(platform: str) -> str:
 
 def _why(asked: Mapping[str, Any], platform: str) -> str:
     if "model.name" in asked:
-        return "as asked."
+        return "as requested."
     return (
         "small enough for a CPU." if platform == "cpu" else f"accurate, and fast on a {platform}."
     )
@@ -195,7 +195,7 @@ def check_weights(weights: str | None, name: str) -> None:
     try:
         weight_file(weights, name)
     except WeightsError as error:
-        way_out = "Here: --weights none; expect a much lower mAP from it."
+        way_out = "Or start from random weights with --weights none: expect a much lower mAP."
         raise WeightsError(error.message, f"{error.hint or ''}\n{way_out}".strip()) from error
 
 
@@ -233,7 +233,7 @@ def prepare_data(found: Found, folder: Path, config: Config) -> tuple[schema.Dat
         result = split(data, config.check_dataset.split, seed=config.seed)
         told.append(
             f"There is no validation list: {result.images[data.val_list]:,} images, drawn with"
-            f" seed={config.seed}, are left out of training for it."
+            f" seed={config.seed}, are set aside for it."
         )
     return data, tuple(told)
 
@@ -279,7 +279,7 @@ def _finish(
     """Return the run without values that are the recipe's own, once all are found right."""
     usual = _values(recipe)
     _config(recipe, settings)  # refuses what is wrong
-    told = (*told, f"All that is written goes to {folder}.")
+    told = (*told, f"Everything is written to {folder}.")
     kept = {key: value for key, value in settings.items() if schema.at(usual, key) != value}
     return NewRun(recipe, kept, folder, wishes.device, told)
 

@@ -72,19 +72,20 @@ def choose(
         reasons.append("224 x 224: a CPU takes four times as long over 448 x 448.")
     if images < 10 * labels:
         reasons.append(
-            f"{images:,} images for {labels} labels are few: 20 images or more with each label"
-            " make scores that can be relied on."
+            f"{images:,} images are few for {labels} labels: reliable scores take 20 images or more"
+            " with each label."
         )
     return Choice(recipe=recipe, settings=settings, reasons=tuple(reasons))
 
 
 _WHY = {
-    "frozen": "{images} are too few to change a trained backbone: the head alone is trained,"
-    " on feature maps that are computed once.",
-    "slow": "A CPU takes hours to change a backbone on {images}: the head alone is trained, on"
+    "frozen": "{images} are too few to fine-tune a backbone: only the head is trained, on"
     " feature maps that are computed once.",
-    "decayed": "{images} may change a trained backbone a little: its first blocks learn slowest.",
-    "whole": "Without published weights all is learnt from {images}: expect a much lower mAP.",
+    "slow": "A CPU takes hours to fine-tune a backbone on {images}: only the head is trained, on"
+    " feature maps that are computed once.",
+    "decayed": "{images} can fine-tune a backbone a little: its first blocks learn slowest.",
+    "whole": "Without published weights, everything is learnt from {images}: expect a much lower"
+    " mAP.",
 }
 
 

@@ -59,7 +59,7 @@ def carry_out(new: "NewRun") -> str:
       PreemptedError: the run was asked to end; `mlcls train RUN` goes on.
       UserError: the data, a value or a file is wrong.
     """
-    log.info("The same in full:\n  %s train %s", usage.program(), new.flags)
+    log.info("The equivalent command:\n  %s train %s", usage.program(), new.flags)
     from mlcls_jax.runs import run_and_judge  # takes a second to import: once the plan is told
 
     again = f"{usage.program()} train {shlex.quote(str(new.folder))}"

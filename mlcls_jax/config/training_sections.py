@@ -130,8 +130,8 @@ class Data:
     )
     fit: Literal["squeeze", "pad", "crop"] = option(
         "squeeze",
-        "pictures whose aspect ratio is not model.image_size's: squeeze them, pad them, or crop their"
-        " centre after a resize to resize_short",
+        "pictures of another aspect ratio than model.image_size: squeeze them, pad them, or crop"
+        " their centre after a resize to resize_short",
     )
     resize_short: int | None = option(
         None,
