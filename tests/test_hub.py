@@ -29,7 +29,7 @@ from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.opening import open_model
 from mlcls_jax.reports.model_card import Facts, model_card
 from tests.helpers.bundles import LABELS, write_small
-from tests.helpers.hub import TOKEN, commit_name, hub
+from tests.helpers.hub import TOKEN, Hub, commit_name
 from tests.helpers.photos import write_photos
 from tests.helpers.tiers import need
 
@@ -147,7 +147,7 @@ def server(tmp_path, monkeypatch):
             monkeypatch.delitem(sys.modules, name)
 
     forget()  # it reads its environment once
-    with hub() as made:
+    with Hub() as made:
         monkeypatch.setenv("HF_ENDPOINT", made.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))

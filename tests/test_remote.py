@@ -2,13 +2,13 @@
 
 import contextlib
 import http.server
-import threading
 import time
 
 import pytest
 
 from mlcls_jax import remote
 from mlcls_jax.errors import DataError, InputError
+from tests.helpers.web import Server
 
 
 def refuse(path):
@@ -55,12 +55,11 @@ def test_a_web_server_that_gives_less_than_it_says_is_noticed(tmp_path):
         def log_message(self, *_):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/x"
-        with pytest.raises(ConnectionError, match="5 bytes came instead of 10"):
-            remote.copy_from_web(url, tmp_path / "x", title="x")
-        server.shutdown()
+    with (
+        Server(Handler) as server,
+        pytest.raises(ConnectionError, match="5 bytes came instead of 10"),
+    ):
+        remote.copy_from_web(f"{server.url}/x", tmp_path / "x", title="x")
 
 
 def test_a_web_server_that_drips_is_given_up(tmp_path, monkeypatch):
@@ -78,12 +77,11 @@ def test_a_web_server_that_drips_is_given_up(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(remote, "PATIENCE", 0.05)
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/x"
-        with pytest.raises(ConnectionError, match=r"only \d+ bytes came in 0.05 s"):
-            remote.copy_from_web(url, tmp_path / "x", title="x")
-        server.shutdown()
+    with (
+        Server(Handler) as server,
+        pytest.raises(ConnectionError, match=r"only \d+ bytes came in 0.05 s"),
+    ):
+        remote.copy_from_web(f"{server.url}/x", tmp_path / "x", title="x")
 
 
 def test_what_a_store_raises_becomes_an_error_about_the_url():

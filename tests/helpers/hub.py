@@ -3,36 +3,24 @@
 import base64
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import yaml
 
+from tests.helpers.web import Server
+
 TOKEN = "hf_stand_in"
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(Server):
     """Repositories in memory, a list of commits each: `hub.commits["me/name"][-1]["README.md"]`."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Requests)
+        super().__init__(_Requests)
         self.commits: dict[str, list[dict[str, bytes]]] = {}
         self.private: set[str] = set()
         self.large: dict[str, bytes] = {}  # by SHA-256
-        self.asked: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-@contextmanager
-def hub() -> Iterator[Hub]:
-    """Serve an empty hub."""
-    with Hub() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def commit_name(repository: str, number: int) -> str:

@@ -5,10 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from dataclasses import replace
-from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import jax
@@ -29,6 +26,7 @@ from mlcls_jax.models import weights
 from mlcls_jax.modes.predict import open_input, predict
 from tests.helpers.bundles import LABELS, write_images, write_small
 from tests.helpers.commands import mlcls
+from tests.helpers.web import serve
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -162,25 +160,15 @@ def test_a_published_model_is_fetched_once_and_kept(tmp_path, monkeypatch, paths
     """From a server that has one weight file in the published name and format."""
     model = models.create("PP-LCNet_x1_0_ML", num_classes=80, seed=3)
     weights.save(model, tmp_path / "PP-LCNet_x1_0_ML_pretrained.pdparams", "paddle")
-    asked = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, _, *arguments):
-            asked.append(arguments[0])
-
-    server = HTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("MLCLS_MODELS_URL", f"http://127.0.0.1:{server.server_port}/")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for _ in range(2):
-        fetched = create_model("PP-LCNet_x1_0_ML")
-        assert fetched.bundle.labels == COCO_LABELS and fetched.bundle.threshold == 0.5
-    assert asked == ["GET /PP-LCNet_x1_0_ML_pretrained.pdparams HTTP/1.1"]
-    server.shutdown()
-    image = np.random.default_rng(0).integers(0, 256, (448, 448, 3), np.uint8)
-    (result,) = fetched.predict(image)
-    ours = 1 / (1 + np.exp(-np.asarray(model(image[None]))[0]))
-    np.testing.assert_allclose(result.all_scores, ours, atol=1e-5)
+    with serve(tmp_path) as server:
+        monkeypatch.setenv("MLCLS_MODELS_URL", f"{server.url}/")
+        for _ in range(2):
+            fetched = create_model("PP-LCNet_x1_0_ML")
+            assert fetched.bundle.labels == COCO_LABELS and fetched.bundle.threshold == 0.5
+    assert server.asked == ["GET /PP-LCNet_x1_0_ML_pretrained.pdparams HTTP/1.1"]
+    assert fetched.bundle.model.network.config == model.network.config
+    jax.tree.map(np.testing.assert_array_equal, fetched.bundle.model.variables, model.variables)
 
 
 def test_coco_has_eighty_labels():

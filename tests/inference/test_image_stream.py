@@ -14,7 +14,6 @@ import time
 import warnings
 import weakref
 import zlib
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jax
@@ -30,6 +29,7 @@ from mlcls_jax.data.images import read_image
 from mlcls_jax.errors import DataError, InputError
 from mlcls_jax.inference.image_inputs import expand
 from mlcls_jax.inference.image_stream import Picture, read
+from tests.helpers.web import serve
 
 
 def picture(seed: int = 0, height: int = 20, width: int = 30) -> np.ndarray:
@@ -661,18 +661,8 @@ def site(tmp_path_factory):
     (folder / "scan.tif").write_bytes(multipage([picture(1), picture(2)]))
     (folder / "doc.pdf").write_bytes(pdf([(10, 10), (20, 10)]))
     (folder / "page.html").write_text("<html></html>")
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(folder))
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with serve(folder) as server:
+        yield server.url
 
 
 def test_urls(site):

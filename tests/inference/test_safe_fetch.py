@@ -8,12 +8,13 @@ import socket
 import ssl
 import subprocess
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.safe_fetch import Policy, _is_public, fetch
+from tests.helpers.web import Server
 
 BODY = bytes(range(256)) * 4
 
@@ -71,14 +72,10 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.closing = [], threading.Event()
-        server.port = server.server_address[1]
-        server.url = f"http://127.0.0.1:{server.port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Server(Handler) as server:
+        server.closing = threading.Event()
         yield server
         server.closing.set()
-        server.shutdown()
 
 
 @pytest.mark.parametrize("path", ["good", "unannounced", "chunked", "to=/good", "to=/to=good"])
@@ -271,13 +268,11 @@ def tls_server(tmp_path_factory):
     subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        server.asked, server.certificate = [], str(certificate)
-        server.port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = Server(Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.certificate = str(certificate)
+    with server:
         yield server
-        server.shutdown()
 
 
 def test_https_with_a_trusted_certificate(tls_server, monkeypatch):
@@ -335,14 +330,11 @@ def pump(source, target):
 
 @pytest.fixture
 def proxy(monkeypatch):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        server.asked = []
-        server.place = f"127.0.0.1:{server.server_address[1]}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Server(Proxy) as server:
+        server.place = f"127.0.0.1:{server.port}"
         for name in ("http_proxy", "https_proxy"):
-            monkeypatch.setenv(name, f"http://{server.place}")
+            monkeypatch.setenv(name, server.url)
         yield server
-        server.shutdown()
 
 
 def test_a_proxy_of_the_environment_is_used(proxy):

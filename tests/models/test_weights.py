@@ -1,15 +1,12 @@
 """Weights of other origin: what fits is loaded, what does not is named, nothing hostile runs."""
 
 import hashlib
-import http.server
 import io
 import os
 import pickle
 import re
 import sys
-import threading
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -28,6 +25,7 @@ from mlcls_jax.models.weights.fetch import local_file
 from mlcls_jax.models.weights.foreign import read_weights
 from mlcls_jax.models.weights.pickles import read_pdparams, read_pth
 from tests.helpers.paddle_recipe import golden, weight, weights
+from tests.helpers.web import serve
 
 NAME = "PP-LCNet_x0_25_ML"
 
@@ -315,31 +313,19 @@ def test_a_tensor_beyond_its_data_is_refused(tmp_path):
         read_pth(beyond)
 
 
-def serve(folder):
-    """A web server on this machine for one test."""
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, f"http://127.0.0.1:{server.server_port}"
-
-
 def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch, drawn):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "served"
     folder.mkdir()
     data = write_pickle(folder / "m.pdparams", drawn, 4).read_bytes()
-    server, address = serve(folder)
     digest = hashlib.sha256(data).hexdigest()
-    try:
+    with serve(folder) as server:
         with pytest.raises(WeightsError, match="SHA-256"):
-            load(model_of(), f"{address}/m.pdparams#sha256={'0' * 64}")
-        assert not load(model_of(), f"{address}/m.pdparams#sha256={digest}").initial
+            load(model_of(), f"{server.url}/m.pdparams#sha256={'0' * 64}")
+        assert not load(model_of(), f"{server.url}/m.pdparams#sha256={digest}").initial
         with pytest.raises(WeightsError, match="cannot be fetched"):
-            load(model_of(), f"{address}/missing.pdparams")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert not load(model_of(), f"{address}/m.pdparams").initial  # from the cache
+            load(model_of(), f"{server.url}/missing.pdparams")
+    assert not load(model_of(), f"{server.url}/m.pdparams").initial  # from the cache
     cached = sorted(p for p in (tmp_path / "cache").rglob("*") if p.is_file())
     assert [p.name[13:] for p in cached] == ["m.pdparams", "m.pdparams.sha256"]
     assert cached[1].read_text().strip() == digest
@@ -350,9 +336,8 @@ def test_another_file_under_a_known_address_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()
     (folder / "w.pth").write_bytes(b"first")
-    server, address = serve(folder)
-    url = f"{address}/w.pth"
-    try:
+    with serve(folder) as server:
+        url = f"{server.url}/w.pth"
         copy = local_file(url)
         assert copy.read_bytes() == b"first"
         copy.write_bytes(b"firsT")  # a damaged cache
@@ -374,9 +359,6 @@ def test_another_file_under_a_known_address_is_refused(tmp_path, monkeypatch):
         pinned = f"{url}#sha256={hashlib.sha256(b'third').hexdigest().upper()}"
         assert local_file(pinned).read_bytes() == b"third"
         assert local_file(url).read_bytes() == b"third"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_failed_download_says_where_the_file_goes(tmp_path, monkeypatch):

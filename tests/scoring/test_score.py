@@ -7,11 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -34,6 +31,7 @@ from mlcls_jax.scoring.run_job import score
 from tests.helpers import toy_backbone
 from tests.helpers.bundles import LABELS, write_small
 from tests.helpers.photos import cells
+from tests.helpers.web import serve
 
 COUNT = 23
 
@@ -321,11 +319,8 @@ def test_patterns_and_other_ways_to_name_a_folder(bundle, photos, tmp_path, monk
 
 @pytest.fixture
 def web(photos):
-    handler = partial(SimpleHTTPRequestHandler, directory=photos)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with serve(photos) as server:
+        yield server.url
 
 
 def test_urls_are_fetched(bundle, photos, truth, tmp_path, web):
