@@ -38,6 +38,7 @@ _CANNOT_EXCHANGE = (*_CANNOT_SYNC, errno.EPERM)  # EPERM: forbidden to a contain
 _DAMAGED = (OSError, ValueError, LookupError, EOFError, RuntimeError, MemoryError, struct.error,
             zipfile.BadZipFile, zlib.error, tokenize.TokenError)  # fmt: skip
 _NO_FILE = "is a pipe or a device, not a file: save its content as one"
+_UNFINISHED: set[Path] = set()
 _FORGOTTEN = 24 * 3600  # seconds after which nobody is still writing a new folder
 
 
@@ -58,10 +59,28 @@ def regular(path: str | Path) -> Path:
 def beside(path: Path) -> Iterator[Path]:
     """The path of a temporary file in the folder of `path`, gone when the block ends."""
     temporary = Path(f"{_hidden(path)}{uuid.uuid4().hex}.tmp")
+    with _unfinished(temporary):
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[None]:
+    """Let `remove_unfinished` know of a file or folder that is written in the block."""
+    _UNFINISHED.add(path)
     try:
-        yield temporary
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        _UNFINISHED.discard(path)
+
+
+def remove_unfinished() -> None:
+    """Delete what is being written; for a process that ends at once, in any of its threads."""
+    for path in tuple(_UNFINISHED):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -199,7 +218,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], *, durable: bool 
     new = folder.with_name(f".{folder.name[:40]}.{uuid.uuid4().hex}.new")
     above = [path for path in folder.parents if not path.exists()]
     try:
-        with naming(folder):
+        with naming(folder), _unfinished(new):
             new.mkdir(parents=True)
             fill(new)
             for path in (*new.rglob("*"), new) if durable else ():

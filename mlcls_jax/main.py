@@ -18,6 +18,7 @@ from typing import NoReturn
 from mlcls_jax import commands, usage
 from mlcls_jax.errors import PreemptedError, UserError
 from mlcls_jax.huge_pages import restart_with_huge_pages
+from mlcls_jax.signals import end_when_asked, outcome
 from mlcls_jax.start import collect_rarely, start_console, start_streams
 
 log = logging.getLogger("mlcls_jax")
@@ -35,6 +36,7 @@ def run(argv: list[str] | None = None) -> None:
                 restart_with_huge_pages()
             if sys.stderr:
                 faulthandler.enable()  # a crash in a library shows where
+            end_when_asked()
             collect_rarely()  # before more is imported
         start_console(level)
         place = commands.opened(given[0] if given else "", arguments)
@@ -64,8 +66,9 @@ def _exit_codes(name: str) -> Iterator[None]:
         is_lost = error.errno == errno.ENOENT and not error.filename
         hint = "The folder that you are in is gone: cd to another." if is_lost else None
         _fail(f"{error.filename or name}: {error.strerror or error}", hint, code=1)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", "The same command goes on where it can.", code=130)
+    except KeyboardInterrupt as error:
+        told, code = outcome(error)
+        _fail(told, "The same command goes on where it can.", code=code)
     except Exception:
         log.exception("This is a fault of mlcls_jax, not yours:")
         _leave(70)

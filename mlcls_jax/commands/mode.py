@@ -15,6 +15,7 @@ from mlcls_jax.commands import COMMANDS
 from mlcls_jax.commands.mode_help import help_of
 from mlcls_jax.errors import PreemptedError, UserError
 from mlcls_jax.modes.result import Result
+from mlcls_jax.signals import outcome
 from mlcls_jax.start import start_jax
 
 log = logging.getLogger(__name__)
@@ -23,10 +24,12 @@ log = logging.getLogger(__name__)
 _WORDS = {command.mode: name for name, command in COMMANDS.items() if command.mode}
 
 
-class _InterruptedError(UserError):
-    """The user interrupted a mode from the keyboard."""
+class _EndedError(UserError):
+    """A signal ended a mode."""
 
-    exit_code = 130
+    def __init__(self, message: str, hint: str, code: int) -> None:
+        super().__init__(message, hint)
+        self.exit_code = code
 
 
 def run(arguments: list[str]) -> str:
@@ -94,7 +97,8 @@ def interruptions(config: schema.Config, workdir: Path, again: str | None = None
     except KeyboardInterrupt as error:
         same = f"The same command {_goes_on(config, workdir)}."
         hint = f"It goes on by: {again}" if again else same
-        raise _InterruptedError("Interrupted.", hint) from error
+        told, code = outcome(error)
+        raise _EndedError(told, hint, code) from error
 
 
 def summary(result: Result, config: schema.Config, workdir: Path, flags: list[str]) -> str:

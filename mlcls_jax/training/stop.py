@@ -5,16 +5,15 @@ import logging
 import math
 import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 import jax
 
 from mlcls_jax import parallel
 from mlcls_jax.errors import InterruptedRunError, PreemptedError
+from mlcls_jax.signals import heard, leave
 
 log = logging.getLogger(__name__)
 
@@ -42,34 +41,16 @@ class Stop:
         self._asked: int | None = None  # the signal
         self._is_over = False
         self._is_underway = False
-        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         # Of several processes JAX's own service takes SIGTERM.
         numbers = [signal.SIGINT] + [signal.SIGTERM] * (jax.process_count() == 1)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background
-            numbers.remove(signal.SIGINT)
-        try:
-            self._previous = {n: signal.signal(n, lambda *_: None) for n in numbers}
-        except ValueError:
-            return self  # off the main thread nobody can
-        ours, self._end_of_signals = socket.socketpair()
-        self._end_of_signals.setblocking(False)
-        self._wakeup = signal.set_wakeup_fd(
-            self._end_of_signals.fileno(), warn_on_full_buffer=False
-        )
-        self._watcher = threading.Thread(target=self._watch, args=(ours,), daemon=True)
-        self._watcher.start()
+        self._hearing = heard(numbers, self._ask, lambda *_: None)
+        self._hearing.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._previous:
-            return
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._end_of_signals.close()
-        self._watcher.join()
+        self._hearing.__exit__(None, None, None)
 
     def underway(self) -> None:
         """Take note that a step is sent off: from now on there is something to save."""
@@ -106,12 +87,6 @@ class Stop:
             "The same command goes on from here.",
         )
 
-    def _watch(self, signals: socket.socket) -> None:
-        with signals:
-            while received := signals.recv(1):
-                if (number := received[0]) in self._previous:
-                    self._ask(number)
-
     def _ask(self, number: int) -> None:
         if not self._is_underway:
             self._leave(number, "Stopped before the first step.")
@@ -130,7 +105,4 @@ class Stop:
         step = self._saved()
         kept = "Nothing is saved yet" if step is None else f"The checkpoint of step {step} is there"
         goes_on = "begins anew" if step is None else "goes on from it"
-        log.info("%s %s: started again, the run %s.", told, kept, goes_on)
-        logging.shutdown()
-        kind = InterruptedRunError if number == signal.SIGINT else PreemptedError
-        os._exit(kind.exit_code)
+        leave(number, f"{told} {kept}: started again, the run {goes_on}.")

@@ -68,6 +68,57 @@ def test_a_second_interruption_ends_at_once_and_says_what_is_there():
     assert said == told
 
 
+# A command at work on two files: one that is replaced, and one in a new folder.
+AT_WORK = """
+import hashlib, pathlib, sys, time
+from mlcls_jax import commands, files, main, signals
+
+def work(arguments):
+    def fill(folder):
+        (folder / "b").write_text("new")
+        with files.replacing(pathlib.Path("a")) as path:
+            path.write_text("new")
+            print("ready", flush=True)
+            while True:
+                exec(arguments[0])
+
+    files.replace_folder(pathlib.Path("folder"), fill)
+
+commands.Command.load = lambda self: work
+signals._PATIENCE = 0.1
+sys.argv = ["mlcls", "convert", sys.argv[1]]
+main.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 75, "Asked to end."), (signal.SIGINT, 130, "Interrupted.")],
+)
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_any_command_ends_when_asked_and_leaves_nothing_half_written(
+    tmp_path, number, code, told, is_busy
+):
+    (tmp_path / "a").write_text("old")
+    busy = "hashlib.pbkdf2_hmac('sha256', b'', b'', 30_000_000)"  # as a compiler: runs no Python
+    at = busy if is_busy else "time.sleep(100)"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_WORK, at],
+        cwd=tmp_path,
+        env=ENV | {"PYTHONPATH": str(ROOT)},
+        **pipes,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert said.startswith("Ended at once." if is_busy else f"error: {told}")
+    assert "The same command" in said and "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
 def test_the_host_keeps_close_to_the_device():
     @jax.jit
     def slow(x: jax.Array) -> jax.Array:
