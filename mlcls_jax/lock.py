@@ -138,7 +138,7 @@ def _in_use(path: Path, is_without_locks: bool) -> WorkdirError:
             f": process {facts.get('pid')} on {facts.get('host')}, since {facts.get('started')}:"
             f" {facts.get('command')}"
         )
-    hint = "Wait until it has ended, end it, or choose another --workdir."
+    hint = "Wait until it has ended, end it, or choose another folder."
     if is_without_locks:
         hint += f" If it is no more, delete {path}: this file system has no locks that would tell."
     return WorkdirError(f"{path.parent}: is in use by another process{who}", hint)

@@ -40,7 +40,7 @@ PLACES = frozenset(("data.dir", "data.train_list", "data.val_list", "data.label_
 HINT = "Choose another --workdir."
 
 
-def open_workdir(workdir: Path) -> None:
+def open_workdir(workdir: Path, hint: str = HINT) -> None:
     """Make the folder if need be.
 
     Raises:
@@ -52,7 +52,7 @@ def open_workdir(workdir: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise WorkdirError(f"{workdir}: cannot be written to: {error.strerror}", HINT) from error
+        raise WorkdirError(f"{workdir}: cannot be written to: {error.strerror}", hint) from error
 
 
 def epoch_model(epoch: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from mlcls_jax import usage
 from mlcls_jax.config import option
-from mlcls_jax.curation.shared_options import Asked
+from mlcls_jax.curation.shared_options import Asked, results_in
 from mlcls_jax.readable import table
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
@@ -55,10 +55,12 @@ def run(argv: list[str]) -> str:
     subject = args.subject(args.data)
     if args.apply is not None:
         return _apply(args, subject)
-    return _audit(args, subject)
+    folder = Path(args.output) if args.output else subject.folder / FOLDER
+    with results_in(folder):
+        return _audit(args, subject, folder)
 
 
-def _audit(args: Arguments, subject: "Subject") -> str:
+def _audit(args: Arguments, subject: "Subject", folder: Path) -> str:
     from mlcls_jax.curation.audit import audit
     from mlcls_jax.curation.corrections import as_csv
     from mlcls_jax.data.backups import replace_files
@@ -72,8 +74,6 @@ def _audit(args: Arguments, subject: "Subject") -> str:
         most=args.most,
         device=args.device,
     )
-    folder = Path(args.output) if args.output else subject.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     text = as_csv(done.suspects, done.images, done.source.labels)
 
     def write(file: TextIO) -> None:

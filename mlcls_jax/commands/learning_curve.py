@@ -8,11 +8,12 @@ import numpy as np
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import option
-from mlcls_jax.curation.shared_options import Asked
+from mlcls_jax.curation.shared_options import Asked, results_in
 from mlcls_jax.readable import csv_text, table
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.curation.curve import Curve, Need
+    from mlcls_jax.curation.subject import Subject
 
 FOLDER = "learning_curve"
 LABELS = 15  # shown
@@ -36,13 +37,17 @@ def run(argv: list[str]) -> str:
     """Measure the curve, write a table and a page, and return a summary."""
     args = usage.arguments(Arguments, argv, "learning_curve runs/photos-1")
     subject = args.subject(args.data)
+    folder = Path(args.output) if args.output else subject.folder / FOLDER
+    with results_in(folder):
+        return _measure(args, subject, folder)
+
+
+def _measure(args: Arguments, subject: "Subject", folder: Path) -> str:
     from mlcls_jax.curation.curve import measure, needs
     from mlcls_jax.reports.curve_page import write_page
 
     curve = measure(subject, device=args.device)
     found = needs(curve)
-    folder = Path(args.output) if args.output else subject.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / "learning_curve.csv", _csv(curve, found))
     write_page(folder / "report.html", curve, found)
     mean = np.nanmean(curve.precision, (1, 2))

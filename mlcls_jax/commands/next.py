@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 from mlcls_jax import files, usage
 from mlcls_jax.config import REQUIRED, option
-from mlcls_jax.curation.shared_options import Asked
+from mlcls_jax.curation.shared_options import HINT, Asked
 from mlcls_jax.errors import WorkdirError
 from mlcls_jax.readable import csv_text
+from mlcls_jax.workdir import open_workdir
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.curation.teach import Lesson
@@ -53,6 +54,10 @@ def run(argv: list[str]) -> str:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkdirError(f"{folder}: is in use", "Name a new folder for --label_studio.")
     subject = args.subject(args.labelled, flag="--labelled")
+    path = Path(args.output) if args.output else subject.folder / LIST
+    if path.is_dir():
+        raise WorkdirError(f"{path}: is a folder, and the list a file", HINT)
+    open_workdir(path.parent, HINT)
     from mlcls_jax.curation.teach import lessons
 
     found = lessons(subject, Path(args.data), args.count, device=args.device)
@@ -61,8 +66,6 @@ def run(argv: list[str]) -> str:
     for rank, one in enumerate(found, 1):
         labels = "; ".join(f"{names[k]} {one.scores[k]:.2f}" for k in one.labels)
         rows.append((rank, one.image, f"{one.unsure:.3f}", labels))
-    path = Path(args.output) if args.output else subject.folder / LIST
-    path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, csv_text(rows))
     tasks = [f"  tasks {_tasks(args, found, names)}"] if args.label_studio else []
     return "\n".join(

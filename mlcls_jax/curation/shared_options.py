@@ -1,13 +1,21 @@
 """What the commands of this package are asked alike."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlcls_jax.config import REQUIRED, option
+from mlcls_jax.lock import locked
 from mlcls_jax.start import start_jax
+from mlcls_jax.workdir import open_workdir
 
 if TYPE_CHECKING:  # imports JAX, which a help does without
     from mlcls_jax.curation.subject import Subject
+
+
+HINT = "Name another place: --output."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +37,15 @@ class Asked:
         from mlcls_jax.curation.subject import find_subject
 
         return find_subject(self.model, labelled, flag=flag)
+
+
+@contextlib.contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes out of it, before minutes are spent on what it gets.
+
+    Raises:
+      WorkdirError: it cannot be written to, or another process writes its results there.
+    """
+    open_workdir(folder, HINT)
+    with locked(folder):
+        yield

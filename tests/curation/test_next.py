@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from mlcls_jax.commands import learning_curve, next
+from mlcls_jax.commands import audit, learning_curve, next
 from mlcls_jax.curation import curve, teach
 from mlcls_jax.curation.subject import find_subject
 from mlcls_jax.errors import ConfigError, DataError, WorkdirError
+from mlcls_jax.lock import locked
 from tests.helpers.bundles import write_small
 from tests.helpers.page import Page
 from tests.helpers.photos import cells, row, write_lines, write_photos
@@ -31,6 +32,25 @@ def data(tmp_path_factory):
         lines = [f"images/{split}_{i}.png\t{row(kind)}" for i, kind in enumerate(kinds)]
         write_lines(root / f"{split}.txt", lines)
     return root
+
+
+@pytest.mark.parametrize("command", [next, audit, learning_curve])
+def test_a_place_that_cannot_be_written_to_is_told_before_any_work(data, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    # Of a model whose weights nobody has: it would be opened first of all.
+    given = ["CLIP_vit_base_patch16_448_ML", "--data", str(data), "--output"]
+    given += ["--labelled", str(data)] if command is next else []
+    with pytest.raises(WorkdirError, match="file.*: cannot be written to") as error:
+        command.run([*given[:4], str(tmp_path / "file/there"), *given[4:]])
+    assert error.value.hint == "Name another place: --output."
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [audit, learning_curve])
+def test_results_of_two_processes_are_not_mixed(data, tmp_path, command):
+    given = ["CLIP_vit_base_patch16_448_ML", "--data", str(data), "--output", str(tmp_path)]
+    with locked(tmp_path), pytest.raises(WorkdirError, match="is in use by another process"):
+        command.run(given)
 
 
 def test_unsure_images_come_sooner_and_copies_last():
