@@ -50,6 +50,20 @@ def parse_yaml(content: bytes, place: object, kind: type[UserError] = DataError)
     return _read_yaml(content, place, kind, lambda loader: loader.get_single_data())
 
 
+def parse_yaml_texts(content: bytes, place: object, kind: type[UserError] = DataError) -> Any:
+    """Return what `parse_yaml` does, but every scalar as the text that stands there: no, 007, ~.
+
+    Raises:
+      kind: as `parse_yaml`.
+    """
+
+    def read(loader: Any) -> Any:
+        loader.yaml_implicit_resolvers = {}
+        return loader.get_single_data()
+
+    return _read_yaml(content, place, kind, read)
+
+
 def parse_settings(
     content: bytes, place: object, kind: type[UserError] = DataError
 ) -> tuple[Any, dict[str, int]]:

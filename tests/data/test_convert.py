@@ -1016,6 +1016,18 @@ def test_voc(voc):
     }
 
 
+def test_voc_without_lists_has_all_annotations_those_in_folders_too(tmp_path):
+    for key in ("1", "a/1", "b/1"):
+        (tmp_path / f"Annotations/{key}").parent.mkdir(parents=True, exist_ok=True)
+        write_voc(tmp_path, key, [(f"in {key}", 5, 0)])
+    run(tmp_path, "voc")
+    assert rows(tmp_path / "train.txt") == {
+        "images/JPEGImages/1.jpg": [1, 0, 0],
+        "images/JPEGImages/a/1.jpg": [0, 1, 0],
+        "images/JPEGImages/b/1.jpg": [0, 0, 1],
+    }
+
+
 def test_voc_images_of_one_name_are_told(voc):
     write_image(voc / "JPEGImages/a 1.png")
     found = run(voc, "voc")

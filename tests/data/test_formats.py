@@ -602,6 +602,34 @@ def test_shards_that_cost_or_make_no_sense_are_told(tmp_path, monkeypatch, files
         read(tmp_path / "data", tmp_path / "lists")
 
 
+@pytest.mark.parametrize(
+    "names", ["[no, 007, 1e3, ~, 'a: b']", "{0: no, 1: 007, 2: 1e3, 3: ~, 4: a}"]
+)
+def test_names_of_yolos_classes_are_what_stands_there(tmp_path, names):
+    yolo(tmp_path / "data")
+    places = "train: ../train/images\nval: ../valid/images\ntest: null\n"
+    write(tmp_path / "data/data.yaml", f"{places}names: {names}\n")
+    _, done, _ = read(tmp_path / "data", tmp_path / "lists")
+    assert [*done.labels][:4] == ["no", "007", "1e3", "~"]
+
+
+def test_a_class_of_a_shard_without_names_is_what_stands_there(tmp_path):
+    files = webdataset(tmp_path / "data") and {"a.png": b"RIFF", "a.cls": b"007"}
+    shard(tmp_path / "data/photos-000000.tar", files)
+    (tmp_path / "data/classes.txt").unlink()
+    assert read(tmp_path / "data", tmp_path / "lists")[1].labels == ("007",)
+
+
+@pytest.mark.parametrize("to", ["roboflow", "csv"])
+def test_one_label_goes_out_and_in_again(tmp_path, to):
+    rows = {("train", "a.png"): [1], ("train", "b.png"): [0]}
+    root = dataset(tmp_path / "photos", ["defect"], rows)
+    told = save(detect(root), tmp_path / "out", to).told
+    assert (to == "csv") == any("--dialect columns" in line for line in told)
+    dialect = {"dialect": "columns"} if to == "csv" else {}  # that of people's files is asked for
+    assert [*read(tmp_path / "out", tmp_path / "in", **dialect)[2].values()] == [[1], [0]]
+
+
 def test_a_damaged_page_of_a_table_is_told(tmp_path):
     names = [f"{i}.png" for i in range(500)]
     path = write(tmp_path / "data/train.parquet", b"")

@@ -222,6 +222,8 @@ def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
             for picture in rows:
                 assert picture.target is not None
                 lines.writerow([picture.name, *picture.target])
+    if len(data.labels) == 1:
+        return ["A column of 0 and 1 may be read in two ways: --dialect columns reads it again."]
     return []
 
 

@@ -8,16 +8,24 @@ anywhere in its path.
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from mlcls_jax.config import Convert
 from mlcls_jax.data.convert import csv_list
 from mlcls_jax.data.convert.dataset_format import Format, files_named
 from mlcls_jax.data.convert.labelled import Labelled, Picture
+from mlcls_jax.data.convert.listings import Listing
 from mlcls_jax.errors import DataError
 
 LIST = "_classes.csv"
 _SPLIT = re.compile("(v)(?=alid)|(t)(?=rain|est)", re.IGNORECASE)
 _FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+
+
+def read(root: Path, label_file: Path, options: Convert) -> Listing:
+    """Read the lists, which have a column a label, also where that is one of 0 and 1 alone."""
+    return csv_list.read(root, label_file, replace(options, dialect="columns"))
 
 
 def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
@@ -71,7 +79,7 @@ def _lay(file: Path, place: Path, folder: Path) -> None:
 
 
 FORMAT = Format(
-    csv_list.read,
+    read,
     "Roboflow's multi-label classification (train/_classes.csv)",
     files_named("Roboflow's list", f"train/{LIST}"),
     write=_write,

@@ -79,7 +79,10 @@ def _image_sets(root: Path, annotations: Path, options: Convert) -> dict[str, li
     sets = root / "ImageSets" / "Main"
     files = annotation_files(root, options, lambda name: [sets / f"{name}.txt"])
     if not files:
-        return {"train": sorted(path.stem for path in annotations.glob("*.xml"))}
+        keys = (
+            path.relative_to(annotations).with_suffix("") for path in annotations.rglob("*.xml")
+        )
+        return {"train": sorted(key.as_posix() for key in keys)}
     if "train" not in files:
         raise ConvertFailedError(
             f"{sets}: holds no train.txt",

@@ -123,7 +123,7 @@ def _values(content: bytes, kind: str, names: list[str], place: str) -> dict[str
         except UnicodeDecodeError as error:
             raise ConvertFailedError(f"{place}: is not UTF-8") from error
         found = [line.strip() for line in lines if line.strip()]
-        if kind == "cls":
+        if kind == "cls" and names:
             found = [int(name) if name.isdecimal() and len(name) < 9 else name for name in found]
     if isinstance(found, dict) and all(value in (1, 0, -1) for value in found.values()):
         return {str(name): int(value) for name, value in found.items()}

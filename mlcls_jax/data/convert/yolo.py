@@ -13,8 +13,9 @@ from mlcls_jax.data.convert.dataset_format import Format, Sign
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, annotation_text, images_below
 from mlcls_jax.errors import ConvertFailedError, raise_faults
-from mlcls_jax.parsing import parse_yaml, shorten
+from mlcls_jax.parsing import parse_yaml_texts, shorten
 
+_NONE = ("", "~", "null")  # a place that YAML leaves open
 _FILES = ("data.yaml", "dataset.yaml", "data.yml")
 
 
@@ -27,8 +28,9 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     path = next((root / name for name in named if (root / name).is_file()), None)
     if path is None:
         raise ConvertFailedError(f"{root}: holds no data.yaml")
-    content = parse_yaml(path.read_bytes(), path, ConvertFailedError)
+    content = parse_yaml_texts(path.read_bytes(), path, ConvertFailedError)
     labels = _labels(content, path)
+    content = {key: place for key, place in content.items() if place not in _NONE}
     base = root / str(content.get("path") or ".")
     base = base if base.is_dir() else root  # where it was on another machine
     left_out: LeftOut = {}
@@ -56,8 +58,8 @@ def _labels(content: Any, path: Path) -> list[str]:
       ConvertFailedError: there are none.
     """
     names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict) and {*names} == {*range(len(names))}:
-        names = [names[number] for number in range(len(names))]
+    if isinstance(names, dict) and {*names} == {*map(str, range(len(names)))}:
+        names = [names[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         hint = "names is a list, or has the numbers from 0 as keys."
         raise ConvertFailedError(f"{path}: names no classes", hint)
