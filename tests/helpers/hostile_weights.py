@@ -184,6 +184,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "instance.pdparams": (b"\x80\x02(ios\nmkdir\n.", "refused.*INST"),
     "new_object.pdparams": (b"\x80\x02cnumpy\nndarray\n)\x81.", "refused.*NEWOBJ"),
     "persistent.pdparams": (entry(text("x") + b"Q"), "refused.*BINPERSID"),
+    "codec.pdparams": (
+        entry(LATIN1 + text("a") + text("rot13") + b"\x86R"), "refused.*another codec than latin1"
+    ),
     "not_zip.pth": (b"PK\x03\x04" + bytes(100), "neither a zip file nor"),
     "old_claims.pth": (
         stream(entry(tensor(0, (4,), (1,), claims=1 << 40)), claims=1 << 40), "not as long as it"
@@ -192,6 +195,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "old_beyond.pth": (stream(entry(tensor(0, (1 << 40,), (0,)))), "reaches beyond"),
     "old_keys.pth": (stream(entry(tensor(0, (4,), (1,))), keys=["1"]), "damaged"),
     "old_call.pth": (stream(entry(b"cos\nmkdir\n" + text("x") + b"\x85R")), "refused.*mkdir"),
+    "call.pth": (archive(entry(b"cos\nmkdir\n" + text("x") + b"\x85R")), "refused.*mkdir"),
     "disks.pth": (
         archive(entry(b"N"))[:-22] + b"PK\x06\x07" + b"\x01" * 16 + b"PK\x05\x06" + bytes(18),
         "multiple disks",

@@ -56,6 +56,11 @@ def outcomes(tmp_path_factory):
     return {name: facts for name, *facts in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.fixture(scope="module")
+def network():
+    return Network.of(ModelConfig(name="PP-LCNet_x0_25_ML", num_classes=3))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_refused_at_a_bounded_cost(outcomes, name):
     said, seconds, grown = outcomes[name]
@@ -92,8 +97,8 @@ def test_numbers_of_a_type_that_numpy_lacks_are_told(tmp_path):
         "fc.query_pos_embed.weight",
     ],
 )
-def test_a_tensor_of_any_shape_is_told_with_it(key, shape):
-    model = models.create("PP-LCNet_x0_25_ML", num_classes=3)
+def test_a_tensor_of_any_shape_is_told_with_it(key, shape, network):
+    model = Model(network, network.abstract)
     given = {key: np.zeros(shape, np.float32), "conv1.bn.weight": np.ones(8, np.float32)}
     report = load(model, given, strict=False)
     assert len(report.reshaped) == 1 and report.origin == "paddle"

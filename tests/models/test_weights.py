@@ -1,12 +1,10 @@
 """Weights of other origin: what fits is loaded, what does not is named, nothing hostile runs."""
 
 import hashlib
-import io
 import os
 import pickle
 import re
 import sys
-import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -110,18 +108,6 @@ def test_no_other_global_is_admitted(tmp_path, name):
     path = tmp_path / "m.pdparams"
     path.write_bytes(f"c{module}\n{attribute}\n.".encode())
     with pytest.raises(WeightsError, match=f"refused.*{name}"):
-        read_pdparams(path)
-
-
-def test_codecs_other_than_the_one_needed_are_refused(tmp_path):
-    stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, 2)
-    import _codecs
-
-    pickler.dump({"a": Hostile(_codecs.encode, "text", "rot13")})
-    path = tmp_path / "m.pdparams"
-    path.write_bytes(stream.getvalue())
-    with pytest.raises(WeightsError, match="refused"):
         read_pdparams(path)
 
 
@@ -284,33 +270,6 @@ def test_a_pytorch_file_of_before_1_6_that_is_cut_anywhere_is_refused(tmp_path):
         (tmp_path / "m.pth").write_bytes(content[:length])
         with pytest.raises(WeightsError, match=r"m\.pth: not a weight file, or damaged"):
             read_pth(tmp_path / "m.pth")
-
-
-def rewrite_pth(target, change):
-    """plain.pth with another pickle in it."""
-    with zipfile.ZipFile(TORCH / "plain.pth") as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            data = old.read(name)
-            new.writestr(name, change(data) if name.endswith("data.pkl") else data)
-    return target
-
-
-def test_a_hostile_pytorch_file_is_refused_and_runs_nothing(tmp_path):
-    victim = tmp_path / "victim"
-    hostile = pickle.dumps({"a": Hostile(os.mkdir, str(victim))}, 2)
-    path = rewrite_pth(tmp_path / "m.pth", lambda _: hostile)
-    with pytest.raises(WeightsError, match=r"refused.*posix\.mkdir"):
-        load(model_of(), path)
-    assert not victim.exists()
-
-
-def test_a_tensor_beyond_its_data_is_refused(tmp_path):
-    # The storage of `v` has 10 numbers and the tensor of three begins at 4: let it begin at 9.
-    beyond = rewrite_pth(
-        tmp_path / "n.pth", lambda data: data.replace(b"QK\x04K\x03\x85", b"QK\x09K\x03\x85")
-    )
-    with pytest.raises(WeightsError, match="reaches beyond its data"):
-        read_pth(beyond)
 
 
 def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch, drawn):
