@@ -38,5 +38,7 @@ def test_one_label_an_image_is_told_to_the_loss():
 def test_reasons_are_sentences_that_name_what_decided():
     reasons = choose(images=120, labels=100).reasons
     assert reasons[0].startswith("120 images are too few to fine-tune a backbone")
-    assert any("few: 20 images or more with each label" in reason for reason in reasons)
+    assert any(
+        "reliable scores take 20 images or more with each label" in reason for reason in reasons
+    )
     assert all(reason.endswith(".") for reason in reasons)
