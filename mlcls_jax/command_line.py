@@ -18,16 +18,16 @@ from mlcls_jax.errors import UserError
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration: FILE.py, FILE.py:RECIPE, lcnet:RECIPE or FILE.yaml"
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "folder for all that the run writes")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder for everything that the run writes")
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "HOST:PORT of process 0, where several processes train together; auto: JAX finds them",
+    "HOST:PORT of process 0, if several processes train together; auto: JAX finds it",
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many they are", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0", lower_bound=0)
 DEVICE = flags.DEFINE_string(
-    "device", None, "cpu, gpu, gpu:0,1 or tpu; all that JAX finds if not given"
+    "device", None, "cpu, gpu, gpu:0,1 or tpu; default: all that JAX finds"
 )
 
 RECORD = "config.yaml"  # what a run writes into its workdir

@@ -347,7 +347,7 @@ def cache_folder(name: str) -> Path:
 
 @functools.cache
 def _own_cache(folder: Path, reason: str) -> Path:
-    hint = "XDG_CACHE_HOME names another place for caches."
+    hint = "Set XDG_CACHE_HOME to keep caches elsewhere."
     try:
         own = _own_caches(folder.parent, reason) / folder.name
         own.mkdir()
@@ -363,6 +363,6 @@ def _own_cache(folder: Path, reason: str) -> Path:
 def _own_caches(instead_of: Path, reason: str) -> Path:
     own = Path(tempfile.mkdtemp(prefix="mlcls_jax-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
-    told = "%s: cannot be written to: %s. What is kept there is made anew each time;"
-    log.warning(told + " XDG_CACHE_HOME names another place.", instead_of, reason)
+    told = "%s: cannot be written to: %s. What would be kept there is computed anew each time;"
+    log.warning(told + " set XDG_CACHE_HOME to another place.", instead_of, reason)
     return own

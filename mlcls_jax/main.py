@@ -64,11 +64,11 @@ def _exit_codes(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         is_lost = error.errno == errno.ENOENT and not error.filename
-        hint = "The folder that you are in is gone: cd to another." if is_lost else None
+        hint = "The current folder no longer exists: cd to another." if is_lost else None
         _fail(f"{error.filename or name}: {error.strerror or error}", hint, code=1)
     except KeyboardInterrupt as error:
         told, code = outcome(error)
-        _fail(told, "The same command goes on where it can.", code=code)
+        _fail(told, "The same command resumes where possible.", code=code)
     except Exception:
         log.exception("This is a fault of mlcls_jax, not yours:")
         _leave(70)

@@ -65,7 +65,7 @@ def devices(wanted: str | None) -> Iterator[None]:
         there = f"{len(found)} x {found[0].device_kind}"
         raise ConfigError(
             f"--device={wanted}: JAX computes on {there}",
-            "Name others that are there; in Python, before anything else uses JAX.",
+            "Choose existing ones; in Python, before anything else uses JAX.",
         )
 
 

@@ -117,7 +117,7 @@ def train(
       lr: learning rate.
       device: `cpu`, `gpu`, `gpu:0,1` or `tpu`; before anything else uses JAX.
       weights: to start from: `auto`, `none` (random), a file, folder or address; None: `auto`.
-      output: new folder for all that the run writes; None: `runs/DATA-1`, `-2`, ….
+      output: new folder for everything that the run writes; None: `runs/DATA-1`, `-2`, ….
       format: of the data, where it may be read in several ways.
       settings: any other options, `{"optimizer.weight_decay": 0.01}`.
       on_epoch: called with the metrics after each evaluation, as `metrics.jsonl` has them.

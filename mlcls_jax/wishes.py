@@ -23,7 +23,9 @@ class Wishes:
         path="any",
     )
     output: str | None = option(
-        None, "new folder for all that the run writes; None: runs/DATA-1, -2, …", path="local"
+        None,
+        "new folder for everything that the run writes; None: runs/DATA-1, -2, …",
+        path="local",
     )
     format: Form | None = option(None, "of the data, where it may be read in several ways")
 

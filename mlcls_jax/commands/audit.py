@@ -34,15 +34,16 @@ class Arguments(Asked):
         None, "write the confirmed rows of this CSV into the lists", path="local", metavar="CSV"
     )
     folds: int = option(
-        5, "parts, each scored by a head that learns from the others", min=2, max=50
+        5, "folds, each scored by a head that learns from the others", min=2, max=50
     )
     confidence: float | None = option(
         None,
-        "list labels that are wrong with at least this chance; None: twice as many as seem to be",
+        "list labels that are wrong with at least this probability; None: twice as many as seem to"
+        " be wrong",
         min=0.0,
         max=1.0,
     )
-    most: int = option(2000, "list so many at most", min=1)
+    most: int = option(2000, "list at most this many", min=1)
     output: str | None = option(
         None, "folder for report.html and audit.csv; None: audit in the run, or in runs/DATA",
         path="local",

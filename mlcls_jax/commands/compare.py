@@ -40,7 +40,7 @@ class Arguments:
         " recorded, and bundles have not", path="local",
     )  # fmt: skip
     speed: bool = option(
-        False, "measure milliseconds an image here, one at a time; --data does so, too"
+        False, "measure milliseconds per image here, one at a time; --data does so, too"
     )
     output: str | None = option(
         None, "the page; None: compare.html in the folder of the last run", path="local"

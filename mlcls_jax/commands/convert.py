@@ -37,12 +37,12 @@ class Arguments:
     copy: bool = option(False, "copy the images; else OUTPUT has links to them")
     model_dir: str | None = option(
         None,
-        "a model: what it finds, for people to begin from (label_studio has it beside the"
-        " labels, others in their place)",
+        "a model, whose predictions people start from (label_studio: in addition to the labels,"
+        " other formats: in their place)",
         path="any",
     )
     predictions: str | None = option(
-        None, "the same from a file of `predict --format jsonl`", path="local"
+        None, "the same, from a file of `predict --format jsonl`", path="local"
     )
     unlabelled: bool = option(False, "DATA is a folder of images without labels")
     url: str | None = option(

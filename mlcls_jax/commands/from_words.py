@@ -29,7 +29,7 @@ class Arguments(Wishes):
 
     photos: str = option(REQUIRED, "folder of images", positional=True, metavar="PHOTOS")
     words: str = option(
-        REQUIRED, "file with a label a line, or labels with commas between them", positional=True,
+        REQUIRED, "file with one label per line, or labels separated by commas", positional=True,
         metavar="WORDS",
     )  # fmt: skip
     teacher: str = option("SigLIP_vit_base_patch16_224", "model with a text tower")
@@ -37,13 +37,13 @@ class Arguments(Wishes):
         None, "folder, file or address of both its towers; None: the published ones", path="any"
     )
     threshold: float = option(
-        0.5, "score of the teacher from which an image has a label", min=0.0, max=1.0
+        0.5, "score of the teacher above which an image has a label", min=0.0, max=1.0
     )
     margin: float = option(
         0.1, "scores nearer to the threshold than this are left open", min=0.0, max=0.5
     )
     labels_only: bool = option(
-        False, "learn from its labels alone, without asking the teacher in every step: on CPUs it"
+        False, "learn from the teacher's labels only, not from its scores in every step: on CPUs it"
         " takes most of the time",
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def read_words(given: str) -> list[str]:
     labels = [part.strip() for part in parts if part.strip()]
     if len(labels) < 2 or len(set(labels)) < len(labels):
         told = f"{shlex.quote(given)}: two or more words are needed, none of them twice"
-        raise InputError(told, 'A file with a label a line, or "a dog, snow".')
+        raise InputError(told, 'A file with one label per line, or "a dog, snow".')
     return labels
 
 

@@ -70,8 +70,8 @@ class Arguments:
     )
     format: Format = option(
         "json",
-        "what is printed: json, indented; table, a line an image; jsonl, an object a line; csv,"
-        " a row a label",
+        "how results are printed: json, indented; table, one line per image; jsonl, one object"
+        " per line; csv, one row per label",
     )
     device: str | None = option(None, "cpu, gpu:0, gpu:0,1 or tpu; else the first that JAX finds")
     batch_size: int | None = option(None, "images computed together")
@@ -88,7 +88,7 @@ class Arguments:
         " auto for a server, else float32",
     )
     on_error: Literal["raise", "yield"] = option(
-        "raise", "at an image that cannot be read: stop, or report it and go on"
+        "raise", "at an image that cannot be read: stop, or report it and continue"
     )
     get_pipeline_config: str | None = option(None, "write its file and end", metavar="NAME")
     serve: bool = option(False, "answer requests over HTTP")
@@ -106,7 +106,7 @@ def run(argv: list[str]) -> str:
     if server:
         pipeline = _open(options, server.max_batch)
         serve(pipeline.model, server, announce=lambda text: print(text, flush=True))
-        return "The server has answered what was due and is closed."
+        return "The server has answered all pending requests and has stopped."
     assert options.input  # or the parser had refused
     images = open_input(*options.input)  # first: a model may have to be fetched
     return _predict(_open(options, options.batch_size), images, options)
@@ -173,7 +173,7 @@ def _predict(pipeline: Pipeline, images: tuple[Any, Any], options: Arguments) ->
     told.append(
         f"JSON and pictures are in {options.save_path}"
         if options.save_path
-        else "--save_path FOLDER keeps a JSON and a picture of each"
+        else "--save_path FOLDER saves a JSON and a picture of each"
     )
     text = "; ".join(told) + "."
     if options.format == "json":

@@ -38,7 +38,7 @@ def run(argv: list[str]) -> str:
     """Score as the arguments say, and return a summary."""
     parser = usage.parser(
         "score",
-        "Label very many images, into Parquet files. Run again, it goes on where it was stopped.",
+        "Label very many images, into Parquet files. Run again, it continues where it stopped.",
         "score --model_dir runs/demo/best_model --input photos --output scores",
     )
     add_arguments(parser, Request)

@@ -50,8 +50,8 @@ class Arguments:
     changes: str | None = option(
         None, "folder for the log of changes; None: studio/ in DATA", path="local"
     )
-    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: all of the machine's")
-    port: int = option(8081, "port to listen at; 0: any free one", min=0, max=65535)
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all addresses of the machine")
+    port: int = option(8081, "port to listen on; 0: any free one", min=0, max=65535)
     token: str | None = option(
         None,
         f"what a browser must know; better given as {TOKEN} in the environment; None: a new one,"

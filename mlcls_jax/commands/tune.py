@@ -78,8 +78,8 @@ def run(argv: list[str]) -> str:
         fixed = [name for name, value in vars(arguments).items() if value and name not in free]
         if fixed := [*fixed, *settings]:
             raise ConfigError(
-                f"{folder}: is a study already, in which {', '.join(fixed)} cannot change",
-                "Leave them out to go on with it, or begin another with its data.",
+                f"{folder}: is an existing study, in which {', '.join(fixed)} cannot change",
+                "Leave them out to continue it, or start another with its data.",
             )
         plan = study.Plan.read(folder)
         trials, device = arguments.trials or plan.trials, arguments.device or plan.device
@@ -136,7 +136,7 @@ def _summary(folder: Path, plan: "study.Plan", trials: "list[study.Trial]") -> l
     lines += [f"  table       {folder / study.TABLE}", f"  picture     {folder / study.PICTURE}"]
     best, program = study.best_of(trials), usage.program()
     if best is None:
-        return [*lines, "No trial came to an end with a metric."]
+        return [*lines, "No trial ended with a metric."]
     run = shlex.quote(str(folder / best.folder))
     return [
         *lines,

@@ -134,14 +134,14 @@ KINDS: dict[str, Kind] = {
     "backslash": Kind("error", "paths with \\", "Write / between folders."),
     "spelling": Kind(
         "error",
-        "paths that are spelled otherwise than the files",
-        "Spell the path as the file: case counts, and so does the form of accents.",
+        "paths spelt differently from the files",
+        "Spell the path like the file: case counts, and so does the encoding of accents.",
     ),
     "missing_image": Kind(
         "error", "missing images", "Add the image, correct its path, or remove the line."
     ),
     "unreadable_image": Kind(
-        "error", "images that cannot be opened", "Check that it is a file and may be read."
+        "error", "images that cannot be opened", "Check that it is a file with read permission."
     ),
     "empty_image": Kind(
         "error", "empty files", "Fetch or copy the image again, or remove its line."
@@ -149,10 +149,10 @@ KINDS: dict[str, Kind] = {
     "not_image": Kind(
         "error",
         "files that are no images",
-        "Readable are JPEG, PNG, BMP, WebP, PNM, Sun, TIFF and GIF.",
+        "Supported are JPEG, PNG, BMP, WebP, PNM, Sun, TIFF and GIF.",
     ),
     "zero_size": Kind(
-        "error", "images without pixels", "Make the image again, or remove its line."
+        "error", "images without pixels", "Create the image again, or remove its line."
     ),
     "too_large": Kind(
         "error",
@@ -175,12 +175,12 @@ KINDS: dict[str, Kind] = {
     "leak_copy": Kind(
         "error",
         "copies of training images in another list",
-        "The files are equal byte for byte: remove one of them from its list.",
+        "The files are identical: remove one of them from its list.",
     ),
     # accepted, but perhaps not meant
     "bom": Kind("warning", "byte order marks", "Save the file as UTF-8 without BOM."),
     "line_ends": Kind("warning", "line ends of Windows or old Macs", "Save it with LF line ends."),
-    "blank_line": Kind("warning", "blank lines", "Remove them; other tools stumble over them."),
+    "blank_line": Kind("warning", "blank lines", "Remove them; other tools may fail on them."),
     "outside_link": Kind(
         "warning",
         "links out of the data set's folder",
@@ -188,13 +188,13 @@ KINDS: dict[str, Kind] = {
     ),
     "cut_end": Kind(
         "warning",
-        "images whose end is missing, though no pixel is",
+        "images whose end marker is missing, though no pixel is",
         "Fetch or copy the image again; other readers may refuse it.",
     ),
     "doubtful": Kind(
         "warning",
         "images that are decoded with a warning",
-        "Look at it: a part may be grey. Fetch or copy the image again.",
+        "Look at it: part of it may be grey. Fetch or copy the image again.",
     ),
     "dark": Kind(
         "warning",
@@ -209,7 +209,7 @@ KINDS: dict[str, Kind] = {
     "val_in_test": Kind(
         "warning",
         "validation images in the test list",
-        "Test on images that nothing was chosen by.",
+        "Test on images that were not used to choose anything.",
     ),
     "near_leak": Kind(
         "warning",
@@ -220,18 +220,18 @@ KINDS: dict[str, Kind] = {
     "against_groups": Kind(
         "warning",
         "images whose labels contradict the groups",
-        "Mend the line, or the columns of the label file. Training takes ancestors for present, and"
-        " two labels of one group for half each.",
+        "Correct the line, or the columns of the label file. Training counts ancestors as present,"
+        " and two labels of one group as half each.",
     ),
     "no_annotation": Kind(
         "warning",
         "labels that a list annotates nowhere",
-        "Annotate some images, or drop the label.",
+        "Annotate some images, or remove the label.",
     ),
     "no_positives": Kind(
         "warning",
         "labels that no image of a list has",
-        "Add images with the label, divide the images anew, or drop the label.",
+        "Add images with the label, split the images again, or remove the label.",
     ),
     "unannotated": Kind(
         "warning", "images without any annotation", "Annotate the image, or remove its line."

@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".ras", ".sr"),
 )
-OTHER_SUFFIX = "files whose names do not end as images' do"
+OTHER_SUFFIX = "files without the suffix of an image"
 SUFFIX_HINT = f"An image ends in one of: {', '.join(IMAGE_SUFFIXES)}."
 
 
@@ -36,7 +36,7 @@ def read_file(path: str | Path) -> bytes:
         raise DataError(f"{path}: this is a folder, not an image", hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
         cause = getattr(error, "strerror", None) or error
-        hint = "Check that the file may be read."
+        hint = "Check the permissions of the file."
         raise DataError(f"{path}: cannot be opened: {cause}", hint=hint) from error
 
 
@@ -117,7 +117,7 @@ def _walk(folder: Path, leave_out: Callable[[str, Path], None]) -> Iterator[Path
                 continue
             inside = _entries(path, leave_out)
         except OSError as error:
-            hint = "Check that the folder may be read."
+            hint = "Check the permissions of the folder."
             yield DataError(f"{path}: this folder cannot be read: {error.strerror}", hint)
             continue
         for name, is_folder, is_link in reversed(inside):

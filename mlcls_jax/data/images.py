@@ -121,7 +121,7 @@ def data_errors(name: str) -> Iterator[None]:
     # Pillow's decoders let many kinds through: OSError, SyntaxError, EOFError, struct.error, ...
     except Exception as error:
         cause = str(error) or type(error).__name__
-        hint = "The file seems damaged or cut off: fetch it again, or remove it."
+        hint = "The file seems to be damaged or cut off: fetch it again, or remove it."
         raise DataError(f"{name}: cannot be decoded: {cause}", hint=hint) from error
 
 

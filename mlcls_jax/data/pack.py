@@ -109,7 +109,7 @@ def pack(
             files.place(temporary, output / name)
             shards[name] = shard
             _save(manifest, output)
-    hint = "Mend them, or leave them out: --on_error=skip. What is packed so far is kept."
+    hint = "Repair them, or leave them out: --on_error=skip. What has been packed so far is kept."
     raise_faults(DataError, faults, hint)
     manifest.complete = True
     _save(manifest, output)
@@ -252,7 +252,7 @@ def _write_shard(name: str, path: Path, items: Iterable[_Item], bar: tqdm) -> Sh
         writer.close()
     except RuntimeError as error:  # the disk is full, for instance
         path.unlink(missing_ok=True)  # nothing goes on from it, and it takes room
-        hint = "Make room, and run the same command again: it keeps the shards that are whole."
+        hint = "Free some space, and run the same command again: it keeps the complete shards."
         raise DataError(f"{path}: cannot be written: {error}", hint) from error
     return Shard(
         file=name,

@@ -118,7 +118,7 @@ def local_paths(source: str) -> list[str] | None:
         return [path]
     if found := sorted(glob.iglob(path, recursive=True)):
         return found
-    raise InputError(f"{source}: nothing is called so, or matches it", "Check the path.")
+    raise InputError(f"{source}: no file has this name or matches it", "Check the path.")
 
 
 def _is_stream(source: Any) -> bool:

@@ -206,7 +206,7 @@ def finished_result(run: Run) -> TrainResult | None:
     )
     if not result.get("done_flag") or not is_whole:
         return None
-    log.info("This run is complete; nothing to do. A new one needs another --workdir.")
+    log.info("This run is complete; nothing to do. A new run needs another --workdir.")
     return TrainResult.from_json(result, run.metric)
 
 
@@ -222,7 +222,7 @@ def announce(run: Run) -> None:
     )  # fmt: skip
     if frames := train_frames(config):
         log.info(
-            "Training images: %s, one size a step; the first step of each compiles.",
+            "Training images: %s, one size per step; the first step of each compiles.",
             ", ".join(f"{height} x {width}" for height, width in (f.size for f in frames)),
         )
     log.info(

@@ -55,7 +55,7 @@ class TrainResult:
         best = f"{self.best_weights} weights of epoch {self.best_epoch}"
         lines = [
             f"{self.main_metric} {as_text(self.metric)} on the validation images: "
-            f"{best if self.best_epoch else 'the last weights are kept, none is the best'}, "
+            f"{best if self.best_epoch else 'the last weights are kept, as none are the best'}, "
             f"after {self.seconds:.0f} s{speed}.",
             f"  model        {model}",
         ]

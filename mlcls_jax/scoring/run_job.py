@@ -148,8 +148,8 @@ def _score_ranges(engine: Engine, request: Request, job: Job, missing: list[int]
         for _ in engine(request, job, again):
             pass
         if still := _damaged(job, again):
-            hint = "Look after the disk, or name a folder on another one."
-            raise UserError(f"{job.part(still[0])}: is damaged as soon as written", hint)
+            hint = "Check the disk, or name a folder on another one."
+            raise UserError(f"{job.part(still[0])}: is damaged right after writing", hint)
 
 
 def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:

@@ -143,5 +143,5 @@ def _telling(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # the disk is full, for instance
-        hint = "Make room or mend it: the same command goes on."
+        hint = "Free some space or repair it: the same command resumes."
         raise UserError(f"{path}: cannot be written: {error.strerror or error}", hint) from error

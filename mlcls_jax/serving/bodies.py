@@ -20,7 +20,7 @@ class Meter:
     def take(self, size: int) -> None:
         """Count `size` bytes more, fewer if negative; status 503 where they are too many."""
         if size > self._rest:
-            raise unavailable("too many large requests at one time")
+            raise unavailable("too many large requests at the same time")
         self._rest -= size
 
 

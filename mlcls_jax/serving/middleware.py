@@ -104,7 +104,7 @@ class TrackRequests:
             log.exception("Request %s failed", log_id)
             if status is not None:
                 raise  # the answer is on its way, and can only be cut off
-            answer = refuse(scope, 500, "internal error; the log of the server tells more")
+            answer = refuse(scope, 500, "internal error; see the log of the server")
             await answer(scope, receive, send_on)
         except asyncio.CancelledError:  # the time for draining is over
             if status is not None:

@@ -20,13 +20,13 @@ class Options:
       ConfigError: a value is outside its range, or the key or a file for TLS makes no sense.
     """
 
-    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: all of the machine's")
-    port: int = option(8080, "port to listen at; 0: any free one", min=0, max=65535)
-    max_batch: int = option(16, "images computed together, at most", min=1)
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all addresses of the machine")
+    port: int = option(8080, "port to listen on; 0: any free one", min=0, max=65535)
+    max_batch: int = option(16, "largest number of images computed together", min=1)
     max_wait_ms: float = option(
-        0.0, "wait so long for more images while the device is idle; 0: start at once", min=0
+        0.0, "how long to wait for more images while the device is idle; 0: start at once", min=0
     )
-    queue_size: int = option(256, "images at work or waiting; more get status 503", min=1)
+    queue_size: int = option(256, "images being processed or waiting; more get status 503", min=1)
     max_masked: int = option(
         4,
         "images explained by masking at one time, each computed 65 times; more get status 503. 0:"
@@ -39,16 +39,16 @@ class Options:
     )
     body_timeout_s: float = option(60.0, "time for a body to arrive; then status 408", min=0.01)
     drain_timeout_s: float = option(
-        30.0, "after SIGTERM or SIGINT: time for the answers that are due", min=0
+        30.0, "after SIGTERM or SIGINT: time for pending answers", min=0
     )
-    max_body_mb: float = option(20.0, "size of a request; above it, status 413", min=0.001)
+    max_body_mb: float = option(20.0, "largest size of a request; above it, status 413", min=0.001)
     max_held_mb: float = option(
-        512.0, "size of all requests at one time; above it, status 503", min=0.001
+        512.0, "largest total size of concurrent requests; above it, status 503", min=0.001
     )
     max_connections: int = option(
         512, "open connections; above it, status 503: keep it well below `ulimit -n`", min=1
     )
-    max_pixels: int = option(50_000_000, "width times height of an image, at most", min=1)
+    max_pixels: int = option(50_000_000, "largest width times height of an image", min=1)
     tta: tuple[str, ...] = ()  # views of every picture; the command has the flag
     decoders: int = option(
         min(os.cpu_count() or 1, 8),
@@ -67,7 +67,7 @@ class Options:
         path="local",
     )
     cors: tuple[str, ...] = option(
-        (), "origins of other web pages that may ask; none: only ours", metavar="HOST"
+        (), "origins of other web pages that may send requests; none: only ours", metavar="HOST"
     )
     api_key: str | None = option(
         None,
@@ -88,7 +88,7 @@ class Options:
                 raise ConfigError(f"{f.name}={value}: must be {limits}")
         if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
             raise ConfigError(
-                "api_key: must be of letters, digits and signs of ASCII, without spaces"
+                "api_key: must consist of ASCII letters, digits and signs, without spaces"
                 + ("" if self.api_key else "; it is empty"),
                 f"It is taken from --api_key or else {API_KEY}; unset both to serve without a key.",
             )

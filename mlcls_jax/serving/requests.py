@@ -87,10 +87,10 @@ def decode_base64(text: str) -> bytes:
     if data.translate(None, _ALPHABET):
         at = next(re.finditer(r"[^A-Za-z0-9+/_ \t\r\n\f\v-]", text))
         raise unprocessable(
-            f"image is no valid base64: its character {at.start() + 1} is {at[0]!r}"
+            f"image is not valid base64: its character {at.start() + 1} is {at[0]!r}"
         )
     if len(data) % 4 == 1:
-        raise unprocessable(f"image is no valid base64: cut off after {len(data)} characters")
+        raise unprocessable(f"image is not valid base64: cut off after {len(data)} characters")
     return binascii.a2b_base64(data + b"=" * (-len(data) % 4))
 
 

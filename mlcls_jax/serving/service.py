@@ -102,7 +102,7 @@ class Service:
         if count > self.options.queue_size:
             raise unprocessable(f"{count} images: more than this server's queue holds")
         if masked > self.options.max_masked:
-            limit = f"images masked at one time: at most {self.options.max_masked} here"
+            limit = f"images masked at the same time: at most {self.options.max_masked} here"
             raise unprocessable(f"explain: this model does not attend; {limit}")
         if self._at_work + count > self.options.queue_size:
             raise unavailable("the queue is full")

@@ -68,7 +68,7 @@ class Guard:
             await (refusal or self._app)(scope, receive, send_on)
         except Exception:  # told in the terminal; the answer to it would have no headers
             if not is_answered:
-                await _refuse(500, "the studio failed; its terminal tells why")(
+                await _refuse(500, "the studio failed; its terminal says why")(
                     scope, receive, send_on
                 )
             raise

@@ -55,7 +55,7 @@ def about_plan(config: Config, plan: Plan, data: DataSplits) -> list[str]:
     if config.optimizer.schedule != "onecycle" and warmup >= plan.epochs:
         told.append(
             f"optimizer.warmup_epochs={warmup:g} is as long as the run, train.epochs={plan.epochs}"
-            f" or longer: the learning rate hardly gets to {config.optimizer.learning_rate:g}."
+            f" or longer: the learning rate hardly reaches {config.optimizer.learning_rate:g}."
         )
     train, steps = config.train, plan.total_steps
     if train.ema_decay and not train.ema_warmup and (kept := train.ema_decay**steps) > KEPT:

@@ -225,7 +225,10 @@ def _choose(judged: dict[str, Float[np.ndarray, " K"]]) -> tuple[str, str]:
     gains = judged[best] - judged[USUAL]
     gains = gains[~np.isnan(gains)]
     if not gains.mean() > BEYOND * gains.std() / np.sqrt(len(gains)):
-        return USUAL, f"the usual one: {best} gains no more than labels differ by chance"
+        return (
+            USUAL,
+            f"the usual one: the gain of {best} may be chance, as it differs between labels",
+        )
     return best, f"as it gains {gains.mean():.3f} over the usual {USUAL}"
 
 

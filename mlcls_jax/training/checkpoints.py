@@ -84,7 +84,7 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointError(
                 f"{self._folder}: cannot be opened: {_first_line(error)}",
-                "Mend the permissions, or move the step that is named out of the folder.",
+                "Correct the permissions, or move the named step out of the folder.",
             ) from error
 
     def _rank(self, metrics: dict[str, Any]) -> float:
@@ -145,7 +145,7 @@ class Checkpoints:
         if damaged := len(list(self._folder.glob("*.damaged*"))):
             raise CheckpointError(
                 f"{self._folder}: all {damaged} checkpoints are damaged",
-                "Begin again in another --workdir, with model.weights=<workdir>/best_model if"
+                "Start again in another --workdir, with model.weights=<workdir>/best_model if"
                 " that is there.",
             )
         return None
@@ -238,8 +238,8 @@ class Checkpoints:
     def _unsaved(self, error: Exception) -> CheckpointError:
         return CheckpointError(
             f"{self._folder}: a checkpoint could not be written: {_reason(error)}",
-            "Make room, or mend the permissions, and run the same command again: it goes on from"
-            " the checkpoint before.",
+            "Free some space, or correct the permissions, and run the same command again: it"
+            " resumes from the previous checkpoint.",
         )
 
     def wait(self) -> None:

@@ -87,7 +87,7 @@ def _keep(
     image = jax.ShapeDtypeStruct((1, *reader.frame.size, 3), jnp.uint8)
     one = jax.eval_shape(forward, variables, image)
     if features.is_made_of(folder, made_of):
-        log.info("The features in %s are used again.", folder)
+        log.info("Reusing the features in %s.", folder)
     else:
         shape = len(views), len(reader.source), *one.shape[1:]
         computed = _computed(run, variables, forward, views)

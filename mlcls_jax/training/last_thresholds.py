@@ -41,7 +41,7 @@ def fit_at_end(run: Run, best: Best | None) -> dict[str, dict[str, float]] | Non
     if not parallel.is_lead():
         return None
     if useless:
-        log.info("A common threshold is of no use to the best model: each label gets its own.")
+        log.info("A common threshold does not work for the best model: each label gets its own.")
     groups = bundle.model.network.groups
     chosen = choose(logits["best"], targets, config.thresholds, groups)
     if chosen.reported > NEARLY_ALL:

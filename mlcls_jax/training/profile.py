@@ -41,4 +41,4 @@ class Tracer:
     def _stop(self) -> None:
         jax.profiler.stop_trace()
         self._running = False
-        log.info("Traced steps are in %s: tensorboard --logdir=%s", self._folder, self._folder)
+        log.info("Profiled steps are in %s: tensorboard --logdir=%s", self._folder, self._folder)

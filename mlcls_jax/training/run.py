@@ -273,7 +273,7 @@ def initial_weights(
     network, given = Network.of(with_classes(config.model, labels, groups)), config.model.weights
     if given is None and sources(config.model.name):
         log.warning(
-            "The network starts from random weights; model.weights=auto takes published ones."
+            "The network starts from random weights; model.weights=auto loads published ones."
         )
     if given in (None, NONE):
         return network, None

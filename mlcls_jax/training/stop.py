@@ -84,7 +84,7 @@ class Stop:
         kind = InterruptedRunError if self._asked == signal.SIGINT else PreemptedError
         return kind(
             f"Stopped after step {step} of {total}; a checkpoint is saved.",
-            "The same command goes on from here.",
+            "The same command resumes from here.",
         )
 
     def _ask(self, number: int) -> None:

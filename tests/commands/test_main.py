@@ -236,7 +236,7 @@ def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said)
         (
             "train",
             ["8", "16", "24.orbax-checkpoint-tmp-1"],
-            "goes on from the checkpoint of step 16",
+            "resumes from the checkpoint of step 16",
         ),
         slow("evaluate", ["8"], "begins again"),
     ],

@@ -327,7 +327,7 @@ def test_patterns_are_expanded(tmp_path):
     assert names("x[1].png") == ["x[1].png"]  # there is a file of that very name
     missing, good = read([f"{tmp_path}/*.webp", str(tmp_path / "a.png")])
     assert good.error is None
-    assert missing.error.message == f"{tmp_path}/*.webp: nothing is called so, or matches it"
+    assert missing.error.message == f"{tmp_path}/*.webp: no file has this name or matches it"
     assert "no such file" in error_of(Path(f"{tmp_path}/*.png"))
     assert error_of("a\0*.png")
 

@@ -32,7 +32,7 @@ def test_files_that_are_no_images_are_counted(where, tmp_path, caplog):
     source = folder_of(where, dict.fromkeys(names, b"x"), tmp_path)
     found = survey(source, tmp_path, Columns())
     assert (found.kind, found.images) == ("folder", 2)
-    why = "files whose names do not end as images' do (2), such as a.heic"
+    why = "files without the suffix of an image (2), such as a.heic"
     assert caplog.messages == [f"{source}: left out: {why}"]
 
 

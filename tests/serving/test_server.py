@@ -702,7 +702,7 @@ def test_heads_without_attention_are_explained_by_masking_within_a_limit(pooling
     assert (refused.status_code, refused.headers) == (503, {"Retry-After": "1"})
     (many,) = asyncio.run(ask(2))
     assert many.status_code == 422
-    assert many.detail.endswith("does not attend; images masked at one time: at most 1 here")
+    assert many.detail.endswith("does not attend; images masked at the same time: at most 1 here")
     (after,) = asyncio.run(ask(1))
     assert after == first
     service.close()

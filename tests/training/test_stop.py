@@ -189,5 +189,5 @@ def test_the_first_interruption_saves_the_step_in_hand(tmp_path):
     assert process.returncode == 130
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     assert f"Stopped after step {checkpoint.name} of " in said
-    assert "a checkpoint is saved.\nThe same command goes on from here.\n" in said
+    assert "a checkpoint is saved.\nThe same command resumes from here.\n" in said
     assert not (tmp_path / ".lock").exists()

@@ -249,7 +249,7 @@ def _check(reading: Reading) -> None:
         if len(name) > MAX_NAME
     ]
     faults += [
-        f"several categories are called {shorten(repr(name))}"
+        f"several categories are named {shorten(repr(name))}"
         for name, count in Counter(reading.labels).items()
         if count > 1
     ]

@@ -135,7 +135,7 @@ def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[st
                 "Begin the file with a line such as `path,cat,dog`.",
             )
         if twice := next((name for name, count in Counter(names).items() if count > 1), None):
-            raise ConvertFailedError(f"{place}: several columns are called {shown(twice)}")
+            raise ConvertFailedError(f"{place}: several columns are named {shown(twice)}")
         if sorted(names) != sorted(first):
             raise ConvertFailedError(
                 f"{place}: the columns are {shown(names)}, but {shown(first)} in"

@@ -76,7 +76,7 @@ def _names(root: Path, highest: int) -> tuple[list[str], str]:
         )
     if not files:
         names = [str(number) for number in range(highest + 1)]
-        return names, f"{root}: there is no *label_list.txt: labels are called by their numbers"
+        return names, f"{root}: there is no *label_list.txt: labels are named by their numbers"
     names = [*label_names(files[0], kind=ConvertFailedError)]
     if highest >= len(names):
         raise ConvertFailedError(

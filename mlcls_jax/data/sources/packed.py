@@ -121,7 +121,7 @@ def _require_split(manifest: Manifest, name: str, place: str) -> None:
 def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
     """Return a folder of the cache, with the split's shards; those that it lacks are fetched."""
     place = f"{url}/{MANIFEST}"
-    with store_errors(place, DataError, "Check data.dir, and that you may read there."):
+    with store_errors(place, DataError, "Check data.dir and its permissions."):
         store, root = open_store(url)
         content = store.cat_file(f"{root}/{MANIFEST}")
     manifest = parse_manifest(content, place)
@@ -133,12 +133,12 @@ def _fetch(url: str, split: str) -> tuple[Path, Manifest]:
     missing = [shard for shard in shards if size_fault(folder, shard)]
     size = sum(shard.bytes for shard in missing)
     log.info(
-        "%s: %d of the %d shards of %s, %.1f MB, are to be fetched into %s.",
+        "%s: %d of the %d shards of %s, %.1f MB, are being downloaded to %s.",
         *(url, len(missing), len(shards), split, size / 1e6, folder),
     )
     if size > (free := shutil.disk_usage(folder).free):
         told = f"{folder}: {size / 1e9:.1f} GB are to be fetched, but {free / 1e9:.1f} GB are free"
-        raise DataError(told, "XDG_CACHE_HOME names another place for caches.")
+        raise DataError(told, "Set XDG_CACHE_HOME to keep caches elsewhere.")
 
     def fetch(shard: Shard) -> str | None:
         source = f"{url}/{shard.file}"

@@ -8,7 +8,7 @@ import numpy as np
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError, raise_faults
 
-HINT = "Mend its labels, or leave model.task at multilabel."
+HINT = "Correct its labels, or leave model.task at multilabel."
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ class TfdsSplit:
             return self._examples[index]
         except Exception as error:  # of array_record, protobuf and TFDS
             told = f"{self._name}: example {index}: cannot be read: {error}"
-            raise DataError(told, "Its files seem damaged: prepare the data set again.") from error
+            raise DataError(
+                told, "Its files seem to be damaged: prepare the data set again."
+            ) from error
 
 
 def open_split(config: Data, split: Split) -> TfdsSplit:
