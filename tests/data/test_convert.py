@@ -898,7 +898,7 @@ def test_a_tree_of_classes_in_splits(tmp_path):
     assert rows(tmp_path / "test.txt") == {"images/test/cat/0.png": [0, 1, 0]}
     assert found.left_out == {
         "folders without images": [f"{tmp_path}/train/empty"],
-        "files whose names do not end as images' do": [f"{tmp_path}/train/cat/notes.txt"],
+        "files without the suffix of an image": [f"{tmp_path}/train/cat/notes.txt"],
     }
     assert run(tmp_path, "folder").backups == {}
 

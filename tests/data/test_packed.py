@@ -267,7 +267,7 @@ def test_a_shard_that_finds_no_room_is_told_and_leaves_nothing(root, output, mon
         patch.setattr("array_record.python.array_record_module.ArrayRecordWriter", Full)
         with pytest.raises(DataError, match="cannot be written: No space") as caught:
             pack_root(root, output)
-    assert caught.value.hint and "Make room" in caught.value.hint
+    assert caught.value.hint and "Free some space" in caught.value.hint
     assert [path.name for path in output.iterdir()] == ["dataset.json"]
     assert pack_root(root, output).manifest.complete
 

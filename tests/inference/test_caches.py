@@ -108,7 +108,7 @@ def test_predicting_needs_no_cache(place, more, options):
     done = predict(place, more, **options)
     said = done.stderr.decode()
     assert done.returncode == 0 and "Traceback" not in said, said
-    assert said.count("XDG_CACHE_HOME names another place") == 1
+    assert said.count("set XDG_CACHE_HOME to another place") == 1
 
 
 @pytest.mark.parametrize(

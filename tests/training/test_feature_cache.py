@@ -78,7 +78,7 @@ def test_a_resumed_run_takes_the_features_that_are_there_and_ends_the_same(
     before = (tmp_path / "parts/features/train/maps.npy").stat().st_mtime_ns
     caplog.clear()
     run(config_of(photos, **whole), tmp_path / "parts")
-    assert caplog.text.count("are used again") == 2
+    assert caplog.text.count("Reusing the features") == 2
     assert (tmp_path / "parts/features/train/maps.npy").stat().st_mtime_ns == before
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
@@ -112,7 +112,7 @@ def test_other_data_make_other_features(tmp_path, caplog):
     run(config, tmp_path / "run")
     after = np.load(tmp_path / "run/features/train/maps.npy")
     np.testing.assert_allclose(after, np.roll(before, -1, axis=1), rtol=1e-5, atol=1e-6)
-    assert caplog.text.count("are used again") == 1  # of the validation images
+    assert caplog.text.count("Reusing the features") == 1  # of the validation images
     for path in ("checkpoints", "best_model"):
         (tmp_path / "run" / path).rename(tmp_path / f"{path}2")
     shutil.copy(photos / "images/train_3.png", photos / "images/train_2.png")
@@ -121,7 +121,7 @@ def test_other_data_make_other_features(tmp_path, caplog):
     run(config, tmp_path / "run")
     last = np.load(tmp_path / "run/features/train/maps.npy")
     assert np.array_equal(last[:, 1], last[:, 2]) and not np.array_equal(after[:, 1], after[:, 2])
-    assert "are used again" not in caplog.text
+    assert "Reusing the features" not in caplog.text
     names = {path.name for path in (tmp_path / "run/features").iterdir()}
     assert names == {"train", "validation"}
 
