@@ -463,7 +463,7 @@ def test_names_that_no_file_can_have_are_left_out(tmp_path):
 def test_categories_of_one_name_are_refused(coco):
     for path in (coco / "annotations").iterdir():
         path.write_text(path.read_text().replace("hair drier", " car"))
-    assert fails(coco) == "several categories are called 'car'"
+    assert fails(coco) == "several categories are named 'car'"
 
 
 def test_images_looked_for_in_the_wrong_folder_are_told(coco):
@@ -803,7 +803,7 @@ def test_label_names_that_are_known_decide_how_cells_are_divided(photos):
         ("image,a,b\n0.png,1,\n1.png,,1\n", "train.csv:2: does an empty cell mean"),
         ("image,a,b\n0.png,2,0\n1.png,3,4\n",
          "train.csv:2: ['0.png', '2', '0'] is not a path and 2 cells of 0, 1 or -1"),
-        ("f,a,a\n0.png,1,0\n", "train.csv:1: several columns are called 'a'"),
+        ("f,a,a\n0.png,1,0\n", "train.csv:1: several columns are named 'a'"),
     ],
 )  # fmt: skip
 def test_csv_lists_that_leave_open_what_is_meant_are_told(photos, content, expected):
