@@ -36,14 +36,14 @@ class Summary(TypedDict):
     image_size: int
 
 
-def summarize(name: str, *, num_classes: int = 80) -> Summary:
-    """Sizes of the model `name` at its default resolution.
+def summarize(name: str) -> Summary:
+    """Sizes of the model `name` at its default resolution, with 80 labels.
 
     Raises:
       ConfigError: no such model.
     """
     size = registry.default_size(name)
-    network = Network.of(ModelConfig(name=name, num_classes=num_classes, image_size=(size, size)))
+    network = Network.of(ModelConfig(name=name, num_classes=80, image_size=(size, size)))
     return Summary(
         name=name,
         parameters=count_parameters(network),

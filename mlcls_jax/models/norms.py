@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 from mlcls_jax.models.initial import ONES, ZEROS, Initial, param
 from mlcls_jax.models.kernels import PLAIN
 
+MOMENTUM = 0.9  # of the running statistics
+
 
 class BatchNorm(nnx.Module):
     """Batch normalisation as in Paddle: eps 1e-5, running = 0.9 running + 0.1 (biased) batch.
@@ -17,11 +19,11 @@ class BatchNorm(nnx.Module):
     its own statistics, as GPUs without exchange do it; the running ones follow the groups' mean.
     """
 
-    def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, epsilon: float = 1e-5) -> None:
         self.scale, self.bias = param((channels,), ONES), param((channels,), ZEROS)
         self.mean = param((channels,), ZEROS, nnx.BatchStat)
         self.var = param((channels,), ONES, nnx.BatchStat)
-        self.momentum, self.epsilon = momentum, epsilon
+        self.epsilon = epsilon
         self.kernels = PLAIN
         self.norm_groups = 1
 
@@ -49,7 +51,7 @@ class BatchNorm(nnx.Module):
 
     def _follow(self, mean: Array, var: Array) -> None:
         for running, new in zip((self.mean, self.var), (mean, var), strict=True):
-            running[...] = self.momentum * running[...] + (1 - self.momentum) * new
+            running[...] = MOMENTUM * running[...] + (1 - MOMENTUM) * new
 
 
 def _apply(

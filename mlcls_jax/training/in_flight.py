@@ -10,22 +10,21 @@ Numbers = dict[str, jax.Array]
 
 
 class InFlight:
-    """Keep at most `limit` steps under way, so that a run can end soon after it is asked to.
+    """Keep at most two steps under way, so that a run can end soon after it is asked to.
 
     Steps are sent off long before they are computed. Two are enough for the devices never to wait:
     while one is computed, the next one lies ready. Numbers are read later, for the same reason.
     """
 
-    def __init__(self, limit: int = 2) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._under_way: deque[Numbers] = deque()
         self._unread: deque[tuple[int, Numbers]] = deque()
 
     def sent(self, step: int, numbers: Numbers) -> None:
-        """Take note of a step that was sent off; wait for the one `limit - 1` steps before."""
+        """Take note of a step that was sent off; wait for the one before it."""
         self._unread.append((step, numbers))
         self._under_way.append(numbers)
-        if len(self._under_way) == self._limit:
+        if len(self._under_way) == 2:
             jax.block_until_ready(self._under_way.popleft())
 
     def read(self, *, before: float = math.inf) -> Iterator[tuple[int, dict[str, float]]]:

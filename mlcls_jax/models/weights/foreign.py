@@ -32,6 +32,7 @@ COMPUTED = (
     "relative_coords_table",
     "attn_mask",
 )
+SHOWN = 5  # names in a message
 MAX_HEADER = 10_000_000  # bytes of a safetensors file's: 100,000 tensors; it takes 15 times as much
 
 
@@ -324,8 +325,8 @@ def _check(
         )
 
 
-def _some(names: Sequence[str], limit: int = 5) -> str:
+def _some(names: Sequence[str]) -> str:
     """The first of them, as messages may show what a file says."""
-    shown = (n if len(n) <= 200 and n.isprintable() else ascii(n[:200]) for n in names[:limit])
-    rest = len(names) - limit
+    shown = (n if len(n) <= 200 and n.isprintable() else ascii(n[:200]) for n in names[:SHOWN])
+    rest = len(names) - SHOWN
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
