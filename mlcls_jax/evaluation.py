@@ -32,7 +32,7 @@ def make_forward(
     embeddings, the means of these maps, side by side, float32 [B, K + C]. With `is_mirrored` the
     logits are the means of those of the images and of their mirror images.
     """
-    network = network.on(mesh.devices.flat)
+    network = network.on(mesh.devices.flat, tensor=mesh.shape["tensor"])
 
     def forward(variables: Variables, images: Array) -> Array:
         outputs = network.apply(variables, images)

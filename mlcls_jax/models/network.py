@@ -100,9 +100,12 @@ class Network:
             foreign_names=foreign_names,
         )
 
-    def on(self, devices: Iterable[OfPlatform]) -> "Network":
-        """Return the same network in the form that these devices together compute fastest."""
-        return replace(self, kernels=choose(devices))
+    def on(self, devices: Iterable[OfPlatform], *, tensor: int = 1) -> "Network":
+        """Return the same network in the form that these devices together compute fastest.
+
+        `tensor` of them share out matrices, by `tensor_axes`.
+        """
+        return replace(self, kernels=choose(devices, tensor=tensor))
 
     def init(
         self, seed: int, put: Callable[[str, np.ndarray], Any] = lambda _, array: array

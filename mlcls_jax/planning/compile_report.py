@@ -136,7 +136,7 @@ def report(
     """
     config = schema.Config(model=model, train=train or schema.Train())
     mesh = parallel.make_mesh(schema.Parallel(**layout._asdict()), devices=devices)
-    network = Network.of(model).on(mesh.devices.flat)
+    network = Network.of(model).on(mesh.devices.flat, tensor=mesh.shape["tensor"])
     optimizer, state = optimizer_and_state(network)
     step = TrainStep(
         network,

@@ -322,7 +322,7 @@ def teacher_of(
         )
     log.info("Teacher: %s, with a weight of %g.", folder, config.distill.weight)
     shardings = parallel.shardings(variables, mesh, network.tensor_axes)
-    teacher = network.on(mesh.devices.flat)
+    teacher = network.on(mesh.devices.flat, tensor=mesh.shape["tensor"])
     distill = make_distillation(config.distill, config.loss, teacher)
     return distill, parallel.put(variables, shardings)
 
@@ -341,7 +341,7 @@ def optimizer_and_step(
     schedule = schedule or make_schedule(rates, plan)
     optimizer = make_optimizer(rates, schedule, network)
     step = TrainStep(
-        network.on(mesh.devices.flat),
+        network.on(mesh.devices.flat, tensor=mesh.shape["tensor"]),
         loss,
         optimizer,
         schedule,

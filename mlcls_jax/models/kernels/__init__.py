@@ -5,6 +5,7 @@ A network is computed by `PLAIN` unless it is told for which devices: `Network.o
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -73,6 +74,11 @@ NVIDIA = replace(
 )
 
 
+@cache  # a partial equals no other, so that the step would be traced anew
+def _nvidia(tensor: int) -> Kernels:
+    return replace(NVIDIA, attend=partial(attend_by_cudnn, tensor=tensor))
+
+
 @runtime_checkable
 class OfPlatform(Protocol):
     """What is asked of a device, of this host or of a topology that it does not have."""
@@ -81,11 +87,16 @@ class OfPlatform(Protocol):
     def platform(self) -> str: ...
 
 
-def choose(devices: Iterable[OfPlatform]) -> Kernels:
-    """Return the kernels that are fastest on `devices`, all of which compute one program."""
+def choose(devices: Iterable[OfPlatform], *, tensor: int = 1) -> Kernels:
+    """Return the kernels that are fastest on `devices`, all of which compute one program.
+
+    `tensor` of them share out the heads of attention.
+    """
     devices = list(devices)
     if any(device.platform != "cpu" for device in devices):
-        return NVIDIA if all(map(_has_attention, devices)) else ACCELERATORS
+        if not all(map(_has_attention, devices)):
+            return ACCELERATORS
+        return NVIDIA if tensor == 1 else _nvidia(tensor)
     return ONE_CPU if len(devices) == 1 else CPUS
 
 

@@ -40,13 +40,16 @@ def attend_by_cudnn(
     k: Float[Array, "B N heads d"],
     v: Float[Array, "B N heads d"],
     drop: Callable[[Array], Array] | None = None,
+    *,
+    tensor: int = 1,
 ) -> Float[Array, "B Q heads d"]:
     """Return the same; by cuDNN in bfloat16, without dropout, from 64 queries and tokens.
 
     It has no other types, and not our dropout; maps of fewer are small, and older releases refuse
-    them.
+    them. Nor does it compile where `tensor` devices cannot share out the heads evenly.
     """
     is_fit = q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and min(q.shape[1], k.shape[1]) >= 64
+    is_fit = is_fit and q.shape[2] % tensor == 0
     if q.dtype != jnp.bfloat16 or drop is not None or not is_fit:
         return attend(q, k, v, drop)
     return attend_padded(q, k, v, implementation="cudnn")
