@@ -363,6 +363,7 @@ def _own_cache(folder: Path, reason: str) -> Path:
 def _own_caches(instead_of: Path, reason: str) -> Path:
     own = Path(tempfile.mkdtemp(prefix="mlcls_jax-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
+    _UNFINISHED.add(own)  # of a process that ends at once
     told = "%s: cannot be written to: %s. What would be kept there is computed anew each time;"
     log.warning(told + " set XDG_CACHE_HOME to another place.", instead_of, reason)
     return own

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from mlcls_jax import commands, usage
-from mlcls_jax.errors import PreemptedError, UserError
+from mlcls_jax.errors import InterruptedRunError, PreemptedError, UserError
 from mlcls_jax.huge_pages import restart_with_huge_pages
-from mlcls_jax.signals import end_when_asked, outcome
+from mlcls_jax.signals import end_at_once, end_when_asked, outcome
 from mlcls_jax.start import collect_rarely, start_console, start_streams
 
 log = logging.getLogger("mlcls_jax")
@@ -80,10 +80,13 @@ def _fail(message: str, hint: str | None, *, code: int) -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit; at once if there are other processes, for which JAX would wait."""
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        logging.shutdown()
-        os._exit(code)
+    """Exit; at once if a signal asked for it, or if there are other processes.
+
+    JAX would wait for those.
+    """
+    is_asked = code in (PreemptedError.exit_code, InterruptedRunError.exit_code)
+    if is_asked or ("jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()):
+        end_at_once(code)
     sys.exit(code)
 
 
