@@ -110,6 +110,7 @@ def test_any_command_ends_when_asked_and_leaves_nothing_half_written(
         **pipes,
     )
     assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3 * is_busy)  # which it is from its next line on
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == code
