@@ -1,4 +1,4 @@
-"""One run a workdir: who trains there, or changes its best model, keeps all others out."""
+"""One process a folder: who trains there, or writes results, keeps all others out."""
 
 import contextlib
 import errno
@@ -20,8 +20,11 @@ _BYTE = 2**30  # that Windows locks: far behind the text, which others can so re
 
 
 @contextlib.contextmanager
-def locked(folder: Path | None) -> Iterator[None]:
+def locked(folder: Path | None, name: str = LOCK_FILE, *, is_needed: bool = True) -> Iterator[None]:
     """Keep other processes out of the folder, on this and other hosts; None: nothing to do.
+
+    `name` is of the file that is locked. Where two processes would only do the same work twice, no
+    lock `is_needed`, and none is asked for where the file system has none.
 
     The operating system lets go of the lock when the process ends, however it ends. Where the file
     system has no locks, a file that a dead process of this host left is taken over; one of another
@@ -33,8 +36,8 @@ def locked(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    path = folder / LOCK_FILE
-    descriptor = _take(path)
+    path = folder / name
+    descriptor = _take(path, is_needed=is_needed)
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, _own_text().encode())
@@ -46,7 +49,7 @@ def locked(folder: Path | None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, *, is_needed: bool) -> int:
     """A descriptor of the lock file, which is ours now."""
     while True:
         is_new = True
@@ -61,7 +64,7 @@ def _take(path: Path) -> int:
         has_lock = _lock(descriptor)
         is_ours = has_lock
         if has_lock is None:
-            is_ours = is_new or _is_left_behind(_read(path))
+            is_ours = is_new or not is_needed or _is_left_behind(_read(path))
         if not is_ours:
             os.close(descriptor)
             raise _in_use(path, has_lock is None)

@@ -27,6 +27,7 @@ from mlcls_jax.data.shards import (
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError, raise_faults
 from mlcls_jax.groups import NO_GROUPS
+from mlcls_jax.lock import locked
 from mlcls_jax.lookahead import map_ahead
 
 SHARD_SIZE = 1024  # images: some 150 MB of photographs
@@ -79,8 +80,22 @@ def pack(
     Raises:
       DataError: images cannot be read, lists them; or `output` holds something else, or was begun
         with another data set or other options, and is left as it was.
+      WorkdirError: another process packs into it.
     """
     manifest = _open_output(output, sources, {"short_side": short_side, "shard_size": shard_size})
+    with locked(output):
+        return _pack(manifest, sources, output, root, short_side, on_error, threads)
+
+
+def _pack(
+    manifest: Manifest,
+    sources: Mapping[str, Source],
+    output: Path,
+    root: Path | None,
+    short_side: int | None,
+    on_error: Literal["raise", "skip"],
+    threads: int,
+) -> PackResult:
     kept, faults = 0, []
     total = sum(manifest.source_images.values())
     bar = progress(total=total, desc="packing", unit="image")

@@ -18,6 +18,7 @@ from mlcls_jax.inference.bundle import Bundle, read_bundle
 from mlcls_jax.inference.devices import parse_device
 from mlcls_jax.inference.precision import settle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.lock import locked
 from mlcls_jax.scoring.in_process import local_engine, open_predictor
 from mlcls_jax.scoring.inputs import find, same_input, survey
 from mlcls_jax.scoring.job import (
@@ -65,6 +66,7 @@ def score(
       UserError: the bundle, the input, the output or an option cannot be used, or the output folder
         holds another job. An image that cannot be read raises nothing.
       DataError: none of all images can be read.
+      WorkdirError: another process does this shard.
     """
     if not 0 <= request.shard < request.shards:
         raise InputError(
@@ -80,6 +82,11 @@ def score(
         predictor = open_predictor(request if engine is None else plain, bundle)
         predictor.views(request.tta)  # refuses what is none
         job = _begin_or_go_on(request, output, _facts(bundle, predictor))
+    with locked(output, f".lock-{job.shard:05d}", is_needed=False):
+        return _run(job, request, engine or local_engine(predictor))
+
+
+def _run(job: Job, request: Request, engine: Engine) -> Summary:
     started = time.perf_counter()
     missing = _missing_ranges(job)
     images = sum(len(job.images(number)) for number in job.ranges)
@@ -90,7 +97,7 @@ def score(
         job.reopen()
     bar = progress(desc="scoring", total=images, initial=images - scored, unit="image")
     with bar:
-        for done in _score_ranges(engine or local_engine(predictor), request, job, missing):
+        for done in _score_ranges(engine, request, job, missing):
             bar.update(done)
     seconds = time.perf_counter() - started
     rows, broken = count_rows(job)

@@ -25,8 +25,9 @@ from mlcls_jax.data.pack import pack, verify
 from mlcls_jax.data.pipeline import Reader, train_batches
 from mlcls_jax.data.shards import decode_record, encode_record
 from mlcls_jax.data.sources import load, open_data
-from mlcls_jax.errors import DataError
+from mlcls_jax.errors import DataError, WorkdirError
 from mlcls_jax.groups import Groups
+from mlcls_jax.lock import locked
 from tests.helpers.photos import LABELS, Numbers, write_image, write_lines, write_photos
 
 
@@ -245,7 +246,8 @@ pack(sources, Path({str(output)!r}), root=base, shard_size=3)
     assert run.returncode == -signal.SIGKILL
     first = output / "train-00000-of-00003.array_record"
     left = {p.name for p in output.iterdir()}
-    assert left == {"dataset.json", first.name, ".train-00001-of-00003.array_record.tmp"}
+    unfinished = {".lock", ".train-00001-of-00003.array_record.tmp"}
+    assert left == {"dataset.json", first.name} | unfinished
     error = fault_of(open_packed, output)
     assert error.message == f"{output}/dataset.json: packing was not finished"
     written = first.stat().st_mtime_ns
@@ -270,6 +272,13 @@ def test_a_shard_that_finds_no_room_is_told_and_leaves_nothing(root, output, mon
     assert caught.value.hint and "Free some space" in caught.value.hint
     assert [path.name for path in output.iterdir()] == ["dataset.json"]
     assert pack_root(root, output).manifest.complete
+
+
+def test_two_processes_do_not_pack_into_one_folder(root, output):
+    pack_root(root, output)
+    with locked(output), pytest.raises(WorkdirError, match="in use by another process"):
+        pack_root(root, output)
+    assert not (output / ".lock").exists()
 
 
 def test_packing_again_changes_nothing(root, output):

@@ -24,6 +24,7 @@ from mlcls_jax.data.pack import pack
 from mlcls_jax.errors import DataError, InputError, UserError, WorkdirError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
 from mlcls_jax.inference.predictor import Predictor
+from mlcls_jax.lock import locked
 from mlcls_jax.scoring import run_job
 from mlcls_jax.scoring.in_process import local_engine, open_job_input, open_predictor, score_here
 from mlcls_jax.scoring.job import Request
@@ -637,6 +638,12 @@ def test_a_finished_job_computes_nothing(bundle, photos, tmp_path):
     assert (tmp_path / "_SUCCESS.json").read_bytes() == success
     parts = {path: path.stat().st_mtime_ns for path in tmp_path.glob("part-*")}
     assert parts.items() <= before.items()
+
+
+def test_two_processes_do_not_score_the_same_shard(bundle, photos, tmp_path):
+    score(request(bundle, photos, tmp_path))
+    with locked(tmp_path, ".lock-00000"), pytest.raises(WorkdirError, match="is in use by another"):
+        score(request(bundle, photos, tmp_path))
 
 
 def test_a_part_that_is_deleted_is_scored_again(bundle, photos, tmp_path):
