@@ -12,7 +12,7 @@ from PIL import Image
 from mlcls_jax.data.images import read_image, resize
 from mlcls_jax.errors import DataError, InputError
 from mlcls_jax.inference.bundle import read_bundle, update_bundle
-from mlcls_jax.inference.masking import evidence
+from mlcls_jax.inference.masking import copies, shares
 from mlcls_jax.inference.predictor import Predictor
 from tests.helpers.bundles import LABELS, write_images, write_small
 from tests.helpers.commands import on_devices
@@ -215,7 +215,7 @@ def test_heads_without_attention_are_explained_by_masking(name, tmp_path, paths,
     predictor = Predictor(read_bundle(folder), batch_size=64)
     result = next(predictor.predict(paths[0], threshold=0, explain=True))
     image = predictor.prepare(read_image(paths[0]))
-    wanted = evidence(predictor.run, image, predictor.run(image[None])[0])
+    wanted = shares(predictor.run(image[None])[0], predictor.run(copies(image)))
     for class_id, found in zip(result["class_ids"], result["evidence"], strict=True):
         np.testing.assert_allclose(found, wanted[class_id], atol=1e-3)
     total = wanted.sum((1, 2))  # 0 where nothing speaks for a label
