@@ -1,6 +1,7 @@
 """`mlcls export MODEL_DIR`: a bundle as files for other runtimes."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from mlcls_jax import usage
@@ -10,6 +11,7 @@ from mlcls_jax.config import (
     Export,
     option,
 )
+from mlcls_jax.errors import install_hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,11 @@ class Arguments:
     model_dir: str = option(
         REQUIRED, "bundle, run, or hf://owner/name", path="model", positional=True
     )
-    format: str = option(",".join(Export.formats), f"some of {','.join(EXPORT_FORMATS)}")
+    format: str | None = option(
+        None,
+        f"some of {','.join(EXPORT_FORMATS)}; None: {','.join(Export.formats)}, the latter"
+        " if the extra onnx is installed",
+    )
     output: str = option(REQUIRED, "folder for the files", path="local", metavar="DIR")
     images: str | None = option(
         None, "image or folder to compare scores on; None: parts of two photographs", path="local"
@@ -31,7 +37,14 @@ def run(argv: list[str]) -> str:
     args = usage.arguments(
         Arguments, argv, "export runs/demo/best_model --format onnx --output exported"
     )
-    formats = [name.strip() for name in args.format.split(",")]
+    told = []
+    if args.format:
+        formats = [name.strip() for name in args.format.split(",")]
+    else:
+        formats = [name for name in Export.formats if name != "onnx" or find_spec("onnx")]
+        told += [f"No ONNX file without its package. {install_hint('onnx')}"] * (
+            "onnx" not in formats
+        )
     output = Path(args.output)
     from mlcls_jax.inference import exports  # imports JAX, which a help does without
 
@@ -42,4 +55,4 @@ def run(argv: list[str]) -> str:
         f" scores differ from those of JAX by {file.largest_difference:.1g} at most"
         for file in exported.values()
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *told])

@@ -244,7 +244,8 @@ def announce(run: Run) -> None:
     start = about_start(config, data, has_weights=run.weights is not None)
     run.advice.tell(*about_plan(config, plan, data), lanes, start, about_map(run.network))
     run.advice.tell(*about_data(data))
-    log.info("%s", parallel.describe(run.abstract, run.shardings, run.mesh))
+    if run.mesh.size > 1:
+        log.info("%s", parallel.describe(run.abstract, run.shardings, run.mesh))
 
 
 def finish(run: Run, fitted: Fitted) -> TrainResult | None:

@@ -41,6 +41,7 @@ class _Shown(NamedTuple):
 
 def make_page(comparison: Comparison) -> page.Page:
     """Return the page, which needs no other file."""
+    are_several = len(comparison.names) > 1
     rows = _rows(comparison.by_label, comparison.intervals)
     differing = comparison.differing or []
     better = [one for one in differing if one.gain > 0][:SHOWN]
@@ -49,7 +50,8 @@ def make_page(comparison: Comparison) -> page.Page:
         "compare.html",
         comparison=comparison,
         charts=charts_of(comparison.histories[:DRAWN], comparison.metric),
-        columns=["index", "name", *comparison.names, "change", "95 %"],
+        are_several=are_several,
+        columns=["index", "name", *comparison.names, *["change", "95 %"] * are_several],
         label_rows=rows,
         counts=[sum(sign * d.gain > 0 for d in differing) for sign in (1, -1)],
         groups=[

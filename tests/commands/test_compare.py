@@ -57,6 +57,13 @@ def test_a_page_of_runs_that_were_not_evaluated_has_no_empty_table_of_labels(tmp
     assert "script" not in [tag for tag, _ in page.tags]
 
 
+def test_a_run_alone_is_held_against_nothing(tmp_path):
+    one = write_run(tmp_path / "a", score=0.5, by_label={"cat": 0.5, "dog": 0.25})
+    page = Page(read(run([one])))
+    assert "cat0.5000" in page.text and "All labels" in page.text
+    assert not any(word in page.text for word in ("differ", "change", "rose", "held against"))
+
+
 def test_runs_that_were_judged_on_other_images_or_labels_say_so(tmp_path):
     runs = [Path(write_run(tmp_path / name, score=0.5)) for name in "abcde"]
     same = {"images": 3, "images listed": "x", "targets": "y"}

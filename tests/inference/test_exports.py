@@ -314,7 +314,7 @@ def test_an_unknown_format_is_refused_before_anything_is_written(folder, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_mode_and_the_command_export(folder, tmp_path):
+def test_the_mode_and_the_command_export(folder, tmp_path, monkeypatch):
     images = write_images(tmp_path / "images", 2)
     options = Export(model_dir=str(folder), formats=("onnx",), images=str(images[0].parent))
     result = mode.export(Config(mode="export", export=options), tmp_path).to_json()
@@ -325,3 +325,6 @@ def test_the_mode_and_the_command_export(folder, tmp_path):
     text = command.run([str(folder), "--format", "onnx", "--output", str(tmp_path / "other")])
     assert f"{tmp_path / 'other' / 'model.onnx'}: 1.1 MB, scores differ" in text
     assert (tmp_path / "other" / "model.onnx").exists()
+    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    text = command.run([str(folder), "--output", str(tmp_path / "small")])
+    assert "model.stablehlo: " in text and "No ONNX file without its package. Install it: " in text
