@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 import jax
@@ -98,6 +98,7 @@ def network(request):
     return network_of(request.param)
 
 
+@cache  # several tests look at the same
 def network_of(name):
     return Network.of(ModelConfig(name=name, num_classes=80))
 
