@@ -31,6 +31,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -180,20 +181,27 @@ def mend(data: Path, run: Path, images: tuple[str, ...], clean: np.ndarray, look
     """Audit the lists of `data`, and apply what is wrong among the first so many of its list."""
     command = [sys.executable, "-m", "mlcls_jax.main", "audit", str(run), f"--data={data}"]
     subprocess.run([*command, f"--output={data / 'audit'}"], check=True, stdout=sys.stderr)
+    confirmed = confirm(data, images, clean, looked_at)
+    subprocess.run([*command, f"--apply={confirmed}"], check=True, stdout=sys.stderr)
+
+
+def confirm(data: Path, images: Sequence[str], clean: np.ndarray, looked_at: int) -> Path:
+    """Put a 1 beside what is wrong among the first so many of an audit's list; return the file."""
     labels = [
         line.split(maxsplit=1)[1].strip() for line in (data / "label.txt").read_text().splitlines()
     ]
     rows, columns = ({name: i for i, name in enumerate(names)} for names in (images, labels))
     with (data / "audit" / "audit.csv").open(newline="") as file:
-        listed = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        listed = list(reader)
     confirmed = data / "audit" / "confirmed.csv"
     with confirmed.open("w", newline="") as file:
-        writer = csv.DictWriter(file, listed[0].keys())
+        writer = csv.DictWriter(file, reader.fieldnames or ())
         writer.writeheader()
         for one in listed[:looked_at]:
             right = clean[rows[one["image"]], columns[one["label"]]]
             writer.writerow(one | {"confirmed": int(right == int(one["suggested"]))})
-    subprocess.run([*command, f"--apply={confirmed}"], check=True, stdout=sys.stderr)
+    return confirmed
 
 
 def boards(run: Path, has_tail: bool) -> tuple[Embedded, Embedded]:

@@ -1,13 +1,16 @@
-"""The faults that `benchmarks.labels` makes in labels are those that its table tells of."""
+"""Faults that benchmarks make in labels are those of their tables; what is confirmed is wrong."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.curation import confirm
 from benchmarks.labels import FALL, damaged
 from benchmarks.labels_trained import write_damaged
 from benchmarks.learning_curve import rank_correlation, write_half
 from mlcls_jax import config as schema
+from mlcls_jax.curation.corrections import as_csv, read_confirmed
+from mlcls_jax.curation.judge import Suspect
 from mlcls_jax.data.sources import open_split
 
 
@@ -75,6 +78,19 @@ def test_half_of_a_training_list_keeps_the_share_of_every_label(tmp_path):
     assert set(kept) < set(rows) and len(kept) == 5
     assert sum(row.endswith("1,0\n") for row in kept) == 3
     assert (half / "val.txt").read_text() == "".join(rows)
+
+
+def test_an_ideal_person_confirms_what_is_wrong_and_nothing_of_an_empty_list(tmp_path):
+    images, labels = ("images/a.png", "images/b.png"), ("cat", "dog")
+    (tmp_path / "label.txt").write_text("0 cat\n1 dog\n")
+    (tmp_path / "audit").mkdir()
+    entries = [(0, 0, 1), (1, 1, 0), (0, 1, 1)]  # row, label, given
+    suspects = [Suspect(*entry, doubt=0.9, score=0.1, alike=0) for entry in entries]
+    clean = np.array([[0, 0], [1, 0]])
+    for some, expected in ((suspects, ["cat"]), ([], [])):
+        (tmp_path / "audit" / "audit.csv").write_text(as_csv(some, images, labels))
+        found = read_confirmed(confirm(tmp_path, images, clean, looked_at=2))
+        assert [one.label for one in found] == expected
 
 
 def test_rank_correlation_sees_the_order_alone():
