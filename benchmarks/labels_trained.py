@@ -1,13 +1,18 @@
-"""Losses on labels with faults made on purpose: mAP of whole trainings from random weights.
+"""Losses on labels with faults made on purpose: mAP of trainings by the product's own command.
 
-python -m benchmarks.labels_trained FOLDER [--faults half single missing tail none]
-    [--seeds 0 1 2] [--size 96] [--epochs 6] [--rate 1e-3] [--json FILE]
+python -m benchmarks.labels_trained FOLDER [--faults half single missing tail none forms]
+    [--weights FILE] [--seeds 0 1 2] [--size 96] [--epochs 6] [--rate 1e-3] [--json FILE]
 
 FOLDER has MLClsDataset form. The faults are those of `benchmarks.labels`, made in the training list
-alone; the trainings are those of `benchmarks.accuracy`, with one learning rate for all ways. mAP is
-that of the best weights of a run, judged on the untouched validation labels. `±` is the standard
-deviation between seeds, `more` the mean difference to the first way, seed by seed. With `tail`,
-`head` and `tail` are the mAP of a third of the labels each. Runs that FILE has are not done again.
+alone; `forms` leaves the labels as they are, and compares `loss.name=auto` with the forms among
+which it chooses. The trainings are those of `benchmarks.accuracy`, of whole networks from random
+weights, with one learning rate for all ways. With `--weights`, ImageNet weights of
+EfficientNet-Lite0, they are those of `benchmarks.curation`: heads on features of that backbone.
+
+mAP is that of the best weights of a run, judged on the untouched validation labels. `±` is the
+standard deviation between seeds, `more` the mean difference to the first way, seed by seed. With
+`tail`, `head` and `tail` are the mAP of a third of the labels each. Runs that the file of `--json`
+has are not done again.
 """
 
 import argparse
@@ -19,10 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy import OURS, config_of, run
+from benchmarks.curation import flags_of, trained
 from benchmarks.labels import damaged, table
 from benchmarks.timing import describe, print_table
 from mlcls_jax.metrics import average_precision
 from mlcls_jax.modes.evaluate import run_bundle
+from mlcls_jax.workdir import FEATURES
 
 BCE = ("loss.name=multilabel",)
 NEGATIVE = ("data.unknown=negative",)
@@ -46,17 +53,30 @@ WHOLE = {
     "asymmetric, repeat_below=0.1": ("data.repeat_below=0.1",),
     "auto": ("loss.name=auto",),
 }
-WAYS = {"half": PARTIAL, "single": PARTIAL, "missing": WHOLE, "tail": WHOLE, "none": WHOLE}
+CROSS_ENTROPY, EFFECTIVE = ("loss.gamma_neg=0.0", "loss.clip=0.0"), "loss.class_weights=effective"
+FORMS = {
+    "gamma_neg=4": (),
+    "gamma_neg=2": ("loss.gamma_neg=2.0",),
+    "cross-entropy": CROSS_ENTROPY,
+    "gamma_neg=4, effective weights": (EFFECTIVE,),
+    "cross-entropy, effective weights": (*CROSS_ENTROPY, EFFECTIVE),
+    "auto": ("loss.name=auto",),
+}
+WAYS = {
+    **{"half": PARTIAL, "single": PARTIAL, "missing": WHOLE, "tail": WHOLE, "none": WHOLE},
+    "forms": FORMS,
+}
 
 
 def main() -> None:
     """Print a table per fault."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder")
-    parser.add_argument("--model", default="PP-LCNet_x0_5_ML")
+    parser.add_argument("--model", default="PP-LCNet_x0_5_ML", help="without --weights")
+    parser.add_argument("--weights", help="of EfficientNet-Lite0, for heads on its features")
     parser.add_argument("--faults", nargs="+", default=[*WAYS], choices=[*WAYS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--size", type=int, default=96, help="side of the images")
+    parser.add_argument("--size", type=int, default=96, help="of the images, without --weights")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=32)
@@ -79,7 +99,8 @@ def main() -> None:
                         if file:
                             file.write_text(json.dumps(runs) + "\n", encoding="utf-8")
                     aps[name].append(np.array([runs[run]]))
-        case = f"{fault}: {Path(given.folder).name}, {given.model}, {given.size} x {given.size}"
+        network = "heads" if given.weights else f"{given.model}, {given.size} x {given.size}"
+        case = f"{fault}: {Path(given.folder).name}, {network}"
         rows = table(aps, shares, fault, (given.rate,))
         print_table(f"{case}, {given.epochs} epochs, seeds {given.seeds}; {facts}", rows, None)
 
@@ -109,9 +130,19 @@ def train(given: argparse.Namespace, folder: Path, seed: int, flags: tuple[str, 
     Raises:
       CalledProcessError: the run failed; what it said is on standard error.
     """
-    config = config_of(argparse.Namespace(**vars(given) | {"folder": str(folder)}), seed)
+    own = {"folder": str(folder), "weights": "none"}
+    config = config_of(argparse.Namespace(**vars(given) | own), seed)
+    words = [f"--config.{flag}" for flag in flags]
     with tempfile.TemporaryDirectory() as place:
-        workdir = run(OURS, config, [f"--config.{flag}" for flag in flags], Path(place))
+        if given.weights:
+            workdir, features = Path(place) / "run", folder / FEATURES
+            features.mkdir(exist_ok=True)  # of all ways
+            workdir.mkdir()
+            (workdir / FEATURES).symlink_to(features)
+            epochs = f"--config.train.epochs={given.epochs}"
+            trained(workdir, [*flags_of(folder, folder, given.weights), epochs, *words], seed)
+        else:
+            workdir = run(OURS, config, words, Path(place))
         outputs = run_bundle(config, workdir, thresholds=False)
     return average_precision(outputs.logits, outputs.targets)
 

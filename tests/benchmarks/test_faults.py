@@ -6,12 +6,14 @@ from PIL import Image
 
 from benchmarks.curation import confirm
 from benchmarks.labels import FALL, damaged
-from benchmarks.labels_trained import write_damaged
+from benchmarks.labels_trained import FORMS, write_damaged
 from benchmarks.learning_curve import rank_correlation, write_half
 from mlcls_jax import config as schema
 from mlcls_jax.curation.corrections import as_csv, read_confirmed
 from mlcls_jax.curation.judge import Suspect
+from mlcls_jax.data.label_counts import LabelCounts
 from mlcls_jax.data.sources import open_split
+from mlcls_jax.training import auto_loss
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,19 @@ def test_labels_of_a_tail_get_rarer_and_keep_their_values(targets):
     allowed = before.max() * FALL ** -np.linspace(0, 1, 8)
     assert (images[np.argsort(-before)] <= np.round(allowed)).all()
     assert images.min() > 0
+
+
+def test_auto_is_compared_with_the_forms_that_it_tries():
+    uneven = LabelCounts(np.array([10, 100]), np.array([500, 500]), 500)
+    tried = [schema.Loss(**form) for _, form in auto_loss._forms(uneven)]
+    flags = (
+        dict(flag.removeprefix("loss.").split("=") for flag in form) for form in FORMS.values()
+    )
+    *compared, auto = (
+        schema.Loss(**{key: schema.value_of(f"loss.{key}", text) for key, text in form.items()})
+        for form in flags
+    )
+    assert compared == tried and auto.name == auto_loss.AUTO
 
 
 def test_a_training_reads_the_faulty_labels_and_the_whole_validation_list(tmp_path):
