@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,9 @@ class Fitted:
     model_dir: Path
     wanted: dict[str, Any]  # options of the choice, and the number of images
     folds: int
-    # The following have the keys "before" and "after".
-    temperature: dict[str, float]
-    log_loss: dict[str, float]
-    calibration_error: dict[str, float]
-    mean_average_precision: dict[str, float | None]
+    # temperature, NLL (log loss), ECE (calibration error) and MultiLabelMAP, each "before" and
+    # "after".
+    overall: Mapping[str, Mapping[str, float | None]]
     # Metrics before and after, and "cross_validated": of images that the thresholds were not chosen
     # on, where there are enough.
     metrics: dict[str, dict[str, float]]
@@ -55,10 +54,7 @@ class Fitted:
             "model_dir": str(self.model_dir),
             **self.wanted,
             "folds": self.folds,
-            "temperature": self.temperature,
-            "NLL": self.log_loss,
-            "ECE": self.calibration_error,
-            "MultiLabelMAP": self.mean_average_precision,
+            **self.overall,
             **self.metrics,
             "classes": self.classes,
         }
@@ -69,12 +65,8 @@ class Fitted:
         for name in SUMMARY:
             numbers = [metrics[name] for metrics in self.metrics.values()]
             lines.append(f"{name:12}" + "".join(f"{number:18.4f}" for number in numbers))
-        calibration = {
-            "ECE": self.calibration_error,
-            "NLL": self.log_loss,
-            "temperature": self.temperature,
-        }
-        for name, values in calibration.items():
+        for name in ("ECE", "NLL", "temperature"):
+            values = self.overall[name]
             lines.append(f"{name:12}{values['before']:18.4f}{values['after']:18.4f}")
         lines.append(f"Thresholds and temperature are in {self.model_dir}.")
         if "guaranteed" in self.wanted:
@@ -189,15 +181,15 @@ def keep(
         model_dir=model_dir,
         wanted=facts,
         folds=min(FOLDS, len(targets)),
-        temperature=temperatures,
-        log_loss={
-            when: log_loss(logits, targets, temperature=t) for when, t in temperatures.items()
+        overall={
+            "temperature": temperatures,
+            "NLL": {w: log_loss(logits, targets, temperature=t) for w, t in temperatures.items()},
+            "ECE": {when: calibration_bins(s, targets).error for when, s in scores.items()},
+            # No temperature changes the order.
+            "MultiLabelMAP": for_json(
+                dict.fromkeys(scores, mean_average_precision(logits, targets))
+            ),
         },
-        calibration_error={when: calibration_bins(s, targets).error for when, s in scores.items()},
-        # No temperature changes the order.
-        mean_average_precision=for_json(
-            dict.fromkeys(scores, mean_average_precision(logits, targets))
-        ),
         metrics={
             when: {key: float(numbers[key]) for key in SUMMARY}
             for when, numbers in measured.items()

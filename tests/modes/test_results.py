@@ -19,10 +19,12 @@ FITTED = Fitted(
     model_dir=Path("run/best_model"),
     wanted={"objective": "recall", "images": 9},
     folds=5,
-    temperature={"before": 1.0, "after": 1.5},
-    log_loss={"before": 0.75, "after": 0.5},
-    calibration_error={"before": 0.25, "after": 0.125},
-    mean_average_precision={"before": None, "after": None},
+    overall={
+        "temperature": {"before": 1.0, "after": 1.5},
+        "NLL": {"before": 0.75, "after": 0.5},
+        "ECE": {"before": 0.25, "after": 0.125},
+        "MultiLabelMAP": {"before": None, "after": None},
+    },
     metrics={"before": NUMBERS, "after": NUMBERS, "cross_validated": NUMBERS},
     classes=[{"label": "cat", "note": "recall 0.9 cannot be reached"}],
 )
