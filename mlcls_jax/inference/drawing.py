@@ -4,6 +4,7 @@ Text is laid out first, by functions that return lines and boxes, and drawn seco
 its size from the layout, so that no text is ever cut off.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -118,6 +119,13 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
+def to_jpeg(picture: Image.Image, quality: int = 80) -> bytes:
+    """Return the picture as the content of a JPEG file."""
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=quality)
+    return content.getvalue()
+
+
 def layout_labels(entries: Sequence[str], width: int, *, font: Font) -> tuple[list[TextBox], int]:
     """Place entries side by side on a strip of `width` pixels, in as many rows as it takes.
 
@@ -168,7 +176,7 @@ def draw_grid(
     for image, place, color in zip(images, cells, colors, strict=True):
         square = (place.left, place.top, place.left + cell - 1, place.top + cell - 1)
         draw.rectangle(square, fill=_CELL_BACKGROUND)
-        picture = _scale(Image.fromarray(image), cell / max(image.shape[:2]))
+        picture = scaled(Image.fromarray(image), cell / max(image.shape[:2]))
         left = place.left + (cell - picture.width) // 2
         sheet.paste(picture, (left, place.top + (cell - picture.height) // 2))
         _draw_text(draw, place.caption, font=font, color=color)
@@ -219,9 +227,10 @@ def _enlarge(image: np.ndarray) -> Image.Image:
     # A tall, narrow image would become enormous at the least width.
     factor = min(_MIN_WIDTH / width, max(1.0, _MAX_ENLARGED_HEIGHT / height))
     picture = Image.fromarray(image)
-    return _scale(picture, factor) if factor > 1 else picture
+    return scaled(picture, factor) if factor > 1 else picture
 
 
-def _scale(picture: Image.Image, factor: float) -> Image.Image:
+def scaled(picture: Image.Image, factor: float) -> Image.Image:
+    """Return the picture, larger or smaller by a factor."""
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     return picture.resize(size, Image.Resampling.BICUBIC)

@@ -19,7 +19,7 @@ from mlcls_jax import files
 from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.image_files import IMAGE_SUFFIXES
 from mlcls_jax.errors import UserError
-from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack
+from mlcls_jax.inference.drawing import draw_evidence, draw_grid, draw_labels, stack, to_jpeg
 from mlcls_jax.inference.file_names import own_name
 from mlcls_jax.paths import local_text
 from mlcls_jax.readable import first_of, readable
@@ -223,10 +223,9 @@ class Result(dict[str, Any]):
 
 def _thumbnail(image: np.ndarray) -> str:
     """Return a small JPEG of an image, [H, W, 3], as a data: URI."""
-    picture, buffer = Image.fromarray(image), io.BytesIO()
+    picture = Image.fromarray(image)
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-    picture.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(picture)).decode()}"
 
 
 def is_folder(path: str | Path) -> bool:

@@ -18,7 +18,7 @@ from mlcls_jax.bars import progress
 from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
-from mlcls_jax.inference.drawing import draw_evidence
+from mlcls_jax.inference.drawing import draw_evidence, scaled
 from mlcls_jax.inference.masking import SIDE, WINDOWS, copies, falls, masked
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.reports.mistakes import PICTURE_SIDE
@@ -254,9 +254,8 @@ def _draw(
     source: Source, index: int, predictor: Predictor, maps: dict[int, np.ndarray], one: Company
 ) -> list[Image.Image]:
     """Draw where the label and its companion are seen."""
-    picture = Image.fromarray(load(source, index)[0])
-    scale = PICTURE_SIDE / max(picture.size)
-    picture = np.asarray(picture.resize([max(1, round(side * scale)) for side in picture.size]))
+    image = load(source, index)[0]
+    picture = scaled(Image.fromarray(image), PICTURE_SIDE / max(image.shape[:2]))
     frame = predictor.bundle.frame
     both = (np.maximum(maps[k], 0) for k in (one.label, one.companion))
-    return [draw_evidence(picture, map, frame) for map in both]
+    return [draw_evidence(np.asarray(picture), map, frame) for map in both]

@@ -14,7 +14,7 @@ from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.errors import DataError
 from mlcls_jax.inference.bundle import Bundle
-from mlcls_jax.inference.drawing import draw_evidence
+from mlcls_jax.inference.drawing import draw_evidence, scaled
 from mlcls_jax.metrics.blocks import row_blocks
 
 MAX_MISTAKES = 12  # of a kind
@@ -153,9 +153,7 @@ class Illustrator:
         name = self.source.name(index)
         if isinstance(image, str):
             return Illustration(name, None, None, image)
-        picture = Image.fromarray(image)
-        scale = PICTURE_SIDE / max(picture.size)
-        picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
+        picture = scaled(Image.fromarray(image), PICTURE_SIDE / max(image.shape[:2]))
         if maps is None:
             return Illustration(name, picture, None, None)
         group = -(-len(self.bundle.labels) // len(maps))  # labels of one query

@@ -4,7 +4,6 @@ A page's policy forbids every request, and every script except its own.
 """
 
 import base64
-import io
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from mlcls_jax import readable
 from mlcls_jax.data.sources import load
 from mlcls_jax.data.types import Source
 from mlcls_jax.files import write_text
+from mlcls_jax.inference.drawing import to_jpeg
 from mlcls_jax.metrics import as_text
 from mlcls_jax.templates import environment, source_hash
 
@@ -54,9 +54,7 @@ def render(
 
 def jpeg(picture: Image.Image) -> Markup:
     """Return the picture as a data: URI."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=80)
-    return data_uri("image/jpeg", buffer.getvalue())
+    return data_uri("image/jpeg", to_jpeg(picture))
 
 
 def thumbnail(source: Source, index: int, side: int) -> Markup:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import io
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference import masking
+from mlcls_jax.inference.drawing import to_jpeg
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.safe_fetch import Policy, fetch
 from mlcls_jax.serving.batcher import Batcher, Prepared, Scored
@@ -210,9 +210,7 @@ class Service:
             return ClassifyResult(categories=categories, image=None)
         for name in ("class_ids", "label_names", "scores"):
             del result[name][MAX_DETAILED:]
-        buffer = io.BytesIO()
-        result.img["res"].save(buffer, "JPEG", quality=90)
-        drawn = base64.b64encode(buffer.getvalue()).decode()
+        drawn = base64.b64encode(to_jpeg(result.img["res"], quality=90)).decode()
         return ClassifyResult(categories=categories, image=drawn)
 
 

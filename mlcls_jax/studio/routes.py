@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from mlcls_jax.errors import InputError, UserError
+from mlcls_jax.inference.drawing import to_jpeg
 from mlcls_jax.parsing import parse_json
 from mlcls_jax.readable import readable
 from mlcls_jax.reports.page import Page
@@ -30,7 +32,7 @@ from mlcls_jax.studio.queues import Queue
 from mlcls_jax.studio.scores import Scores
 from mlcls_jax.studio.session import Cell, Session
 from mlcls_jax.studio.text_search import Words
-from mlcls_jax.studio.thumbnails import Thumbnails, for_browser, to_jpeg
+from mlcls_jax.studio.thumbnails import Thumbnails, for_browser
 
 log = logging.getLogger(__name__)
 
@@ -259,21 +261,23 @@ def _changes(studio: Studio, request: Request) -> Response:
 
 
 def _thumbnail(studio: Studio, request: Request) -> Response:
-    path = studio.session.dataset.path(_checked(studio, request.path_params["row"]))
-    tag = f'"{studio.thumbnails.tag(path)}"'
-    headers = {**_KEEP, "ETag": tag}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(studio.thumbnails.get(path), media_type="image/jpeg", headers=headers)
+    return _picture_of(studio, request, lambda path: (studio.thumbnails.get(path), "image/jpeg"))
 
 
 def _image(studio: Studio, request: Request) -> Response:
+    return _picture_of(studio, request, for_browser)
+
+
+def _picture_of(
+    studio: Studio, request: Request, read: Callable[[Path], tuple[bytes, str]]
+) -> Response:
+    """Answer with content and media type, unless the browser has them of the file as it is."""
     path = studio.session.dataset.path(_checked(studio, request.path_params["row"]))
     tag = f'"{studio.thumbnails.tag(path)}"'
     headers = {**_KEEP, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    content, kind = for_browser(path)
+    content, kind = read(path)
     return Response(content, media_type=kind, headers=headers)
 
 

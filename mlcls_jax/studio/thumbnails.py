@@ -11,6 +11,7 @@ from PIL import Image
 from mlcls_jax import files
 from mlcls_jax.data.image_files import read_file
 from mlcls_jax.data.images import decode_image
+from mlcls_jax.inference.drawing import to_jpeg
 
 SIDE = 256  # pixels of the longer side
 MAX_BYTES = 500_000_000  # of all that are kept
@@ -130,14 +131,7 @@ def for_browser(path: Path) -> tuple[bytes, str]:
     return made.getvalue(), "image/png"
 
 
-def to_jpeg(picture: Image.Image) -> bytes:
-    """Return the picture as the content of a JPEG file."""
-    made = io.BytesIO()
-    picture.save(made, "JPEG", quality=85)
-    return made.getvalue()
-
-
 def _shrink(content: bytes, *, name: str) -> bytes:
     picture = Image.fromarray(decode_image(content, name=name, at_least=(SIDE, SIDE)))
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
-    return to_jpeg(picture)
+    return to_jpeg(picture, quality=85)
