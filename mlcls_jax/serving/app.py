@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect
 
 from mlcls_jax import __version__
 from mlcls_jax.serving import label_studio_backend
-from mlcls_jax.serving.bodies import Body, Meter
 from mlcls_jax.serving.middleware import RequireKey, TrackRequests, refuse
 from mlcls_jax.serving.monitor import CONTENT_TYPE
 from mlcls_jax.serving.refusals import unavailable
@@ -35,13 +34,10 @@ def make_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    meter = Meter(service.options.max_held_mb * 2**20)
-    for router in (_classification(service, meter), _probes(service), _website(service, app)):
+    for router in (_classification(service), _probes(service), _website(service, app)):
         app.include_router(router)
     if service.options.label_studio:
-        app.include_router(
-            label_studio_backend.routes(service, meter, Path(service.options.label_studio))
-        )
+        app.include_router(label_studio_backend.routes(service, Path(service.options.label_studio)))
 
     @app.exception_handler(HTTPException)
     async def answer_refusal(request: Request, error: HTTPException) -> Response:
@@ -65,9 +61,8 @@ def make_app(
     return app
 
 
-def _classification(service: Service, meter: Meter) -> APIRouter:
-    router, options = APIRouter(), service.options
-    limit = int(options.max_body_mb * 2**20)
+def _classification(service: Service) -> APIRouter:
+    router = APIRouter()
     text_limit = max_text(service.predictor.bundle.labels)
 
     @router.post(
@@ -81,7 +76,7 @@ def _classification(service: Service, meter: Meter) -> APIRouter:
     async def classify(request: Request) -> Response:
         started = time.monotonic()
         is_accepted = not service.is_draining  # a body on its way may still arrive
-        body = Body(request, limit=limit, timeout_s=options.body_timeout_s, meter=meter)
+        body = service.body(request)
         try:
             content = await body.read()
             if not is_accepted:
@@ -110,8 +105,7 @@ def _probes(service: Service) -> APIRouter:
 
     @router.get("/ready", summary="Whether it takes requests", responses={503: ERRORS[503]})
     async def ready(request: Request) -> Status:
-        if service.is_draining or not service.is_warm:
-            raise unavailable("draining" if service.is_draining else "the model is being loaded")
+        service.check_ready()
         return Status(logId=request.state.log_id, errorCode=0, errorMsg="Ready")
 
     @router.get("/metrics", summary="Numbers for Prometheus", response_class=Response)

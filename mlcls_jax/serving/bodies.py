@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from mlcls_jax.serving.options import Options
 from mlcls_jax.serving.refusals import unavailable
 
 MAX_DISCARDED = 256 * 2**20  # bytes read and dropped, so that the sender hears what was wrong
@@ -29,15 +30,13 @@ class Body:
 
     Args:
       request: the request.
-      limit: bytes that it may have.
-      timeout_s: time that it may take to arrive.
+      options: bytes that it may have, and the time that it may take to arrive.
       meter: counts the bytes of all requests.
     """
 
-    def __init__(self, request: Request, *, limit: int, timeout_s: float, meter: Meter) -> None:
+    def __init__(self, request: Request, options: Options, meter: Meter) -> None:
         self._request = request
-        self._limit = limit
-        self._timeout_s = timeout_s
+        self._limit, self._timeout_s = options.max_body_bytes, options.body_timeout_s
         self._meter = meter
         self._held = 0
 

@@ -22,8 +22,7 @@ from mlcls_jax.data.convert.label_studio import prediction
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.errors import UserError
 from mlcls_jax.parsing import parse_json, parse_xml
-from mlcls_jax.serving.bodies import Body, Meter
-from mlcls_jax.serving.refusals import shown, unavailable, unprocessable
+from mlcls_jax.serving.refusals import shown, unprocessable
 from mlcls_jax.serving.requests import ParsedRequest
 from mlcls_jax.serving.schemas import ClassifyOptions, ClassifyResult
 from mlcls_jax.serving.service import Service
@@ -44,7 +43,7 @@ class Interface(NamedTuple):
     is_single: bool
 
 
-def routes(service: Service, meter: Meter, folder: Path) -> APIRouter:
+def routes(service: Service, folder: Path) -> APIRouter:
     """Return the paths of the protocol besides /health; images are read below `folder`."""
     router = APIRouter(include_in_schema=False)
     labels = service.predictor.bundle.labels
@@ -52,16 +51,15 @@ def routes(service: Service, meter: Meter, folder: Path) -> APIRouter:
 
     @router.post("/setup")
     async def setup(request: Request) -> JSONResponse:
-        given = await _body(request, service, meter)
+        given = await _body(request, service)
         if given.get("schema"):  # a project that has no interface yet has none
             interface_of(given["schema"], labels)
         return JSONResponse({"model_version": version})
 
     @router.post("/predict")
     async def predict(request: Request) -> JSONResponse:
-        given = await _body(request, service, meter)
-        if service.is_draining or not service.is_warm:
-            raise unavailable("draining" if service.is_draining else "the model is being loaded")
+        given = await _body(request, service)
+        service.check_ready()
         tasks = given.get("tasks")
         if not isinstance(tasks, list):
             raise unprocessable("tasks: must be a list")
@@ -74,17 +72,15 @@ def routes(service: Service, meter: Meter, folder: Path) -> APIRouter:
     @router.post("/webhook", status_code=201)
     @router.post("/train", status_code=201)
     async def ignore(request: Request) -> JSONResponse:
-        await _body(request, service, meter)
+        await _body(request, service)
         return JSONResponse({}, 201)
 
     return router
 
 
-async def _body(request: Request, service: Service, meter: Meter) -> dict[str, Any]:
+async def _body(request: Request, service: Service) -> dict[str, Any]:
     """Return the JSON object that was sent."""
-    options = service.options
-    limit = int(options.max_body_mb * 2**20)
-    sent = Body(request, limit=limit, timeout_s=options.body_timeout_s, meter=meter)
+    sent = service.body(request)
     try:
         found = await asyncio.to_thread(parse_json, await sent.read(), "body", UserError)
     except UserError as error:
@@ -166,10 +162,9 @@ async def _predicted(
     given = data.get(interface.key) if isinstance(data, dict) else None
     if not isinstance(given, str) or not given:
         raise unprocessable(f"a task's data has no text at {shown(interface.key)}")
-    limit = int(service.options.max_body_mb * 2**20)
     image = given
     if not given[:8].lower().startswith(("http://", "https://", "data:")):
-        image = await asyncio.to_thread(_local, given, folder, limit)
+        image = await asyncio.to_thread(_local, given, folder, service.options.max_body_bytes)
     answer = await service.answer(ParsedRequest((image,), _USUAL), _waits)
     assert isinstance(answer, ClassifyResult)
     rows = [(interface.names.get(row["name"]), row["score"]) for row in answer.categories]

@@ -1,9 +1,12 @@
-"""The socket that a server listens at, and the signals that end it."""
+"""What servers have in common: socket, address, settings of uvicorn, and signals that end them."""
 
 import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
+
+import uvicorn
 
 from mlcls_jax.errors import UserError
 
@@ -21,6 +24,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(
             f"{host}:{port}: cannot listen there: {error}", "Choose another --port or --host."
         ) from error
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    """Return host and port as they stand in a URL."""
+    return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def make_server(app: Any, **options: Any) -> uvicorn.Server:
+    """Return a server that logs warnings alone, and takes nothing from headers of proxies."""
+    quiet: dict[str, Any] = {"log_config": None, "log_level": "warning", "access_log": False}
+    plain: dict[str, Any] = {"ws": "none", "server_header": False, "proxy_headers": False}
+    return uvicorn.Server(uvicorn.Config(app, **quiet, **plain, **options))
 
 
 def on_signals(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:

@@ -78,6 +78,11 @@ class Options:
     tls_cert: str | None = option(None, "file with the certificate (chain), PEM: serve over HTTPS")
     tls_key: str | None = option(None, "file with the certificate's private key, PEM")
 
+    @property
+    def max_body_bytes(self) -> int:
+        """Return the bytes that a request may have."""
+        return int(self.max_body_mb * 2**20)
+
     def __post_init__(self) -> None:
         for f in fields(self):
             if f.metadata.get("min") is None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,7 +18,7 @@ from mlcls_jax.errors import UserError
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.serving.app import make_app
 from mlcls_jax.serving.connections import Connection
-from mlcls_jax.serving.listener import listen, on_signals
+from mlcls_jax.serving.listener import address_of, listen, make_server, on_signals
 from mlcls_jax.serving.options import Options
 from mlcls_jax.serving.service import Service
 
@@ -54,24 +53,15 @@ def run(predictor: Predictor, options: Options, announce: Callable[[str], None])
         service.close()
 
     app = make_app(service, lifespan)
-    config = uvicorn.Config(
+    server = make_server(
         app,
-        http=cast(Any, partial(Connection, options=options)),  # it only calls what it is given
-        ws="none",
+        http=partial(Connection, options=options),
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
         timeout_graceful_shutdown=1,  # for what is being sent; the rest has been waited for
     )
-    server = uvicorn.Server(config)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    announce(
-        f"Serving on http{'s' if options.tls_cert else ''}://{host}:{listener.getsockname()[1]}"
-    )
+    scheme = "https" if options.tls_cert else "http"
+    announce(f"Serving on {scheme}://{address_of(listener, options.host)}")
     server.run(sockets=[listener])
     _await_compiler(warm_up, options.drain_timeout_s)
     if failures:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from mlcls_jax.errors import UserError
 from mlcls_jax.inference import masking
@@ -17,6 +18,7 @@ from mlcls_jax.inference.drawing import to_jpeg
 from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.safe_fetch import Policy, fetch
 from mlcls_jax.serving.batcher import Batcher, Prepared, Scored
+from mlcls_jax.serving.bodies import Body, Meter
 from mlcls_jax.serving.decoders import Decoders
 from mlcls_jax.serving.monitor import Monitor
 from mlcls_jax.serving.options import Options
@@ -45,6 +47,7 @@ class Service:
         self.is_warm = False
         self.is_draining = False
         self.open_requests = 0  # that came before draining, of any kind
+        self._meter = Meter(options.max_held_mb * 2**20)
         self._at_work = 0  # images between admission and answer
         self._masked = 0  # of these, those to be explained by masking
         self._views = predictor.views(options.tta)
@@ -62,7 +65,7 @@ class Service:
         self._policy = Policy(
             hosts=options.allow_urls,
             allow_private=False,
-            max_bytes=int(options.max_body_mb * 2**20),
+            max_bytes=options.max_body_bytes,
             timeout=options.request_timeout_s,
         )
 
@@ -70,6 +73,15 @@ class Service:
     def can_explain(self) -> bool:
         """Return whether the model has attention maps, or images are masked instead."""
         return self.predictor.attends or self.options.max_masked > 0
+
+    def check_ready(self) -> None:
+        """Raise status 503 where it takes no work: it is draining, or not warm yet."""
+        if self.is_draining or not self.is_warm:
+            raise unavailable("draining" if self.is_draining else "the model is being loaded")
+
+    def body(self, request: Request) -> Body:
+        """Return the body of a request, to be read within the limits."""
+        return Body(request, self.options, self._meter)
 
     def warm_up(self) -> None:
         """Compile all programs; requests are answered from then on."""

@@ -43,7 +43,7 @@ class Pictures:
         predictor = self.model.predictor
         if predictor is None:
             raise HTTPException(409, "the model is not open yet: try again later")
-        body = Body(request, limit=MAX_BYTES, timeout_s=60, meter=self._meter)
+        body = Body(request, self._options, self._meter)
         try:
             content = await body.read()
             if self._decoders is None:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 
 from mlcls_jax.config import Data
@@ -16,7 +15,7 @@ from mlcls_jax.errors import UserError
 from mlcls_jax.lock import locked
 from mlcls_jax.reports.live_page import render
 from mlcls_jax.reports.page import Page
-from mlcls_jax.serving.listener import listen, on_signals
+from mlcls_jax.serving.listener import address_of, listen, make_server, on_signals
 from mlcls_jax.studio.changes import ChangeLog
 from mlcls_jax.studio.dataset import Dataset, read_dataset
 from mlcls_jax.studio.facts import Facts
@@ -106,21 +105,10 @@ def _serve(
         on_signals(asyncio.get_running_loop(), end)  # uvicorn's would end the process
         yield
 
-    config = uvicorn.Config(
-        make(token=token, lifespan=lifespan),
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=3,
-    )
+    app = make(token=token, lifespan=lifespan)
     with listen(host, port) as listener:
-        server = uvicorn.Server(config)
-        name = f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{listener.getsockname()[1]}/"
-        announce(address + (f"?token={token}" if token else ""))
+        server = make_server(app, timeout_graceful_shutdown=3)
+        announce(f"http://{address_of(listener, host)}/" + (f"?token={token}" if token else ""))
         server.run(sockets=[listener])
 
 
