@@ -58,13 +58,10 @@ def run(argv: list[str]) -> str:
 def compare(
     bundle: "Bundle", images: np.ndarray, *, device: str | None, batch_size: int
 ) -> tuple[list[Row], dict[str, UserError]]:
-    """Return a row for each backend and precision, and the errors of the unusable ones.
+    """Return a row for each backend and precision on a device, and the errors of unusable ones.
 
-    Args:
-      bundle: the model.
-      images: uint8 [n, H, W, 3] of its size, on which scores are compared.
-      device: that all compute on; those that cannot are left out.
-      batch_size: images computed together when time is measured.
+    Scores are compared on `images`, uint8 [n, H, W, 3] of the model's size, and time is measured in
+    batches of them.
     """
     from mlcls_jax.inference.backends import BACKENDS, open_backend, platform_of
     from mlcls_jax.inference.backends.fastest import measure

@@ -176,10 +176,7 @@ def _link_or_copy(source: Path, target: Path, *, follow_symlinks: bool = True) -
 
 
 def read_bundle(place: str | Path) -> Bundle:
-    """The bundle that is meant; another process may be replacing it, and it is not changed.
-
-    Args:
-      place: as `model_folder` takes.
+    """Read the bundle in `model_folder(place)`, which another process may be replacing.
 
     Raises:
       WeightsError: there is none, its files are damaged or do not belong together, or this version

@@ -20,12 +20,9 @@ Threshold = float | Sequence[float] | Mapping[str | int, float]
 def limits(
     value: Threshold, class_ids: Mapping[str, int], own: float | np.ndarray
 ) -> float | np.ndarray:
-    """Return one number, or float32 [K].
+    """Return one number, or float32 [K] in the order of `class_ids`.
 
-    Args:
-      value: what was given; a mapping may have "default".
-      class_ids: of all labels, in their order.
-      own: of labels that a mapping does not name.
+    Labels that a mapping does not name have its "default", or else their `own` threshold.
 
     Raises:
       InputError: it is of no known kind, does not fit the labels, or is no number in 0…1.

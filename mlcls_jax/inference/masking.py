@@ -37,11 +37,8 @@ def shares(
 ) -> Float[np.ndarray, "K side side"]:
     """Return the share of each cell in what makes scores fall, as maps of attention have it.
 
-    A map adds up to 1; it is 0 everywhere where no cell speaks for the label.
-
-    Args:
-      scores: of an image.
-      masked_scores: of its `copies`.
+    A map adds up to 1; it is 0 everywhere where no cell speaks for the label. `scores` are those of
+    an image, `masked_scores` those of its `copies`.
     """
     found = np.maximum(falls(scores, masked_scores), 0)
     return (found / np.maximum(found.sum((1, 2), keepdims=True), _TINY)).astype(np.float32)

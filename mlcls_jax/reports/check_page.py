@@ -38,13 +38,7 @@ def write_page(
 
     Of every kind the first `MAX_ROWS` findings are shown; `findings.txt`, which the page names,
     is expected beside it. Images that cannot be decoded, or lie outside the data set, have a
-    placeholder.
-
-    Args:
-      report: what the check found.
-      path: the page.
-      histogram: PNG of `draw_histogram`; None leaves it out.
-      cooccurrence: PNG of `draw_cooccurrence`; None leaves it out.
+    placeholder. `histogram` and `cooccurrence` are files of the charts; None leaves one out.
     """
     illustrated = sum(any(f.image for f in group.findings) for group in report.groups)
     share = MAX_THUMBNAILS // max(illustrated, 1)  # a fair one, though some may not need theirs

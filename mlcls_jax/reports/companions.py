@@ -139,15 +139,10 @@ def measure_companions(
     targets: np.ndarray,
     count: int,
 ) -> Companions:
-    """Mask parts of images, and tell of each label how far it hangs on its usual companion.
+    """Mask parts of images, `count` at most, and tell how far labels hang on their companions.
 
-    Args:
-      predictor: computes `WINDOWS` images at once, so that it is compiled once.
-      source: of the images.
-      indices: [N], places of the rows in the source.
-      scores: [N, K].
-      targets: [N, K].
-      count: images that are masked, at most.
+    Scores and targets are [N, K], `indices` [N] the places of their rows in the source. The
+    predictor computes `WINDOWS` images at once, so that it is compiled once.
     """
     pairs = usual_pairs(targets)
     rows = choose(pairs, count)

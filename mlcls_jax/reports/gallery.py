@@ -37,18 +37,11 @@ def write_gallery(
     indices: np.ndarray,
     count: int,
 ) -> int:
-    """Write a folder with a page of images to look through, and return how many it has.
+    """Write a folder, in one step, with a page of images to look through; return how many it has.
 
     Its size is bounded: of more than `count` images it has those with the largest mistakes, and of
-    those without a mistake the least certain ones.
-
-    Args:
-      folder: in whose place it comes in one step.
-      decisions: about N images, 1 or more.
-      labels: names of the K labels.
-      source: of the images.
-      indices: [N], places of the rows in the source.
-      count: images, at most.
+    those without a mistake the least certain ones. Decisions are about one image or more;
+    `indices` [N] are the places of their rows in the source.
     """
     rows = np.argsort(-_gaps(decisions), kind="stable")[:count]
 

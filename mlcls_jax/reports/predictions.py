@@ -103,14 +103,9 @@ def _readable(source: Source, count: int) -> list[tuple[str, np.ndarray, np.ndar
 
 
 def judge(predicted: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-    """Return which of an image's labels are predicted rightly and wrongly, and which are missed.
+    """Return what to say of an image's labels → bool [K], those of which it holds.
 
-    Args:
-      predicted: bool [K].
-      target: [K]; 1 present, 0 absent, below 0 not annotated.
-
-    Returns:
-      what to say before their names → bool [K].
+    `predicted` is bool [K]; `target` [K] has 1 present, 0 absent, below 0 not annotated.
     """
     is_known, truth = target >= 0, target > 0.5
     return {

@@ -36,12 +36,7 @@ class _Job:
 class Batcher:
     """A queue, and a thread for each of the predictor's devices that empties it.
 
-    Args:
-      predictor: computes the scores.
-      views: of every picture, which are averaged.
-      max_batch: images computed together, at most.
-      max_wait_s: time that the oldest image waits for others while a device is idle.
-      monitor: is told about every batch.
+    While a device is idle, the oldest image waits `max_wait_s` for others.
     """
 
     def __init__(

@@ -28,10 +28,7 @@ class Meter:
 class Body:
     """The body of one request, as far as it has arrived; `close` it.
 
-    Args:
-      request: the request.
-      options: bytes that it may have, and the time that it may take to arrive.
-      meter: counts the bytes of all requests.
+    `options` say how many bytes it may have, and how long it may take to arrive.
     """
 
     def __init__(self, request: Request, options: Options, meter: Meter) -> None:

@@ -41,12 +41,9 @@ def max_text(labels: Iterable[str]) -> int:
 
 
 def parse(request: Request, body: bytes, limit: int) -> ParsedRequest:
-    """Return the request that `body` holds, in one of three forms.
+    """Return the request that `body` holds, in one of three forms, by its Content-Type and query.
 
-    Args:
-      request: its query and Content-Type are looked at.
-      body: all of its body.
-      limit: bytes that there may be besides the image; see `max_text`.
+    There may be `limit` bytes besides the image; see `max_text`.
 
     Raises:
       HTTPException: it holds none (422), or has another type of content.

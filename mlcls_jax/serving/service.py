@@ -33,12 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """A predictor behind a bounded queue; knows whether it takes work.
-
-    Args:
-      predictor: what answers.
-      options: limits and times.
-    """
+    """A predictor behind a bounded queue; knows whether it takes work."""
 
     def __init__(self, predictor: Predictor, options: Options) -> None:
         self.predictor = predictor
@@ -101,9 +96,7 @@ class Service:
     ) -> ClassifyResult | ClassifyResults:
         """Return what is found in the image of a request, or in each of several.
 
-        Args:
-          request: the request.
-          gone: returns when nobody waits for the answer any more.
+        `gone` returns when nobody waits for the answer any more.
 
         Raises:
           HTTPException: the request is at fault (422), the queue is full (503), it took too long

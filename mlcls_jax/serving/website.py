@@ -48,9 +48,7 @@ def settings(service: Service) -> dict[str, Any]:
 def docs_page(openapi: dict[str, Any], address: str) -> tuple[str, str]:
     """Return what `openapi` describes as a page without scripts, and its policy.
 
-    Args:
-      openapi: the description.
-      address: of the server, as the reader's browser knows it, for examples.
+    `address` is the server's, as the reader's browser knows it, for examples.
     """
     page = _ENVIRONMENT.get_template("docs.html")
     text = page.render(openapi=openapi, example_address=ADDRESS, address=address)

@@ -38,12 +38,7 @@ def choose_backend(
     What is measured is kept in the user's cache folder, for this machine, model and these releases.
     Each backend's time is logged, and which one is taken. Those not installed are left out.
 
-    Args:
-      candidates: functions that open them, by name.
-      bundle: the model.
-      device: what the device is, for the kept file; `candidates` know it.
-      batch_size: images per call.
-      precision: for the kept file, too.
+    `candidates` open them, by name, and know `device` and `precision`, which the file tells.
     """
     config = bundle.model.network.config
     facts = machine() | {

@@ -19,11 +19,7 @@ PRECISION = "float32"  # TPUs and new GPUs would round the factors of products t
 class Jitted:
     """A bundle compiled by JAX; can be called from several threads at once.
 
-    Args:
-      bundle: the model.
-      devices: of one kind; each holds a copy of the weights, and batches take turns.
-      batch_size: images that are computed together, at most; see `batch_sizes`.
-      precision: see `mlcls_jax.inference.precision`.
+    Each of the devices, which are of one kind, holds a copy of the weights; batches take turns.
     """
 
     name = "jax"

@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 def onnx_file(bundle: Bundle, precision: str) -> Path:
     """Return the bundle's ONNX file in the user's cache folder; write and check it if need be.
 
-    Args:
-      bundle: the model.
-      precision: float32, or int8: weights and activations quantised for ONNX Runtime.
+    It is of float32 or, with weights and activations quantised for ONNX Runtime, of int8.
 
     Raises:
       UserError: onnx or ONNX Runtime is not installed, or its scores are not those of JAX.
@@ -113,10 +111,7 @@ def _depthwise(path: Path) -> list[str]:
 class Compiled:
     """A model in a runtime other than JAX, as a backend that several threads may call at once.
 
-    Args:
-      name: of the backend.
-      runs: a function per device, of images [n, H, W, 3] → scores [n, K]; batches take turns.
-      batch_size: images that are computed together, at most.
+    `runs` has a function per device, of images [n, H, W, 3] → scores [n, K]; batches take turns.
     """
 
     def __init__(

@@ -48,12 +48,8 @@ def open_on_gpu(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Open a bundle's ONNX file, as a function of images [n, H, W, 3] that gives scores [n, K].
 
-    Args:
-      bundle: the model.
-      index: of the GPU.
-      provider: CUDA or TENSORRT, which keeps what it compiles in a folder beside the file.
-      precision: float32; TensorRT also computes in bfloat16.
-      batch_size: images that are computed together, at most.
+    The provider is CUDA, or TENSORRT, which keeps what it compiles in a folder beside the file, and
+    also computes in bfloat16.
 
     Raises:
       UserError: ONNX Runtime is not installed or lacks the provider, the provider does not start,

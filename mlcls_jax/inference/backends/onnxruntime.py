@@ -16,14 +16,7 @@ from mlcls_jax.inference.devices import Place
 def open_onnxruntime(
     bundle: Bundle, *, place: Place, batch_size: int, precision: str, provider: str = CUDA
 ) -> Compiled:
-    """Open a bundle on the CPU or on GPUs, each of which holds a copy of the weights.
-
-    Args:
-      bundle: the model.
-      place: the CPU, or GPUs.
-      batch_size: images that are computed together, at most.
-      precision: float32; on the CPU also int8, weights and activations; by TensorRT bfloat16.
-      provider: of ONNX Runtime on GPUs: CUDA or TENSORRT.
+    """Open a bundle on the CPU, or by a provider on GPUs, each with a copy of the weights.
 
     Raises:
       UserError: ONNX Runtime is not installed, cannot use the GPU, or gives other scores than JAX.

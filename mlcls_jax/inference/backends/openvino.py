@@ -18,12 +18,6 @@ from mlcls_jax.inference.devices import Place
 def open_openvino(bundle: Bundle, *, place: Place, batch_size: int, precision: str) -> Compiled:
     """Open a bundle on the CPU.
 
-    Args:
-      bundle: the model.
-      place: the CPU, which has no number.
-      batch_size: images that are computed together, at most.
-      precision: float32; bfloat16, where the processor has it; int8: weights and activations.
-
     Raises:
       InputError: the processor has no bfloat16.
       UserError: OpenVINO is not installed, or ONNX, from which it reads.

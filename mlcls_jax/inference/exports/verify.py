@@ -33,11 +33,8 @@ def check_scores(
 ) -> float:
     """Return the largest difference of two runtimes' scores of the same images.
 
-    Args:
-      wanted: JAX's scores.
-      found: those of `what`, for the message.
-      exact: gives the scores, computed in float64, of the images at these positions. It is asked
-        only where the difference is above 1e-4, and tells whether that is the noise of float32.
+    `wanted` are JAX's. Where the difference is above 1e-4, `exact` is asked for the scores of the
+    images at some positions in float64, to tell whether that is the noise of float32.
 
     Raises:
       NonFiniteError: scores are not numbers.

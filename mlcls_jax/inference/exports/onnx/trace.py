@@ -17,12 +17,8 @@ def trace(function: ClosedJaxpr, known: Collection[str]) -> Op:
 
     Constants are NumPy arrays; one that JAX repeats for each image has a batch of 1.
 
-    Args:
-      function: the jaxpr.
-      known: primitives that may be in the graph.
-
     Raises:
-      ExportError: it has another primitive, or mixes the images of a batch.
+      ExportError: it has a primitive that is not `known`, or mixes the images of a batch.
     """
     (images,) = function.jaxpr.invars
     source = Op(Plain("images"), [], _shape(images.aval))
