@@ -38,9 +38,8 @@ class Area(NamedTuple):
         for share, name in x_ticks:
             x, _ = self.place(share, 0)
             draw.line((x, self.top, x, self.bottom), fill=GRID)
-            draw.text(
-                (x, self.bottom + 10), name, fill=FAINT, font=font, anchor="ma", align="center"
-            )
+            place = (x, self.bottom + 10)
+            draw.text(place, name, fill=FAINT, font=font, anchor="ma", align="center")
         for share, name in y_ticks:
             _, y = self.place(0, share)
             draw.line((self.left, y, self.right, y), fill=GRID)

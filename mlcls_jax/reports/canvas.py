@@ -22,6 +22,26 @@ TITLE_SIZE, NAME_SIZE, SMALL_SIZE = 22, 15, 12
 MARGIN, HEAD_HEIGHT = 24, 84
 
 
+def write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    *,
+    size: int = SMALL_SIZE,
+    color: Color = FAINT,
+    anchor: str = "la",
+) -> None:
+    """Draw text of our own, such as numbers, which Pillow's font has; `anchor` as Pillow's."""
+    draw.text(place, text, fill=color, font=find_font("", size=size), anchor=anchor)
+
+
+def draw_head(picture: Image.Image, title: str, text: str = "") -> None:
+    """Draw the title of a chart, and a line below it."""
+    draw = ImageDraw.Draw(picture)
+    write(draw, (MARGIN, 20), title, size=TITLE_SIZE, color=TEXT)
+    write(draw, (MARGIN, 54), text, size=NAME_SIZE)
+
+
 def draw_name(
     draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: Font, color: Color | int
 ) -> None:
@@ -47,8 +67,8 @@ def fit(text: str, font: Font, width: int) -> str:
 def notice(text: str) -> Image.Image:
     """Draw a picture with one line of text."""
     picture = Image.new("RGB", (760, 100), "white")
-    font = find_font("", size=NAME_SIZE)
-    ImageDraw.Draw(picture).text((MARGIN, 50), text, fill=TEXT, font=font, anchor="lm")
+    draw = ImageDraw.Draw(picture)
+    write(draw, (MARGIN, 50), text, size=NAME_SIZE, color=TEXT, anchor="lm")
     return picture
 
 

@@ -25,7 +25,6 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
         return
     shares = report.cooccurrence[np.ix_(shown, shown)] / totals[shown, None]  # [n, n]
     cell = 64 if len(shown) <= 10 else 44 if len(shown) <= 20 else 28
-    small = find_font("", size=canvas.SMALL_SIZE)
     labels = [report.labels[report.frequent[k]] for k in shown]
     font = find_font("".join(labels), size=canvas.NAME_SIZE)
     labels = [canvas.fit(label, font, 220) for label in labels]
@@ -37,27 +36,18 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
 
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
-    number, is_all = len(report.labels), len(shown) == len(report.labels)
-    which = f"all {number}" if is_all else f"the {len(shown)} most frequent of {number:,}"
+    count = len(report.labels)
+    is_all = len(shown) == count
+    which = f"all {count}" if is_all else f"the {len(shown)} most frequent of {count:,}"
     title = f"Labels that occur together: {which} labels"
-    draw.text(
-        (canvas.MARGIN, 20), title, fill=canvas.TEXT, font=find_font("", size=canvas.TITLE_SIZE)
-    )
     text = "Of the images with the row's label, so many percent have the column's label, too."
-    draw.text(
-        (canvas.MARGIN, 54), text, fill=canvas.FAINT, font=find_font("", size=canvas.NAME_SIZE)
-    )
+    canvas.draw_head(picture, title, text)
     draw.rectangle((left - 1, top - 1, left + side - 1, top + side - 1), outline=canvas.GRID)
     for i, label in enumerate(labels):
         middle = top + i * cell + cell // 2
         canvas.draw_name(draw, (left - 72, middle), label, font, canvas.TEXT)
-        draw.text(
-            (left - 8, middle),
-            _short_count(int(totals[shown[i]])),
-            canvas.FAINT,
-            small,
-            anchor="rm",
-        )
+        number = _short_count(int(totals[shown[i]]))
+        canvas.write(draw, (left - 8, middle), number, anchor="rm")
         _draw_upwards(picture, (left + i * cell + cell // 2, top - 8), label, font)
         for j, share in enumerate(shares[i]):
             color = _DIAGONAL if i == j else _shade(share)
@@ -66,7 +56,7 @@ def draw_cooccurrence(report: CheckReport, path: Path) -> None:
             if i != j and share > 0:
                 ink = "white" if share > 0.3 else canvas.TEXT
                 place = (x + cell // 2 - 1, y + cell // 2 - 1)
-                draw.text(place, _percent(share), fill=ink, font=small, anchor="mm")
+                canvas.write(draw, place, _percent(share), color=ink, anchor="mm")
     _draw_scale(draw, (left, top + side + 24, left + max(side, 280)))
     canvas.save(picture, path)
 
@@ -84,14 +74,13 @@ def _draw_upwards(picture: Image.Image, place: tuple[int, int], text: str, font:
 def _draw_scale(draw: ImageDraw.ImageDraw, place: tuple[int, int, int]) -> None:
     """Draw the colours from 0 to 100 percent below the matrix; `place` = (left, top, right)."""
     left, top, right = place
-    small = find_font("", size=canvas.SMALL_SIZE)
     for across in range(left, right):
         share = ((across - left) / (right - left)) ** 2
         draw.line((across, top, across, top + 14), fill=_shade(share))
     for percent in (0, 1, 5, 10, 25, 50, 75, 100):
         across = left + math.sqrt(percent / 100) * (right - left)
         draw.line((across, top + 14, across, top + 19), fill=canvas.FAINT)
-        draw.text((across, top + 22), f"{percent}%", fill=canvas.FAINT, font=small, anchor="ma")
+        canvas.write(draw, (across, top + 22), f"{percent}%", anchor="ma")
 
 
 def _shade(share: float) -> Color:

@@ -54,7 +54,9 @@ def draw_histogram(report: CheckReport, path: Path) -> None:
 
     picture = Image.new("RGB", (width, top + _panel_height(rows, len(counts), bar)), "white")
     draw = ImageDraw.Draw(picture)
-    _draw_head(draw, report, counts, axis)
+    scale = ", logarithmic scale" if axis.logarithmic else ""
+    canvas.draw_head(picture, f"Images per class: {len(report.labels):,} classes{scale}")
+    _draw_key(draw, report, counts)
     if curve_height:
         box = (canvas.MARGIN + 60, canvas.HEAD_HEIGHT + 12, width - canvas.MARGIN, top - 64)
         _draw_curve(draw, box, counts[:, order], axis)
@@ -108,14 +110,7 @@ def _extremes(order: np.ndarray, counts: np.ndarray, split: str) -> list[tuple[s
     return [panel for panel in panels if len(panel[1])]
 
 
-def _draw_head(
-    draw: ImageDraw.ImageDraw, report: CheckReport, counts: np.ndarray, axis: _Axis
-) -> None:
-    scale = ", logarithmic scale" if axis.logarithmic else ""
-    title = f"Images per class: {len(report.labels):,} classes{scale}"
-    draw.text(
-        (canvas.MARGIN, 20), title, fill=canvas.TEXT, font=find_font("", size=canvas.TITLE_SIZE)
-    )
+def _draw_key(draw: ImageDraw.ImageDraw, report: CheckReport, counts: np.ndarray) -> None:
     entries = [
         (color, f"{split.name} ({split.images:,} images)")
         for color, split in zip(SPLIT_COLORS, report.splits.values(), strict=False)
@@ -139,13 +134,12 @@ def _draw_curve(
     """Draw all classes from left to right: an area for the first list, dots for the others."""
     left, top, right, bottom = box
     num_classes = counts.shape[1]
-    small = find_font("", size=canvas.SMALL_SIZE)
     x = left + (np.arange(num_classes) + 0.5) / num_classes * (right - left)
     y = [[bottom - axis.share(count) * (bottom - top) for count in row] for row in counts]
     for tick in axis.ticks():
         height = bottom - axis.share(tick) * (bottom - top)
         draw.line((left, height, right, height), fill=canvas.GRID)
-        draw.text((left - 8, height), f"{tick:,}", fill=canvas.FAINT, font=small, anchor="rm")
+        canvas.write(draw, (left - 8, height), f"{tick:,}", anchor="rm")
     outline = [(left, y[0][0]), *zip(x, y[0], strict=True), (right, y[0][-1])]
     draw.polygon([(left, bottom), *outline, (right, bottom)], fill=(191, 219, 236))
     draw.line(outline, fill=SPLIT_COLORS[0], width=3)
@@ -156,18 +150,12 @@ def _draw_curve(
     for rank in [1, *_Axis(num_classes).ticks()[1:]]:
         across = x[rank - 1]
         draw.line((across, bottom, across, bottom + 5), fill=canvas.FAINT)
-        draw.text((across, bottom + 8), f"{rank:,}", fill=canvas.FAINT, font=small, anchor="ma")
-    draw.text(
-        (left, bottom + 26),
-        "rank by images in the first list",
-        fill=canvas.FAINT,
-        font=small,
-        anchor="la",
-    )
+        canvas.write(draw, (across, bottom + 8), f"{rank:,}", anchor="ma")
+    canvas.write(draw, (left, bottom + 26), "rank by images in the first list")
     if empty := np.count_nonzero(counts[0] == 0):
         draw.line((x[-empty], bottom, right, bottom), fill=canvas.RED, width=5)
         text = f"{empty:,} classes without one"
-        draw.text((right, bottom + 26), text, fill=canvas.RED, font=small, anchor="ra")
+        canvas.write(draw, (right, bottom + 26), text, color=canvas.RED, anchor="ra")
 
 
 def _panel_height(rows: int, lists: int, bar: int) -> int:
@@ -192,14 +180,14 @@ def _draw_panel(
     start = left + max(text_width(name, font=font) for name in names) + 10
     length = right - start - math.ceil(small.getlength(f"{axis.largest:,}")) - 8
 
-    draw.text((start, top), heading, fill=canvas.TEXT, font=find_font("", size=canvas.NAME_SIZE))
+    canvas.write(draw, (start, top), heading, size=canvas.NAME_SIZE, color=canvas.TEXT)
     first, step = top + _HEADING_HEIGHT + _TICK_HEIGHT, len(counts) * bar + 8
     last = first + len(names) * step
     for tick in axis.ticks():
         across = start + axis.share(tick) * length
         draw.line((across, first - 4, across, last + 4), fill=canvas.GRID)
         for height, anchor in ((first - 6, "ms"), (last + 6, "ma")):
-            draw.text((across, height), f"{tick:,}", fill=canvas.FAINT, font=small, anchor=anchor)
+            canvas.write(draw, (across, height), f"{tick:,}", anchor=anchor)
     for row, name in enumerate(names):
         upper = first + row * step + 4
         color = canvas.TEXT if counts[:, row].all() else canvas.RED
@@ -210,5 +198,5 @@ def _draw_panel(
             box = (start, upper, max(end, start + 2), upper + bar - 2)
             draw.rectangle(box, fill=color if count else canvas.RED)
             color, text = (canvas.FAINT, f"{count:,}") if count else (canvas.RED, "none")
-            draw.text((end + 6, upper + bar // 2), text, fill=color, font=small, anchor="lm")
+            canvas.write(draw, (end + 6, upper + bar // 2), text, color=color, anchor="lm")
             upper += bar

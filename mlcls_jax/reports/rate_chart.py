@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from mlcls_jax.inference.fonts import find_font
 from mlcls_jax.reports.axes import BLUE, PALE, Area
-from mlcls_jax.reports.canvas import NAME_SIZE, RED, SMALL_SIZE, TEXT, save
+from mlcls_jax.reports.canvas import NAME_SIZE, RED, SMALL_SIZE, TEXT, save, write
 
 WIDTH, HEIGHT = 760, 440
 AREA = Area(80, 50, 735, 390)  # within the axes
@@ -21,7 +21,7 @@ def draw_rates(
     """Write losses by learning rate as a PNG, on a logarithmic axis, with one rate marked."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
-    font, small = find_font("", size=NAME_SIZE), find_font("", size=SMALL_SIZE)
+    small = find_font("", size=SMALL_SIZE)
     first, last = math.log10(rates[0]), math.log10(rates[-1])
     high, low = HIGH * float(smooth[0]), float(min(smooth.min(), losses.min()))
 
@@ -46,5 +46,5 @@ def draw_rates(
         x, _ = place(marked, low)
         draw.line((x, AREA.top, x, AREA.bottom), fill=RED, width=2)
         title += f"; suggested: {marked:.1e}"
-    draw.text((AREA.left, AREA.top - 24), title, fill=TEXT, font=font, anchor="lm")
+    write(draw, (AREA.left, AREA.top - 24), title, size=NAME_SIZE, color=TEXT, anchor="lm")
     save(picture, path)
