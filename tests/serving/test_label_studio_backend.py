@@ -145,6 +145,13 @@ def test_what_is_wrong_with_a_request_is_told(server, path, body, message):
     assert status == 422 and message in answer["errorMsg"]
 
 
-def test_it_needs_the_key(server):
+def test_without_the_key_nothing_but_probes_is_answered(server):
     for headers in ({}, {"Authorization": "Basic !"}, {"Authorization": "Basic azp4"}):
         assert server.ask(request([]), path="/predict", **headers)[0] == 401
+    for path, status in [("/health", 200), ("/", 200), ("/metrics", 401), ("/settings", 401)]:
+        assert server.ask(path=path)[0] == status
+    assert server.ask({"image": "AAAA"})[0] == 401
+    for key in ({"Authorization": "Bearer k:ey"}, {"X-API-Key": "k:ey"}):
+        assert server.ask({"image": "AAAA"}, **key)[0] == 422
+        assert server.ask(path="/metrics", **key)[0] == 200
+    assert server.ask(path="/metrics", Authorization="Bearer other")[0] == 401

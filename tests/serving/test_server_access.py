@@ -15,27 +15,6 @@ from tests.helpers.server_process import start, wait
 pytestmark = pytest.mark.usefixtures("toy")
 
 
-@pytest.mark.slow
-def test_a_server_with_a_key_answers_nothing_but_probes_without_it(tmp_path):
-    server = start(
-        write_small(tmp_path / "bundle", "Toy_ML"),
-        tmp_path / "switches",
-        api_key="s3cret",
-        max_batch=1,
-    )
-    try:
-        server.wait_for("/ready", 200)
-        for path, status in [("/health", 200), ("/", 200), ("/metrics", 401), ("/settings", 401)]:
-            assert server.ask(path=path)[0] == status
-        assert server.ask({"image": "AAAA"})[0] == 401
-        for key in ({"Authorization": "Bearer s3cret"}, {"X-API-Key": "s3cret"}):
-            assert server.ask({"image": "AAAA"}, **key)[0] == 422
-            assert server.ask(path="/metrics", **key)[0] == 200
-        assert server.ask(path="/metrics", Authorization="Bearer other")[0] == 401
-    finally:
-        assert server.stop() == 0
-
-
 def test_a_key_is_not_empty_and_not_shown():
     assert "s3cret" not in repr(Options(api_key="s3cret"))
     with pytest.raises(ConfigError, match="it is empty"):
