@@ -25,12 +25,6 @@ class _Image(NamedTuple):
     fault: str | None = None
 
 
-class _Chart(NamedTuple):
-    title: str
-    source: Markup
-    description: str
-
-
 def write_page(
     report: CheckReport, path: Path, *, histogram: Path | None, cooccurrence: Path | None
 ) -> None:
@@ -56,7 +50,7 @@ def write_page(
         totals=_totals(report),
         groups=[_group(report.root, group, share) for group in report.groups],
         charts=[
-            _Chart(title, page.data_uri("image/png", file.read_bytes()), description)
+            (title, page.data_uri("image/png", file.read_bytes()), description)
             for title, file, description in charts
             if file is not None
         ],

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 from PIL import Image
@@ -34,11 +34,6 @@ class Comparison:
     intervals: Mapping[str, Sequence[float]]  # of the change of each label, as far as known
 
 
-class _Shown(NamedTuple):
-    of: Difference
-    picture: Markup | None
-
-
 def make_page(comparison: Comparison) -> page.Page:
     """Return the page, which needs no other file."""
     are_several = len(comparison.names) > 1
@@ -55,8 +50,8 @@ def make_page(comparison: Comparison) -> page.Page:
         label_rows=rows,
         counts=[sum(sign * d.gain > 0 for d in differing) for sign in (1, -1)],
         groups=[
-            ("Fewer mistakes in the last run", [_illustrated(one) for one in better]),
-            ("More mistakes in the last run", [_illustrated(one) for one in worse]),
+            ("Fewer mistakes in the last run", [(one, _picture(one)) for one in better]),
+            ("More mistakes in the last run", [(one, _picture(one)) for one in worse]),
         ],
     )
 
@@ -76,10 +71,10 @@ def _rows(
     return sorted(rows, key=lambda row: (row[-1] is None, -(row[-1] or 0)))
 
 
-def _illustrated(one: Difference) -> _Shown:
+def _picture(one: Difference) -> Markup | None:
     try:
         picture = Image.fromarray(read_image(one.image))
     except DataError:  # of a data set that is not made of files, or has moved
-        return _Shown(one, None)
+        return None
     picture.thumbnail((_SIDE, _SIDE))
-    return _Shown(one, page.jpeg(picture))
+    return page.jpeg(picture)
