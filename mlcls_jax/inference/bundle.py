@@ -44,10 +44,9 @@ class Bundle:
     # One for all labels or one per label; None, for one label per image: the best few are reported.
     threshold: float | tuple[float, ...] | None
     facts: dict[str, Any]  # where it came from: epoch, step, which weights, metrics
+    frame: Frame  # the size of images, and how pictures of other shapes are fitted into it
     temperature: float = 1.0  # logits are divided by it
     weights_sha256: str = ""  # of weights.safetensors
-    fit: str = "squeeze"  # as `resize_short`: of `Frame`
-    resize_short: int | None = None
     # (labels, templates=) → the bundle of other words; None: its labels are those of a training.
     relabel: "Callable[..., Bundle] | None" = None
 
@@ -88,12 +87,7 @@ class Bundle:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width to which images are resized."""
-        return self.model.network.config.image_size
-
-    @property
-    def frame(self) -> Frame:
-        """The size of images, and how pictures of other shapes are fitted into it."""
-        return Frame(self.image_size, self.fit, self.resize_short)
+        return self.frame.size
 
 
 def write_bundle(
@@ -216,10 +210,9 @@ def read_bundle(place: str | Path) -> Bundle:
         described.labels,
         described.threshold,
         described.facts,
+        described.frame,
         described.temperature,
         digest,
-        described.frame.fit,
-        described.frame.short,
     )
 
 

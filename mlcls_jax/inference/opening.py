@@ -176,7 +176,7 @@ def bundle_of_weights(
     threshold = DEFAULT_THRESHOLD if settings.threshold is None else settings.threshold
     threshold = None if task == "single" else threshold
     facts = {"weights": str(weights)}
-    return Bundle(model, names, threshold, facts, fit=frame.fit, resize_short=frame.short)
+    return Bundle(model, names, threshold, facts, frame)
 
 
 def _hint(report: LoadReport, count: int, labels: int) -> str:

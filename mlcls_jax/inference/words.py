@@ -64,8 +64,7 @@ class Words:
             tuple(labels),
             None if task == "single" else DEFAULT_THRESHOLD,
             {"weights": str(self.texts.path)},
-            fit=self.frame.fit,
-            resize_short=self.frame.short,
+            self.frame,
             relabel=partial(self.bundle, task=task),
         )
 

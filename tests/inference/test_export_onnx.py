@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from mlcls_jax.config import Model as ModelConfig
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.errors import ExportError
 from mlcls_jax.groups import Groups, consistent
 from mlcls_jax.inference.bundle import Bundle
@@ -41,7 +42,8 @@ def make_bundle(name, *, size=(96, 64), labels=7, temperature=1.0, **options):
     arrays = {path: disturb(path, np.asarray(a)) for path, a in flatten(initial).items()}
     model = Model(network, unflatten(arrays, initial))
     threshold = None if config.task == "single" else (0.5,) * labels
-    return Bundle(model, tuple(f"label é {i}" for i in range(labels)), threshold, {}, temperature)
+    names = tuple(f"label é {i}" for i in range(labels))
+    return Bundle(model, names, threshold, {}, Frame(size), temperature)
 
 
 def load(model):
