@@ -5,12 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mlcls_jax import usage
-from mlcls_jax.config import (
-    EXPORT_FORMATS,
-    REQUIRED,
-    Export,
-    option,
-)
+from mlcls_jax.config import EXPORT_FORMATS, REQUIRED, Export, option
 from mlcls_jax.errors import install_hint
 
 

@@ -8,14 +8,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from mlcls_jax.inference.exports.onnx import ops
-from mlcls_jax.inference.exports.onnx.layout import (
-    NCHW,
-    Nodes,
-    Order,
-    groups,
-    moves_nothing,
-    plain,
-)
+from mlcls_jax.inference.exports.onnx.layout import NCHW, Nodes, Order, groups, moves_nothing, plain
 from mlcls_jax.inference.exports.onnx.ops import BATCH, Op, Plain, in_order
 
 SAME_NAME = {
