@@ -17,11 +17,8 @@ COLUMNS = ("image", "page", "label", "score", "error")
 def print_results(results: Iterable["Result"], format: Format, *, width: int = 0) -> None:
     """Print each result as soon as it is there; before those in CSV a header.
 
-    Args:
-      results: what is found in each image, or why it cannot be read.
-      format: `json`, indented; `table`, a line an image; `jsonl`, an object a line; `csv`, a row a
-        label, and one for an image without labels.
-      width: of the names of images in a table.
+    CSV has a row a label, and one for an image without labels; `width` is that of the names of
+    images in a table.
     """
     if format == "csv":
         print(_csv([COLUMNS]))

@@ -42,16 +42,7 @@ class Predictor:
         threads: int = 8,
         threshold: Threshold | None = None,
     ) -> None:
-        """Open the backend.
-
-        Args:
-          bundle: the model with its labels.
-          device: as for `create_model`, like the three below.
-          backend: the runtime.
-          batch_size: the greatest batch that is computed at once.
-          precision: of weights and arithmetic.
-          threads: that decode and resize images.
-          threshold: of this predictor, instead of the bundle's; see `predict`.
+        """Open the backend; see `create_model`. `threads` decode and resize images.
 
         Raises:
           InputError: no such device, backend or precision; or a threshold that does not fit.

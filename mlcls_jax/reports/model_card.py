@@ -34,14 +34,7 @@ class Facts:
 def model_card(
     facts: Facts, repository: str, *, licence: str | None = None, datasets: Sequence[str] = ()
 ) -> str:
-    """Return the card.
-
-    Args:
-      facts: of the model.
-      repository: owner/name.
-      licence: as the hub spells it, `apache-2.0`; None: the card has none.
-      datasets: their names on the hub.
-    """
+    """Return the card; licence and data sets are as the hub spells them, `apache-2.0`."""
     bundle, model = facts.bundle, facts.bundle["model"]
     measured = facts.evaluation or bundle.get("metrics") or {}
     images = measured.get("images") or (facts.data or {}).get("validation", {}).get("images")

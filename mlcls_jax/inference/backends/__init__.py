@@ -60,14 +60,10 @@ def open_backend(
     batch_size: int = 1,
     precision: str = "float32",
 ) -> Backend:
-    """Open the backend of this name, with the model in it.
+    """Open one of `BACKENDS`, or of auto the fastest, see `choose_backend`, with the model in it.
 
-    Args:
-      name: one of `BACKENDS`, or auto: the fastest of them, see `choose_backend`.
-      bundle: the model.
-      device: see `parse_device`; None: JAX's default device, and of the others the usual one.
-      batch_size: images that are computed together, at most.
-      precision: one of `PRECISIONS`, or auto, see `settle_precision`.
+    Without a device, JAX's default one is taken, and of other backends the usual one. `batch_size`
+    images are computed together, at most.
 
     Raises:
       InputError: there is no such backend, device or precision, or they do not go together.

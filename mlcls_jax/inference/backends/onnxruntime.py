@@ -16,11 +16,7 @@ from mlcls_jax.inference.devices import Place
 def open_onnxruntime(
     bundle: Bundle, *, place: Place, batch_size: int, precision: str, provider: str = CUDA
 ) -> Compiled:
-    """Open a bundle on the CPU, or by a provider on GPUs, each with a copy of the weights.
-
-    Raises:
-      UserError: ONNX Runtime is not installed, cannot use the GPU, or gives other scores than JAX.
-    """
+    """Open a bundle on the CPU, or by a provider on GPUs, each with a copy of the weights."""
     if place.kind == "cpu":
         return Compiled("onnxruntime", [load(onnx_file(bundle, precision))], batch_size)
     runs = [

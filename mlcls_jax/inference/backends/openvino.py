@@ -16,12 +16,7 @@ from mlcls_jax.inference.devices import Place
 
 
 def open_openvino(bundle: Bundle, *, place: Place, batch_size: int, precision: str) -> Compiled:
-    """Open a bundle on the CPU.
-
-    Raises:
-      InputError: the processor has no bfloat16.
-      UserError: OpenVINO is not installed, or ONNX, from which it reads.
-    """
+    """Open a bundle on the CPU."""
     path = onnx_file(bundle, "int8" if precision == "int8" else "float32")
     return Compiled("openvino", [compile_model(path, precision)], batch_size)
 
@@ -54,11 +49,7 @@ def compile_model(path: Path, precision: str) -> Callable[[np.ndarray], np.ndarr
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO.
-
-    Raises:
-      UserError: it is not installed.
-    """
+    """Import OpenVINO; where it is not installed, a UserError says how to."""
     # Else it reports to its makers without asking, from a fork, which may hang JAX's threads.
     cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
     with lazy.optional("OpenVINO is not installed", extra="openvino"):
