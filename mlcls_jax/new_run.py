@@ -332,7 +332,8 @@ def _claimed(output: str | None, name: str) -> Path:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise WorkdirError(
                 f"--output {folder}: is in use",
-                f"Give a new folder. An existing run is resumed by `mlcls train {folder}`.",
+                f"Give a new folder. An existing run is resumed by `mlcls train {folder}`,"
+                f" an existing search by `mlcls tune {folder}`.",
             )
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -119,8 +119,9 @@ def test_what_is_refused_leaves_no_folder_behind(classes):
     (classes / "0.csv").unlink()
     (classes.parent / "full").mkdir()
     (classes.parent / "full" / "x").touch()
-    with pytest.raises(WorkdirError, match="--output full: is in use"):
+    with pytest.raises(WorkdirError, match="--output full: is in use") as error:
         plan(classes, Wishes(weights="none", output="full"), {}, platform="cpu")
+    assert "an existing search by `mlcls tune full`" in str(error.value.hint)
 
 
 def test_weights_that_cannot_be_fetched_end_it_with_their_address(monkeypatch, tmp_path):

@@ -60,8 +60,7 @@ def save(
     Raises:
       DataError: the source is missing or malformed; tells every fault. Or `output` is in use.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output}: is in use", "Give a new folder.")
+    _check_new(output)
     place, written = Path(os.path.realpath(output)), list[Saved]()
 
     def fill(new: Path) -> None:
@@ -71,9 +70,15 @@ def save(
         labels = (*dict.fromkeys((*data.labels, *data.model_labels)),)
         told = (line.replace(new.name, place.name) for line in told)
         written.append(Saved(images, labels, tuple(told)))
+        _check_new(output)  # by now another process may have written there
 
     files.replace_folder(place, fill, durable=False)
     return written[0]
+
+
+def _check_new(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output}: is in use", "Give a new folder.")
 
 
 def _open(
@@ -117,7 +122,7 @@ def _write(data: Labelled, output: Path, to: str, url: str | None, copy: bool) -
         if known.embeds:
             _remove(output / "images")
     if copy and (number := _copy_linked(output)):
-        yield f"{number:,} links became copies of what they led to."
+        yield f"Copied what {number:,} links led to."
 
 
 def _lists(root: Path) -> list[Path]:

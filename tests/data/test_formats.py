@@ -726,6 +726,19 @@ def test_nothing_half_written_has_the_name_that_was_asked_for(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
 
 
+def test_what_another_process_put_into_the_new_folder_meanwhile_stays(tmp_path):
+    root = dataset(tmp_path / "photos", ["cat", "dog"], {("train", "a.png"): [1, 0]})
+    output = tmp_path / "out"
+
+    def find(files):
+        write(output / "theirs.json", {})
+        return iter([{}] * len(files))
+
+    with pytest.raises(DataError, match="out: is in use"):
+        save(detect(root), output, "coco", predictions=Predictions(("dog",), "model", find))
+    assert [path.name for path in output.iterdir()] == ["theirs.json"]
+
+
 def test_predictions_of_a_file_become_pre_annotations(tmp_path):
     root = dataset(tmp_path / "photos", ["cat", "dog"], {("train", "a.png"): [1, 0]})
     line = {"input_path": str(root / "images/a.png"), "label_names": ["dog"], "scores": [0.75]}
