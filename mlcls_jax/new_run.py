@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -322,7 +323,9 @@ def removed_after_fault(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _remove(folder)
+        shutil.rmtree(folder.resolve())
+        if folder.is_symlink():  # the user's, to an empty folder
+            folder.resolve().mkdir()
         raise
 
 
@@ -345,13 +348,3 @@ def _claimed(output: str | None, name: str) -> Path:
             continue
         break
     return folder
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder of lists and links that did not become a run."""
-    for path in sorted(folder.rglob("*"), reverse=True):  # links are not followed
-        if path.is_symlink() or not path.is_dir():
-            path.unlink()
-        else:
-            path.rmdir()
-    folder.rmdir()

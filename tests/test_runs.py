@@ -116,6 +116,11 @@ def test_what_is_refused_leaves_no_folder_behind(classes):
     with pytest.raises(DataError):
         plan("photos/0.csv", RANDOM, {}, platform="cpu")
     assert not files_of(classes.parent / "runs")
+    (classes.parent / "disk").mkdir()
+    (classes.parent / "link").symlink_to("disk")
+    with pytest.raises(DataError):
+        plan("photos/0.csv", Wishes(weights="none", output="link"), {}, platform="cpu")
+    assert not [*(classes.parent / "link").iterdir()]
     (classes / "0.csv").unlink()
     (classes.parent / "full").mkdir()
     (classes.parent / "full" / "x").touch()
