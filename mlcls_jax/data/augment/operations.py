@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mlcls_jax.data.augment import enhance
 from mlcls_jax.data.augment.erase import with_box
@@ -66,19 +66,12 @@ def autocontrast(image: np.ndarray, _: float) -> np.ndarray:
         scale = 255 / (high - low) if high > low else 1.0
         offset = -low * scale if high > low else 0.0
         tables.append(np.clip(np.arange(256) * scale + offset, 0, 255).astype(np.uint8))
-    return _looked_up(image, tables)
+    return cv2.LUT(image, np.stack(tables, -1)[:, None])
 
 
 def equalize(image: np.ndarray, _: float) -> np.ndarray:
     """Make all values of a channel about equally frequent."""
-    tables = []
-    for counts in np.reshape(Image.fromarray(image).histogram(), (3, 256)):
-        present = counts[counts > 0]
-        step = (present.sum() - present[-1]) // 255
-        before = np.concatenate([[0], np.cumsum(counts[:-1])])
-        equal = np.minimum((step // 2 + before) // step, 255) if step else np.arange(256)
-        tables.append(equal.astype(np.uint8))
-    return _looked_up(image, tables)
+    return np.asarray(ImageOps.equalize(Image.fromarray(image)))
 
 
 def invert(image: np.ndarray, _: float) -> np.ndarray:
@@ -156,8 +149,3 @@ def _moved(image: np.ndarray, left: int, up: int) -> np.ndarray:
         return np.full_like(image, GREY[0])
     edges = max(-up, 0), max(up, 0), max(-left, 0), max(left, 0)
     return cv2.copyMakeBorder(part, *edges, cv2.BORDER_CONSTANT, value=GREY)
-
-
-def _looked_up(image: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
-    """Return every value replaced by its channel's table."""
-    return cv2.LUT(image, np.stack(tables, -1)[:, None])
