@@ -126,19 +126,17 @@ def split_known(targets: Float[Array, "B K"]) -> tuple[Array, Float[Array, "B K"
     return known, jnp.where(known, targets, 0)
 
 
-def mean_over_rows(rows: Float[Array, " B"], weights: Float[Array, " B"]) -> Float[Array, ""]:
-    """Return the mean weighted by row; 0 without weights."""
+def mean_over_rows(rows: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, ""]:
+    """Return the weighted mean of rows, or of entries; 0 without weights."""
     total = weights.sum()
-    return jnp.sum(drop_padding(rows, weights) * weights) / jnp.where(total != 0, total, 1)
+    return jnp.sum(jnp.where(weights != 0, rows, 0) * weights) / jnp.where(total != 0, total, 1)
 
 
 def mean_over_known(
     entries: Float[Array, "B K"], known: Array, weights: Float[Array, " B"]
 ) -> Float[Array, ""]:
     """Return the mean weighted by row, without padding and missing labels."""
-    weights = jnp.where(known, weights[:, None], 0)
-    total = weights.sum()
-    return jnp.sum(jnp.where(weights != 0, entries, 0) * weights) / jnp.where(total != 0, total, 1)
+    return mean_over_rows(entries, jnp.where(known, weights[:, None], 0))
 
 
 def power(base: Array, exponent: float) -> Array:
