@@ -11,14 +11,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
-
-
-class Guaranteed(NamedTuple):
-    """Thresholds of the classes for which a guarantee can be given."""
-
-    thresholds: Float[np.ndarray, " K"]  # float32, NaN where there is none
-    given: Bool[np.ndarray, " K"]
+from jaxtyping import Float
 
 
 class Promise(NamedTuple):
@@ -43,7 +36,7 @@ def guarantee_recall(
     *,
     recall: float,
     confidence: float,
-) -> Guaranteed:
+) -> Float[np.ndarray, " K"]:
     """Return the highest threshold per class with at least this recall, with this confidence.
 
     The confidence is that of each class by itself. Of `1 / (1 - confidence)` classes one is
@@ -56,7 +49,8 @@ def guarantee_recall(
       confidence: in (0, 1).
 
     Returns:
-      No guarantee for classes with fewer than `positives_needed`, or with too many positives at 0.
+      float32; NaN, no guarantee, for classes with fewer than `positives_needed`, or with too many
+      positives at 0.
     """
     thresholds = np.full(scores.shape[1], np.nan, np.float32)
     for k, (column, truth) in enumerate(zip(scores.T, targets.T, strict=True)):
@@ -68,7 +62,7 @@ def guarantee_recall(
             lower = column[(truth >= 0) & (column < upper)].max(initial=0)
             middle = np.float32((float(upper) + float(lower)) / 2)
             thresholds[k] = middle if middle < upper else lower
-    return Guaranteed(thresholds, ~np.isnan(thresholds))
+    return thresholds
 
 
 def allowed_misses(positives: int, recall: float, confidence: float) -> int:

@@ -101,8 +101,8 @@ def choose_thresholds(
     is_guaranteed = np.zeros(num_classes, bool)
     if confidence is not None and target is not None:
         found = guarantee_recall(scores, targets, recall=target, confidence=confidence)
-        is_guaranteed = found.given
-        thresholds = np.where(is_guaranteed, found.thresholds, thresholds)
+        is_guaranteed = ~np.isnan(found)
+        thresholds = np.where(is_guaranteed, found, thresholds)
     thresholds = ordered_thresholds(thresholds, groups, is_lowered=objective == "recall")
     return Choice(
         thresholds, is_shared & ~is_guaranteed, is_unreached & ~is_guaranteed, is_guaranteed

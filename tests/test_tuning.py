@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,6 @@ from mlcls_jax.tuning.space import (
     from_json,
     make_space,
     start_of,
-    to_json,
 )
 from mlcls_jax.tuning.study import Plan, begin, best_of, open_study, search
 from mlcls_jax.tuning.trials_on_ray import OnRay
@@ -56,7 +56,8 @@ def test_the_usual_space_is_made_around_the_recipe():
     assert space["model.image_size"].choices == ("160", "224", "288")
     assert space["data.augment"].choices[:2] == ("flip", "()")
     assert {HEAD_RATE, "loss.gamma_neg", "loss.gamma_pos"} < space.keys()
-    assert from_json(json.loads(json.dumps(to_json([*space.values()])))) == [*space.values()]
+    kept = json.loads(json.dumps([*map(asdict, space.values())]))
+    assert from_json(kept) == [*space.values()]
 
 
 def test_what_is_set_or_of_no_use_is_not_searched():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 from mlcls_jax.config import Convert, Dialect, SourceType
 from mlcls_jax.data.convert import FORMATS
@@ -16,7 +16,6 @@ from mlcls_jax.data.shards import MANIFEST
 from mlcls_jax.errors import DataError, DatasetFileNotFoundError
 
 Form = Literal["mlcls", "packed", SourceType]
-FORMS = get_args(Form)
 FORMS_HELP = (
     "Known are: an MLClsDataset (images/, label.txt, train.txt); shards of `mlcls pack`; "
     + "; ".join(known.help for known in FORMATS.values())

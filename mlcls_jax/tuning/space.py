@@ -1,6 +1,5 @@
 """What a search tries: options with ranges or choices, by the names of usual ones or stated."""
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -197,11 +196,6 @@ USUAL: dict[str, Callable[[Config], Iterator[Dimension]]] = {
 }
 
 
-def to_json(space: Sequence[Dimension]) -> list[dict[str, Any]]:
-    """Return the dimensions as JSON."""
-    return [dataclasses.asdict(dimension) for dimension in space]
-
-
 def from_json(values: Sequence[dict[str, Any]]) -> list[Dimension]:
-    """Return the dimensions that `to_json` wrote."""
+    """Return the dimensions that `dataclasses.asdict` made dictionaries."""
     return [Dimension(**{**v, "choices": tuple(v["choices"])}) for v in values]
