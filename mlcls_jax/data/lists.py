@@ -83,10 +83,10 @@ def find_root(folder: Path) -> Path:
     raise DataError(f"{folder}: several data sets in it: {listed}", "Set data.dir to one of them.")
 
 
-def read_labels(path: Path, *, name: str) -> tuple[dict[int, str], list[Finding]]:
-    """Label names by index, and what is to be said about the file; see `read_label_lines`."""
-    labels, findings = read_label_lines(path, name=name)
-    return {index: label.name for index, label in labels.items()}, findings
+def labels_there(path: Path) -> list[Label]:
+    """Return the labels of a file in their order; none if it is missing or malformed."""
+    labels, findings = read_label_lines(path, name=path.name)
+    return [] if any(map(is_error, findings)) else [labels[index] for index in sorted(labels)]
 
 
 def read_label_lines(path: Path, *, name: str) -> tuple[dict[int, Label], list[Finding]]:

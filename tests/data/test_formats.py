@@ -767,3 +767,10 @@ def test_predictions_of_a_file_become_pre_annotations(tmp_path):
     write(path, {"input_path": 3})
     with pytest.raises(InputError, match="found.jsonl:1: has no input_path"):
         run_convert(given)
+
+
+def test_numbers_in_shards_are_those_of_label_txt_in_any_order(tmp_path):
+    expected = webdataset(tmp_path / "in")
+    (tmp_path / "in/classes.txt").unlink()
+    write(tmp_path / "in/label.txt", "1 dog\n2 bird\n0 cat\n")
+    assert read(tmp_path / "in", tmp_path / "out")[2] == expected

@@ -6,7 +6,7 @@ A new format is one file and one line in `FORMATS`.
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,7 @@ from mlcls_jax.data.convert.reading import (
     Row,
     fits_line,
 )
-from mlcls_jax.data.findings import is_error
-from mlcls_jax.data.lists import COLUMNS, MAX_NAME, TEST_LIST, Label, find_root, read_label_lines
+from mlcls_jax.data.lists import COLUMNS, MAX_NAME, TEST_LIST, Label, find_root, labels_there
 from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten
 from mlcls_jax.readable import printable
@@ -108,7 +107,7 @@ def convert(data: Data, options: Convert, into: Path | None = None) -> Conversio
                 for split, rows in reading.splits.items()
             }
             writers[data.label_file] = partial(
-                _write_labels, labels=reading.labels, before=_labels_of(root / data.label_file)
+                _write_labels, labels=reading.labels, before=labels_there(root / data.label_file)
             )
             with _links(target, reading.folders) as links:
                 backups = replace_files(target, writers)
@@ -296,16 +295,11 @@ def _link(link: Path, folder: Path) -> None:
         ) from error
 
 
-def _labels_of(label_file: Path) -> dict[str, Label]:
-    """Return the labels of a file that somebody may have given groups, by name."""
-    known, findings = read_label_lines(label_file, name=label_file.name)
-    return {} if any(map(is_error, findings)) else {one.name: one for one in known.values()}
-
-
-def _write_labels(file: TextIO, *, labels: Sequence[str], before: Mapping[str, Label]) -> None:
-    known = {*labels}
+def _write_labels(file: TextIO, *, labels: Sequence[str], before: Sequence[Label]) -> None:
+    """Write label.txt, with the groups that somebody may have given labels in one `before`."""
+    known, given = {*labels}, {label.name: label for label in before}
     for index, name in enumerate(labels):
-        old = before.get(name, Label(name))
+        old = given.get(name, Label(name))
         parent = f"\tparent={old.parent}" if old.parent in known else ""
         group = f"\tgroup={old.group}" if old.group else ""
         file.write(f"{index} {name}{parent}{group}\n")

@@ -31,7 +31,7 @@ from mlcls_jax.data.convert.listings import Entry, Listing, joined, note_contrad
 from mlcls_jax.data.convert.places import Places
 from mlcls_jax.data.convert.reading import LeftOut, annotation_files
 from mlcls_jax.data.image_files import is_image_name
-from mlcls_jax.data.lists import read_labels
+from mlcls_jax.data.lists import labels_there
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 
 _HINT = (
@@ -70,8 +70,8 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     lines = {s: table.lines[bool(headers[s]) :] for s, table in tables.items()}
     if empty := [tables[split].path for split in tables if not lines[split]]:
         raise ConvertFailedError(f"{empty[0]}: lists no images", _HINT)
-    known, _ = read_labels(label_file, name=label_file.name)
-    dialect = _dialect(tables, headers, lines, options.dialect, known=known.values())
+    known = [label.name for label in labels_there(label_file)]
+    dialect = _dialect(tables, headers, lines, options.dialect, known=known)
     declared = _columns(tables, headers) if dialect == "columns" else []
     told += _blanks(tables, lines) if dialect == "columns" else []
 

@@ -9,9 +9,8 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.findings import is_error
 from mlcls_jax.data.image_files import walk_images
-from mlcls_jax.data.lists import read_labels
+from mlcls_jax.data.lists import labels_there
 from mlcls_jax.errors import ConvertFailedError, DataError
 from mlcls_jax.files import regular
 from mlcls_jax.readable import printable
@@ -204,9 +203,8 @@ def index_rows(
     """
     found = {name for rows in splits.values() for _, names in rows for name in names}
     found |= set(declared)
-    known, findings = read_labels(label_file, name=label_file.name)
-    is_kept = found <= set(known.values()) and not any(map(is_error, findings))
-    labels = tuple(known[i] for i in sorted(known)) if is_kept else tuple(declared or sorted(found))
+    known = [label.name for label in labels_there(label_file)]
+    labels = tuple(known if found <= {*known} else declared or sorted(found))
     index = {name: i for i, name in enumerate(labels)}
     return labels, {
         split: [(path, {index[name]: v for name, v in values.items()}) for path, values in rows]

@@ -16,7 +16,7 @@ from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.parquet_tables import LABELS
 from mlcls_jax.data.convert.reading import SPLIT_FOLDERS, annotation_text, split_of_file
 from mlcls_jax.data.image_files import is_image_name
-from mlcls_jax.data.lists import read_labels
+from mlcls_jax.data.lists import label_names
 from mlcls_jax.errors import ConvertFailedError
 from mlcls_jax.files import regular
 from mlcls_jax.parsing import parse_json, shorten
@@ -53,8 +53,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
         lines = annotation_text(root / _NAMES, kind="list").splitlines()
         names = [line.strip() for line in lines if line.strip()]
     elif label_file.is_file():
-        known, _ = read_labels(label_file, name=label_file.name)
-        names = [*known.values()]
+        names = [*label_names(label_file, kind=ConvertFailedError)]
     return Listing({split: _entries(paths, names) for split, paths in splits.items()}, names)
 
 
