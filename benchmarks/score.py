@@ -64,7 +64,7 @@ def main() -> None:
         def score_all() -> None:
             for path in job.output.glob("part-*"):
                 path.unlink()
-            for _ in score_here(predictor, job, open_job_input(request, job), job.ranges):
+            for _ in score_here(predictor, job, open_job_input(job), job.ranges):
                 pass
 
         candidates = {

@@ -66,8 +66,8 @@ def run(argv: list[str]) -> str:
 
 
 def _summary(done: "Summary") -> str:
-    job = done.job
-    shard = f"shard {job.shard}/{job.shards}: " if job.shards > 1 else ""
+    job, asked = done.job, done.job.request
+    shard = f"shard {asked.shard}/{asked.shards}: " if asked.shards > 1 else ""
     lines = [f"{shard}{done.images:,} images, {done.broken:,} of them could not be read."]
     if done.rows + done.broken != done.images:
         lines[0] = (
@@ -79,8 +79,8 @@ def _summary(done: "Summary") -> str:
         lines.append(f"This run scored {done.scored:,} in {done.seconds:,.0f} s: {rate}.")
     else:
         lines.append("Nothing was left to do.")
-    lines.append(f"  results  {job.output}/part-{job.shard:05d}-*.parquet")
+    lines.append(f"  results  {job.output}/part-{asked.shard:05d}-*.parquet")
     if done.broken:
-        lines.append(f"  broken   {job.output}/_errors-{job.shard:05d}-*.parquet")
+        lines.append(f"  broken   {job.output}/_errors-{asked.shard:05d}-*.parquet")
     lines.append(f"Next: pyarrow.parquet.read_table({str(job.output)!r}), or any Parquet reader.")
     return "\n".join(lines)

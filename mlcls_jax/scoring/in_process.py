@@ -36,23 +36,20 @@ def open_predictor(request: Request, bundle: Bundle) -> Predictor:
     )
 
 
-def open_job_input(request: Request, job: Job) -> Read:
+def open_job_input(job: Job) -> Read:
     """Return a function that reads the job's images, several ranges at once if asked.
 
     Raises:
       WorkdirError: the index is missing or damaged.
       DataError, InputError: as by `survey`.
     """
-    return KINDS[job.input.kind].open(request.input, job.input, job.output, request.columns)
+    source, columns = job.request.input, job.request.columns
+    return KINDS[job.input.kind].open(source, job.input, job.output, columns)
 
 
 def local_engine(predictor: Predictor) -> Engine:
     """Return the engine that computes in this process."""
-
-    def run(request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
-        return score_here(predictor, job, open_job_input(request, job), ranges)
-
-    return run
+    return lambda job, ranges: score_here(predictor, job, open_job_input(job), ranges)
 
 
 def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]) -> Iterator[int]:
@@ -64,8 +61,8 @@ def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]
     size = predictor.batch_size
     ahead = max(size, 2 * predictor.threads)
     in_flight = 1 + predictor.backend.replicas  # one waits while each device works
-    views = predictor.views(job.tta)
-    compute = partial(_compute, predictor, views, job.embeddings)
+    views = predictor.views(job.request.tta)
+    compute = partial(_compute, predictor, views, job.request.embeddings)
     with (
         ThreadPoolExecutor(predictor.threads) as loaders,
         ThreadPoolExecutor(in_flight) as devices,
@@ -180,6 +177,6 @@ def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> in
             page_index=one.page,
         )
         result.embedding = None if batch.vectors is None else batch.vectors[row]
-        rows.add(one.name, result, all_scores=job.all_scores)
+        rows.add(one.name, result, all_scores=job.request.all_scores)
         row += 1
     return sum(not one.page for one in batch.decoded)

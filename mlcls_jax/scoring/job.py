@@ -76,43 +76,46 @@ _FIXED = (
 class Job:
     """A job and the shard of it that this process does."""
 
-    output: Path
-    input: Survey
+    request: Request
+    input: Survey  # when the job began
     model: dict[str, Any]  # name, labels, threshold, temperature, image_size, fit, weights_sha256
-    rows_per_file: int
-    all_scores: bool
-    embeddings: bool
-    tta: tuple[str, ...]
-    shard: int
-    shards: int
+
+    @property
+    def output(self) -> Path:
+        """The folder of the job."""
+        return Path(self.request.output)
 
     @property
     def ranges(self) -> range:
         """Ranges of the shard: neighbours, so that files are read one after another."""
-        count = -(-self.input.images // self.rows_per_file)
-        return range(self.shard * count // self.shards, (self.shard + 1) * count // self.shards)
+        shard, shards = self.request.shard, self.request.shards
+        count = -(-self.input.images // self.request.rows_per_file)
+        return range(shard * count // shards, (shard + 1) * count // shards)
 
     def images(self, number: int) -> range:
         """Return the positions in the input of a range's images."""
-        start = number * self.rows_per_file
-        return range(start, min(start + self.rows_per_file, self.input.images))
+        start = number * self.request.rows_per_file
+        return range(start, min(start + self.request.rows_per_file, self.input.images))
 
     def part(self, number: int) -> Path:
         """Return the file of a range's results."""
-        return self.output / f"part-{self.shard:05d}-{number:06d}.parquet"
+        return self._file("part", number, "parquet")
 
     def errors(self, number: int) -> Path:
         """Return the file of a range's broken images; readers of a folder skip such names."""
-        return self.output / f"_errors-{self.shard:05d}-{number:06d}.parquet"
+        return self._file("_errors", number, "parquet")
 
     def checksums(self, number: int) -> Path:
         """Return the file of a range's checksums, as `sha256sum --check` reads them."""
-        return self.output / f"_sha256-{self.shard:05d}-{number:06d}.txt"
+        return self._file("_sha256", number, "txt")
+
+    def _file(self, kind: str, number: int, ending: str) -> Path:
+        return self.output / f"{kind}-{self.request.shard:05d}-{number:06d}.{ending}"
 
     @property
     def success(self) -> Path:
         """The file that is there once the shard is done."""
-        return self.output / _success_name(self.shard, self.shards)
+        return self.output / _success_name(self.request.shard, self.request.shards)
 
     def reopen(self) -> None:
         """Take back that the shard is done: a user deleted parts, to have them scored again."""
@@ -121,17 +124,18 @@ class Job:
 
     def finish(self, counts: dict[str, Any]) -> None:
         """Note that the shard is done and, if it is the last one, the job."""
-        files.write_json(self.success, {"shard": self.shard, "shards": self.shards, **counts})
-        names = [_success_name(shard, self.shards) for shard in range(self.shards)]
-        paths = [self.output / name for name in names]
-        if self.shards > 1 and all(path.exists() for path in paths):
+        shards = self.request.shards
+        own = {"shard": self.request.shard, "shards": shards}
+        files.write_json(self.success, own | counts)
+        paths = [self.output / _success_name(shard, shards) for shard in range(shards)]
+        if shards > 1 and all(path.exists() for path in paths):
             done = [_counts(path) for path in paths]
             total = {key: sum(one[key] for one in done) for key in _COUNTS}
-            files.write_json(self.output / _success_name(0, 1), {"shards": self.shards, **total})
+            files.write_json(self.output / _success_name(0, 1), {"shards": shards, **total})
 
 
 # Does the given ranges of the job; yields the number of each one's images as it is done.
-Engine = Callable[[Request, Job, list[int]], Iterator[int]]
+Engine = Callable[[Job, list[int]], Iterator[int]]
 
 _COUNTS = ("images", "rows", "broken")
 
@@ -197,17 +201,7 @@ def open_job(request: Request, found: Survey, model: dict[str, Any]) -> Job:
     if differences:
         lines = [f"{output / _FILE}: this is another job:", *differences]
         raise WorkdirError("\n".join(lines), "Give the same options, or name another folder.")
-    return Job(
-        output=output,
-        input=Survey(**begun["input"]),
-        model=model,
-        rows_per_file=request.rows_per_file,
-        all_scores=request.all_scores,
-        embeddings=request.embeddings,
-        tta=request.tta,
-        shard=request.shard,
-        shards=request.shards,
-    )
+    return Job(request, Survey(**begun["input"]), model)
 
 
 def check_output(name: str) -> Path:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,16 @@ from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.ray_cluster import Cluster
 from mlcls_jax.scoring.in_process import open_job_input, open_predictor, score_here
 from mlcls_jax.scoring.inputs.kind import Read
-from mlcls_jax.scoring.job import Engine, Job, Request, read_survey
+from mlcls_jax.scoring.job import Engine, Job, read_survey
 
 
 def ray_engine(cluster: Cluster) -> Engine:
     """Return the engine that computes on a cluster, and disconnects from it."""
 
-    def run(request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
+    def run(job: Job, ranges: list[int]) -> Iterator[int]:
         if ranges:
             with cluster.connected():
-                yield from _run(cluster, request, job, ranges)
+                yield from _run(cluster, job, ranges)
 
     return run
 
@@ -37,8 +36,8 @@ def ray_engine(cluster: Cluster) -> Engine:
 class ScoreRanges:
     """The actor: called with ranges, it scores them and writes their files."""
 
-    def __init__(self, request: Request, job: Job) -> None:
-        self._request, self._job = request, job
+    def __init__(self, job: Job) -> None:
+        self._job = job
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`range` [n], numbers of ranges → `images` [1] scored; `error` and `hint` [1], or empty.
@@ -60,11 +59,11 @@ class ScoreRanges:
         if read_survey(self._job.output) != self._job.input:
             told = f"{self._job.output}: the job is not there on {os.uname().nodename}"
             raise WorkdirError(told, "The output must be a folder that all nodes share.")
-        predictor = open_predictor(self._request, read_bundle(self._request.model_dir))
-        return predictor, self._job, open_job_input(self._request, self._job)
+        predictor = open_predictor(self._job.request, read_bundle(self._job.request.model_dir))
+        return predictor, self._job, open_job_input(self._job)
 
 
-def _run(cluster: Cluster, request: Request, job: Job, ranges: list[int]) -> Iterator[int]:
+def _run(cluster: Cluster, job: Job, ranges: list[int]) -> Iterator[int]:
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False  # there is ours
@@ -75,16 +74,16 @@ def _run(cluster: Cluster, request: Request, job: Job, ranges: list[int]) -> Ite
     whole = {
         name: value if "://" in value else os.path.abspath(value)
         for name in names
-        for value in [getattr(request, name)]
+        for value in [getattr(job.request, name)]
     }
-    job = replace(job, output=Path(whole["output"]))
+    job = replace(job, request=replace(job.request, **whole))
     scored: Any = ray.data.from_items(
         [{"range": number} for number in ranges], override_num_blocks=len(ranges)
     ).map_batches(
         ScoreRanges,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(places, len(ranges))),
-        fn_constructor_args=(replace(request, **whole), job),
+        fn_constructor_args=(job,),
         **needs,
     )
     # Closed before Ray is shut down, of which its threads hear too late after an error.

@@ -82,11 +82,11 @@ def score(
         predictor = open_predictor(request if engine is None else plain, bundle)
         predictor.views(request.tta)  # refuses what is none
         job = _begin_or_go_on(request, output, _facts(bundle, predictor))
-    with locked(output, f".lock-{job.shard:05d}", is_needed=False):
-        return _run(job, request, engine or local_engine(predictor))
+    with locked(output, f".lock-{request.shard:05d}", is_needed=False):
+        return _run(job, engine or local_engine(predictor))
 
 
-def _run(job: Job, request: Request, engine: Engine) -> Summary:
+def _run(job: Job, engine: Engine) -> Summary:
     started = time.perf_counter()
     missing = _missing_ranges(job)
     images = sum(len(job.images(number)) for number in job.ranges)
@@ -97,13 +97,13 @@ def _run(job: Job, request: Request, engine: Engine) -> Summary:
         job.reopen()
     bar = progress(desc="scoring", total=images, initial=images - scored, unit="image")
     with bar:
-        for done in _score_ranges(engine, request, job, missing):
+        for done in _score_ranges(engine, job, missing):
             bar.update(done)
     seconds = time.perf_counter() - started
     rows, broken = count_rows(job)
     remove_leftovers(job)
     if broken and not rows:
-        _tell_nothing_was_read(request, job, images)
+        _tell_nothing_was_read(job, images)
     counts = {"images": images, "rows": rows, "broken": broken}
     if missing or not job.success.exists():
         rate = {"images_per_s": round(scored / seconds, 1), "scored_in_last_run": scored}
@@ -141,7 +141,7 @@ def _missing_ranges(job: Job) -> list[int]:
     return sorted(missing + _damaged(job, set(job.ranges) - set(missing)))
 
 
-def _score_ranges(engine: Engine, request: Request, job: Job, missing: list[int]) -> Iterator[int]:
+def _score_ranges(engine: Engine, job: Job, missing: list[int]) -> Iterator[int]:
     """Have ranges scored and look at the result; yield the number of each one's images.
 
     Raises:
@@ -149,17 +149,17 @@ def _score_ranges(engine: Engine, request: Request, job: Job, missing: list[int]
     """
     if not missing:
         return
-    yield from engine(request, job, missing)
+    yield from engine(job, missing)
     # All is read once more: a disk may give back other bytes than it got.
     if again := _damaged(job, job.ranges):
-        for _ in engine(request, job, again):
+        for _ in engine(job, again):
             pass
         if still := _damaged(job, again):
             hint = "Check the disk, or name a folder on another one."
             raise UserError(f"{job.part(still[0])}: is damaged right after writing", hint)
 
 
-def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:
+def _tell_nothing_was_read(job: Job, images: int) -> None:
     """Warn for a shard, as others may have gone well; otherwise raise an error.
 
     Raises:
@@ -167,9 +167,9 @@ def _tell_nothing_was_read(request: Request, job: Job, images: int) -> None:
     """
     files = (job.errors(number) for number in job.ranges)
     first = next(pq.read_table(file)["error"][0].as_py() for file in files if file.exists())
-    told = f"{request.input}: none of its {images:,} images could be read; the first: {first}"
-    if job.shards > 1:
-        log.warning("shard %d/%d: %s", job.shard, job.shards, told)
+    told = f"{job.request.input}: none of its {images:,} images could be read; the first: {first}"
+    if job.request.shards > 1:
+        log.warning("shard %d/%d: %s", job.request.shard, job.request.shards, told)
         return
     hint = f"All reasons are in {job.output}/_errors-*. To try again, delete that folder."
     if job.input.kind == "list":

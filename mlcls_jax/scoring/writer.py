@@ -107,13 +107,13 @@ def count_rows(job: Job) -> tuple[int, int]:
 def remove_leftovers(job: Job) -> None:
     """Delete what killed processes left behind half-written."""
     for kind in ("part", "_errors", "_sha256"):
-        for path in job.output.glob(f".{kind}-{job.shard:05d}-*.tmp"):
+        for path in job.output.glob(f".{kind}-{job.request.shard:05d}-*.tmp"):
             path.unlink(missing_ok=True)
 
 
 def _schema(job: Job) -> Any:
     fields = [("path", pa.string()), ("page_index", pa.int32())]
-    if job.all_scores:
+    if job.request.all_scores:
         fields += [("scores", pa.list_(pa.float32(), len(job.model["labels"])))]
     else:
         fields += [
@@ -121,7 +121,7 @@ def _schema(job: Job) -> Any:
             ("scores", pa.list_(pa.float32())),
             ("label_names", pa.list_(pa.string())),
         ]
-    if job.embeddings:
+    if job.request.embeddings:
         fields += [("embedding", pa.list_(pa.float32()))]
     return _with_facts(pa.schema(fields), job)
 

@@ -688,9 +688,9 @@ def test_a_job_goes_on_in_the_precision_that_it_began_with(bundle, photos, tmp_p
 
 @pytest.mark.slow
 def test_a_job_begun_on_accelerators_is_of_bfloat16_on_every_machine(bundle, photos, tmp_path):
-    def engine(request, job, ranges):
-        predictor = open_predictor(request, read_bundle(Path(request.model_dir)))
-        yield from score_here(predictor, job, open_job_input(request, job), ranges)
+    def engine(job, ranges):
+        predictor = open_predictor(job.request, read_bundle(Path(job.request.model_dir)))
+        yield from score_here(predictor, job, open_job_input(job), ranges)
 
     score(request(bundle, photos, tmp_path / "a", shards=2), engine, platform=lambda: "gpu")
     score(request(bundle, photos, tmp_path / "a", shards=2, shard=1))
@@ -710,9 +710,9 @@ def begun_precision(output):
 def test_a_part_that_is_damaged_while_the_job_runs_is_scored_again(bundle, photos, tmp_path):
     score(request(bundle, photos, tmp_path / "whole"))
 
-    def engine(request, job, ranges):
-        predictor = open_predictor(request, read_bundle(Path(request.model_dir)))
-        yield from score_here(predictor, job, open_job_input(request, job), ranges)
+    def engine(job, ranges):
+        predictor = open_predictor(job.request, read_bundle(Path(job.request.model_dir)))
+        yield from score_here(predictor, job, open_job_input(job), ranges)
         if len(ranges) > 1:
             flip(job.part(1))
 
