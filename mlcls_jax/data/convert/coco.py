@@ -17,9 +17,16 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, head, json_keys
 from mlcls_jax.data.convert.labelled import Labelled, size_of
 from mlcls_jax.data.convert.places import Places
-from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, Reading, Row, usual_places
+from mlcls_jax.data.convert.reading import (
+    SPLIT_NAMES,
+    LeftOut,
+    Reading,
+    Row,
+    annotation_json,
+    usual_places,
+)
 from mlcls_jax.errors import ConvertFailedError, raise_faults
-from mlcls_jax.parsing import parse_json, shorten
+from mlcls_jax.parsing import shorten
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -133,7 +140,7 @@ def _load(path: Path) -> "COCO":
     ):
         from pycocotools.coco import COCO
     # Not by COCO(path), which reads in the machine's encoding and trips over a BOM.
-    content = parse_json(files.regular(path).read_bytes(), path, ConvertFailedError)
+    content = annotation_json(path)
     _check(content, path)
     coco = COCO()
     coco.dataset = content

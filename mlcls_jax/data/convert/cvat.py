@@ -57,7 +57,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     raise_faults(ConvertFailedError, faults)
     usual = [root / "images", root, *(root / "images" / name for name in ("default", "Train"))]
     folders = dict.fromkeys(splits, usual)
-    return Listing(splits or {"train": []}, [*labels], declared, folders=folders)
+    return Listing(splits, [*labels], declared, folders=folders)
 
 
 def _labels(tree: ElementTree.Element) -> Iterator[ElementTree.Element]:

@@ -11,9 +11,8 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, head, in_object, json_keys
 from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import LeftOut, split_of_file
+from mlcls_jax.data.convert.reading import LeftOut, annotation_files, annotation_json, split_of_file
 from mlcls_jax.errors import ConvertFailedError, raise_faults
-from mlcls_jax.parsing import parse_json
 
 _FOLDER = "annotations"
 _IMAGES = 2  # media_type
@@ -25,15 +24,14 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     Labels of images and of shapes count. What declares no labels, or others than its neighbours, is
     an error.
     """
-    given = {"train": options.train_annotations, "val": options.val_annotations}
-    paths = [(split, root / name) for split, name in given.items() if name]
+    paths = [*annotation_files(root, options, lambda _: ()).items()]
     paths = paths or [(split_of_file(p), p) for p in sorted((root / _FOLDER).glob("*.json"))]
     splits: dict[str, list[Entry]] = {}
     folders: dict[str, list[Path]] = {}
     labels: list[str] | None = None
     left_out: LeftOut = {}
     for split, path in paths:
-        content = parse_json(files.regular(path).read_bytes(), path, ConvertFailedError)
+        content = annotation_json(path)
         own = _labels(content, path)
         if labels not in (None, own):
             raise ConvertFailedError(f"{path}: has other labels than {paths[0][1]}")
@@ -41,7 +39,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
         images = path.parent.parent / "images"
         splits.setdefault(split, []).extend(_entries(content, own, path, left_out))
         folders.setdefault(split, []).extend((images / path.stem, images))
-    return Listing(splits or {"train": []}, labels or [], folders=folders, left_out=left_out)
+    return Listing(splits, labels or [], folders=folders, left_out=left_out)
 
 
 def _labels(content: Any, path: Path) -> list[str]:

@@ -15,9 +15,9 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, head, in_object, json_keys
 from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import LeftOut, split_of, usual_places
+from mlcls_jax.data.convert.reading import LeftOut, annotation_json, split_of, usual_places
 from mlcls_jax.errors import ConvertFailedError, raise_faults
-from mlcls_jax.parsing import parse_json, shorten
+from mlcls_jax.parsing import shorten
 
 LABELS, SAMPLES, MANIFEST = "labels.json", "samples.json", "data.json"
 _KINDS = ("Classification", "Classifications", "Detection", "Detections")
@@ -43,7 +43,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     folders: dict[str, list[Path]] = {}
     left_out: LeftOut = {}
     for usual, path in paths.items():
-        content = parse_json(files.regular(path).read_bytes(), path, ConvertFailedError)
+        content = annotation_json(path)
         is_samples = isinstance(content, dict) and "samples" in content
         reader = _samples if is_samples else _classification
         names, rows = reader(content, path, left_out)
@@ -52,7 +52,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
             splits.setdefault(split or usual, []).append(entry)
             folders.setdefault(split or usual, [path.parent / "data", path.parent])
     return Listing(
-        splits or {"train": []}, [*labels], str(paths["train"]) if labels else None,
+        splits, [*labels], str(paths["train"]) if labels else None,
         folders=folders, left_out=left_out,
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ def _classification(
     manifest = path.parent / MANIFEST
     places: dict[str, Any] = {}
     if manifest.is_file():
-        places = parse_json(files.regular(manifest).read_bytes(), manifest, ConvertFailedError)
+        places = annotation_json(manifest)
         if not isinstance(places, dict):
             raise ConvertFailedError(f"{manifest}: is no JSON object")
     rows: list[tuple[str | None, Entry]] = []
@@ -76,7 +76,7 @@ def _classification(
             left_out.setdefault("images without labels", []).append(key)
             continue
         try:
-            names = [_name(one, classes) for one in _several(target)]
+            names = [_name(one, classes) for one in _labels(target)]
         except (ValueError, IndexError, KeyError, TypeError):
             faults.append(f"{place}: {shorten(target)} names no label")
             continue
@@ -87,12 +87,6 @@ def _classification(
         rows.append((None, Entry(image, dict.fromkeys(names, 1), place)))
     raise_faults(ConvertFailedError, faults)
     return [*map(str, classes)], rows
-
-
-def _several(target: Any) -> list[Any]:
-    if isinstance(target, dict) and "classifications" in target:
-        target = target["classifications"]
-    return target if isinstance(target, list) else [target]
 
 
 def _name(target: Any, classes: list[Any]) -> str:
@@ -142,9 +136,9 @@ def _samples(
 
 def _labels(value: Any) -> list[Any]:
     for key in ("classifications", "detections"):
-        if key in value:
-            return value[key]
-    return [value]
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+    return value if isinstance(value, list) else [value]
 
 
 def _field(samples: list[Any], path: Path) -> str:

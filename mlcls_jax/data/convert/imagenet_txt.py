@@ -10,9 +10,9 @@ from pathlib import Path
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, in_object
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import annotation_files, annotation_text
+from mlcls_jax.data.convert.reading import annotation_files, annotation_json, annotation_text
 from mlcls_jax.errors import ConvertFailedError, raise_faults
-from mlcls_jax.parsing import parse_json, shorten
+from mlcls_jax.parsing import shorten
 
 NAMES, META = "synsets.txt", "dataset_meta.json"
 _ALONE = "default.txt"  # datumaro's name of a list that is none of training, validation and test
@@ -35,7 +35,7 @@ def _labels(root: Path) -> tuple[list[str], Path]:
     if not (root / META).is_file():
         text = annotation_text(root / NAMES, kind="list of labels")
         return [line.strip() for line in text.strip().splitlines()], root / NAMES
-    content = parse_json((root / META).read_bytes(), root / META, ConvertFailedError)
+    content = annotation_json(root / META)
     return [*map(str, in_object(content, "labels", list, str(root / META)))], root / META
 
 

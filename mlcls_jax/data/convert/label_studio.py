@@ -19,7 +19,7 @@ from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, csv_columns, head, json_keys
 from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import LeftOut, csv_rows, split_of
+from mlcls_jax.data.convert.reading import LeftOut, annotation_json, csv_rows, split_of
 from mlcls_jax.data.image_files import is_image_name
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import parse_json, parse_xml, shorten
@@ -153,7 +153,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     place = next((path for path in interfaces if path.is_file()), None)
     labels = _labels(place) if place else []
     declared = str(place) if labels else None
-    return Listing(splits or {"train": []}, labels, declared, left_out=left_out)
+    return Listing(splits, labels, declared, left_out=left_out)
 
 
 def _labels(path: Path) -> list[str]:
@@ -170,7 +170,7 @@ def _usual_file(root: Path) -> dict[str, Path]:
 
 def _json_tasks(path: Path, left_out: LeftOut) -> Iterator[tuple[str | None, Entry]]:
     """Yield what the images of a JSON or JSON-MIN export are for, and what is said of them."""
-    tasks = parse_json(files.regular(path).read_bytes(), path, ConvertFailedError)
+    tasks = annotation_json(path)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise ConvertFailedError(f"{path}: is no list of tasks, as Label Studio exports it")
     faults: list[str] = []

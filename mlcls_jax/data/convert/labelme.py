@@ -1,6 +1,6 @@
 """LabelMe's flags: a JSON file beside each image, with the flags of the image as true or false.
 
-Shapes are not read. A flag that an image's file does not have is not known of it: -1.
+Shapes count where no file has a flag. A flag that an image's file lacks is not known of it: -1.
 """
 
 import os
@@ -9,18 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import (
-    Format,
-    Sign,
-    head,
-    in_object,
-    json_keys,
-)
+from mlcls_jax.data.convert.dataset_format import Format, Sign, head, in_object, json_keys
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import split_of
+from mlcls_jax.data.convert.reading import annotation_json, split_of
 from mlcls_jax.errors import ConvertFailedError, raise_faults
-from mlcls_jax.files import regular
-from mlcls_jax.parsing import parse_json
 
 
 def read(root: Path, label_file: Path, options: Convert) -> Listing:
@@ -36,7 +28,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
     shapes: dict[str, dict[str, int]] = {}  # file → labels
     for path in files:
         try:
-            content = parse_json(regular(path).read_bytes(), path, ConvertFailedError)
+            content = annotation_json(path)
             flags = in_object(content, "flags", dict, str(path))
             image = in_object(content, "imagePath", str, str(path)).replace("\\", "/")
         except ConvertFailedError as error:

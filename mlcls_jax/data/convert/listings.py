@@ -14,13 +14,7 @@ from typing import Literal, NamedTuple
 from mlcls_jax.bars import progress
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.places import Places
-from mlcls_jax.data.convert.reading import (
-    ImageFolder,
-    LeftOut,
-    NamedRow,
-    Reading,
-    index_rows,
-)
+from mlcls_jax.data.convert.reading import ImageFolder, LeftOut, NamedRow, Reading, index_rows
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import shorten
 
@@ -105,7 +99,7 @@ def resolve(
     folders: dict[str, ImageFolder] = {}
     faults: list[str] = []
     known, found = set(listing.labels), dict[str, None]()
-    for split, entries in listing.splits.items():
+    for split, entries in (listing.splits or {"train": []}).items():
         usual = [*listing.folders.get(split, ()), root, root / "images"]
         places = Places(root, given=given.get(split), usual=usual)
         rows: dict[str, dict[str, int]] = {}
@@ -132,14 +126,8 @@ def resolve(
     raise_faults(ConvertFailedError, faults)
     others = sorted(found.keys() - known)
     labels, indexed = index_rows(splits, label_file, declared=[*listing.labels, *others])
-    return Reading(
-        labels,
-        indexed,
-        tuple(folders.values()),
-        listing.left_out,
-        listing.told,
-        rest=listing.rest,
-    )
+    linked, told = tuple(folders.values()), listing.told
+    return Reading(labels, indexed, linked, listing.left_out, told, listing.rest)
 
 
 def joined(one: Mapping[str, int], other: Mapping[str, int], rest: int) -> dict[str, int]:

@@ -6,13 +6,14 @@ import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlcls_jax.config import Convert
 from mlcls_jax.data.image_files import walk_images
 from mlcls_jax.data.lists import labels_there
 from mlcls_jax.errors import ConvertFailedError, DataError
 from mlcls_jax.files import regular
+from mlcls_jax.parsing import parse_json
 from mlcls_jax.readable import printable
 
 # Path as listed, and 1, 0 or -1 by index or by name of the labels that the source speaks of.
@@ -76,6 +77,16 @@ def annotation_text(path: Path, *, kind: str) -> str:
         raise ConvertFailedError(
             f"{path}:{line}: is not UTF-8: {error}", "Save it as UTF-8."
         ) from error
+
+
+def annotation_json(path: Path) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+      ConvertFailedError: it is malformed.
+      OSError: it is not there, or cannot be read.
+    """
+    return parse_json(regular(path).read_bytes(), path, ConvertFailedError)
 
 
 def csv_rows(path: Path, *, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:

@@ -48,7 +48,7 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
                 entry = Entry(os.path.abspath(image), values, str(image))
                 splits.setdefault(split, []).append(entry)
     raise_faults(ConvertFailedError, faults)
-    return Listing(splits or {"train": []}, labels, str(path), left_out=left_out)
+    return Listing(splits, labels, str(path), left_out=left_out)
 
 
 def _labels(content: Any, path: Path) -> list[str]:
