@@ -81,6 +81,11 @@ def logits(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return points @ weights[:, :-1] + weights[:, -1:]
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [N, D] of length 1."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
 def sigmoid(values: np.ndarray) -> np.ndarray:
     """Return scores of logits."""
     return 1 / (1 + np.exp(-np.clip(values, -60, 60)))

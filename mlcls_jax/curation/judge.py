@@ -200,8 +200,7 @@ def neighbours(vectors: np.ndarray, rows: np.ndarray, count: int = NEIGHBOURS) -
 
     Similar is a high cosine between embeddings from which their mean is taken.
     """
-    centred = vectors - vectors.mean(0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    unit = heads.unit(vectors - vectors.mean(0))
     count = min(count, len(vectors) - 1)
     found = np.empty((len(rows), count), np.int64)
     for start in range(0, len(rows), _BLOCK):

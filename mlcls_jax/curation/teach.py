@@ -102,7 +102,7 @@ def choose(
     """
     unsure = np.linalg.norm(np.minimum(scores, 1 - scores) * worth, axis=1)  # [N]
     weight = np.sqrt(unsure) + _TINY
-    units, known = _unit(points), _unit(labelled)
+    units, known = heads.unit(points), heads.unit(labelled)
     far = np.concatenate([  # [N], from the nearest: 1 - cosine
         1 - (units[start : start + _BLOCK] @ known.T).max(1)
         for start in range(0, len(units), _BLOCK)
@@ -117,7 +117,3 @@ def choose(
         left[best] = False
         far = np.minimum(far, 1 - units @ units[best])
     return np.array(taken, np.int64)
-
-
-def _unit(points: np.ndarray) -> np.ndarray:
-    return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
