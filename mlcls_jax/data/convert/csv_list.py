@@ -7,8 +7,9 @@ for what else is understood.
 import csv
 import posixpath
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.csv_columns import arrange
@@ -41,6 +42,22 @@ _HINT = (
 )
 
 
+class _File(NamedTuple):
+    """The list of a split."""
+
+    table: Table
+    header: list[str]  # its cells; none if there is none
+    folders: list[Path]  # where its images may lie
+
+    @property
+    def path(self) -> Path:
+        return self.table.path
+
+    @property
+    def lines(self) -> list[Line]:
+        return self.table.lines[bool(self.header) :]
+
+
 def read(root: Path, label_file: Path, options: Convert) -> Listing:
     """Read rows in the order of the files; an image on several lines has the labels of all.
 
@@ -57,30 +74,31 @@ def read(root: Path, label_file: Path, options: Convert) -> Listing:
             "Name it train.csv, or set check_dataset.convert.train_annotations.",
         )
     images = {"train": options.train_images, "val": options.val_images or options.train_images}
-    arranged = {s: arrange(read_table(path), options.dialect) for s, path in lists.items()}
-    tables = {split: table for split, (table, _) in arranged.items()}
-    told = [f"{table.path}: {note}" for table, note in arranged.values() if note]
-    if "test" in tables and all(len(fields) == 1 for _, fields in tables["test"].lines):
-        told.append(f"{tables.pop('test').path}: left out: has no labels")
-    folders = {split: _usual_folders(root, table.path) for split, table in tables.items()}
-    places = {
-        split: Places(root, given=images.get(split), usual=folders[split]) for split in tables
-    }
-    headers = {s: _header(table, places[s], options.dialect) for s, table in tables.items()}
-    lines = {s: table.lines[bool(headers[s]) :] for s, table in tables.items()}
-    if empty := [tables[split].path for split in tables if not lines[split]]:
+    files: dict[str, _File] = {}
+    told = []
+    for split, path in lists.items():
+        table, note = arrange(read_table(path), options.dialect)
+        told += [f"{path}: {note}"] if note else []
+        if split == "test" and all(len(fields) == 1 for _, fields in table.lines):
+            told.append(f"{path}: left out: has no labels")
+            continue
+        folders = _usual_folders(root, path)
+        places = Places(root, given=images.get(split), usual=folders)
+        files[split] = _File(table, _header(table, places, options.dialect), folders)
+    if empty := [file.path for file in files.values() if not file.lines]:
         raise ConvertFailedError(f"{empty[0]}: lists no images", _HINT)
     known = [label.name for label in labels_there(label_file)]
-    dialect = _dialect(tables, headers, lines, options.dialect, known=known)
-    declared = _columns(tables, headers) if dialect == "columns" else []
-    told += _blanks(tables, lines) if dialect == "columns" else []
+    dialect = _dialect([*files.values()], options.dialect, known=known)
+    declared = _columns([*files.values()]) if dialect == "columns" else []
+    told += _blanks([*files.values()]) if dialect == "columns" else []
 
     splits: dict[str, list[Entry]] = {}
     left_out: LeftOut = {}
-    for split, table in tables.items():
-        splits[split] = _entries(table.path, lines[split], dialect, headers[split][1:], left_out)
-        told.append(describe(table, dialect, header=bool(headers[split]), rows=splits[split]))
-    return Listing(splits, declared, folders=folders, left_out=left_out, told=tuple(told))
+    for split, file in files.items():
+        splits[split] = _entries(file, dialect, left_out)
+        told.append(describe(file.table, dialect, header=bool(file.header), rows=splits[split]))
+    usual = {split: file.folders for split, file in files.items()}
+    return Listing(splits, declared, folders=usual, left_out=left_out, told=tuple(told))
 
 
 def _usual_folders(root: Path, path: Path) -> list[Path]:
@@ -94,42 +112,34 @@ def _header(table: Table, places: Places, dialect: str) -> list[str]:
     return [field.strip() for field in table.lines[0].fields] if is_there else []
 
 
-def _dialect(
-    tables: dict[str, Table],
-    headers: dict[str, list[str]],
-    lines: dict[str, list[Line]],
-    asked: str,
-    *,
-    known: Collection[str],
-) -> str:
+def _dialect(files: Sequence[_File], asked: str, *, known: Collection[str]) -> str:
     """Return the dialect that all files are written in.
 
     Raises:
       ConvertFailedError: it cannot be told for sure.
     """
-    everything = [line for split in lines.values() for line in split]
     if asked != "auto":
         return asked
-    if has_columns(everything):
+    if has_columns([line for file in files for line in file.lines]):
         return "columns"
     cells: dict[str, str] = {}
-    for split, table in tables.items():
-        for line in lines[split]:
-            if len(line.fields) == 2 and (cell := line.fields[1].strip()):
-                cells.setdefault(cell, f"{table.path}:{line.number}")
+    for file in files:
+        for number, (_, *rest) in file.lines:
+            if len(rest) == 1 and (cell := rest[0].strip()):
+                cells.setdefault(cell, f"{file.path}:{number}")
     return find_style(cells, known)
 
 
-def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[str]:
+def _columns(files: Sequence[_File]) -> list[str]:
     """Return the labels that the headers name.
 
     Raises:
       ConvertFailedError: a file has no header, or names a label twice, or they name different ones.
     """
-    first = headers["train"][1:]
-    for split, table in tables.items():
-        names, place = headers[split][1:], f"{table.path}:1"
-        if not names or (flags(names) is not None and is_image_name(headers[split][0])):
+    first = files[0].header[1:]
+    for file in files:
+        names, place = file.header[1:], f"{file.path}:1"
+        if not names or (flags(names) is not None and is_image_name(file.header[0])):
             raise ConvertFailedError(
                 f"{place}: no header names the labels of the columns",
                 "Begin the file with a line such as `path,cat,dog`.",
@@ -138,44 +148,39 @@ def _columns(tables: dict[str, Table], headers: dict[str, list[str]]) -> list[st
             raise ConvertFailedError(f"{place}: several columns are named {shown(twice)}")
         if sorted(names) != sorted(first):
             raise ConvertFailedError(
-                f"{place}: the columns are {shown(names)}, but {shown(first)} in"
-                f" {tables['train'].path}",
+                f"{place}: the columns are {shown(names)}, but {shown(first)} in {files[0].path}",
                 "All lists must have the same columns.",
             )
     return first
 
 
-def _blanks(tables: dict[str, Table], lines: dict[str, list[Line]]) -> list[str]:
+def _blanks(files: Sequence[_File]) -> list[str]:
     """Return remarks on cells in which nothing stands.
 
     Raises:
       ConvertFailedError: it is open whether they mean 0 or -1, as no cell is 0.
     """
-    told, has_zero = [], False
-    blank: dict[str, list[str]] = {}
-    for split, table in tables.items():
-        for number, (_, *cells) in lines[split]:
-            empty = [f"{table.path}:{number}" for cell in cells if is_blank(cell)]
-            blank.setdefault(split, []).extend(empty)
-            has_zero = has_zero or any(flags([cell]) == [0] for cell in cells)
-    for split, places in blank.items():
+    rows = (cells for file in files for _, (_, *cells) in file.lines)
+    has_zero = any(flags([cell]) == [0] for cells in rows for cell in cells)
+    told = []
+    for file in files:
+        empty = (n for n, (_, *cells) in file.lines for cell in cells if is_blank(cell))
+        places = [f"{file.path}:{number}" for number in empty]
         if places and not has_zero:
             raise ConvertFailedError(
                 f"{places[0]}: does an empty cell mean that the label is absent, or not known?",
                 "Write 0 for absent, -1 for not known.",
             )
         if places:
-            told.append(f"{tables[split].path}: {len(places)} empty cells: not known (-1)")
+            told.append(f"{file.path}: {len(places)} empty cells: not known (-1)")
     return told
 
 
-def _entries(
-    path: Path, lines: list[Line], dialect: str, columns: list[str], left_out: LeftOut
-) -> list[Entry]:
+def _entries(file: _File, dialect: str, left_out: LeftOut) -> list[Entry]:
     """Return the images in their order; on several lines an image has the labels of all."""
     entries: dict[str, Entry] = {}
-    faults = []
-    for number, fields in lines:
+    faults, columns = [], file.header[1:]
+    for number, fields in file.lines:
         image, *cells = (field.strip() for field in fields)
         values = _values(cells, dialect, columns)
         if values is None or not image:
@@ -184,7 +189,7 @@ def _entries(
                 wanted = f"a path and {len(columns)} cells of 0, 1 or -1"
             elif dialect == "lists":
                 wanted = "`path,['label', 'label']`"
-            faults.append(f"{path}:{number}: {shown(fields)} is not {wanted}")
+            faults.append(f"{file.path}:{number}: {shown(fields)} is not {wanted}")
             continue
         image = posixpath.normpath(image)
         if before := entries.get(image):
@@ -192,7 +197,7 @@ def _entries(
                 note_contradictions(image, before.values, values, 0, left_out)
             entries[image] = before._replace(values=joined(before.values, values, rest=0))
         else:
-            entries[image] = Entry(image, values, f"{path}:{number}")
+            entries[image] = Entry(image, values, f"{file.path}:{number}")
     raise_faults(ConvertFailedError, faults, _HINT)
     return list(entries.values())
 
