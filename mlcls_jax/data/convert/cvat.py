@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from mlcls_jax import files
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign, head
+from mlcls_jax.data.convert.dataset_format import Format, file_that, head
 from mlcls_jax.data.convert.labelled import Labelled, size_of
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import split_of
@@ -96,15 +96,17 @@ def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
     ]
 
 
-def _of_file(file: Path) -> Iterator[Sign]:
+def _is_ours(file: Path) -> bool:
     start = head(file) if file.suffix.lower() == ".xml" else ""
-    if "<annotations>" in start and ("<image " in start or "<meta>" in start):
-        yield Sign(f"CVAT's {file.name}", file.name)
+    return "<annotations>" in start and ("<image " in start or "<meta>" in start)
 
 
-def _usual(folder: Path) -> Iterator[Sign]:
-    if (folder / FILE).is_file():
-        yield from _of_file(folder / FILE)
+_signs = file_that("CVAT's", _is_ours)
 
-
-FORMAT = Format(read, "CVAT for images (annotations.xml)", _usual, of_file=_of_file, write=_write)
+FORMAT = Format(
+    read,
+    "CVAT for images (annotations.xml)",
+    lambda folder: _signs(folder / FILE),
+    of_file=_signs,
+    write=_write,
+)

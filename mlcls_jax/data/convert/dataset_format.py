@@ -31,14 +31,14 @@ def files_named(told: str, *names: str) -> Callable[[Path], list[Sign]]:
     return lambda folder: [Sign(f"{told} {n}") for n in names if (folder / n).is_file()]
 
 
+def file_that(told: str, is_ours: Callable[[Path], object]) -> Callable[[Path], list[Sign]]:
+    """Return what takes such files for a format's own; `told` stands before their names."""
+    return lambda file: [Sign(f"{told} {file.name}", file.name)] if is_ours(file) else []
+
+
 def file_ending(told: str, *suffixes: str) -> Callable[[Path], list[Sign]]:
     """Return what takes files for a format's own that end so; `told` stands before their names."""
-
-    def signs(file: Path) -> list[Sign]:
-        is_ours = file.suffix.lower() in suffixes
-        return [Sign(f"{told} {file.name}", file.name)] if is_ours else []
-
-    return signs
+    return file_that(told, lambda file: file.suffix.lower() in suffixes)
 
 
 @dataclass(frozen=True)

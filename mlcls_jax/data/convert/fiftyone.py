@@ -12,7 +12,14 @@ from typing import Any
 
 from mlcls_jax import files
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign, head, in_object, json_keys
+from mlcls_jax.data.convert.dataset_format import (
+    Format,
+    Sign,
+    file_that,
+    head,
+    in_object,
+    json_keys,
+)
 from mlcls_jax.data.convert.labelled import Labelled
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import LeftOut, annotation_json, split_of, usual_places
@@ -184,31 +191,22 @@ def _write(data: Labelled, folder: Path, _: str | None) -> list[str]:
     ]
 
 
-def _kind(file: Path) -> str | None:
-    if file.suffix.lower() != ".json":
-        return None
-    keys = json_keys(head(file))
-    if "samples" in keys:
-        return SAMPLES
-    return LABELS if {"classes", "labels"} <= keys or keys == {"labels"} else None
+def _is_ours(file: Path) -> bool:
+    keys = json_keys(head(file)) if file.suffix.lower() == ".json" else set()
+    return "samples" in keys or {"classes", "labels"} <= keys or keys == {"labels"}
 
 
 def _usual(folder: Path) -> Iterator[Sign]:
     for name in (SAMPLES, LABELS, f"train/{LABELS}"):
-        if (folder / name).is_file() and _kind(folder / name):
+        if (folder / name).is_file() and _is_ours(folder / name):
             yield Sign(f"FiftyOne's {name}")
             return
-
-
-def _of_file(file: Path) -> Iterator[Sign]:
-    if _kind(file):
-        yield Sign(f"FiftyOne's {file.name}", file.name)
 
 
 FORMAT = Format(
     read,
     "FiftyOne's exports (labels.json with data/, or samples.json)",
     _usual,
-    of_file=_of_file,
+    of_file=file_that("FiftyOne's", _is_ours),
     write=_write,
 )

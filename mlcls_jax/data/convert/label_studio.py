@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 
 from mlcls_jax import files
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign, csv_columns, head, json_keys
+from mlcls_jax.data.convert.dataset_format import Format, csv_columns, file_that, head, json_keys
 from mlcls_jax.data.convert.labelled import Labelled, Picture
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import LeftOut, annotation_json, csv_rows, split_of
@@ -318,11 +318,9 @@ def _is_export(file: Path) -> bool:
     return {"annotation_id", "annotator"} <= csv_columns(file)
 
 
-def _of_file(file: Path) -> Iterator[Sign]:
-    if _is_export(file):
-        yield Sign(f"Label Studio's export {file.name}", file.name)
-
-
 FORMAT = Format(
-    read, "Label Studio's exports (the JSON or CSV file)", of_file=_of_file, write=_write
+    read,
+    "Label Studio's exports (the JSON or CSV file)",
+    of_file=file_that("Label Studio's export", _is_export),
+    write=_write,
 )

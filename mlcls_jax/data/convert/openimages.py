@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlcls_jax.config import Convert
-from mlcls_jax.data.convert.dataset_format import Format, Sign, csv_columns
+from mlcls_jax.data.convert.dataset_format import Format, Sign, csv_columns, file_that
 from mlcls_jax.data.convert.listings import Entry, Listing
 from mlcls_jax.data.convert.reading import (
     SPLIT_NAMES,
@@ -109,14 +109,9 @@ def _usual(folder: Path) -> Iterator[Sign]:
         yield Sign(f"Open Images' {found[0].name}")
 
 
-def _of_file(file: Path) -> Iterator[Sign]:
-    if csv_columns(file) >= _COLUMNS:
-        yield Sign(f"Open Images' {file.name}", file.name)
-
-
 FORMAT = Format(
     read,
     "Open Images (train-annotations-human-imagelabels.csv, class-descriptions.csv)",
     _usual,
-    of_file=_of_file,
+    of_file=file_that("Open Images'", lambda file: csv_columns(file) >= _COLUMNS),
 )
