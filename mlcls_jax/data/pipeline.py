@@ -54,7 +54,7 @@ class Reader:
             image, target = load(self.source, index)
             return self.frame(image), target
 
-        return self.example(index, read)
+        return self._example(index, read)
 
     def for_training(self, config: Data) -> Callable[[int, np.random.Generator], Example]:
         """Return what reads example `index`, augmented by the generator's draws.
@@ -62,10 +62,36 @@ class Reader:
         Raises:
           ConfigError: data.augment names what there is not.
         """
-        crop, functions = crop_of(config.augment), augmentations(config.augment)
-        return partial(_for_training, reader=self, config=config, crop=crop, functions=functions)
+        return partial(
+            self._augmented,
+            is_exact=config.train_resize == "exact",
+            crop=crop_of(config.augment),
+            functions=augmentations(config.augment),
+        )
 
-    def example(self, index: int, read: Callable[[], ImageAndTarget]) -> Example:
+    def _augmented(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        *,
+        is_exact: bool,
+        crop: Crop | None,
+        functions: list[Augmentation],
+    ) -> Example:
+        resized, frame = resize if is_exact else resize_fast, self.frame
+
+        def read() -> ImageAndTarget:
+            box = crop(rng) if crop else None
+            needed = box.needed(frame) if box else frame.at_least
+            image, target = load(self.source, index, at_least=None if is_exact else needed)
+            image = box.fitted(image, frame, resized) if box else frame(image, resized)
+            for function in functions:
+                image = function(image, rng)
+            return image, target
+
+        return self._example(index, read)
+
+    def _example(self, index: int, read: Callable[[], ImageAndTarget]) -> Example:
         """Return what `read` gives, as an example; masked if it raises an allowed DataError."""
         if index >= len(self.source):
             return self._masked(index)
@@ -210,30 +236,6 @@ def _pick(
 ) -> Example:
     step, row = divmod(index, len(rows))
     return cast(Example, streams[which(step)][step * batch_size + rows[row]])
-
-
-def _for_training(
-    index: int,
-    rng: np.random.Generator,
-    *,
-    reader: Reader,
-    config: Data,
-    crop: Crop | None,
-    functions: list[Augmentation],
-) -> Example:
-    is_exact, frame = config.train_resize == "exact", reader.frame
-    resized = resize if is_exact else resize_fast
-
-    def read() -> ImageAndTarget:
-        box = crop(rng) if crop else None
-        needed = box.needed(frame) if box else frame.at_least
-        image, target = load(reader.source, index, at_least=None if is_exact else needed)
-        image = box.fitted(image, frame, resized) if box else frame(image, resized)
-        for function in functions:
-            image = function(image, rng)
-        return image, target
-
-    return reader.example(index, read)
 
 
 def _iterate(
