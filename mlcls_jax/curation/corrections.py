@@ -15,10 +15,10 @@ from mlcls_jax.data.backups import recover, replace_files
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.lists import (
     Row,
+    checked_labels,
     find_root,
     groups_of,
     raise_findings,
-    read_label_lines,
     read_list,
 )
 from mlcls_jax.errors import DataError, raise_faults
@@ -111,8 +111,7 @@ def apply(data: Data, path: Path) -> Applied:
     root = find_root(Path(data.folder))
     lists = (data.train_list, data.val_list)
     recover(root, lists)
-    lines, _ = read_label_lines(root / data.label_file, name=str(root / data.label_file))
-    labels = [lines[k] for k in sorted(lines)]
+    labels = checked_labels(root / data.label_file)
     index, groups = {label.name: k for k, label in enumerate(labels)}, groups_of(labels)
     raise_faults(
         DataError,

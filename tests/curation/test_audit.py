@@ -137,6 +137,8 @@ def test_what_does_not_fit_is_told_and_changes_nothing(data, tmp_path):
     done = apply(lists, file)
     assert (done.changed, done.before) == (1, 0)
     assert (data / "train.txt").read_text().startswith("images/train_0.png\t-1,0,0\n")
+    write_lines(data / "label.txt", ["0 cat\tparent=pet", "1 dog", "2 bird"])
+    assert "label.txt:1: the parent 'pet' is no label" in fault(head)
 
 
 def test_what_groups_fill_in_can_be_confirmed(data, tmp_path):
