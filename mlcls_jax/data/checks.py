@@ -26,13 +26,7 @@ from mlcls_jax.data.check_duplicates import (
 )
 from mlcls_jax.data.check_folders import link_out, report_missing_and_unlisted
 from mlcls_jax.data.check_tables import Images, Lines
-from mlcls_jax.data.findings import (
-    CheckReport,
-    Collector,
-    Finding,
-    SplitSummary,
-    is_error,
-)
+from mlcls_jax.data.findings import CheckReport, Collector, Finding, SplitSummary, is_error
 from mlcls_jax.data.lists import (
     TEST_LIST,
     Row,

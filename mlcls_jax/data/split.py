@@ -13,13 +13,7 @@ from mlcls_jax.bars import progress
 from mlcls_jax.config import Data, Split
 from mlcls_jax.data.backups import recover, replace_files
 from mlcls_jax.data.findings import Finding, is_error
-from mlcls_jax.data.lists import (
-    TEST_LIST,
-    find_root,
-    label_names,
-    raise_findings,
-    read_list,
-)
+from mlcls_jax.data.lists import TEST_LIST, find_root, label_names, raise_findings, read_list
 from mlcls_jax.data.stratify import divide
 from mlcls_jax.errors import DataError, SplitFailedError
 from mlcls_jax.files import regular

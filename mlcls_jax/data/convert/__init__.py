@@ -35,13 +35,7 @@ from mlcls_jax.data.convert import (
 )
 from mlcls_jax.data.convert.dataset_format import Format
 from mlcls_jax.data.convert.listings import Contents, Listing, resolve
-from mlcls_jax.data.convert.reading import (
-    ImageFolder,
-    LeftOut,
-    Reading,
-    Row,
-    fits_line,
-)
+from mlcls_jax.data.convert.reading import ImageFolder, LeftOut, Reading, Row, fits_line
 from mlcls_jax.data.lists import COLUMNS, MAX_NAME, TEST_LIST, Label, find_root, labels_there
 from mlcls_jax.errors import ConvertFailedError, DataError, raise_faults
 from mlcls_jax.parsing import shorten

@@ -14,13 +14,7 @@ from pathlib import Path
 from mlcls_jax.config import Convert
 from mlcls_jax.data.convert.dataset_format import Format, Sign, csv_columns, file_that
 from mlcls_jax.data.convert.listings import Entry, Listing
-from mlcls_jax.data.convert.reading import (
-    SPLIT_NAMES,
-    LeftOut,
-    annotation_text,
-    csv_rows,
-    split_of,
-)
+from mlcls_jax.data.convert.reading import SPLIT_NAMES, LeftOut, annotation_text, csv_rows, split_of
 from mlcls_jax.errors import ConvertFailedError, raise_faults
 from mlcls_jax.parsing import shorten
 

@@ -9,13 +9,7 @@ from mlcls_jax.config import Data
 from mlcls_jax.data.findings import Finding, is_error
 from mlcls_jax.data.fingerprint import digest
 from mlcls_jax.data.image_files import read_file
-from mlcls_jax.data.lists import (
-    checked_labels,
-    find_root,
-    groups_of,
-    raise_findings,
-    read_list,
-)
+from mlcls_jax.data.lists import checked_labels, find_root, groups_of, raise_findings, read_list
 from mlcls_jax.data.types import Split
 from mlcls_jax.errors import DataError
 from mlcls_jax.groups import Groups, close
