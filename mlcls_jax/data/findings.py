@@ -76,174 +76,150 @@ class CheckReport:
         return all(group.kind.severity != "error" for group in self.groups)
 
 
-KINDS: dict[str, Kind] = {
+# Name → what it is called, and what would be right, and how to get there.
+_ERRORS = {
     # label.txt and the lists
-    "missing_file": Kind(
-        "error",
+    "missing_file": (
         "files that are not there",
         "A data set has images/, label.txt, train.txt and val.txt; data.label_file, data.train_list"
         " and data.val_list give other names.",
     ),
-    "unreadable_file": Kind("error", "files that cannot be read", "Give a text file you may read."),
-    "not_utf8": Kind("error", "text that is not UTF-8", "Save it as UTF-8."),
-    "empty_labels": Kind("error", "no labels", "Write one line a label: `<index> <name>`."),
-    "label_line": Kind(
-        "error", "malformed lines of labels", "A line is `<index> <name>`: `0 dining table`."
-    ),
-    "label_index": Kind("error", "indices given twice", "Give every label an index of its own."),
-    "label_parent": Kind(
-        "error",
+    "unreadable_file": ("files that cannot be read", "Give a text file you may read."),
+    "not_utf8": ("text that is not UTF-8", "Save it as UTF-8."),
+    "empty_labels": ("no labels", "Write one line a label: `<index> <name>`."),
+    "label_line": ("malformed lines of labels", "A line is `<index> <name>`: `0 dining table`."),
+    "label_index": ("indices given twice", "Give every label an index of its own."),
+    "label_parent": (
         "parents that cannot be",
         "A parent is another label, and the way up ends: `7 Royal-Gala<TAB>parent=Apple`.",
     ),
-    "label_name": Kind("error", "names given twice", "Give every label a name of its own."),
-    "label_start": Kind(
-        "error",
+    "label_name": ("names given twice", "Give every label a name of its own."),
+    "label_start": (
         "indices that do not start at 0",
         "The first index is 0. COCO's category ids start at 1 and have holes: number the labels"
         " anew, in the order of the lists' columns.",
     ),
-    "label_gap": Kind(
-        "error",
+    "label_gap": (
         "indices with gaps",
         "The index is the column in the lists: number from 0 without gaps.",
     ),
-    "list_line": Kind(
-        "error",
+    "list_line": (
         "malformed lines of lists",
         "A line is the image's path, a TAB, and one value a label: `images/x.jpg<TAB>0,1,0`.",
     ),
-    "delimiter": Kind(
-        "error",
+    "delimiter": (
         "wrong delimiters",
         "A TAB stands between image and values, and commas between the values.",
     ),
-    "columns": Kind("error", "wrong numbers of values", "Give one value for every label."),
-    "value": Kind(
-        "error",
+    "columns": ("wrong numbers of values", "Give one value for every label."),
+    "value": (
         "values that mean nothing",
         "Write 1 where the label is present, 0 where it is not, -1 where nobody has looked.",
     ),
-    "empty_list": Kind("error", "lists without images", "Give every list at least one image."),
-    "leaves_folder": Kind(
-        "error",
+    "empty_list": ("lists without images", "Give every list at least one image."),
+    "leaves_folder": (
         "paths that leave the data set's folder",
         "Paths start at the folder that holds images/: `images/x.jpg`.",
     ),
     # images
-    "backslash": Kind("error", "paths with \\", "Write / between folders."),
-    "spelling": Kind(
-        "error",
+    "backslash": ("paths with \\", "Write / between folders."),
+    "spelling": (
         "paths spelt differently from the files",
         "Spell the path like the file: case counts, and so does the encoding of accents.",
     ),
-    "missing_image": Kind(
-        "error", "missing images", "Add the image, correct its path, or remove the line."
+    "missing_image": ("missing images", "Add the image, correct its path, or remove the line."),
+    "unreadable_image": (
+        "images that cannot be opened",
+        "Check that it is a file with read permission.",
     ),
-    "unreadable_image": Kind(
-        "error", "images that cannot be opened", "Check that it is a file with read permission."
-    ),
-    "empty_image": Kind(
-        "error", "empty files", "Fetch or copy the image again, or remove its line."
-    ),
-    "not_image": Kind(
-        "error",
+    "empty_image": ("empty files", "Fetch or copy the image again, or remove its line."),
+    "not_image": (
         "files that are no images",
         "Supported are JPEG, PNG, BMP, WebP, PNM, Sun, TIFF and GIF.",
     ),
-    "zero_size": Kind(
-        "error", "images without pixels", "Create the image again, or remove its line."
-    ),
-    "too_large": Kind(
-        "error",
+    "zero_size": ("images without pixels", "Create the image again, or remove its line."),
+    "too_large": (
         "absurdly large images",
         "Shrink the image; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS.",
     ),
-    "damaged": Kind(
-        "error", "images cut off or damaged", "Fetch or copy the image again, or remove its line."
-    ),
+    "damaged": ("images cut off or damaged", "Fetch or copy the image again, or remove its line."),
     # the lists together
-    "contradiction": Kind(
-        "error", "images listed twice with different values", "Keep the line that is right."
-    ),
-    "leak": Kind(
-        "error",
+    "contradiction": ("images listed twice with different values", "Keep the line that is right."),
+    "leak": (
         "training images in another list",
         "Remove the image from one of the lists: scores on trained images say nothing.",
     ),
     # An error like the same path in both: only the name hides that validation sees training data.
-    "leak_copy": Kind(
-        "error",
+    "leak_copy": (
         "copies of training images in another list",
         "The files are identical: remove one of them from its list.",
     ),
-    # accepted, but perhaps not meant
-    "bom": Kind("warning", "byte order marks", "Save the file as UTF-8 without BOM."),
-    "line_ends": Kind("warning", "line ends of Windows or old Macs", "Save it with LF line ends."),
-    "blank_line": Kind("warning", "blank lines", "Remove them; other tools may fail on them."),
-    "outside_link": Kind(
-        "warning",
+}
+
+# Accepted, but perhaps not meant.
+_WARNINGS = {
+    "bom": ("byte order marks", "Save the file as UTF-8 without BOM."),
+    "line_ends": ("line ends of Windows or old Macs", "Save it with LF line ends."),
+    "blank_line": ("blank lines", "Remove them; other tools may fail on them."),
+    "outside_link": (
         "links out of the data set's folder",
         "Copy the files into the folder if the data set is to be moved or packed.",
     ),
-    "cut_end": Kind(
-        "warning",
+    "cut_end": (
         "images whose end marker is missing, though no pixel is",
         "Fetch or copy the image again; other readers may refuse it.",
     ),
-    "doubtful": Kind(
-        "warning",
+    "doubtful": (
         "images that are decoded with a warning",
         "Look at it: part of it may be grey. Fetch or copy the image again.",
     ),
-    "dark": Kind(
-        "warning",
+    "dark": (
         "images of more than 8 bits that are nearly black",
         "White is the greatest number that fits the bits: if these are of a camera with 12, store"
         " 16 times the values.",
     ),
-    "listed_twice": Kind(
-        "warning", "images listed twice", "Remove one line, or the image counts double."
-    ),
-    "copy": Kind("warning", "copies of images in the same list", "Keep one of them."),
-    "val_in_test": Kind(
-        "warning",
+    "listed_twice": ("images listed twice", "Remove one line, or the image counts double."),
+    "copy": ("copies of images in the same list", "Keep one of them."),
+    "val_in_test": (
         "validation images in the test list",
         "Test on images that were not used to choose anything.",
     ),
-    "near_leak": Kind(
-        "warning",
+    "near_leak": (
         "images that look like one in another list",
         "Look at both; keep near duplicates in one list (check_dataset.split.group).",
     ),
-    "near_copy": Kind("warning", "images that look alike", "Look at both; one may be enough."),
-    "against_groups": Kind(
-        "warning",
+    "near_copy": ("images that look alike", "Look at both; one may be enough."),
+    "against_groups": (
         "images whose labels contradict the groups",
         "Correct the line, or the columns of the label file. Training counts ancestors as present,"
         " and two labels of one group as half each.",
     ),
-    "no_annotation": Kind(
-        "warning",
+    "no_annotation": (
         "labels that a list annotates nowhere",
         "Annotate some images, or remove the label.",
     ),
-    "no_positives": Kind(
-        "warning",
+    "no_positives": (
         "labels that no image of a list has",
         "Add images with the label, split the images again, or remove the label.",
     ),
-    "unannotated": Kind(
-        "warning", "images without any annotation", "Annotate the image, or remove its line."
-    ),
-    # worth knowing
-    "unlabelled": Kind("note", "images without any label", "They count as negatives."),
-    "unlisted": Kind("note", "files in images/ that no list names", "They are left alone."),
-    "cmyk": Kind("note", "CMYK images", "They are converted to RGB."),
-    "sixteen_bit": Kind("note", "images of more than 8 bits", "They are scaled to 8 bits."),
-    "alpha": Kind("note", "images with transparency", "They are laid over white."),
-    "rotated": Kind("note", "images that EXIF turns", "They are turned upright."),
-    "animated": Kind("note", "images of several frames", "The first frame counts."),
+    "unannotated": ("images without any annotation", "Annotate the image, or remove its line."),
+}
+
+# Worth knowing.
+_NOTES = {
+    "unlabelled": ("images without any label", "They count as negatives."),
+    "unlisted": ("files in images/ that no list names", "They are left alone."),
+    "cmyk": ("CMYK images", "They are converted to RGB."),
+    "sixteen_bit": ("images of more than 8 bits", "They are scaled to 8 bits."),
+    "alpha": ("images with transparency", "They are laid over white."),
+    "rotated": ("images that EXIF turns", "They are turned upright."),
+    "animated": ("images of several frames", "The first frame counts."),
+}
+
+KINDS: dict[str, Kind] = {
+    name: Kind(severity, title, remedy)
+    for severity, kinds in (("error", _ERRORS), ("warning", _WARNINGS), ("note", _NOTES))
+    for name, (title, remedy) in kinds.items()
 }
 
 
