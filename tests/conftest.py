@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -27,6 +28,10 @@ FOLDER = Path(os.environ["MLCLS_TEST_FOLDER"])
 os.environ["XDG_CACHE_HOME"] = str(FOLDER / "cache")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(FOLDER / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# A busy machine is no fault of what is tested.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any")
 
 # Calls of what computes are held to their annotations, shapes included; those in processes that
 # tests start are not. With the tower of numbers, a float may be given as 1.

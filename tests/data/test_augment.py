@@ -82,7 +82,7 @@ def pictures(draw) -> np.ndarray:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @given(pictures(), st.integers(0, 9), st.floats(0.01, 0.99), st.sampled_from((-1, 1)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_operations_equal_pillows_bit_for_bit(name, image, index, between, sign):
     operation = OPERATIONS[name]
     strengths = [operation.magnitudes[index]]
@@ -110,7 +110,7 @@ def test_shears_of_photographs_by_every_slope_equal_pillows(source):
 
 
 @given(pictures(), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_recipe_equals_pillows_from_the_same_seed(image, seed):
     rng, changed = np.random.default_rng(seed), image
     for function in augmentations(("cutout", "randaugment_v4")):

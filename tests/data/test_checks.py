@@ -148,7 +148,7 @@ targets_of_lists = st.integers(1, 5).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(targets=targets_of_lists, separator=st.sampled_from([",", ", ", " ,"]))
 def test_counts_and_targets_are_those_of_the_lists(tmp_path_factory, targets, separator):
     root = tmp_path_factory.mktemp("counts")
@@ -207,7 +207,7 @@ def shared_root(tmp_path_factory):
     return write_good(tmp_path_factory.mktemp("shared") / "data")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     label_file=st.none() | st.lists(st.sampled_from(PIECES), max_size=6),
     train_list=st.none() | st.lists(st.sampled_from(PIECES), max_size=10),

@@ -647,7 +647,7 @@ NAMES = st.text(
 ).filter(lambda name: name == name.strip())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=st.lists(st.sets(NAMES, max_size=3), min_size=3, max_size=3).filter(any))
 def test_csv_labels_of_any_script_reach_training(tmp_path_factory, labels):
     root = tmp_path_factory.mktemp("csv")

@@ -87,7 +87,7 @@ def dataset(root: Path, labels, rows):
 
 
 @pytest.mark.parametrize("to", [to for to in WRITTEN if to != "mlcls"])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     names=st.lists(st.sampled_from(LABELS), min_size=2, max_size=6, unique=True),
     values=st.lists(st.lists(st.sampled_from([0, 1, -1]), min_size=6, max_size=6), min_size=6),

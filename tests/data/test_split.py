@@ -210,7 +210,7 @@ def test_a_wrong_group_is_told(root, group, expected):
 # Groups
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=8, max_size=30),
     percents=st.sampled_from([(80, 20, 0), (60, 20, 20)]),
@@ -256,7 +256,6 @@ def parts_of(rows: np.ndarray, shares: list[int], seed: int = 0) -> np.ndarray:
     return divide(labels, [1] * len(rows), shares, seed=seed)
 
 
-@settings(deadline=None)
 @given(
     classes=st.lists(st.integers(0, 6), min_size=2, max_size=80),
     percent=st.integers(1, 99),
@@ -284,7 +283,6 @@ def test_so_it_is_with_more_parts(shares):
             assert np.abs(counts - present.sum() * np.array(shares) / 100).max() <= 1
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(st.sets(st.integers(0, 9), max_size=4), min_size=3, max_size=60),
     percents=st.sampled_from([(80, 20), (50, 50), (70, 20, 10), (34, 33, 33), (98, 1, 1)]),

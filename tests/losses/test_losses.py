@@ -296,7 +296,7 @@ JUNK = hnp.arrays(np.float32, (2, 3), elements=st.floats(width=32))  # NaN and i
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(junk_logits=JUNK, junk_targets=JUNK)
 def test_padding_rows_change_neither_value_nor_gradient(
     name: str, junk_logits: np.ndarray, junk_targets: np.ndarray

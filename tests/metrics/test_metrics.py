@@ -105,7 +105,7 @@ def test_average_precision_equals_sklearn_on_goldens(name: str) -> None:
         assert values[k] == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tied_examples())
 def test_average_precision_equals_sklearn_with_ties(arrays: Arrays) -> None:
     scores, targets = arrays
@@ -117,7 +117,7 @@ def test_average_precision_equals_sklearn_with_ties(arrays: Arrays) -> None:
         assert value == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tied_examples())
 def test_eleven_points_equal_their_definition(arrays: Arrays) -> None:
     scores, targets = arrays
@@ -132,7 +132,7 @@ def test_eleven_points_equal_their_definition(arrays: Arrays) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays=tied_examples(), seed=st.integers(0, 2**32))
 def test_order_of_images_does_not_change_average_precision(
     method: str, arrays: Arrays, seed: int
@@ -145,7 +145,7 @@ def test_order_of_images_does_not_change_average_precision(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tied_examples())
 def test_monotone_transform_does_not_change_average_precision(method: str, arrays: Arrays) -> None:
     scores, targets = arrays
@@ -155,7 +155,7 @@ def test_monotone_transform_does_not_change_average_precision(method: str, array
         np.testing.assert_array_equal(changed, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays=tied_examples(), column=st.integers(0, 4))
 def test_classes_without_positives_are_left_out_of_the_mean(arrays: Arrays, column: int) -> None:
     scores, targets = arrays
@@ -185,7 +185,7 @@ def test_only_an_integer_part_of_one_is_positive() -> None:
     assert precision_recall_f1(scores, targets, threshold=0.55)["OP"] == 0.25
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays=tied_examples(), seed=st.integers(0, 99))
 def test_what_is_not_annotated_is_left_out_of_every_count(arrays: Arrays, seed: int) -> None:
     scores, targets = arrays
@@ -221,7 +221,7 @@ def test_nothing_annotated_at_all_gives_zeros_and_no_mean_average_precision() ->
     assert set(metrics.values()) == {0.0}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays=tied_examples(), threshold=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 def test_decisions_equal_sklearn(arrays: Arrays, threshold: float) -> None:
     scores, targets = arrays
