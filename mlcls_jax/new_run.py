@@ -19,6 +19,7 @@ from mlcls_jax.data.convert import convert, doubts
 from mlcls_jax.data.convert.parquet_tables import HUB
 from mlcls_jax.data.detect import Form, Found, detect, on_hub
 from mlcls_jax.data.lists import find_root
+from mlcls_jax.data.save import copy_lists
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
 from mlcls_jax.errors import WeightsError, WorkdirError
@@ -227,8 +228,13 @@ def prepare_data(found: Found, folder: Path, config: Config) -> tuple[schema.Dat
         told += doubts(conversion)
         has_validation = "val" in conversion.images
     else:
-        has_validation = (found.root / data.val_list).exists()
-        ours = found.root if has_validation else _linked(found.root, ours, data)
+        root = find_root(found.root)
+        has_validation = (root / data.val_list).exists()
+        if has_validation:
+            ours = root
+        else:  # copies of the lists are divided
+            ours.mkdir()
+            copy_lists(root, ours, (data.label_file, data.train_list))
     data = dataclasses.replace(data, dir=str(ours))
     if not has_validation:
         result = split(data, config.check_dataset.split, seed=config.seed)
@@ -237,16 +243,6 @@ def prepare_data(found: Found, folder: Path, config: Config) -> tuple[schema.Dat
             f" seed={config.seed}, are set aside for it."
         )
     return data, tuple(told)
-
-
-def _linked(root: Path, folder: Path, data: schema.Data) -> Path:
-    """Return a folder with the images and the lists of an MLClsDataset, to be divided there."""
-    folder.mkdir()
-    root = find_root(root)
-    (folder / "images").symlink_to((root / "images").resolve(), target_is_directory=True)
-    for name in (data.label_file, data.train_list):
-        (folder / name).write_bytes((root / name).read_bytes())
-    return folder
 
 
 def numbers_of(data: schema.Data) -> Numbers:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -125,6 +125,13 @@ def _write(data: Labelled, output: Path, to: str, url: str | None, copy: bool) -
         yield f"Copied what {number:,} links led to."
 
 
+def copy_lists(root: Path, folder: Path, names: Iterable[str]) -> None:
+    """Copy these lists of an MLClsDataset into a folder, and link its images there."""
+    for name in names:
+        shutil.copyfile(root / name, folder / name)
+    (folder / "images").symlink_to((root / "images").resolve(), target_is_directory=True)
+
+
 def _lists(root: Path) -> list[Path]:
     usual = Data()
     names = (usual.label_file, usual.train_list, usual.val_list, TEST_LIST)
@@ -141,9 +148,7 @@ def _lay(found: Found, output: Path) -> Iterator[str]:
     reader = found.convert
     if reader is None:
         root = find_root(found.root)
-        for path in _lists(root):
-            shutil.copyfile(path, output / path.name)
-        (output / "images").symlink_to((root / "images").resolve(), target_is_directory=True)
+        copy_lists(root, output, [path.name for path in _lists(root)])
         return
     is_far = "://" in str(reader.train_annotations)
     conversion: Conversion = convert(

@@ -134,6 +134,13 @@ def test_parquet_files_are_unpacked_with_the_names_of_their_labels(tmp_path):
     assert again == expected
 
 
+def test_a_nested_data_set_keeps_its_validation_list(tmp_path):
+    names = ("images/a.jpg", "label.txt", "train.txt", "val.txt")
+    lay(tmp_path, *(f"a/b/{name}" for name in names))
+    data, told = prepare_data(detect(tmp_path, "mlcls"), tmp_path / "run", Config())
+    assert (data.dir, told) == (str(tmp_path / "a/b"), ())
+
+
 def test_a_parquet_file_of_texts_is_divided(tmp_path):
     path = tables(tmp_path / "photos", [(n, "ab"[n % 2]) for n in range(6)])
     found, told = read(path, tmp_path, "one")
