@@ -114,9 +114,9 @@ def evaluate(config: schema.Config, workdir: Path) -> EvaluateResult | None:
         if not shown:
             remove_gallery(folder / GALLERY)
         log.info("Report: %s", report)
-        if outputs.indices is not None:
-            names = [outputs.source.name(index) for index in outputs.indices.tolist()]
-            write_decisions(report.parent, evaluation.decisions, names, evaluation.labels)
+        indices = outputs.indices
+        names = None if indices is None else [outputs.source.name(i) for i in indices.tolist()]
+        write_decisions(report.parent, evaluation.decisions, names, evaluation.labels)
     return EvaluateResult(
         metrics=for_json(evaluation.metrics),
         details=details | {"intervals": found},

@@ -51,10 +51,15 @@ def kept_of(decisions: Decisions, images: Sequence[str], labels: Sequence[str]) 
 
 
 def write_decisions(
-    folder: Path, decisions: Decisions, images: Sequence[str], labels: Sequence[str]
+    folder: Path, decisions: Decisions, images: Sequence[str] | None, labels: Sequence[str]
 ) -> None:
-    """Write the file of an evaluation into a folder, a bit a decision, and the scores."""
-    if decisions.targets.size > MAX_CELLS:
+    """Write the file of an evaluation into a folder, a bit a decision, and the scores.
+
+    Where the images are not known, or are too many, that of an earlier evaluation is taken away:
+    what it says is not about this one.
+    """
+    if images is None or decisions.targets.size > MAX_CELLS:
+        (folder / FILE).unlink(missing_ok=True)
         return
     kept = {k: v for k, v in kept_of(decisions, images, labels)._asdict().items() if v is not None}
     kept |= {name: np.packbits(kept[name], axis=1) for name in _BITS}

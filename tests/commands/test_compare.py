@@ -134,6 +134,10 @@ def test_a_page_has_curves_intervals_labels_and_the_images_on_which_they_differ(
     assert labels[-3:] == ["<b>cat", "dog", "ape"]
     assert "+0.2500" in page.cells and "-0.2500" in page.cells
 
+    # An evaluation whose images are not known leaves no earlier one's decisions beside its metrics.
+    write_decisions(tmp_path / "b" / "evaluate", of_run, None, [*old])
+    assert "Not known" in Page(read(run(runs))).text
+
 
 @pytest.mark.slow
 def test_bundles_are_evaluated_on_the_data_that_is_given_and_timed(toy, tmp_path, monkeypatch):
