@@ -116,7 +116,7 @@ def test_counts_of_different_magnitudes_get_a_logarithmic_axis(tmp_path):
     assert lengths[1] / lengths[0] == pytest.approx(math.log(2) / math.log(10_001), abs=0.01)
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 5, 80, 121, 1000, 3000])
+@pytest.mark.parametrize("num_classes", [1, 5, 80, 121, 3000])
 @pytest.mark.parametrize("lists", [1, 3])
 def test_a_class_without_images_is_red_however_many_there_are(tmp_path, num_classes, lists):
     counts = np.arange(1, num_classes + 1) * np.ones((lists, 1), np.int64)
