@@ -22,6 +22,7 @@ from mlcls_jax.inference.predictor import Predictor
 from mlcls_jax.inference.words import Words
 
 WAYS = ("a photo of {}.", "{}", "a picture that shows {}.")
+BATCH = 32  # images that are computed together
 TEACHER, LABELS, TRUST = "teacher", "labels", "words.json"
 # Below these a label is not trusted. They are judgements, not measured.
 POSITIVES, AGREEMENT, CONFIDENCE = 20, 0.5, 0.7
@@ -49,17 +50,17 @@ class Trust:
 
 
 def scores(
-    words: Words, labels: Sequence[str], images: Sequence[Path], *, batch_size: int = 32
+    words: Words, labels: Sequence[str], images: Sequence[Path]
 ) -> Float[np.ndarray, "ways N K"]:
     """Return the scores of images, for each way to ask for the labels.
 
     Raises:
       DataError: an image cannot be read.
     """
-    eyes = Predictor(words.bundle(()), batch_size=batch_size)
-    starts = range(0, len(images), batch_size)
+    eyes = Predictor(words.bundle(()), batch_size=BATCH)
+    starts = range(0, len(images), BATCH)
     parts = [
-        eyes.embed(list(images[start : start + batch_size]))
+        eyes.embed(list(images[start : start + BATCH]))
         for start in progress(starts, desc="images", unit="batch")
     ]
     features = jnp.asarray(np.concatenate(parts))[:, None, None]  # [N, 1, 1, C]

@@ -96,8 +96,9 @@ def precision_recall(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarra
     return recall[kept], precision[kept]
 
 
-def score_counts(scores: np.ndarray, targets: np.ndarray, *, bins: int = 20) -> np.ndarray:
+def score_counts(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Count decisions by score, absent and present labels apart: [2, bins]."""
+    bins = 20
     counts = np.zeros((2, bins))
     for rows in row_blocks(scores):
         some, truth = scores[rows], targets[rows]

@@ -1,6 +1,5 @@
 """What is known of the images besides their labels: sizes, and the faults that the check finds."""
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from mlcls_jax.data.checks import check
 from mlcls_jax.data.findings import KINDS
 from mlcls_jax.data.images import FORMATS
 from mlcls_jax.studio.dataset import Dataset
-from mlcls_jax.studio.jobs import Job
+from mlcls_jax.studio.jobs import THREADS, Job
 
 
 @dataclass
@@ -45,8 +44,7 @@ class Facts:
     def check(self, job: Job) -> None:
         """Look at the pixels of all images, as `mlcls check` does, and note what is wrong."""
         data = self.dataset
-        threads = max(1, (os.cpu_count() or 1) - 1)  # one is for the page
-        report = check(data.root, data.config, pixels=True, threads=threads)
+        report = check(data.root, data.config, pixels=True, threads=THREADS)
         faults, twins = defaultdict[int, list[tuple[str, str]]](list), defaultdict[int, set](set)
         for finding in (finding for group in report.groups for finding in group.findings):
             rows = data.rows_of.get(finding.image or "", ())

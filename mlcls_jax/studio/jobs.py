@@ -1,6 +1,7 @@
 """Work in the background that the page shows the progress of."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -8,6 +9,8 @@ from typing import Any, Literal
 from mlcls_jax.errors import UserError
 
 log = logging.getLogger(__name__)
+
+THREADS = max(1, (os.cpu_count() or 1) - 1)  # that work on images; one is for the page
 
 State = Literal["idle", "running", "done", "failed"]
 

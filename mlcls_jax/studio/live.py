@@ -14,7 +14,7 @@ from mlcls_jax.errors import UserError
 from mlcls_jax.reports.live_page import render
 from mlcls_jax.reports.page import templates
 from mlcls_jax.studio.guard import Guard
-from mlcls_jax.studio.routes import Lifespan
+from mlcls_jax.studio.routes import Lifespan, asset
 from mlcls_jax.workdir import PREDICTIONS
 
 
@@ -34,12 +34,8 @@ def make_app(workdir: Path, *, token: str | None, lifespan: Lifespan | None = No
         path = workdir / PREDICTIONS
         return FileResponse(path) if path.is_file() else PlainTextResponse("there is none", 404)
 
-    async def asset(request: Request) -> Response:
-        is_style = request.url.path == "/live.css"
-        kind = "text/css" if is_style else "text/javascript"
-        return Response(style if is_style else script, media_type=kind)
-
-    routes = {"/": page, "/live.css": asset, "/live.js": asset, f"/{PREDICTIONS}": picture}
+    routes = {"/": page, f"/{PREDICTIONS}": picture}
+    routes |= {"/live.css": asset(style, "text/css"), "/live.js": asset(script, "text/javascript")}
     return Starlette(
         routes=[Route(path, answer) for path, answer in routes.items()],
         middleware=[Middleware(Guard, token=token)],

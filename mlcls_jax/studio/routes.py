@@ -64,8 +64,10 @@ def make_app(studio: Studio, *, token: str | None, lifespan: Lifespan | None = N
 
     `lifespan` runs around its life.
     """
+    folder = files("mlcls_jax.studio").joinpath("templates")
     routes = [
-        Route(f"/{name}", _asset(name or "studio.html", kind)) for name, kind in _PAGE.items()
+        Route(f"/{name}", asset(folder.joinpath(name or "studio.html").read_bytes(), kind))
+        for name, kind in _PAGE.items()
     ]
     for path, answer in {
         "/state": _state,
@@ -90,8 +92,8 @@ def make_app(studio: Studio, *, token: str | None, lifespan: Lifespan | None = N
     )
 
 
-def _asset(name: str, kind: str) -> Callable[[Request], Any]:
-    content = files("mlcls_jax.studio").joinpath("templates", name).read_bytes()
+def asset(content: bytes | str, kind: str) -> Callable[[Request], Any]:
+    """Return what answers with a part of a page."""
 
     async def answer(_: Request) -> Response:
         return Response(content, media_type=f"{kind}; charset=utf-8", headers={**_KEEP})

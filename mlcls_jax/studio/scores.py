@@ -1,7 +1,6 @@
 """Scores of all images by a bundle, computed in the background and kept from start to start."""
 
 import logging
-import os
 import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 from mlcls_jax.errors import InputError
 from mlcls_jax.studio.dataset import Dataset
 from mlcls_jax.studio.embeddings import BATCH, Embeddings, ask
-from mlcls_jax.studio.jobs import Job
+from mlcls_jax.studio.jobs import THREADS, Job
 from mlcls_jax.studio.kept import Kept
 
 if TYPE_CHECKING:  # imports JAX, which the first view of a studio does without
@@ -112,8 +111,7 @@ class Scores:
         if bundle.threshold is not None:
             limits = np.broadcast_to(np.asarray(bundle.threshold, np.float32), len(bundle.labels))
             self.thresholds[self._column] = limits[self._own]
-        threads = max(1, (os.cpu_count() or 1) - 1)
-        self.predictor = Predictor(bundle, batch_size=BATCH, threads=threads)
+        self.predictor = Predictor(bundle, batch_size=BATCH, threads=THREADS)
         return self.predictor
 
 

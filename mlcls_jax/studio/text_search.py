@@ -1,6 +1,5 @@
 """Towers of images and texts: which images of a data set are nearest to words."""
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from mlcls_jax.errors import InputError
 from mlcls_jax.studio.dataset import Dataset
 from mlcls_jax.studio.embeddings import BATCH, Embeddings, ask
-from mlcls_jax.studio.jobs import Job
+from mlcls_jax.studio.jobs import THREADS, Job
 from mlcls_jax.studio.kept import Kept
 
 if TYPE_CHECKING:  # imports JAX, which the first view of a studio does without
@@ -45,13 +44,10 @@ class Words:
         texts = open_texts(self._weights or self._name)
         bundle = open_words(self._name, texts).bundle(("anything",))  # its score is not read
         self._projection = np.asarray(flatten(bundle.model.variables)["head/proj"], np.float32)
-        threads = max(1, (os.cpu_count() or 1) - 1)
-        predictor = Predictor(bundle, batch_size=BATCH, threads=threads)
+        predictor = Predictor(bundle, batch_size=BATCH, threads=THREADS)
         status = texts.path.stat()
         kept = Kept(self._dataset, f"{texts.path.resolve()} {status.st_size} {status.st_mtime_ns}")
-        rows, found = kept.take("embeddings")
-        if len(rows):
-            self.embeddings.put(rows, found)
+        self.embeddings.put(*kept.take("embeddings"))
         self.predictor, self._texts = predictor, texts
 
         def save() -> None:
