@@ -50,11 +50,17 @@ def load(head, arrays, dtype):
     return nnx.merge(graphdef, traverse_util.unflatten_dict(flat, sep="/"))
 
 
+def golden_case(tag, dtype=jnp.float32):
+    """The original's head with its weights, and the features that it was given."""
+    config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
+    head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), dtype)
+    return head, jnp.asarray(features_of(config), dtype)
+
+
 @pytest.mark.parametrize("tag", [tag if tag in QUICK else slow(tag) for tag in TAGS])
 def test_logits_equal_the_original(tag):
-    config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
-    head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float32)
-    logits = nnx.jit(lambda head, x: head(x))(head, features_of(config))
+    head, features = golden_case(tag)
+    logits = nnx.jit(lambda head, x: head(x))(head, features)
     np.testing.assert_allclose(logits, GOLDEN[f"{tag}/logits"], atol=2e-5, rtol=0)
 
 
@@ -62,10 +68,9 @@ def test_logits_equal_the_original(tag):
     "tag", [slow("c200_q80_4d"), slow("c24_q24_depth2"), "c24_q24_gelu_e96_h4"]
 )
 def test_float64_logits_equal_the_original_to_ten_digits(tag):
-    config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
     with jax.enable_x64(True):
-        head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float64)
-        logits = nnx.jit(lambda head, x: head(x))(head, features_of(config).astype(np.float64))
+        head, features = golden_case(tag, jnp.float64)
+        logits = nnx.jit(lambda head, x: head(x))(head, features)
         np.testing.assert_allclose(logits, GOLDEN[f"{tag}/logits64"], atol=1e-8, rtol=0)
 
 
@@ -74,9 +79,7 @@ def test_all_eleven_configurations_are_covered():
 
 
 def test_logits_do_not_depend_on_the_batch():
-    config = json.loads(str(GOLDEN["c33_q20_4d/cfg"]))
-    head = load(head_of(config), weights(GOLDEN["c33_q20_4d/params"]), jnp.float32)
-    features = jnp.asarray(features_of(config))
+    head, features = golden_case("c33_q20_4d")
     one_by_one = np.concatenate([head(features[i : i + 1]) for i in range(len(features))])
     np.testing.assert_allclose(head(features), one_by_one, atol=1e-5)
 
@@ -91,9 +94,7 @@ def test_labels_that_share_a_query_differ_only_by_their_last_layer():
 @pytest.mark.parametrize("tag", ["c33_q20_4d", slow("c24_q24_depth2")])
 def test_evidence_is_the_attention_of_the_last_layer(tag):
     """Re-derived: softmax of queries times keys of each head, as NumPy sees the weights."""
-    config = json.loads(str(GOLDEN[f"{tag}/cfg"]))
-    head = load(head_of(config), weights(GOLDEN[f"{tag}/params"]), jnp.float32)
-    features = jnp.asarray(features_of(config))
+    head, features = golden_case(tag)
     maps = np.asarray(nnx.jit(lambda head, x: head.evidence(x))(head, features))
     batch, height, width, channels = features.shape
     assert maps.shape == (batch, head.num_queries, height, width)
@@ -120,9 +121,7 @@ def test_evidence_is_the_attention_of_the_last_layer(tag):
 
 
 def test_evidence_follows_what_moves_in_the_feature_map():
-    config = json.loads(str(GOLDEN["c33_q20_4d/cfg"]))
-    head = load(head_of(config), weights(GOLDEN["c33_q20_4d/params"]), jnp.float32)
-    features = jnp.asarray(features_of(config))
+    head, features = golden_case("c33_q20_4d")
     maps = np.asarray(head.evidence(features))
     np.testing.assert_allclose(head.evidence(features[:, ::-1]), maps[:, :, ::-1], atol=1e-6)
     assert np.ptp(maps) > 1e-3
