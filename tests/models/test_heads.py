@@ -30,6 +30,11 @@ def drawn(name, **options) -> tuple[Any, dict[str, np.ndarray]]:
     return nnx.merge(graph, state), flat
 
 
+def logits_and_maps(head, features):
+    both = nnx.jit(lambda head, x: (head(x), head.evidence(x)))
+    return jax.tree.map(np.asarray, both(head, features))
+
+
 def softmax(x, axis):
     exps = np.exp(x - x.max(axis, keepdims=True))
     return exps / exps.sum(axis, keepdims=True)
@@ -40,7 +45,7 @@ def test_csra_is_the_papers(heads):
     with jax.enable_x64(True):
         features = jnp.asarray(FEATURES)
         head, arrays = drawn("ResNet18_CSRA", num_heads=heads, csra_lambda=0.4)
-        logits, maps = jax.tree.map(np.asarray, (head(features), head.evidence(features)))
+        logits, maps = logits_and_maps(head, features)
     cells, expected, attention = FEATURES.reshape(2, 12, CHANNELS), arrays["bias"], 0
     for kernel, sharpness in zip(
         np.split(arrays["kernel"], heads, axis=1), TEMPERATURES[heads], strict=True
@@ -78,7 +83,7 @@ def test_query2label_is_the_papers():
     with jax.enable_x64(True):
         features = jnp.asarray(FEATURES)
         head, arrays = drawn("ResNet18_Q2L", **SMALL)
-        logits, maps = jax.tree.map(np.asarray, (head(features), head.evidence(features)))
+        logits, maps = logits_and_maps(head, features)
 
     def linear(path, x):
         return x @ arrays[f"{path}/kernel"] + arrays[f"{path}/bias"]

@@ -278,8 +278,7 @@ def test_bfloat16_computes_near_float32_and_keeps_numbers_in_float32(name):
 )
 def test_strides_keep_a_larger_map(name, strides, channels):
     network = Network.of(ModelConfig(name=name, num_classes=3, strides=strides))
-    features = jax.jit(network.module(network.init(0)).backbone)(images(1, 64, 64))
-    assert features.shape == (1, 4, 4, channels)
+    assert feature_map(network, (64, 64)) == (4, 4, channels)
 
 
 def test_basic_resnets_have_torchvisions_sizes():
@@ -304,8 +303,10 @@ def test_every_affine_of_hgnet_is_matched_by_its_multiplier():
 
 @pytest.mark.parametrize("classes, queries", [slow(1, 80), slow(7, 0), (33, 20), slow(200, 80)])
 def test_any_number_of_classes_and_queries(classes, queries):
-    model = models.create("PP-LCNet_x0_25_ML", num_classes=classes, query_num=queries)
-    assert model(images(2, 32, 32)).shape == (2, classes)
+    config = ModelConfig(name="PP-LCNet_x0_25_ML", num_classes=classes, query_num=queries)
+    network = Network.of(config)
+    outputs = jax.eval_shape(network.apply, network.abstract, images(2, 32, 32))
+    assert outputs.logits.shape == (2, classes)
 
 
 def test_the_seed_fixes_the_initial_weights():

@@ -73,7 +73,8 @@ LOSSES = {  # our reduction → NumPy's of [rows, labels]
 def combined(loss: Loss, target_loss: float, student, teacher, mask, **options) -> float:
     distillation = make_distillation(Distill(**options), loss, network())
     outputs = (Compared(jnp.asarray(logits, jnp.float32)) for logits in (student, teacher))
-    return float(distillation.loss(jnp.float32(target_loss), *outputs, jnp.asarray(mask)))
+    loss = jax.jit(distillation.loss)  # compiled as one, not operation by operation
+    return float(loss(jnp.float32(target_loss), *outputs, jnp.asarray(mask)))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -109,13 +110,14 @@ def test_similarities_are_compared_over_pairs_of_images():
 
     expected = np.mean((cosines(student[mask]) - cosines(teacher[mask])) ** 2)
     student[2] = teacher[2] = np.nan
-    result = similarity_loss(jnp.float32(student), jnp.float32(teacher), jnp.asarray(mask))
+    loss = jax.jit(similarity_loss)
+    result = loss(jnp.float32(student), jnp.float32(teacher), jnp.asarray(mask))
     assert float(result) == pytest.approx(expected, rel=1e-5)
 
 
 def test_features_of_zero_have_a_finite_gradient():
     ones = jnp.ones((2, 3))
-    gradient = jax.grad(similarity_loss)(ones.at[0].set(0), ones, jnp.ones(2, bool))
+    gradient = jax.jit(jax.grad(similarity_loss))(ones.at[0].set(0), ones, jnp.ones(2, bool))
     assert np.isfinite(gradient).all()
 
 
@@ -198,11 +200,12 @@ def test_parts_add_up_and_compare_features_within_a_part():
 def test_the_teacher_sees_images_of_its_own_size():
     batch, teacher = some_batch(), variables(2)
     # 16 x 16; the student takes any
-    images = jnp.asarray(batch["image"]).repeat(2, 1).repeat(2, 2)
-    smaller = distillation(size=8, weight=1.0).teach(teacher, images)
-    exact = distillation(size=16, weight=1.0).teach(teacher, images)
+    images = jnp.asarray(batch["image"].repeat(2, 1).repeat(2, 2))
+    smaller = jax.jit(distillation(size=8, weight=1.0).teach)(teacher, images)
+    exact = jax.jit(distillation(size=16, weight=1.0).teach)(teacher, images)
     # Halves mix where they meet, by the filter's width.
     np.testing.assert_allclose(smaller.logits, exact.logits, atol=0.2)
-    grey = jnp.full((1, 12, 12, 3), 77, jnp.uint8)
-    expected = network().apply(teacher, grey[:, :8, :8]).logits
-    np.testing.assert_allclose(distillation().teach(teacher, grey).logits, expected, rtol=1e-6)
+    grey = np.full((1, 12, 12, 3), 77, np.uint8)
+    expected = jax.jit(network().apply)(teacher, grey[:, :8, :8]).logits
+    found = jax.jit(distillation().teach)(teacher, grey).logits
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
