@@ -70,7 +70,7 @@ def score_here(predictor: Predictor, job: Job, read: Read, ranges: Iterable[int]
         closing(_decode(predictor, views, loaded, ahead)) as decoded,
         closing(map_ahead(devices, compute, _batches(decoded, size), in_flight)) as computed,
     ):
-        for number, batches in groupby(computed, key=lambda batch: batch.number):
+        for number, batches in groupby(computed, key=lambda batch: batch.decoded[0].number):
             rows = Rows()
             for batch in batches:
                 yield _collect(predictor, job, batch, rows)
@@ -99,7 +99,6 @@ class _Decoded(NamedTuple):
 class _Computed(NamedTuple):
     """Images of a range that are computed together."""
 
-    number: int  # of the range
     decoded: list[_Decoded]
     scores: np.ndarray | tuple[()]  # float32 [n, K] of those without an error
     vectors: np.ndarray | None  # float32 [n, C], their embeddings
@@ -160,7 +159,7 @@ def _compute(
     prepared = [one.prepared for one in batch if one.prepared is not None]
     also = "embeddings" if embeddings else None
     scores, vectors = predictor.compute(views, prepared, also=also) if prepared else ((), None)
-    return _Computed(batch[0].number, batch, scores, vectors)
+    return _Computed(batch, scores, vectors)
 
 
 def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> int:
@@ -168,7 +167,7 @@ def _collect(predictor: Predictor, job: Job, batch: _Computed, rows: Rows) -> in
     row = 0
     for one in batch.decoded:
         if one.error is not None:
-            rows.add_error(one.name, one.error)
+            rows.errors.append((one.name, one.error))
             continue
         result = predictor.result(
             batch.scores[row],

@@ -24,7 +24,8 @@ class Rows:
     """The results of a range, in order, while they come in."""
 
     columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    errors: list[tuple[str, str]] = field(default_factory=list)  # names and messages
+    # Names of images and pages that could not be read, and why.
+    errors: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, result: Result, *, all_scores: bool) -> None:
         """Add what is written of a result: its labels or the scores of all, and its embedding."""
@@ -37,10 +38,6 @@ class Rows:
             row["embedding"] = result.embedding
         for key, value in row.items():
             self.columns[key].append(value)
-
-    def add_error(self, name: str, message: str) -> None:
-        """Add an image, or a page, that could not be read."""
-        self.errors.append((name, message))
 
 
 def write_range(job: Job, number: int, rows: Rows) -> None:
