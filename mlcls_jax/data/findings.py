@@ -216,9 +216,14 @@ _NOTES = {
     "animated": ("images of several frames", "The first frame counts."),
 }
 
-KINDS: dict[str, Kind] = {
+_BY_SEVERITY: dict[Severity, dict[str, tuple[str, str]]] = {
+    "error": _ERRORS,
+    "warning": _WARNINGS,
+    "note": _NOTES,
+}
+KINDS = {
     name: Kind(severity, title, remedy)
-    for severity, kinds in (("error", _ERRORS), ("warning", _WARNINGS), ("note", _NOTES))
+    for severity, kinds in _BY_SEVERITY.items()
     for name, (title, remedy) in kinds.items()
 }
 
