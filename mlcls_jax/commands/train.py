@@ -132,11 +132,7 @@ def with_run(data: str, argv: list[str]) -> list[str] | None:
 def asked(kind: type[T], argv: list[str], example: str, flags: str) -> tuple[T, dict[str, Any]]:
     """Return the arguments of a command on data, and the values of its --config.KEY=VALUE by key.
 
-    `flags` are those that its usage shows; see `usage.arguments` for the others.
-
-    Raises:
-      FlagError: a key does not exist, or has no value.
-      SystemExit: argparse refuses the arguments, or has shown their help.
+    `flags` are those that its usage shows; see `usage.arguments` and `config_flags`.
     """
     given, settings = config_flags(argv)
     shown = f"mlcls {example.split()[0]} DATA {flags} [--config.KEY=VALUE ...]"

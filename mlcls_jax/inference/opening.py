@@ -136,10 +136,8 @@ def bundle_of_weights(
     Image size and threshold are the architecture's, unless `settings` say otherwise.
 
     A model without ML-Decoder is taken for one of one label per image, as the published ones are.
-    Where `labels` are not given they are COCO's if there are 80, or else numbers.
-
-    Raises:
-      InputError, ConfigError, WeightsError, DataError: as for `open_model`.
+    Where `labels` are not given they are COCO's if there are 80, or else numbers. It raises what
+    `open_model` does.
     """
     if name is None:
         raise InputError(
