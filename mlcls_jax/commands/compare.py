@@ -1,6 +1,5 @@
 """`mlcls compare RUN RUN`: what runs and bundles reach and cost, side by side."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,24 +148,18 @@ def _differences(
     first: "Compared", last: "Compared", metric: str, intervals: Mapping[str, Sequence[float]]
 ) -> list[str]:
     """Return lines on the labels whose average precision, or recall, differs most."""
+    from mlcls_jax.reports.compare_page import label_rows
+
     if not metric or first.model_dir == last.model_dir:
         return []
-
-    def told(name: str) -> str:
-        low, high = intervals.get(name, (math.nan, math.nan))
-        return "" if math.isnan(low) else f"{low:+.4f} … {high:+.4f}"
-
-    old, new = first.judged[metric], last.judged[metric]
-    both = [name for name in old if None not in (old[name], new.get(name))]
-    change = {name: new[name] - old[name] for name in both}
-    ranked = sorted(change, key=lambda name: change[name])
-    worse = [name for name in ranked if change[name] < 0][:LABELS]
-    better = [name for name in reversed(ranked) if change[name] > 0][:LABELS]
+    found = label_rows([first.judged[metric], last.judged[metric]], intervals)
+    better = [row for row in found if (row.change or 0) > 0][:LABELS]
+    worse = [row for row in found if (row.change or 0) < 0][-LABELS:]
     rows = [
-        (name, *(f"{of[name]:.4f}" for of in (old, new)), f"{change[name]:+.4f}", told(name))
-        for name in [*better, *reversed(worse)]
+        (row.name, *(f"{v:.4f}" for v in row.values), f"{row.change:+.4f}", row.interval)
+        for row in [*better, *worse]
     ]
     title = (metric.replace("_", " "), first.name, last.name, "change", "95 %" * bool(intervals))
-    only = len({*old, *new}) - len(both)
+    only = sum(row.change is None for row in found)
     note = [f"{only} labels are known to one of the two only."] if only else []
     return ["", *table([title, *rows]), *note]

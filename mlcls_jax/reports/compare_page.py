@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from markupsafe import Markup
 from PIL import Image
@@ -37,7 +37,7 @@ class Comparison:
 def make_page(comparison: Comparison) -> page.Page:
     """Return the page, which needs no other file."""
     are_several = len(comparison.names) > 1
-    rows = _rows(comparison.by_label, comparison.intervals)
+    rows = label_rows(comparison.by_label, comparison.intervals)
     differing = comparison.differing or []
     better = [one for one in differing if one.gain > 0][:SHOWN]
     worse = [one for one in reversed(differing) if one.gain < 0][:SHOWN]
@@ -56,10 +56,20 @@ def make_page(comparison: Comparison) -> page.Page:
     )
 
 
-def _rows(
+class LabelRow(NamedTuple):
+    """A label's metric in some runs."""
+
+    index: int
+    name: str
+    values: list[float | None]  # of the runs
+    interval: str  # of the change; empty: not known
+    change: float | None  # from the first run to the last; None: one of them does not know it
+
+
+def label_rows(
     by_label: Sequence[Mapping[str, float | None]], intervals: Mapping[str, Sequence[float]]
-) -> list[tuple[Any, ...]]:
-    """Return index, name, values, interval and change of every label, the largest rise first."""
+) -> list[LabelRow]:
+    """Return a row for every label that a run knows, the largest rise first."""
     names = dict.fromkeys(name for values in by_label for name in values)
     rows = []
     for index, name in enumerate(names):
@@ -67,8 +77,9 @@ def _rows(
         first, last = values[0], values[-1]
         change = None if first is None or last is None else last - first
         low, high = intervals.get(name, (math.nan, math.nan))
-        rows.append((index, name, values, None if math.isnan(low) else (low, high), change))
-    return sorted(rows, key=lambda row: (row[-1] is None, -(row[-1] or 0)))
+        interval = "" if math.isnan(low) else f"{low:+.4f} … {high:+.4f}"
+        rows.append(LabelRow(index, name, values, interval, change))
+    return sorted(rows, key=lambda row: (row.change is None, -(row.change or 0)))
 
 
 def _picture(one: Difference) -> Markup | None:
