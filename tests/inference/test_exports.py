@@ -26,7 +26,12 @@ from mlcls_jax.errors import InputError, NonFiniteError, UserError
 from mlcls_jax.inference import exports
 from mlcls_jax.inference.bundle import BUNDLE_FILES, read_bundle, update_bundle
 from mlcls_jax.inference.exports import stablehlo
-from mlcls_jax.inference.exports.verify import check_scores, read_images, sample_images
+from mlcls_jax.inference.exports.verify import (
+    check_scores,
+    read_images,
+    sample_images,
+    warn_if_alike,
+)
 from mlcls_jax.models import Network
 from mlcls_jax.modes import export as mode
 from tests.helpers.bundles import write_images, write_small
@@ -288,6 +293,18 @@ def test_exact_scores_are_those_of_float64(folder):
         logits = network.apply(variables, jnp.asarray(images[[5, 2]])).logits
     expected = 1 / (1 + np.exp(-np.asarray(logits) / bundle.temperature))
     np.testing.assert_allclose(exact, expected, atol=1e-7)
+
+
+def test_scores_that_could_not_tell_a_wrong_file_are_warned_of(caplog):
+    scores = np.full((8, 3), 0.5, np.float32)
+    warn_if_alike(scores)
+    assert "by 0 at most, so that a wrong file could pass" in caplog.text
+    assert "--images FOLDER" in caplog.text
+    caplog.clear()
+    scores[3, 1] = 0.6
+    warn_if_alike(scores)
+    warn_if_alike(scores[:1])  # one image, named by somebody
+    assert not caplog.text
 
 
 def test_the_sample_images_differ():

@@ -14,7 +14,7 @@ from mlcls_jax.config import EXPORT_FORMATS
 from mlcls_jax.errors import InputError
 from mlcls_jax.inference.bundle import EXPORTED, Bundle, copy_bundle, model_folder, read_bundle
 from mlcls_jax.inference.exports.format import Format
-from mlcls_jax.inference.exports.verify import check_scores, read_images
+from mlcls_jax.inference.exports.verify import check_scores, read_images, warn_if_alike
 from mlcls_jax.inference.precision import in_dtype
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def export(
     bundle = read_bundle(folder)
     shown = read_images(images, bundle.frame)  # uint8 [n, H, W, 3]
     wanted = reference_scores(bundle, shown)
+    warn_if_alike(wanted)
     copy_bundle(bundle, folder, output / EXPORTED)
     exported = {}
     for name in formats:

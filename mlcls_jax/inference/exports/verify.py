@@ -1,5 +1,6 @@
 """An exported file is only kept if its own runtime gives JAX's scores."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from mlcls_jax.data.frame import Frame
 from mlcls_jax.data.image_files import list_images
 from mlcls_jax.data.images import read_image, resize
 from mlcls_jax.errors import ExportError, NonFiniteError
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of a score
 # Networks that amplify rounding are further apart in float32. Then a runtime may be this many times
@@ -69,6 +72,20 @@ def check_scores(
         f" {right[image, label]:.6f}",
         "The file was not kept. Another release of the runtime may help.",
     )
+
+
+def warn_if_alike(scores: Float[np.ndarray, "n K"]) -> None:
+    """Warn where images have such similar scores that a wrong file would have them, too.
+
+    That is so of a model that has hardly been trained, or to which these images are all nothing.
+    """
+    spread = float(np.ptp(scores, axis=0).max())
+    if len(scores) > 1 and spread < 100 * TOLERANCE:
+        log.warning(
+            "The scores of the images that the files are checked on differ by %.1g at most, so that"
+            " a wrong file could pass: images of your own, by --images FOLDER, tell more.",
+            spread,
+        )
 
 
 def sample_images(size: tuple[int, int]) -> UInt8[np.ndarray, "8 H W 3"]:
