@@ -47,9 +47,9 @@ def environment(**more):
     return os.environ | {"JAX_PLATFORMS": "cpu"} | more
 
 
-def run(workdir, *options, code=0, config="configs/clip_vit.py", **env):
+def run(workdir, *options, code=0, config="configs/clip_vit.py", program="mlcls", **env):
     """Run to the end; return standard output and error. The exit code must be `code`."""
-    done = forked("mlcls", *command(workdir, *options, config=config)[3:], toy=True, **env)
+    done = forked(program, *command(workdir, *options, config=config)[3:], toy=True, **env)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout, done.stderr
@@ -74,12 +74,7 @@ def final_state(workdir):
 def finished(tmp_path_factory):
     """A run that was never interrupted, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "straight"
-    done = subprocess.run(
-        command(workdir, *SMALL),
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workdir, (done.stdout, done.stderr)
+    return workdir, run(workdir, *SMALL, program=ROOT / "mlcls_jax/main.py")
 
 
 def test_training_leaves_all_that_it_promises(finished):
