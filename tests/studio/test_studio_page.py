@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from mlcls_jax import config as schema
 from mlcls_jax.config import Data
 from mlcls_jax.data.checks import check
 from tests.helpers.browser import chromium, needs_chromium, open_tab
@@ -211,3 +212,25 @@ def test_two_models_are_held_side_by_side_and_a_dropped_picture_finds_its_like(
             tab.send("Input.dispatchDragEvent", type=kind, data=files, **box)
         wait_for(tab, f"{STATUS} === 'The images most like 00004.png come first.'")
         assert tab.run("found[0]") == 4
+
+
+def test_who_reads_a_table_of_a_training_stays_there_while_it_grows(tmp_path, port):
+    config = schema.default()
+    config.data.source = "digits"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text(schema.to_yaml(schema.parse(config)))
+    lines = [json.dumps({"step": n, "epoch": n, "raw/MultiLabelMAP": n / 9}) for n in range(1, 4)]
+    metrics = tmp_path / "run/metrics.jsonl"
+    metrics.write_text("\n".join(lines[:2]) + "\n")
+    with studio("--run", tmp_path / "run") as server:
+        tab = open_tab(port, width=1280, height=800)
+        tab.send("Page.navigate", url=server.address)
+        wait_for(tab, "document.querySelector('#status').textContent.startsWith('As of')")
+        region = "document.activeElement.getAttribute('aria-label') === 'Validation'"
+        tab.press("Tab", 9)
+        wait_for(tab, region)
+        with metrics.open("a") as file:
+            file.write(lines[2] + "\n")
+        wait_for(tab, "document.querySelectorAll('tbody tr').length === 3")
+        assert tab.run(region)
+        assert not tab.problems
