@@ -570,7 +570,7 @@ def test_what_a_walk_leaves_out_is_told(tmp_path, caplog):
     os.mkfifo(tmp_path / "pipe.png")
     assert names_below(tmp_path) == ["a.jpg"]
     assert sorted(record.getMessage() for record in caplog.records) == [
-        f"{tmp_path}: left out: files whose names do not end as images' do (4), such as b.heic",
+        f"{tmp_path}: left out: files without the suffix of an image (4), such as b.heic",
         f"{tmp_path}: left out: links that lead nowhere (2), such as broken.png",
         f"{tmp_path}: left out: pipes, devices and such (1), such as pipe.png",
     ]
