@@ -1,8 +1,9 @@
 """loss.name=auto: the form of the asymmetric loss that suits the data, by the head to be trained.
 
-The network as it begins sees some training images once. On their feature maps the configured head
-is trained with each of a few losses, as the run would train it but shortly, and judged on images
-that were held out. It is a proxy all the same: the backbone does not learn.
+The network as it begins sees some training images once. On the feature maps of one half of them the
+configured head is trained with each of a few losses, as the run would train it but shortly, and
+judged on the other half; then the halves change places for those losses that may still be the best.
+It is a proxy all the same: the backbone does not learn.
 """
 
 import logging
@@ -37,8 +38,7 @@ log = logging.getLogger(__name__)
 
 AUTO = "auto"
 IMAGES = 1_000  # that are looked at
-HELD_OUT = 0.25
-EPOCHS = 8  # at most
+EPOCHS = 8
 BEYOND = 2  # standard errors of a gain, as it differs between labels
 UNEVEN = 10  # times as many images of the most frequent label as of the rarest
 BATCH = 32
@@ -113,12 +113,13 @@ def settle_loss(
             )
             for name, form in forms.items()
         }
-        found = _judge(config, losses, network, weights, maps, targets)
-        judged = {name: precision[free] for name, precision in found.items()}
+        judged = _judge(config, losses, network, weights, maps, targets, free)
+        behind = [name for name in losses if name not in judged]
         log.info(
-            "loss.name=auto: mAP of the head after a short training on their features, a quarter"
-            " held out: %s.",
+            "loss.name=auto: mAP of the head on one half of them, after a short training on"
+            " features of the other: %s%s.",
             ", ".join(f"{name} {_mean(values):.3f}" for name, values in judged.items()),
+            "; far behind: " * bool(behind) + ", ".join(behind),
         )
     name, why = _choose(judged)
     seconds = time.perf_counter() - began
@@ -167,16 +168,19 @@ def _judge(
     weights: Variables,
     maps: np.ndarray,  # [n, h, w, C]
     targets: np.ndarray,  # [n, K]
-) -> dict[str, Float[np.ndarray, " K"]]:
-    """Return the held-out average precision of each label after training with each loss."""
+    labels: np.ndarray,  # [L], that are judged
+) -> dict[str, Float[np.ndarray, " 2*L"]]:
+    """Return the average precision of each label on one half of the images, then on the other.
+
+    The head that is judged on one half was trained on the other. Losses that are behind by more
+    than chance on the first half that is judged are left out.
+    """
     network = replace(
         network.on(jax.local_devices()[:1]), frozen_backbone=True, reads_features=True
     )
-    rng = np.random.default_rng(config.seed)
-    held, kept = np.split(rng.permutation(len(maps)), [max(1, int(HELD_OUT * len(maps)))])
-    train = replace(config.train, epochs=min(EPOCHS, config.train.epochs), accumulate=1)
-    size = min(train.batch_size, len(kept))
-    plan = Plan.of(replace(train, batch_size=size), epoch_size=len(kept))
+    train = replace(config.train, epochs=EPOCHS, accumulate=1)
+    size = min(train.batch_size, len(maps) // 2)
+    plan = Plan.of(replace(train, batch_size=size), epoch_size=len(maps) // 2)
     rates = scaled_rate(config.optimizer, train.batch_size)
     share = train.epochs / config.train.epochs
     schedule = make_schedule(replace(rates, warmup_epochs=rates.warmup_epochs * share), plan)
@@ -193,28 +197,34 @@ def _judge(
 
     branches = [_by_position(loss) for loss in losses.values()]
     logits_of = jax.jit(lambda variables, maps: network.apply(variables, maps).logits)
-    passes = -(-plan.total_steps * size // len(kept))
-    order = np.concatenate([rng.permutation(kept) for _ in range(passes)])
-    found = {}
-    for which, name in enumerate(losses):
+
+    def reached(name: str, kept: np.ndarray, held: np.ndarray) -> Float[np.ndarray, " L"]:
+        which, rng = [*losses].index(name), np.random.default_rng(config.seed)
+        passes = -(-plan.total_steps * size // len(kept))
+        order = np.concatenate([rng.permutation(kept) for _ in range(passes)])
         state = init_state(weights, optimizer=optimizer, ema=False, trained=network.trained)
         for step in range(plan.total_steps):
             rows = order[step * size : (step + 1) * size]
             batch = {"image": maps[rows], "target": targets[rows], "mask": np.ones(size, bool)}
             state = take(which, state, batch)
         logits = np.asarray(logits_of(state.variables, maps[held]), np.float32)
-        found[name] = average_precision(logits, targets[held])
-    return found
+        return average_precision(logits[:, labels], targets[held][:, labels])
+
+    one, other = np.array_split(np.random.default_rng(config.seed).permutation(len(maps)), 2)
+    found = {name: reached(name, one, other) for name in losses}
+    best = max(found.values(), key=_mean)
+    likely = [name for name in losses if name == USUAL or not _is_gain(best - found[name])]
+    return {n: np.concatenate([found[n], reached(n, other, one)]) for n in likely}
 
 
 def _by_position(loss: LossFunction) -> LossFunction:
     return lambda logits, targets, mask: loss(logits, targets, mask=mask).astype(jnp.float32)
 
 
-def _choose(judged: dict[str, Float[np.ndarray, " K"]]) -> tuple[str, str]:
+def _choose(judged: dict[str, Float[np.ndarray, " N"]]) -> tuple[str, str]:
     """Return the best loss and why: the usual one, unless another's gain is beyond chance.
 
-    `judged` has the average precision of each label with each loss; NaN where it is undefined.
+    `judged` has what `_judge` returns; NaN where it is undefined.
     """
     told = {name: _mean(values) for name, values in judged.items()}
     if not told or np.isnan(told[USUAL]):
@@ -223,16 +233,18 @@ def _choose(judged: dict[str, Float[np.ndarray, " K"]]) -> tuple[str, str]:
     if told[best] == told[USUAL]:
         return USUAL, "the usual one, which is the best here"
     gains = judged[best] - judged[USUAL]
-    gains = gains[~np.isnan(gains)]
-    if not gains.mean() > BEYOND * gains.std() / np.sqrt(len(gains)):
-        return (
-            USUAL,
-            f"the usual one: the gain of {best} may be chance, as it differs between labels",
-        )
-    return best, f"as it gains {gains.mean():.3f} over the usual {USUAL}"
+    if not _is_gain(gains):
+        return USUAL, f"the usual one: the gain of {best} may be chance"
+    return best, f"as it gains {_mean(gains):.3f} over the usual {USUAL}"
 
 
-def _mean(values: Float[np.ndarray, " K"]) -> float:
+def _is_gain(gains: Float[np.ndarray, " N"]) -> bool:
+    """Return whether labels gain by more than chance; NaN where it is undefined."""
+    known = gains[~np.isnan(gains)]
+    return bool(known.size and known.mean() > BEYOND * known.std() / np.sqrt(known.size))
+
+
+def _mean(values: Float[np.ndarray, " N"]) -> float:
     """Return the mean of what is defined; NaN if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

@@ -65,12 +65,12 @@ def test_a_run_has_the_chosen_loss_says_why_and_goes_on_with_it(tmp_path, caplog
 
 @pytest.mark.slow  # it compiles the head's gradient
 def test_the_head_that_will_be_trained_judges_the_losses(tmp_path, caplog):
-    data = write_photos(tmp_path / "photos", train=24, val=3)
+    data = write_photos(tmp_path / "photos", train=27, val=3)
     config = config_of(data, **{"train.batch_size": 6, "train.epochs": 1})
     with caplog.at_level(logging.INFO):
         loss = settled(config, tmp_path / "run")
     told = lines(caplog)
-    assert len(told) == 3 and "3 labels" in told[0] and "24 training images" in told[0]
+    assert len(told) == 3 and "3 labels" in told[0] and "27 training images" in told[0]
     assert all(name in told[1] for name in auto_loss.FORMS)
     assert loss.auto and loss.name == "asymmetric"
     assert settled(config, tmp_path / "run") == loss
@@ -96,6 +96,7 @@ def test_another_loss_is_taken_only_if_its_gain_is_beyond_chance():
     assert auto_loss._choose({USUAL: usual, "b": steady})[0] == "b"
     assert auto_loss._choose({USUAL: usual, "b": erratic})[0] == USUAL
     assert auto_loss._choose({USUAL: usual, "b": usual - 0.1})[0] == USUAL
+    assert not auto_loss._is_gain(usual * np.nan)
     assert auto_loss._choose({USUAL: usual * np.nan, "b": usual * np.nan})[0] == USUAL
 
 
