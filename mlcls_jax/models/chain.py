@@ -35,7 +35,7 @@ class Chain(nnx.Module):
         blocks: Iterable[Mapping[str, Any]],
         outputs: Mapping[str, Any] = MappingProxyType({}),
         before: Callable[[Array], Array] | None = None,
-        max_pool: nnx.Module | None = None,
+        max_pool: Callable[[Array], Array] | None = None,
     ) -> None:
         for path, module in stem.items():
             setattr(self, path, module)

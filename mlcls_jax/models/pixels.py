@@ -25,7 +25,7 @@ SATELLITE = Pixels("satellite", (0.43, 0.411, 0.296), (0.213, 0.156, 0.143))
 _OF_TAGS = (
     (r"convnext_base\.clip|vit_base_patch16_224\.bamboo", CLIP),
     (r"vit_large_patch14_clip_(224|336)\.(apple|datacomp|dfn|laion400m|metaclip|openai)", CLIP),
-    (r"\.(dino|mae)$|\.m30m_|efficientnet_b1\.ft_|efficientnetv2_b3\.in1k$", IMAGENET),
+    (r"\.(dino|mae)$|\.m30m_|efficientnet_b(1\.ft|8\.ra)_|efficientnetv2_b3\.in1k$", IMAGENET),
     (r"\.ra4_e3600_|efficientnet_b\d\.ap_", HALVES),
     (r"mobilenetv3_large_100\.miil", UNIT),
     (r"\.sat493m$", SATELLITE),

@@ -51,7 +51,10 @@ FAMILIES: dict[str, Family] = {
     "ViT": vit_variants.AUGREG,
     "DeiT": vit_variants.DEIT,
     "DINOv2": vit_variants.DINOV2,
+    "TIPSv2": vit_variants.TIPSV2,
+    "RADIO": vit_variants.RADIO,
     "DINOv3": vit_variants.DINOV3,
+    "LingBot": vit_variants.LINGBOT,
     "SigLIP": vit_variants.SIGLIP,
     "EVA": vit_variants.EVA,
     "vit_clip": vit_variants.TIMM_CLIP,
@@ -111,13 +114,15 @@ def find_variant(name: str) -> tuple[Family, str]:
     Raises:
       ConfigError: no such model; proposes the nearest name.
     """
-    whole, _ = split_name(name)
+    whole, suffix = split_name(name)
     for backbone in (whole, split_tag(name)[0]):
         for family in FAMILIES.values():
             variant = family.timm_names.get(backbone, backbone)
             if variant in family.variants:
                 return family, variant
-    raise ConfigError(unknown(f"model.name={name}", "model", name, list_models()))
+    twins = [f"{twin}{suffix}" for family in FAMILIES.values() for twin in family.timm_names]
+    asked = f"{split_tag(name)[0]}{suffix}"
+    raise ConfigError(unknown(f"model.name={name}", "model", asked, [*list_models(), *twins]))
 
 
 def build(model: Model) -> Classifier:

@@ -25,9 +25,9 @@ class Residual(nnx.Module):
     """Two or three convolutions, added to a shortcut; then ReLU.
 
     A bottleneck is 1 x 1 to `width`, 3 x 3 with the stride, 1 x 1; otherwise there are two 3 x 3,
-    of which the first has the stride. Channels are weighed after the second. A stride may be
-    `blurred`: the convolution goes over every cell, and its result is smoothed before cells are
-    left out. The shortcut is a 1 x 1 convolution where the shape changes, which has the stride or
+    of which the first has the stride. Channels are weighed after the second, or `weighs_last`. With
+    `smooth` for a stride the convolution goes over every cell, and that makes one of 2 x 2 cells of
+    its result. The shortcut is a 1 x 1 convolution where the shape changes, which has the stride or
     is `pooled`: means of 2 x 2 cells go into it.
     """
 
@@ -43,15 +43,16 @@ class Residual(nnx.Module):
         is_bottleneck: bool = True,
         groups: int = 1,
         squeeze: SqueezeExcite | None = None,
-        blurred: bool = False,
+        weighs_last: bool = False,
+        smooth: Callable[[Array], Array] | None = None,
         pooled: bool = False,
         activation: Callable[[Array], Array] = nnx.relu,
         dtype: jnp.dtype | None,
     ) -> None:
         unit = partial(ConvNorm, activation=activation, dtype=dtype)
         last = partial(ConvNorm, dtype=dtype)
-        self.blurred, self.pooled = blurred and stride > 1, pooled and stride > 1
-        step = 1 if self.blurred else stride
+        self.smooth, self.pooled = smooth if stride > 1 else None, pooled and stride > 1
+        step = 1 if self.smooth else stride
         if is_bottleneck:
             self.conv0 = unit(in_channels, width, 1)
             self.conv1 = unit(width, width, 3, stride=step, groups=groups)
@@ -60,7 +61,7 @@ class Residual(nnx.Module):
             self.conv0 = unit(in_channels, width, 3, stride=step)
             self.conv1 = last(width, out_channels, 3)
         self.convs = ("conv0", "conv1", "conv2") if is_bottleneck else ("conv0", "conv1")
-        self.squeeze = squeeze
+        self.squeeze, self.weighed = squeeze, len(self.convs) - 1 if weighs_last else 1
         changes = stride > 1 or in_channels != out_channels
         step = 1 if self.pooled else stride
         self.short = last(in_channels, out_channels, 1, stride=step) if changes else None
@@ -71,9 +72,9 @@ class Residual(nnx.Module):
         branch = x
         for place, name in enumerate(self.convs):
             branch = getattr(self, name)(branch, train=train)
-            if self.blurred and place == len(self.convs) - 2:
-                branch = blur(branch)
-            if self.squeeze is not None and place == 1:
+            if self.smooth is not None and place == len(self.convs) - 2:
+                branch = self.smooth(branch)
+            if self.squeeze is not None and place == self.weighed:
                 branch = self.squeeze(branch)
         if self.short is not None:
             x = self.short(mean_pool(x) if self.pooled else x, train=train)

@@ -344,6 +344,9 @@ def test_initial_values_have_the_originals_distributions():
     "wrong, message",
     [
         ({"name": "PP-LCNet_x10_ML"}, "did you mean PP-LCNet_x1_0_ML"),
+        # Of timm, with a tag: near a name of timm alone, and there are too many to list.
+        ({"name": "regnetx_032.tv2_in1k_ML"}, "did you mean regnety_032_ML"),
+        ({"name": "swinv2_cr_tiny_ns_224.sw_in1k"}, "did you mean swin_s3_tiny_224"),
         ({"num_classes": 0}, "num_classes=0"),
         ({"image_size": (448, 448, 3)}, "image_size"),
     ],

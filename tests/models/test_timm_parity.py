@@ -49,6 +49,12 @@ CASES = {
     "timm_tresnet_m_r224": ("tresnet_m", "layer4_2"),
     "timm_tresnet_v2_l_r64": ("tresnet_v2_l", "layer4_2"),
     "timm_resnet50d_r75": ("resnet50d", "block15"),  # means of parts of squares
+    # One block a stage, and of ConvNeXt few channels.
+    "timm_convnext_tiny_hnf_r70": ("convnext_tiny_hnf", "norm"),  # the norm comes before the mean
+    "timm_convnext_large_mlp_r70": ("convnext_large_mlp", "stage3_0"),
+    "timm_resnet10t_r70": ("resnet10t", "block3"),  # a stem whose widths rise
+    "timm_resnetrs50_r70": ("resnetrs50", "block3"),  # no max-pool
+    "timm_seresnextaa101d_32x8d_r64": ("seresnextaa101d_32x8d", "block3"),
 }
 QUICK = (
     "timm_lcnet_100_r224",
@@ -96,10 +102,25 @@ def assert_near(ours, theirs):
     np.testing.assert_allclose(ours, theirs, atol=1e-3 * max(1.0, np.abs(theirs).max()), rtol=0)
 
 
+def shallow(patch, name):
+    """Give a network the one block a stage that its golden has, if it has such a one."""
+    few = {"blocks": (1, 1, 1, 1), "widths": (8, 16, 24, 32)}
+    options = {
+        "convnext_tiny_hnf": few,
+        "convnext_large_mlp": {**few, "hidden": 24},
+        "resnetrs50": {"blocks": (1, 1, 1, 1)},
+        "seresnextaa101d_32x8d": {"blocks": (1, 1, 1, 1)},
+    }
+    family, variant = registry.find_variant(name)
+    sizes = replace(family.variants[variant], **options.get(name, {}))
+    patch.setitem(family.variants, variant, sizes)
+
+
 @pytest.mark.parametrize("case", [case if case in QUICK else slow(case) for case in CASES])
 def test_logits_and_features_equal_timms(case, monkeypatch):
     mini_swin.register(monkeypatch)
     name, path = CASES[case]
+    shallow(monkeypatch, name)
     expected, state, images = read(case)
     model = models.create(name, num_classes=len(next(reversed(state.values()))))
     report = load(model, state)
@@ -124,6 +145,9 @@ TRANSFORMERS = (
     slow("timm_mini_vit_base_patch32_clip_quickgelu_224_96x128"),
     slow("timm_mini_vit_giant_patch14_reg4_dinov2_70x42"),  # SwiGLU in one matrix
     slow("timm_mini_vit_small_plus_patch16_dinov3_qkvb_80x48"),
+    slow("timm_mini_vit_base_patch16_radio_v3_80x48"),  # no norm at the end
+    slow("timm_mini_vit_betwixt_patch16_rope_reg4_gap_256_80x48"),
+    slow("timm_mini_vit_so150m2_patch16_reg1_gap_256_80x48"),  # a register has a position
     slow("timm_deit3_small_patch16_224_r224"),
     slow("timm_eva02_small_patch14_336_r336"),
     slow("timm_vit_base_patch16_clip_224_r224"),

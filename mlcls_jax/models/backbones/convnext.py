@@ -34,6 +34,8 @@ class ConvNeXtConfig:
     # Of the first of two convolutions of stride 2, in place of 4 x 4 patches; 0: there are none.
     overlapping: int = 0
     epsilon: float = EPSILON
+    norm_first: bool = False  # each cell is normalised before the mean is taken, not the mean
+    hidden: int = 0  # width of a layer before the plain classifier; 0: there is none
     drop_path: float = 0.0
 
 
@@ -70,13 +72,18 @@ def _variants(*, is_v2: bool) -> dict[str, ConvNeXtConfig]:
         f"{prefix}_{size}_ols": replace(found[f"{prefix}_{size}"], overlapping=first)
         for size, first in {"atto": 24, "femto": 24, "pico": 32, "nano": 80}.items()
     }
-    return found | {f"{prefix}_xxlarge": _sizes((3, 4, 30, 3), 384, epsilon=1e-5)}
+    return found | {
+        f"{prefix}_tiny_hnf": replace(found[f"{prefix}_tiny"], norm_first=True, has_convs=True),
+        f"{prefix}_large_mlp": replace(found[f"{prefix}_large"], hidden=1536),
+        f"{prefix}_xxlarge": _sizes((3, 4, 30, 3), 384, epsilon=1e-5),
+    }
 
 
 class ConvNeXt(nnx.Module):
     """images [B, H, W, 3] → features [B, H / 32, W / 32, widths[3]], normalised at each cell.
 
-    With `pool`, as before the plain classifier, the mean over the map is normalised.
+    With `pool`, as before the plain classifier, the mean over the map is normalised, and a hidden
+    layer follows if there is one.
     """
 
     def __init__(
@@ -100,10 +107,13 @@ class ConvNeXt(nnx.Module):
                 groups.append(group | {f"stage{stage}_{index}": block})
             before = width
         stages = attach(self, groups, config.drop_path)
-        self.norm = LayerNorm(before, epsilon=epsilon)
-        self.channels, self.pool, self.config = before, pool, config
+        self.norm, hidden = LayerNorm(before, epsilon=epsilon), pool and config.hidden
+        self.hidden = Linear(before, hidden, initial=INITIAL, dtype=dtype) if hidden else None
+        self.channels, self.config = hidden or before, config
+        self.pool = pool and not config.norm_first
         first = ("stem0", "stem1") if config.overlapping else ("stem",)
-        self.parts = Parts(stem=(*first, "stem_norm"), stages=stages, outputs=("norm",))
+        outputs = ("norm", "hidden") if hidden else ("norm",)
+        self.parts = Parts(stem=(*first, "stem_norm"), stages=stages, outputs=outputs)
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False, draws: Draws | None = None
@@ -117,7 +127,8 @@ class ConvNeXt(nnx.Module):
             x = getattr(self, block)(x, draws=draws)
         if self.pool:
             x = x.mean((1, 2), keepdims=True)
-        return self.norm(x)
+        x = self.norm(x)
+        return x if self.hidden is None else gelu(self.hidden(x))
 
 
 class Downsample(nnx.Module):
@@ -184,7 +195,7 @@ RULES = {
         (r"layer_scale", "gamma"),
     ),
     "timm": (
-        (r"^norm", "head.norm"),
+        (r"^hidden", "head.pre_logits.fc"),
         (r"^downsample(\d)\.norm", r"stages.\1.downsample.0"),
         (r"^downsample(\d)\.conv", r"stages.\1.downsample.1"),
         (r"^stage(\d)_", r"stages.\1.blocks."),
@@ -205,7 +216,8 @@ def names(backbone: ConvNeXt, origin: str) -> NameTable:
     if origin == "timm":
         overlaps = backbone.config.overlapping > 0
         first = (r"^stem(\d)", r"stem.\1") if overlaps else (r"^stem\.", "stem.0.")
-        rules = (*rules, first, (r"^stem_norm", f"stem.{1 + overlaps}"))
+        last = (r"^norm", "norm_pre" if backbone.config.norm_first else "head.norm")
+        rules = (*rules, first, last, (r"^stem_norm", f"stem.{1 + overlaps}"))
     return renamed(backbone, origin, rules, layouts=layouts)
 
 
@@ -226,6 +238,8 @@ TIMM_TAGS = {
     "convnext_base": "fb_in22k_ft_in1k",
     "convnext_large": "fb_in22k_ft_in1k",
     "convnext_xlarge": "fb_in22k_ft_in1k",
+    "convnext_tiny_hnf": "a2h_in1k",
+    "convnext_large_mlp": "clip_laion2b_soup_ft_in12k_in1k_384",
     "convnext_xxlarge": "clip_laion2b_soup_ft_in1k",
     "convnext_atto_ols": "a2_in1k",
     "convnext_femto_ols": "d1_in1k",
@@ -244,7 +258,7 @@ TIMM_TAGS = {
 
 def pixels(name: str) -> Pixels:
     """Return the statistics of the pixels that the weights of a network were trained with."""
-    return CLIP if name.lower() == "convnext_xxlarge" else IMAGENET
+    return CLIP if name.lower() in ("convnext_xxlarge", "convnext_large_mlp") else IMAGENET
 
 
 def sources(name: str) -> tuple[Source, ...]:

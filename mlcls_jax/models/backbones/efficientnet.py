@@ -230,6 +230,8 @@ SCALES = {
     "B5": (1.6, 2.2, "sw_in12k_ft_in1k"),
     "B6": (1.8, 2.6, None),
     "B7": (2.0, 3.1, None),
+    "B8": (2.2, 3.6, None),
+    "L2": (4.3, 5.3, None),
 }
 V2_B = _v2((1, 2, 2, 3, 5, 8), (16, 32, 48, 96, 112, 192))
 V2_S = _v2((2, 4, 4, 6, 9, 15), (24, 48, 64, 128, 160, 256))
@@ -274,7 +276,8 @@ LITE_VARIANTS = {
     )
     for size, (w, d) in enumerate([(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)])
 } | {"efficientnet_lite0": _own(is_lite=True)}
-TIMM_NAMES = {f"tf_{name.replace('NetB', 'Net_B').lower()}": name for name in VARIANTS}
+TIMM_NAMES = {"tf_" + re.sub(r"(?<=Net)(?=[BL])", "_", name).lower(): name for name in VARIANTS}
+ONLY_TIMM = ("EfficientNetB8", "EfficientNetL2", *(f"EfficientNetV2_B{n}" for n in range(4)))
 
 
 def _tag(name: str) -> str:
@@ -283,14 +286,14 @@ def _tag(name: str) -> str:
         own = SCALES.get(name[-2:].upper(), (0, 0, None))[2]
         return own or ("agc_in1k" if name == "efficientnetv2_rw_m" else "ra2_in1k")
     if "V2" not in name:
-        return "ns_jft_in1k"
+        return "ap_in1k" if name.endswith("B8") else "ns_jft_in1k"
     return "in1k" if name.endswith(("B0", "B1", "B2")) else "in21k_ft_in1k"
 
 
 def pixels(name: str) -> Pixels:
     """Return the statistics of the pixels that the weights of a network were trained with."""
     tag = _tag(TIMM_NAMES.get(name, name))
-    return HALVES if "21k" in tag or "ra4" in tag else IMAGENET
+    return HALVES if "21k" in tag or tag.startswith(("ra4", "ap")) else IMAGENET
 
 
 def sources(name: str) -> tuple[Source, ...]:
@@ -300,7 +303,7 @@ def sources(name: str) -> tuple[Source, ...]:
     data = {"21k": "ImageNet-21k", "12k": "ImageNet-12k", "jft": "JFT"}
     trained_on = next((told for sign, told in data.items() if sign in tag), "ImageNet")
     found = timm(f"{twin}.{tag}", trained_on=trained_on, pixels=statistics)
-    if name in TIMM_VARIANTS or name.startswith("EfficientNetV2_B"):
+    if name in (*TIMM_VARIANTS, *ONLY_TIMM):
         return (found,)
     return found, replace(paddle(f"{name}_pretrained", folder=""), pixels=statistics)
 

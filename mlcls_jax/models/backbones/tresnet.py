@@ -17,7 +17,7 @@ from mlcls_jax.models.initial import Normal
 from mlcls_jax.models.layers import ConvNorm, SqueezeExcite, squares_to_channels
 from mlcls_jax.models.pixels import UNIT
 from mlcls_jax.models.published import Source, timm
-from mlcls_jax.models.residual import TIMM_RULES, Residual
+from mlcls_jax.models.residual import TIMM_RULES, Residual, blur
 from mlcls_jax.models.weight_names import NameTable, renamed
 
 CELL = 4  # pixels each way that become channels
@@ -60,7 +60,7 @@ def build(config: TResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None 
                 stride=2 if stage > 0 and index == 0 else 1,
                 is_bottleneck=is_bottleneck,
                 squeeze=squeeze,
-                blurred=True,
+                smooth=blur,
                 pooled=True,
                 activation=slightly_leaky,
                 dtype=dtype,

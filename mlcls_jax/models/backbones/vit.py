@@ -38,13 +38,14 @@ class ViTConfig:
     epsilon: float = 1e-6
     class_token: bool = True
     registers: int = 0
-    # Tokens that have position embeddings; "class": the class token beside the patches.
+    # Tokens that have position embeddings; "class": those before the patches as well.
     embedded: Literal["class", "patches", "none"] = "class"
     grid: int = 14  # patches a side for which they are stored
     resampling: Literal["timm", "paddle"] = "timm"
     rope: Literal["none", "eva02", "dinov3"] = "none"
     pre_norm: bool = False  # before the first block, in place of a bias of the patches
     post_norm: bool = False  # a block's norms come after attention and layers, not before
+    final_norm: bool = True
     attention_norm: bool = False  # of what attention gives, before its projection
     hidden_norm: bool = False  # between the two linear layers
     layer_scale: float | None = None  # what it begins with
@@ -81,7 +82,7 @@ class ViT(nnx.Module):
         size, width = config.patch_size, config.width
         self.patch_kernel = param((size, size, 3, width), kaiming_normal(size**2 * 3))
         self.patch_bias = None if config.pre_norm else param((width,), ZEROS)
-        count = config.grid**2 + (config.embedded == "class")
+        count = config.grid**2 + config.prefix * (config.embedded == "class")
         self.pos_embed = param((1, count, width), SMALL) if config.embedded != "none" else None
         self.cls_token = param((1, 1, width), SMALL) if config.class_token else None
         self.reg_token = param((1, config.registers, width), SMALL) if config.registers else None
@@ -89,7 +90,7 @@ class ViT(nnx.Module):
         self.ln_pre = norm() if config.pre_norm else None
         blocks = ({f"block{n}": Block(config, dtype=dtype)} for n in range(config.depth))
         stages = attach(self, blocks, config.drop_path)
-        self.norm = norm()
+        self.norm = norm() if config.final_norm else _same
         has_query = pool and config.pooling == "attention"
         self.attention_pool = AttentionPool(config, dtype=dtype) if has_query else None
         self.channels, self.config, self.pool, self.dtype = width, config, pool, dtype
@@ -98,7 +99,7 @@ class ViT(nnx.Module):
         self.parts = Parts(
             stem=tuple(path for path in stem if getattr(self, path) is not None),
             stages=stages,
-            outputs=("norm", "attention_pool") if has_query else ("norm",),
+            outputs=("norm",) * config.final_norm + ("attention_pool",) * has_query,
         )
 
     def __call__(
@@ -233,6 +234,10 @@ class AttentionPool(nnx.Module):
         x = attend(self.q(query), k, v, num_heads=self.num_heads, kernels=self.kernels)
         x = self.proj(x)
         return x + self.fc2(self.activation(self.fc1(self.norm(x))))
+
+
+def _same(x: Array) -> Array:
+    return x
 
 
 def _activation(config: ViTConfig) -> Callable[[Array], Array]:

@@ -26,7 +26,7 @@ def _timm_rules(config: ViTConfig, *, is_paddle: bool) -> list[Rule]:
     qkv, bias = (
         (".{q,k,v}_proj.weight", "_proj.bias") if config.qkv_apart else (".qkv.weight", "_bias")
     )
-    scale = r"gamma_\1" if config.rope == "dinov3" else r"ls\1.gamma"
+    scale = r"gamma_\1" if config.rope != "none" else r"ls\1.gamma"
     rules: list[Rule] = [
         (r"^patch_kernel", "patch_embed.proj.weight"),
         (r"^patch_bias", "patch_embed.proj.bias"),

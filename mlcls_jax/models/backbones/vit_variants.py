@@ -20,13 +20,19 @@ from mlcls_jax.models.published import PADDLE, Source, timm, words
 SIZES = {
     "tiny": (192, 12, 3, 768),
     "xsmall": (256, 10, 4, 1024),
+    "wee": (256, 14, 4, 1280),
+    "little": (320, 14, 5, 1792),
     "small": (384, 12, 6, 1536),
     "small_plus": (384, 12, 6, 1536),
     "medium": (512, 12, 8, 2048),
+    "mediumd": (512, 20, 8, 2048),
     "betwixt": (640, 12, 10, 2560),
     "base": (768, 12, 12, 3072),
+    "so150m": (896, 18, 14, 2304),
+    "so150m2": (832, 21, 13, 2176),
     "base_plus": (896, 12, 14, 3584),
     "large": (1024, 24, 16, 4096),
+    "intern300m": (1024, 24, 16, 4096),
     "so400m": (1152, 27, 16, 4304),
     "huge": (1280, 32, 16, 5120),
     "huge_plus": (1280, 32, 20, 5120),
@@ -45,6 +51,9 @@ LICENCES = {  # of single files, by their tag
     "tinyclip_yfcc15m": "MIT",
     "tinyclip_laion400m": "MIT",
     "laion400m_e32": "MIT",
+    "in1k_ijepa": "CC-BY-NC-4.0",
+    "in22k_ijepa": "CC-BY-NC-4.0",
+    "ogvl_dist": "MIT",
 }
 
 
@@ -73,6 +82,8 @@ def _rows(ours: str, theirs: str, published: dict[str, str], **options: Any) -> 
                 "hidden": hidden,
             }
             values |= {"patch_size": patch, "grid": int(found[4]) // patch, **options}
+            if registers := re.search(r"reg(\d)", found["rest"]):
+                values["registers"] = int(registers[1])
             if ratio := values.pop("hidden_ratio", None):
                 values["hidden"] = int(values["width"] * ratio)
             name, twin = (form.format(**found.groupdict()) for form in (ours, theirs))
@@ -115,23 +126,68 @@ def _family(
     )
 
 
+_VIT = ("ViT_{size}_patch{patch}_{rest}", "vit_{size}_patch{patch}_{rest}")
+_MEAN: dict[str, Any] = {"pooling": "mean", "norm_after_pooling": True}
+_GAP: dict[str, Any] = {"class_token": False, "pooling": "mean"}
+_SBB: dict[str, Any] = {**_GAP, "norm_after_pooling": True, "layer_scale": 1e-5}
+_TOKENS = {
+    "augreg_in21k_ft_in1k": "tiny_patch16_224 tiny_patch16_384 small_patch32_224"
+    " small_patch32_384 small_patch16_224 small_patch16_384 base_patch32_224"
+    " base_patch32_384 base_patch16_384 large_patch16_224 large_patch16_384",
+    "augreg2_in21k_ft_in1k": "base_patch16_224 base_patch8_224",
+    "orig_in21k": "large_patch32_224 huge_patch14_224",
+    "orig_in21k_ft_in1k": "large_patch32_384",
+    "dino": "small_patch8_224",
+}
+_FLEXI = {"1200ep_in1k": "small_patch16_240 base_patch16_240 large_patch16_240"}
+_SW = {
+    "sw_in12k": "medium_patch16_gap_240",
+    "sw_in12k_ft_in1k": "medium_patch16_gap_256 medium_patch16_gap_384",
+}
+_IJEPA = {
+    "in1k_ijepa": "huge_patch14_gap_224 huge_patch16_gap_448",
+    "in22k_ijepa": "giant_patch16_gap_224",
+}
+_REG = {
+    "sbb_in1k": "wee_patch16_reg1_gap_256 little_patch16_reg4_gap_256 medium_patch16_reg1_gap_256"
+    " betwixt_patch16_reg1_gap_256",
+    "sbb_in12k_ft_in1k": "little_patch16_reg1_gap_256 medium_patch16_reg4_gap_256",
+    "sbb2_e200_in12k_ft_in1k": "mediumd_patch16_reg4_gap_256 mediumd_patch16_reg4_gap_384"
+    " betwixt_patch16_reg4_gap_256 betwixt_patch16_reg4_gap_384",
+}
+_ROPE_BIAS = {
+    "sbb_in1k": "medium_patch16_rope_reg1_gap_256 betwixt_patch16_rope_reg4_gap_256"
+    " base_patch16_rope_reg1_gap_256"
+}
+_ROPE = {"sbb_in1k": "mediumd_patch16_rope_reg1_gap_256"}
+_SO150M = {"sbb_e250_in12k_ft_in1k": "so150m_patch16_reg4_gap_256 so150m_patch16_reg4_gap_384"}
+_SO150M2 = {
+    "sbb_e200_in12k_ft_in1k": "so150m2_patch16_reg1_gap_256 so150m2_patch16_reg1_gap_384"
+    " so150m2_patch16_reg1_gap_448"
+}
+_SBB_ROPE: dict[str, Any] = {**_SBB, "embedded": "none", "rope": "eva02"}
+_JEPA_NAMES = [f"vit_{text}" for texts in _IJEPA.values() for text in texts.split()]
 AUGREG = _family(
-    _rows(
-        "ViT_{size}_patch{patch}_{rest}",
-        "vit_{size}_patch{patch}_{rest}",
-        {
-            "augreg_in21k_ft_in1k": "tiny_patch16_224 tiny_patch16_384 small_patch32_224"
-            " small_patch32_384 small_patch16_224 small_patch16_384 base_patch32_224"
-            " base_patch32_384 base_patch16_384 large_patch16_224 large_patch16_384",
-            "augreg2_in21k_ft_in1k": "base_patch16_224 base_patch8_224",
-            "orig_in21k": "large_patch32_224 huge_patch14_224",
-            "orig_in21k_ft_in1k": "large_patch32_384",
-            "dino": "small_patch8_224",
-        },
-    ),
-    trained_on="ImageNet-21k, most then ImageNet",
+    _rows(*_VIT, _TOKENS)
+    + _rows("FlexiViT_{size}", "flexivit_{size}", _FLEXI, embedded="patches")
+    + _rows(
+        *(f"{form}_miil" for form in _VIT), {"in21k_ft_in1k": "base_patch16_224"}, qkv_bias="none"
+    )
+    + _rows(*_VIT, _SW, **_GAP, qkv_bias="none", layer_scale=1e-6)
+    + _rows(*_VIT, _IJEPA, **_GAP)
+    + _rows(*_VIT, _REG, **_SBB, embedded="patches")
+    + _rows(*_VIT, _SO150M, **_GAP)
+    + _rows(*_VIT, _SO150M2, **_SBB, qkv_bias="none")
+    + _rows(*_VIT, _ROPE_BIAS, **_SBB_ROPE, qkv_bias="query_value")
+    + _rows(*_VIT, _ROPE, **_SBB_ROPE, qkv_bias="none"),
+    trained_on="ImageNet, -12k or -21k, most then ImageNet",
     statistics=pixels.HALVES,
-    other_statistics={"vit_small_patch8_224": pixels.IMAGENET},
+    other_statistics={
+        "vit_small_patch8_224": pixels.IMAGENET,
+        "vit_base_patch16_224_miil": pixels.UNIT,
+        "vit_betwixt_patch16_rope_reg4_gap_256": pixels.CLIP,
+        **dict.fromkeys(_JEPA_NAMES, pixels.IMAGENET),
+    },
 )
 DEIT = _family(
     _rows(
@@ -168,6 +224,35 @@ DINOV2 = _family(
     trained_on="LVD-142M, without labels",
 )
 
+_TIPS = {"webli": "base_patch14_448 large_patch14_448 so400m_patch14_448"}
+_TIPS_NAMES = ("TIPSv2_vit_{size}_patch{patch}", "vit_{size}_patch{patch}_reg1_tipsv2")
+_TIPS_OPTIONS: dict[str, Any] = {**_REGISTERS, "registers": 1, "layer_scale": 1.0}
+TIPSV2 = _family(
+    _rows(*_TIPS_NAMES, _TIPS, **_TIPS_OPTIONS)
+    + _rows(*_TIPS_NAMES, {"webli": "giant_patch14_448"}, **_TIPS_OPTIONS | _GIANT),
+    trained_on="WebLI's pairs of images and texts",
+    statistics=pixels.UNIT,
+)
+_RADIO_NAMES = ("RADIO_vit_{size}_patch{patch}_v%d", "vit_{size}_patch{patch}_radio_v%d")
+_RADIO: dict[str, Any] = {"embedded": "patches", "final_norm": False}
+_RADIO3: dict[str, Any] = {**_RADIO, "registers": 7}
+_RADIO3_GIANT: dict[str, Any] = {**_RADIO3, "width": 1536, "num_heads": 24}
+_V3_SCALED = {"c_radio": "base_patch16_512 large_patch16_512"}
+_V3_HUGE, _V3_GIANT = {"c_radio": "huge_patch16_512"}, {"c_radio": "giant_patch16_512"}
+_V4 = {"c_radio": "so400m_patch16_512 huge_patch16_512"}
+_RADIO3_NAMES, _RADIO4_NAMES = ([form % n for form in _RADIO_NAMES] for n in (3, 4))
+RADIO = _family(
+    _rows(*_RADIO3_NAMES, _V3_SCALED, **_RADIO3, layer_scale=1e-5)
+    + _rows(*_RADIO3_NAMES, _V3_HUGE, **_RADIO3)
+    + _rows(*_RADIO3_NAMES, _V3_GIANT, **_RADIO3_GIANT)
+    + _rows(*_RADIO4_NAMES, _V4, **_RADIO, registers=9)
+    + _rows(*_VIT, {"ogvl_dist": "intern300m_patch14_448"}, final_norm=False, layer_scale=0.1),
+    trained_on="other networks' features",
+    licence="NVIDIA Open Model Licence",
+    statistics=pixels.CLIP,
+    other_statistics={"vit_intern300m_patch14_448": pixels.IMAGENET},
+)
+
 _DINOV3: dict[str, Any] = {
     "epsilon": 1e-5,
     "registers": 4,
@@ -190,6 +275,14 @@ DINOV3 = _family(
     + _rows(*_V3_QKVB, _LVD1689M_PLUS, **_PLUS, qkv_bias="query_value"),
     trained_on="LVD-1689M, without labels",
     licence="DINOv3 licence",
+)
+_BOT_NAMES = ("LingBot_vit_{size}_patch{patch}", "vit_{size}_patch{patch}_lingbot")
+_BOT = {"robbyant": "small_patch16_512 base_patch16_512 large_patch16_512"}
+_BOT_GIANT = {"robbyant": "giant_patch16_512"}
+LINGBOT = _family(
+    _rows(*_BOT_NAMES, _BOT, **_DINOV3 | {"pooling": "token"}, qkv_bias="query_value")
+    + _rows(*_BOT_NAMES, _BOT_GIANT, **_PLUS | _GIANT | {"pooling": "token"}, qkv_bias="none"),
+    trained_on="pictures without labels",
 )
 
 _SIGLIP: dict[str, Any] = {"class_token": False, "embedded": "patches"}
@@ -245,7 +338,6 @@ SIGLIP = _family(
 
 _EVA: dict[str, Any] = {"qkv_bias": "query_value"}
 _EVA02: dict[str, Any] = {**_EVA, "rope": "eva02", "gated": True, "hidden_ratio": 8 / 3}
-_MEAN: dict[str, Any] = {"pooling": "mean", "norm_after_pooling": True}
 _APART: dict[str, Any] = {"qkv_apart": True, "gate_apart": True, "hidden_norm": True}
 _E, _E_TIMM = "EVA02_vit_{size}_patch{patch}_{rest}", "eva02_{size}_patch{patch}_{rest}"
 _E_CLIP = "EVA02_CLIP_vit_{size}_patch{patch}_{rest}"
@@ -263,6 +355,7 @@ _EVA_GIANT = {
     "clip_ft_in1k": "giant_patch14_224 giant_patch14_336",
     "m30m_ft_in22k_in1k": "giant_patch14_560",
 }
+_EVA_LARGE = {"in22k_ft_in22k_in1k": "large_patch14_196 large_patch14_336"}
 _EVA_CLIP = {"laion400m": "giant_patch14_224"}
 EVA = _family(
     _rows(_E, _E_TIMM, _MIM, **_EVA02 | _MEAN)
@@ -270,6 +363,7 @@ EVA = _family(
     + _rows(_E_CLIP, _E_CLIP_TIMM, _MERGED, **_EVA02 | _APART, attention_norm=True)
     + _rows(_E_CLIP, _E_CLIP_TIMM, {"laion2b": "enormous_patch14_224"}, **_EVA, post_norm=True)
     + _rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_GIANT, **_EVA | _MEAN)
+    + _rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_LARGE, **_MEAN)
     + _rows(_E_CLIP.replace("02", ""), _E_CLIP_TIMM.replace("02", ""), _EVA_CLIP, **_EVA),
     trained_on="ImageNet-22k, or pairs of images and texts",
     licence="MIT",
