@@ -1,130 +1,15 @@
-"""Which vision transformers there are: names, sizes, and where their weights are published.
-
-A row's text is that of timm's name: width, patch and resolution; the grid follows from them.
-"""
+"""Which vision transformers there are: names, options, and where their weights are published."""
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlcls_jax.config import Model
 from mlcls_jax.models import pixels
-from mlcls_jax.models.backbones.vit import SMALL, ViT, ViTConfig
+from mlcls_jax.models.backbones.vit import ViT
 from mlcls_jax.models.backbones.vit_names import names
+from mlcls_jax.models.backbones.vit_rows import Row, make_family, make_rows
 from mlcls_jax.models.family import Family
-from mlcls_jax.models.pixels import Pixels
-from mlcls_jax.models.published import PADDLE, Source, timm, words
-
-# width, depth, heads, width between the two linear layers
-SIZES = {
-    "tiny": (192, 12, 3, 768),
-    "xsmall": (256, 10, 4, 1024),
-    "wee": (256, 14, 4, 1280),
-    "little": (320, 14, 5, 1792),
-    "small": (384, 12, 6, 1536),
-    "small_plus": (384, 12, 6, 1536),
-    "medium": (512, 12, 8, 2048),
-    "mediumd": (512, 20, 8, 2048),
-    "betwixt": (640, 12, 10, 2560),
-    "base": (768, 12, 12, 3072),
-    "so150m": (896, 18, 14, 2304),
-    "so150m2": (832, 21, 13, 2176),
-    "base_plus": (896, 12, 14, 3584),
-    "large": (1024, 24, 16, 4096),
-    "intern300m": (1024, 24, 16, 4096),
-    "so400m": (1152, 27, 16, 4304),
-    "huge": (1280, 32, 16, 5120),
-    "huge_plus": (1280, 32, 20, 5120),
-    "giant": (1408, 40, 16, 6144),
-    "giantopt": (1536, 40, 16, 6144),
-    "gigantic": (1664, 48, 16, 8192),
-    "enormous": (1792, 64, 16, 15360),
-    "7b": (4096, 40, 32, 8192),
-}
-
-LICENCES = {  # of single files, by their tag
-    "dfn5b": "Apple ASCL",
-    "metaclip2_worldwide": "CC-BY-NC-4.0",
-    "metaclip_2pt5b": "CC-BY-NC-4.0",
-    "eupe_lvd1689m": "FAIR non-commercial",
-    "tinyclip_yfcc15m": "MIT",
-    "tinyclip_laion400m": "MIT",
-    "laion400m_e32": "MIT",
-    "in1k_ijepa": "CC-BY-NC-4.0",
-    "in22k_ijepa": "CC-BY-NC-4.0",
-    "ogvl_dist": "MIT",
-}
-
-
-class Row(NamedTuple):
-    """A variant: our name, timm's, its sizes, and the tag of its weights there."""
-
-    name: str
-    twin: str
-    config: ViTConfig
-    tag: str
-
-
-def _rows(ours: str, theirs: str, published: dict[str, str], **options: Any) -> list[Row]:
-    """Make rows of templates of names, of texts by the tag of their weights, and of options."""
-    rows = []
-    for tag, texts in published.items():
-        for text in texts.split():
-            found = re.fullmatch(r"(?P<size>\w+?)_patch(?P<patch>\d+)_(?P<rest>\w*?(\d+))", text)
-            assert found, text
-            width, depth, num_heads, hidden = SIZES[found["size"]]
-            patch = int(found["patch"])
-            values: dict[str, Any] = {
-                "width": width,
-                "depth": depth,
-                "num_heads": num_heads,
-                "hidden": hidden,
-            }
-            values |= {"patch_size": patch, "grid": int(found[4]) // patch, **options}
-            if registers := re.search(r"reg(\d)", found["rest"]):
-                values["registers"] = int(registers[1])
-            if ratio := values.pop("hidden_ratio", None):
-                values["hidden"] = int(values["width"] * ratio)
-            name, twin = (form.format(**found.groupdict()) for form in (ours, theirs))
-            rows.append(Row(name, twin, ViTConfig(**values), tag))
-    return rows
-
-
-def _family(
-    rows: list[Row],
-    *,
-    trained_on: str,
-    licence: str = "Apache-2.0",
-    statistics: Pixels = pixels.IMAGENET,
-    other_statistics: Mapping[str, Pixels] = {},  # by timm's name
-    pairs: Callable[[Row], tuple[Source, ...]] = lambda row: (),  # both towers
-    **options: Any,
-) -> Family:
-    by_name = {row.name: row for row in rows}
-
-    def sources(name: str) -> tuple[Source, ...]:
-        row = by_name[name]
-        shown = other_statistics.get(row.twin, statistics).name
-        file = f"{row.twin.replace('quickgelu_', '')}.{row.tag}"
-        terms = LICENCES.get(row.tag, licence)
-        return (timm(file, trained_on=trained_on, pixels=shown, licence=terms), *pairs(row))
-
-    twins = {row.twin: row.name for row in rows if row.twin != row.name}
-    others = {twins.get(twin, twin): value for twin, value in other_statistics.items()}
-    values: dict[str, Any] = {"heads": {"timm": "head"}, "sources": sources}
-    values |= {"head_initial": lambda channels: SMALL, "recipes": "clip_vit", **options}
-    return Family(
-        variants={row.name: row.config for row in rows},
-        build=ViT,
-        names=names,
-        decoder="head",
-        stride=lambda sizes: sizes.patch_size,
-        timm_names=twins,
-        pixels=lambda name: others.get(twins.get(name, name), statistics),
-        **values,
-    )
-
+from mlcls_jax.models.published import PADDLE, Source, words
 
 _VIT = ("ViT_{size}_patch{patch}_{rest}", "vit_{size}_patch{patch}_{rest}")
 _MEAN: dict[str, Any] = {"pooling": "mean", "norm_after_pooling": True}
@@ -167,19 +52,19 @@ _SO150M2 = {
 }
 _SBB_ROPE: dict[str, Any] = {**_SBB, "embedded": "none", "rope": "eva02"}
 _JEPA_NAMES = [f"vit_{text}" for texts in _IJEPA.values() for text in texts.split()]
-AUGREG = _family(
-    _rows(*_VIT, _TOKENS)
-    + _rows("FlexiViT_{size}", "flexivit_{size}", _FLEXI, embedded="patches")
-    + _rows(
+AUGREG = make_family(
+    make_rows(*_VIT, _TOKENS)
+    + make_rows("FlexiViT_{size}", "flexivit_{size}", _FLEXI, embedded="patches")
+    + make_rows(
         *(f"{form}_miil" for form in _VIT), {"in21k_ft_in1k": "base_patch16_224"}, qkv_bias="none"
     )
-    + _rows(*_VIT, _SW, **_GAP, qkv_bias="none", layer_scale=1e-6)
-    + _rows(*_VIT, _IJEPA, **_GAP)
-    + _rows(*_VIT, _REG, **_SBB, embedded="patches")
-    + _rows(*_VIT, _SO150M, **_GAP)
-    + _rows(*_VIT, _SO150M2, **_SBB, qkv_bias="none")
-    + _rows(*_VIT, _ROPE_BIAS, **_SBB_ROPE, qkv_bias="query_value")
-    + _rows(*_VIT, _ROPE, **_SBB_ROPE, qkv_bias="none"),
+    + make_rows(*_VIT, _SW, **_GAP, qkv_bias="none", layer_scale=1e-6)
+    + make_rows(*_VIT, _IJEPA, **_GAP)
+    + make_rows(*_VIT, _REG, **_SBB, embedded="patches")
+    + make_rows(*_VIT, _SO150M, **_GAP)
+    + make_rows(*_VIT, _SO150M2, **_SBB, qkv_bias="none")
+    + make_rows(*_VIT, _ROPE_BIAS, **_SBB_ROPE, qkv_bias="query_value")
+    + make_rows(*_VIT, _ROPE, **_SBB_ROPE, qkv_bias="none"),
     trained_on="ImageNet, -12k or -21k, most then ImageNet",
     statistics=pixels.HALVES,
     other_statistics={
@@ -189,13 +74,13 @@ AUGREG = _family(
         **dict.fromkeys(_JEPA_NAMES, pixels.IMAGENET),
     },
 )
-DEIT = _family(
-    _rows(
+DEIT = make_family(
+    make_rows(
         "DeiT_{size}_patch{patch}_{rest}",
         "deit_{size}_patch{patch}_{rest}",
         {"fb_in1k": "tiny_patch16_224 small_patch16_224 base_patch16_224 base_patch16_384"},
     )
-    + _rows(
+    + make_rows(
         "DeiT3_{size}_patch{patch}_{rest}",
         "deit3_{size}_patch{patch}_{rest}",
         {
@@ -216,20 +101,20 @@ _LVD142M = {"lvd142m": "small_patch14_518 base_patch14_518 large_patch14_518"}
 _LVD142M_GIANT = {"lvd142m": "giant_patch14_518"}
 _V2, _V2_REG4 = "DINOv2_vit_{size}_patch{patch}", "DINOv2_vit_{size}_patch{patch}_reg4"
 _V2_TIMM, _V2_REG4_TIMM = "vit_{size}_patch{patch}_dinov2", "vit_{size}_patch{patch}_reg4_dinov2"
-DINOV2 = _family(
-    _rows(_V2, _V2_TIMM, _LVD142M, **_DINOV2)
-    + _rows(_V2, _V2_TIMM, _LVD142M_GIANT, **_DINOV2 | _GIANT)
-    + _rows(_V2_REG4, _V2_REG4_TIMM, _LVD142M, **_REGISTERS)
-    + _rows(_V2_REG4, _V2_REG4_TIMM, _LVD142M_GIANT, **_REGISTERS | _GIANT),
+DINOV2 = make_family(
+    make_rows(_V2, _V2_TIMM, _LVD142M, **_DINOV2)
+    + make_rows(_V2, _V2_TIMM, _LVD142M_GIANT, **_DINOV2 | _GIANT)
+    + make_rows(_V2_REG4, _V2_REG4_TIMM, _LVD142M, **_REGISTERS)
+    + make_rows(_V2_REG4, _V2_REG4_TIMM, _LVD142M_GIANT, **_REGISTERS | _GIANT),
     trained_on="LVD-142M, without labels",
 )
 
 _TIPS = {"webli": "base_patch14_448 large_patch14_448 so400m_patch14_448"}
 _TIPS_NAMES = ("TIPSv2_vit_{size}_patch{patch}", "vit_{size}_patch{patch}_reg1_tipsv2")
 _TIPS_OPTIONS: dict[str, Any] = {**_REGISTERS, "registers": 1, "layer_scale": 1.0}
-TIPSV2 = _family(
-    _rows(*_TIPS_NAMES, _TIPS, **_TIPS_OPTIONS)
-    + _rows(*_TIPS_NAMES, {"webli": "giant_patch14_448"}, **_TIPS_OPTIONS | _GIANT),
+TIPSV2 = make_family(
+    make_rows(*_TIPS_NAMES, _TIPS, **_TIPS_OPTIONS)
+    + make_rows(*_TIPS_NAMES, {"webli": "giant_patch14_448"}, **_TIPS_OPTIONS | _GIANT),
     trained_on="WebLI's pairs of images and texts",
     statistics=pixels.UNIT,
 )
@@ -241,12 +126,12 @@ _V3_SCALED = {"c_radio": "base_patch16_512 large_patch16_512"}
 _V3_HUGE, _V3_GIANT = {"c_radio": "huge_patch16_512"}, {"c_radio": "giant_patch16_512"}
 _V4 = {"c_radio": "so400m_patch16_512 huge_patch16_512"}
 _RADIO3_NAMES, _RADIO4_NAMES = ([form % n for form in _RADIO_NAMES] for n in (3, 4))
-RADIO = _family(
-    _rows(*_RADIO3_NAMES, _V3_SCALED, **_RADIO3, layer_scale=1e-5)
-    + _rows(*_RADIO3_NAMES, _V3_HUGE, **_RADIO3)
-    + _rows(*_RADIO3_NAMES, _V3_GIANT, **_RADIO3_GIANT)
-    + _rows(*_RADIO4_NAMES, _V4, **_RADIO, registers=9)
-    + _rows(*_VIT, {"ogvl_dist": "intern300m_patch14_448"}, final_norm=False, layer_scale=0.1),
+RADIO = make_family(
+    make_rows(*_RADIO3_NAMES, _V3_SCALED, **_RADIO3, layer_scale=1e-5)
+    + make_rows(*_RADIO3_NAMES, _V3_HUGE, **_RADIO3)
+    + make_rows(*_RADIO3_NAMES, _V3_GIANT, **_RADIO3_GIANT)
+    + make_rows(*_RADIO4_NAMES, _V4, **_RADIO, registers=9)
+    + make_rows(*_VIT, {"ogvl_dist": "intern300m_patch14_448"}, final_norm=False, layer_scale=0.1),
     trained_on="other networks' features",
     licence="NVIDIA Open Model Licence",
     statistics=pixels.CLIP,
@@ -267,21 +152,21 @@ _V3_QKVB = (f"{_V3}_qkvb", f"{_V3_TIMM}_qkvb")
 _LVD1689M = {"lvd1689m": "small_patch16_256 base_patch16_256 large_patch16_256"}
 _LVD1689M_PLUS = {"lvd1689m": "small_plus_patch16_256 huge_plus_patch16_256"}
 _7B, _EUPE = {"lvd1689m": "7b_patch16_256"}, {"eupe_lvd1689m": "tiny_patch16_256"}
-DINOV3 = _family(
-    _rows(_V3, _V3_TIMM, _LVD1689M, **_DINOV3, qkv_bias="none")
-    + _rows(_V3, _V3_TIMM, _LVD1689M_PLUS, **_PLUS, qkv_bias="none")
-    + _rows(_V3, _V3_TIMM, _7B, **_PLUS, qkv_bias="none")
-    + _rows(*_V3_QKVB, _LVD1689M | _EUPE, **_DINOV3, qkv_bias="query_value")
-    + _rows(*_V3_QKVB, _LVD1689M_PLUS, **_PLUS, qkv_bias="query_value"),
+DINOV3 = make_family(
+    make_rows(_V3, _V3_TIMM, _LVD1689M, **_DINOV3, qkv_bias="none")
+    + make_rows(_V3, _V3_TIMM, _LVD1689M_PLUS, **_PLUS, qkv_bias="none")
+    + make_rows(_V3, _V3_TIMM, _7B, **_PLUS, qkv_bias="none")
+    + make_rows(*_V3_QKVB, _LVD1689M | _EUPE, **_DINOV3, qkv_bias="query_value")
+    + make_rows(*_V3_QKVB, _LVD1689M_PLUS, **_PLUS, qkv_bias="query_value"),
     trained_on="LVD-1689M, without labels",
     licence="DINOv3 licence",
 )
 _BOT_NAMES = ("LingBot_vit_{size}_patch{patch}", "vit_{size}_patch{patch}_lingbot")
 _BOT = {"robbyant": "small_patch16_512 base_patch16_512 large_patch16_512"}
 _BOT_GIANT = {"robbyant": "giant_patch16_512"}
-LINGBOT = _family(
-    _rows(*_BOT_NAMES, _BOT, **_DINOV3 | {"pooling": "token"}, qkv_bias="query_value")
-    + _rows(*_BOT_NAMES, _BOT_GIANT, **_PLUS | _GIANT | {"pooling": "token"}, qkv_bias="none"),
+LINGBOT = make_family(
+    make_rows(*_BOT_NAMES, _BOT, **_DINOV3 | {"pooling": "token"}, qkv_bias="query_value")
+    + make_rows(*_BOT_NAMES, _BOT_GIANT, **_PLUS | _GIANT | {"pooling": "token"}, qkv_bias="none"),
     trained_on="pictures without labels",
 )
 
@@ -304,8 +189,8 @@ def _siglip_rows(gap: str, pooling: str) -> list[Row]:
     plain, tanh = (
         {tag: texts.format(gap) for tag, texts in table.items()} for table in (_WEBLI, _WEBLI_TANH)
     )
-    rows = _rows(_SIG, _SIG_TIMM, plain, **_SIGLIP, pooling=pooling)
-    return rows + _rows(_SIG, _SIG_TIMM, tanh, **_TANH, pooling=pooling)
+    rows = make_rows(_SIG, _SIG_TIMM, plain, **_SIGLIP, pooling=pooling)
+    return rows + make_rows(_SIG, _SIG_TIMM, tanh, **_TANH, pooling=pooling)
 
 
 def _adapt_siglip(model: Model, origin: str, *, has_decoder: bool) -> Model:
@@ -325,10 +210,10 @@ def _siglip_pairs(row: Row) -> tuple[Source, ...]:
     return (words(address, "Apache-2.0", "WebLI's pairs of images and texts", "-1…1"),)
 
 
-SIGLIP = _family(
+SIGLIP = make_family(
     _siglip_rows("", "attention")
     + _siglip_rows("gap_", "mean")
-    + _rows(_SIG, _SIG_TIMM, _PALI, **_SIGLIP, pooling="mean"),
+    + make_rows(_SIG, _SIG_TIMM, _PALI, **_SIGLIP, pooling="mean"),
     trained_on="WebLI's pairs of images and texts",
     statistics=pixels.HALVES,
     heads={"timm": "head", "huggingface": "classifier"},
@@ -357,14 +242,14 @@ _EVA_GIANT = {
 }
 _EVA_LARGE = {"in22k_ft_in22k_in1k": "large_patch14_196 large_patch14_336"}
 _EVA_CLIP = {"laion400m": "giant_patch14_224"}
-EVA = _family(
-    _rows(_E, _E_TIMM, _MIM, **_EVA02 | _MEAN)
-    + _rows(_E, _E_TIMM, _MIM_LARGE, **_EVA02 | _MEAN | _APART)
-    + _rows(_E_CLIP, _E_CLIP_TIMM, _MERGED, **_EVA02 | _APART, attention_norm=True)
-    + _rows(_E_CLIP, _E_CLIP_TIMM, {"laion2b": "enormous_patch14_224"}, **_EVA, post_norm=True)
-    + _rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_GIANT, **_EVA | _MEAN)
-    + _rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_LARGE, **_MEAN)
-    + _rows(_E_CLIP.replace("02", ""), _E_CLIP_TIMM.replace("02", ""), _EVA_CLIP, **_EVA),
+EVA = make_family(
+    make_rows(_E, _E_TIMM, _MIM, **_EVA02 | _MEAN)
+    + make_rows(_E, _E_TIMM, _MIM_LARGE, **_EVA02 | _MEAN | _APART)
+    + make_rows(_E_CLIP, _E_CLIP_TIMM, _MERGED, **_EVA02 | _APART, attention_norm=True)
+    + make_rows(_E_CLIP, _E_CLIP_TIMM, {"laion2b": "enormous_patch14_224"}, **_EVA, post_norm=True)
+    + make_rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_GIANT, **_EVA | _MEAN)
+    + make_rows(_E.replace("02", ""), _E_TIMM.replace("02", ""), _EVA_LARGE, **_MEAN)
+    + make_rows(_E_CLIP.replace("02", ""), _E_CLIP_TIMM.replace("02", ""), _EVA_CLIP, **_EVA),
     trained_on="ImageNet-22k, or pairs of images and texts",
     licence="MIT",
     statistics=pixels.CLIP,
@@ -417,17 +302,17 @@ _TOWERS = {
     "adapt": adapt,
 }
 # PaddleClas' networks have its names. timm's have timm's: other pixels and positions.
-TIMM_CLIP = _family(
-    _rows(_C_TIMM, _C_TIMM, _CLIP_TAGS, **_CLIP)
-    + _rows(_C_TIMM, _C_TIMM, _QUICK, **_CLIP, quick_gelu=True)
-    + _rows(_C_PLUS, _C_PLUS, {"laion400m_e32": "base_plus_patch16_240"}, **_CLIP),
+TIMM_CLIP = make_family(
+    make_rows(_C_TIMM, _C_TIMM, _CLIP_TAGS, **_CLIP)
+    + make_rows(_C_TIMM, _C_TIMM, _QUICK, **_CLIP, quick_gelu=True)
+    + make_rows(_C_PLUS, _C_PLUS, {"laion400m_e32": "base_plus_patch16_240"}, **_CLIP),
     trained_on=_PAIRS,
     statistics=pixels.CLIP,
     other_statistics=dict.fromkeys(_LAION_LARGE, pixels.HALVES),
     **_TOWERS,
 )
 _SMALLEST = {"": "base_patch16_224 base_patch32_224 large_patch14_224"}
-_B16, _B32, _L14 = (r.config for r in _rows("", "", _SMALLEST, **_CLIP, resampling="paddle"))
+_B16, _B32, _L14 = (r.config for r in make_rows("", "", _SMALLEST, **_CLIP, resampling="paddle"))
 
 
 def _clip_sources(name: str) -> tuple[Source, ...]:
