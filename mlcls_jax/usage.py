@@ -125,7 +125,9 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         told = action.help or ""
-        is_plain = (
-            any(action.default is plain for plain in (None, False, ())) and "None:" not in told
-        )
+        before, none, default = told.rpartition("None: ")
+        if none and action.default is None:  # which nobody types
+            return f"{before.rstrip('; ')} (default: {default})"
+        is_plain = any(action.default is plain for plain in (None, False, ()))
+        is_plain = is_plain or action.default == ""
         return told if is_plain or "(default" in told else super()._get_help_string(action)

@@ -38,3 +38,14 @@ def test_a_flag_that_nobody_knows_gets_the_nearest_spelling(capsys, given, told)
     with pytest.raises(SystemExit):
         parser.parse_args(given)
     assert capsys.readouterr().err.strip().endswith(told)
+
+
+def test_what_holds_without_a_flag_is_told_as_its_default():
+    parser = usage.parser("score", "Scores.", "score")
+    parser.add_argument("--split", help="of a packed data set; None: all")
+    parser.add_argument("--threads", type=int, default=8, help="that read images")
+    parser.add_argument("subject", nargs="?", default="", help="a model")
+    told = " ".join(parser.format_help().split())
+    assert "of a packed data set (default: all)" in told
+    assert "that read images (default: 8)" in told
+    assert "a model" in told and "(default: )" not in told and "None" not in told

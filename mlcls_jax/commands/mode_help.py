@@ -39,12 +39,12 @@ MODES = {
     ),
     "evaluate": Help(
         "Measure a model on the validation images, and write a report.",
-        (DEMO, "--workdir=runs/demo  # with the configuration that is there"),
+        ("runs/photos-1  # with the configuration that is there", DEMO),
         ("data.dir", "data.val_list", "data.on_error", "evaluate"),
     ),
     "thresholds": Help(
         "Choose each label's threshold, and calibrate, on the validation images.",
-        (DEMO, "--workdir=runs/demo --config.thresholds.objective=precision"
+        (DEMO, "runs/photos-1 --config.thresholds.objective=precision"
          " --config.thresholds.target=0.9"),
         ("data.dir", "data.val_list", "evaluate.model_dir", "thresholds"),
     ),

@@ -29,13 +29,15 @@ log = logging.getLogger(__name__)
 # The word, and what its help says.
 PREDICT = (
     "predict",
-    "Print the labels of images; PaddleX's command line, on our models.",
-    "predict --model_dir runs/demo/best_model --input photos --save_path output",
+    "Print the labels of images; PaddleX's command line, on our models. A run or bundle and the"
+    " images may stand first, without their flags.",
+    "predict runs/photos-1 photos --save_path output",
 )
 SERVE = (
     "serve",
-    "Answer requests over HTTP, and serve a page to try it.",
-    "serve --model_dir runs/demo/best_model --port 8080",
+    "Answer requests over HTTP, and serve a page to try it. A run or bundle may stand first,"
+    " without --model_dir.",
+    "serve runs/photos-1 --port 8080",
 )
 
 
@@ -52,7 +54,8 @@ class Arguments:
     pipeline: str = option(PIPELINE, "name, or YAML file", path="any")
     model_dir: str | None = option(
         None,
-        "a bundle, PaddleX's inference folder, or a weight file, instead of the pipeline's model",
+        "a bundle, run, inference folder of PaddleX, or weight file, instead of the pipeline's"
+        " model",
         parse=_model_dir,
     )
     model_name: str | None = option(None, "a published model; or what --weights are of")

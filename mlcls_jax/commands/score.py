@@ -39,7 +39,7 @@ def run(argv: list[str]) -> str:
     parser = usage.parser(
         "score",
         "Label very many images, into Parquet files. Run again, it continues where it stopped.",
-        "score --model_dir runs/demo/best_model --input photos --output scores",
+        "score runs/photos-1 photos --output scores",
     )
     add_arguments(parser, Request)
     add_arguments(parser, Arguments)
