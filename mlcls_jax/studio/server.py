@@ -103,12 +103,12 @@ def _serve(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         on_signals(asyncio.get_running_loop(), end)  # uvicorn's would end the process
+        announce(f"http://{address_of(listener, host)}/" + (f"?token={token}" if token else ""))
         yield
 
     app = make(token=token, lifespan=lifespan)
     with listen(host, port) as listener:
         server = make_server(app, timeout_graceful_shutdown=3)
-        announce(f"http://{address_of(listener, host)}/" + (f"?token={token}" if token else ""))
         server.run(sockets=[listener])
 
 
