@@ -43,7 +43,12 @@ BLOCK = re.compile(r"(<!-- tables:begin -->\n).*?(<!-- tables:end -->)", re.DOTA
 
 def tables(names: Iterable[str]) -> str:
     """All tables, in Markdown, with rows for these models."""
-    counts = {name: count(Model(name=name, num_classes=80, dtype="bfloat16")) for name in names}
+    models = [Model(name=name, num_classes=80, dtype="bfloat16") for name in names]
+    by_platform = {
+        platform: {model.name: count(model, platform) for model in models}
+        for platform in ("tpu", "gpu")
+    }
+    counts = by_platform["tpu"]
     parts = [
         "### Chips\n",
         *_table(
@@ -84,7 +89,10 @@ def tables(names: Iterable[str]) -> str:
                 ("model", "step ms: data", "step ms: fsdp", "images/s: data", "bound by",
                  "largest batch per chip", "exchange hides from: data", "exchange hides from: fsdp",
                  "waiting below 10% from"),
-                (_prediction_row(name, c, kind) for name, c in counts.items()),
+                (
+                    _prediction_row(name, c, kind)
+                    for name, c in by_platform[CHIPS[kind].platform].items()
+                ),
             ),
         ]  # fmt: skip
     return "\n".join(parts) + "\n"

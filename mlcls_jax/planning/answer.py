@@ -110,7 +110,7 @@ def _plan(args: PlanOptions, parallel: schema.Parallel, config: schema.Config | 
         )
     model = replace(default, num_classes=classes, **given)
     train = config.train if config else schema.Train()
-    return Plan(model, train, kind, layout, batch, count(model), args.mfu)
+    return Plan(model, train, kind, layout, batch, count(model, CHIPS[kind].platform), args.mfu)
 
 
 def _compile(plan: Plan, program: str | None) -> Report | Refusal:

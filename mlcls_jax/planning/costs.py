@@ -6,7 +6,7 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +99,10 @@ class Prediction(NamedTuple):
     hiding_batch: float  # images a chip from which gradients and parameters hide
 
 
-def count(model: schema.Model) -> Counts:
+def count(model: schema.Model, platform: Literal["tpu", "gpu"] = "tpu") -> Counts:
     """Costs of training `model`, whose `num_classes` is set, with AdamW and an average.
+
+    They hold for chips of the platform, which keep other layers.
 
     Raises:
       ConfigError: no such model, or an option that it does not have.
@@ -113,7 +115,7 @@ def count(model: schema.Model) -> Counts:
     backbone = 6 * count_macs(network, size, with_head=False)
     # A backbone that shares out matrices is taken to share out everything between them.
     is_shared = any(path.startswith("backbone/") for path in network.tensor_axes)
-    layers, exchanged = layers_of(network, size), _exchanged(network, size)
+    layers, exchanged = layers_of(network, size, platform), _exchanged(network, size)
     activations = sum(one.bytes for one in layers if one.role in LAYER)
     return Counts(
         state=state,

@@ -1,7 +1,8 @@
 """The arrays that a network hands from layer to layer, and what they take in memory."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -9,9 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn
 from jax.extend.core import Literal as Constant
+from jaxtyping import Array
 
 from mlcls_jax import jaxprs
 from mlcls_jax.models import Network
+from mlcls_jax.models.kernels import PLAIN
+from mlcls_jax.models.kernels.attention import attend, is_for_cudnn
 
 LANES, ROWS = 128, 8  # of a tile in a TPU's memory
 
@@ -43,14 +47,28 @@ class Map(NamedTuple):
         return self.bytes * min(by_channel, by_image)
 
 
-def layers_of(network: Network, size: tuple[int, int]) -> list[Map]:
+def layers_of(
+    network: Network, size: tuple[int, int], platform: Literal["tpu", "gpu"]
+) -> list[Map]:
     """Return the different inputs and outputs of convolutions and matrix products, and joins.
 
     What lies between two of them is cheap to compute again from these, and XLA does.
     """
+    network = replace(network, kernels=KERNELS[platform])
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
-    traced = jax.make_jaxpr(partial(network.apply, train=True))(network.abstract, image)
-    return list(_maps(traced.jaxpr))
+    step = partial(network.apply, train=True, key=jax.random.key(0))
+    return list(_maps(jax.make_jaxpr(step)(network.abstract, image).jaxpr))
+
+
+def _attend_at_once(
+    q: Array, k: Array, v: Array, drop: Callable[[Array], Array] | None = None
+) -> Array:
+    """Return what has the shape of the result; cuDNN keeps nothing between its products."""
+    return q if drop is None and is_for_cudnn(q, k) else attend(q, k, v, drop)
+
+
+# cuDNN itself cannot be traced without its library. What else differs by platform keeps the same.
+KERNELS = {"tpu": PLAIN, "gpu": replace(PLAIN, attend=_attend_at_once)}
 
 
 def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
@@ -72,7 +90,7 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
                 yield _map("other", other.aval)
         elif kind == "concatenate" or (kind in ("add", "add_any") and _is_sum(equation, made_by)):
             joined = jaxprs.form(equation.outvars[0])
-            if joined.ndim > 2:
+            if joined.ndim > 2 and jnp.issubdtype(joined.dtype, jnp.floating):  # no random bits
                 yield _map("concatenation" if kind == "concatenate" else "sum", joined)
         else:
             for inner in jaxprs.inner(equation):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from mlcls_jax.planning.costs import (
     predict,
     resolve,
 )
-from mlcls_jax.planning.maps import Map
+from mlcls_jax.planning.maps import Map, layers_of
 from mlcls_jax.planning.topologies import COMPILERS, is_installed
 from mlcls_jax.training.state import init_state
 from tests.helpers.server_process import wait
@@ -236,6 +237,7 @@ COMPILED = {
     "PP-HGNetV2-B4_ML": {
         "v5e": [(128, 1, 1, 14.1)],
         "H100": [(128, 1, 1, 18.2), (64, 4, 1, 11.7), (64, 1, 4, 11.4)],
+        "H200": [(32, 1, 1, 4.96)],
     },
     "ResNet50_ML": {
         "v5e": [(128, 1, 1, 15.0), (64, 4, 1, 11.8)],
@@ -243,16 +245,20 @@ COMPILED = {
     },
     "CLIP_vit_base_patch16_448_ML": {
         "v5e": [(32, 1, 1, 14.0), (32, 1, 4, 14.7)],
-        "H100": [(128, 1, 1, 63.0), (32, 1, 1, 22.9), (32, 1, 4, 22.1)],
+        "H200": [(32, 1, 1, 10.0), (64, 1, 1, 18.4)],
     },
+    "EVA02_vit_small_patch14_336_ML": {"H200": [(32, 1, 1, 6.15)]},
+    "ConvNeXt_tiny_ML": {"H200": [(32, 1, 1, 7.89)]},
+    "EfficientNetB0_ML": {"H200": [(32, 1, 1, 4.09)]},
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
 def test_memory_is_within_a_tenth_of_a_tpu_compilers_and_a_twentieth_of_a_gpus(name):
-    counts = count(Model(name=name, num_classes=80, image_size=(448, 448), dtype="bfloat16"))
+    model = Model(name=name, num_classes=80, image_size=(448, 448), dtype="bfloat16")
     for kind, steps in COMPILED[name].items():
+        counts = count(model, CHIPS[kind].platform)
         for images, data, fsdp, gigabytes in steps:
             layout = Layout(data, fsdp, 1)
             found = predict(counts, CHIPS[kind], layout, images * data * fsdp)
@@ -265,6 +271,14 @@ def test_a_gpu_keeps_both_maps_that_attention_multiplies():
     (tokens, heads, blocks, itemsize), layers = (17, 12, 12, 4), counted(VIT).layers
     maps = [one for one in layers if one.role == "other" and one.shape == (heads, tokens, tokens)]
     assert [one.bytes for one in maps] == [heads * tokens**2 * itemsize] * blocks
+
+
+def test_a_gpu_keeps_no_weights_of_attention_that_cudnn_computes():
+    """They were counted, which made `plan` ask for twice the memory that CLIP takes."""
+    network = Network.of(replace(VIT, image_size=(128, 128), dtype="bfloat16"))
+    shapes = [[one.shape for one in layers_of(network, (128, 128), on)] for on in ("tpu", "gpu")]
+    assert [kept.count((12, 65, 65)) for kept in shapes] == [24, 0]
+    assert [kept.count((65, 3072)) for kept in shapes] == [24, 24]
 
 
 def test_sums_of_gradients_do_not_hide_on_a_tpu():

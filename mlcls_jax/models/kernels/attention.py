@@ -48,11 +48,17 @@ def attend_by_cudnn(
     It has no other types, and not our dropout; maps of fewer are small, and older releases refuse
     them. Nor does it compile where `tensor` devices cannot share out the heads evenly.
     """
-    is_fit = q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and min(q.shape[1], k.shape[1]) >= 64
-    is_fit = is_fit and q.shape[2] % tensor == 0
-    if q.dtype != jnp.bfloat16 or drop is not None or not is_fit:
+    if drop is not None or not is_for_cudnn(q, k, tensor=tensor):
         return attend(q, k, v, drop)
     return attend_padded(q, k, v, implementation="cudnn")
+
+
+def is_for_cudnn(
+    q: Float[Array, "B Q heads d"], k: Float[Array, "B N heads d"], *, tensor: int = 1
+) -> bool:
+    """Return whether `attend_by_cudnn` leaves these to cuDNN, where nothing is dropped."""
+    is_fit = q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and min(q.shape[1], k.shape[1]) >= 64
+    return q.dtype == jnp.bfloat16 and is_fit and q.shape[2] % tensor == 0
 
 
 def attend_padded(
