@@ -145,18 +145,15 @@ def about_positives(split: str, labels: Sequence[str], positives: np.ndarray) ->
     lacking = [label for label, n in zip(labels, positives, strict=True) if not n]
     if not lacking:
         return None
-    names = _first(lacking)
+    count = f"{len(lacking)} of {len(labels)} labels"
     what = {
-        "training": "they cannot be learnt",
-        "validation": "they count in no mean average precision"
-        if len(lacking) < len(labels)
-        else "no metric can tell which weights are the best",
+        "training": "which cannot be learnt",
+        "validation": "left out of the mean average precision",
     }
-    count = "all" if len(lacking) == len(labels) else str(len(lacking))
-    return (
-        f"{count} of {len(labels)} labels are without a positive image in the {split} data:"
-        f" {what[split]}: {names}"
-    )
+    if len(lacking) == len(labels):
+        count = f"any of the {len(labels)} labels"
+        what["validation"] = "so that no metric can tell which weights are the best"
+    return f"no {split} image has {count}, {what[split]}: {_first(lacking)}"
 
 
 def _first(names: Sequence[str]) -> str:

@@ -121,10 +121,9 @@ def test_labels_without_positives_are_named():
     validation = Targets(np.array([[0, 0, -1], [0, 0, 0]], np.int8))
     told = about_data(DataSplits(train, validation))
     assert list(filter(None, told)) == [
-        "1 of 3 labels are without a positive image in the training data: they cannot be learnt:"
-        " emu",
-        "all of 3 labels are without a positive image in the validation data: no metric can tell"
-        " which weights are the best: cat, dog, emu",
+        "no training image has 1 of 3 labels, which cannot be learnt: emu",
+        "no validation image has any of the 3 labels, so that no metric can tell which weights are"
+        " the best: cat, dog, emu",
     ]
     assert about_positives("training", ("cat", "dog"), np.array([1, 2])) is None
 
