@@ -110,11 +110,11 @@ def _summary(new: "NewRun", result: TrainResult, report: Path | None) -> list[st
     program = usage.program()
     return [
         *lines,
+        *remarks(new.folder / RESULT_FILE, warnings=result.warnings, skipped=result.skipped_images),
         "Next:",
         f"  {program} predict {folder} IMAGES",
         f"  {program} serve {folder}",
         f"  {program} export {folder} --output exported",
-        *remarks(new.folder / RESULT_FILE, warnings=result.warnings, skipped=result.skipped_images),
     ]
 
 
