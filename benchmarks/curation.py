@@ -305,7 +305,8 @@ def trained(run: Path, flags: list[str], seed: int) -> None:
     result = run / "train_result.json"
     if not (result.exists() and json.loads(result.read_text())["done_flag"]):
         command = [sys.executable, "-m", "mlcls_jax.main", "train", *flags, f"--workdir={run}"]
-        subprocess.run([*command, f"--config.seed={seed}", "--quiet"], check=True)
+        command += [f"--config.seed={seed}", "--quiet"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 def write_digits(data: Path, seed: int) -> None:

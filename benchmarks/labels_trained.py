@@ -139,8 +139,13 @@ def train(given: argparse.Namespace, folder: Path, seed: int, flags: tuple[str, 
             features.mkdir(exist_ok=True)  # of all ways
             workdir.mkdir()
             (workdir / FEATURES).symlink_to(features)
-            epochs = f"--config.train.epochs={given.epochs}"
-            trained(workdir, [*flags_of(folder, folder, given.weights), epochs, *words], seed)
+            plan = {
+                "train.epochs": given.epochs,
+                "train.batch_size": given.batch,
+                "optimizer.learning_rate": given.rate,
+            }
+            words += [f"--config.{key}={value}" for key, value in plan.items()]
+            trained(workdir, [*flags_of(folder, folder, given.weights), *words], seed)
         else:
             workdir = run(OURS, config, words, Path(place))
         outputs = run_bundle(config, workdir, thresholds=False)
