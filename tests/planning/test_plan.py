@@ -250,6 +250,7 @@ COMPILED = {
     "EVA02_vit_small_patch14_336_ML": {"H200": [(32, 1, 1, 6.15)]},
     "ConvNeXt_tiny_ML": {"H200": [(32, 1, 1, 7.89)]},
     "EfficientNetB0_ML": {"H200": [(32, 1, 1, 4.09)]},
+    "RegNetY_1600MF_ML": {"H200": [(32, 1, 1, 4.96)]},
 }
 
 
