@@ -40,7 +40,7 @@ NOT_HERE = {
     "pip ": "installs from a network; .ci/extras installs each extra",
     "docker run ": "needs Docker and a GPU",
     "… --config.data.source=tfds ": "needs prepared data; tests/data/test_tfds.py has some",
-    "python -m benchmarks.curation ": "takes an hour, from published weights",
+    "python -m benchmarks.": "takes an hour, from published weights",
     "mlcls train photos --model tf_efficientnet_lite0_ML ": "needs published weights",
     "mlcls from_words ": "needs published weights; tests/commands/test_from_words.py draws some",
 }
