@@ -39,6 +39,7 @@ from benchmarks.timing import (
     timed,
 )
 from mlcls_jax import models
+from mlcls_jax.data.frame import Frame
 from mlcls_jax.inference.backends import open_backend
 from mlcls_jax.inference.backends.onnx_cache import thread_count
 from mlcls_jax.inference.bundle import Bundle
@@ -122,7 +123,8 @@ def open_all(
     threads = thread_count()
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
     model = models.create(name, num_classes=CLASSES, image_size=size)
-    bundle = Bundle(model, tuple(f"label {i}" for i in range(CLASSES)), 0.5, {})
+    labels = tuple(f"label {i}" for i in range(CLASSES))
+    bundle = Bundle(model, labels, 0.5, {}, Frame((size, size)))
     turns: dict[str, Turn] = {}
     missing: dict[str, str] = {}
     product, product_macs = multiply()

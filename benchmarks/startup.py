@@ -123,13 +123,15 @@ def ours_step(name: str, batch: int, size: int) -> None:
 def ours_prediction(name: str, batch: int, size: int) -> None:
     """One image through the backend jax."""
     from mlcls_jax import models
+    from mlcls_jax.data.frame import Frame
     from mlcls_jax.inference.backends import open_backend
     from mlcls_jax.inference.bundle import Bundle
     from mlcls_jax.start import start_jax
 
     start_jax(cache=True)
     model = models.create(name, num_classes=CLASSES, image_size=size)
-    bundle = Bundle(model, tuple(f"label {i}" for i in range(CLASSES)), 0.5, {})
+    labels = tuple(f"label {i}" for i in range(CLASSES))
+    bundle = Bundle(model, labels, 0.5, {}, Frame((size, size)))
     open_backend("jax", bundle)(random_batch(1, size)[0])
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlcls_jax.config import Model
-from mlcls_jax.errors import ConfigError, unknown
+from mlcls_jax.errors import ConfigError, nearest, unknown
 from mlcls_jax.files import regular
 from mlcls_jax.models.backbones import (
     convnext,
@@ -121,8 +121,9 @@ def find_variant(name: str) -> tuple[Family, str]:
             if variant in family.variants:
                 return family, variant
     twins = [f"{twin}{suffix}" for family in FAMILIES.values() for twin in family.timm_names]
-    asked = f"{split_tag(name)[0]}{suffix}"
-    raise ConfigError(unknown(f"model.name={name}", "model", asked, [*list_models(), *twins]))
+    known = [*list_models(), *twins]
+    asked = name if nearest(name, known) else f"{split_tag(name)[0]}{suffix}"
+    raise ConfigError(unknown(f"model.name={name}", "model", asked, known))
 
 
 def build(model: Model) -> Classifier:
