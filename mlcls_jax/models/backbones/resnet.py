@@ -160,8 +160,8 @@ def build(config: ResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None =
             )
             blocks.append({f"block{len(blocks)}": block})
             channels = out_channels
-    pool = mean_pool if config.smooth else MaxPool(3, stride=2) if config.stem_pool else None
-    return Chain(config, channels=channels, stem=stem, blocks=blocks, max_pool=pool)
+    after_stem = mean_pool if config.smooth else MaxPool(3, stride=2) if config.stem_pool else None
+    return Chain(config, channels=channels, stem=stem, blocks=blocks, max_pool=after_stem)
 
 
 def names(backbone: Chain, origin: str) -> NameTable:

@@ -51,13 +51,12 @@ _SO150M2 = {
     " so150m2_patch16_reg1_gap_448"
 }
 _SBB_ROPE: dict[str, Any] = {**_SBB, "embedded": "none", "rope": "eva02"}
+_MIIL = (f"{_VIT[0]}_miil", f"{_VIT[1]}_miil")
 _JEPA_NAMES = [f"vit_{text}" for texts in _IJEPA.values() for text in texts.split()]
 AUGREG = make_family(
     make_rows(*_VIT, _TOKENS)
     + make_rows("FlexiViT_{size}", "flexivit_{size}", _FLEXI, embedded="patches")
-    + make_rows(
-        *(f"{form}_miil" for form in _VIT), {"in21k_ft_in1k": "base_patch16_224"}, qkv_bias="none"
-    )
+    + make_rows(*_MIIL, {"in21k_ft_in1k": "base_patch16_224"}, qkv_bias="none")
     + make_rows(*_VIT, _SW, **_GAP, qkv_bias="none", layer_scale=1e-6)
     + make_rows(*_VIT, _IJEPA, **_GAP)
     + make_rows(*_VIT, _REG, **_SBB, embedded="patches")
@@ -118,14 +117,14 @@ TIPSV2 = make_family(
     trained_on="WebLI's pairs of images and texts",
     statistics=pixels.UNIT,
 )
-_RADIO_NAMES = ("RADIO_vit_{size}_patch{patch}_v%d", "vit_{size}_patch{patch}_radio_v%d")
+_RADIO3_NAMES = ("RADIO_vit_{size}_patch{patch}_v3", "vit_{size}_patch{patch}_radio_v3")
+_RADIO4_NAMES = ("RADIO_vit_{size}_patch{patch}_v4", "vit_{size}_patch{patch}_radio_v4")
 _RADIO: dict[str, Any] = {"embedded": "patches", "final_norm": False}
 _RADIO3: dict[str, Any] = {**_RADIO, "registers": 7}
 _RADIO3_GIANT: dict[str, Any] = {**_RADIO3, "width": 1536, "num_heads": 24}
 _V3_SCALED = {"c_radio": "base_patch16_512 large_patch16_512"}
 _V3_HUGE, _V3_GIANT = {"c_radio": "huge_patch16_512"}, {"c_radio": "giant_patch16_512"}
 _V4 = {"c_radio": "so400m_patch16_512 huge_patch16_512"}
-_RADIO3_NAMES, _RADIO4_NAMES = ([form % n for form in _RADIO_NAMES] for n in (3, 4))
 RADIO = make_family(
     make_rows(*_RADIO3_NAMES, _V3_SCALED, **_RADIO3, layer_scale=1e-5)
     + make_rows(*_RADIO3_NAMES, _V3_HUGE, **_RADIO3)
