@@ -681,6 +681,10 @@ async function start() {
 let typing = null;
 $("filters").addEventListener("input", (event) => {
   if (event.target === $("file") || (event.target === $("words") && event.target.value)) return;
+  if (event.target === $("label")) {  // a label alone would filter nothing
+    const label = $("label").value, had = new URLSearchParams(location.hash.slice(1)).has("label");
+    if (had !== (label !== "")) $("value").value = label && ($("value").value || "1");
+  }
   clearTimeout(typing);
   typing = setTimeout(search, event.target.type === "search" || event.target.type === "number" ? 200 : 0);
 });
