@@ -231,7 +231,7 @@ def test_without_positives_to_validate_no_weights_are_the_best_and_the_last_are_
     config = photos(data, time_limit=None)  # epochs of one step
     result = run(config, workdir)
     assert [result[key] for key in ("MultiLabelMAP", "best_epoch", "best_weights")] == [None] * 3
-    told = [text for text in result["warnings"] if "validation data: no metric can tell" in text]
+    told = [text for text in result["warnings"] if "so that no metric can tell" in text]
     assert told and told[0] in [record.getMessage() for record in caplog.records]
     assert not (workdir / "best_model").exists() and "best_model" not in result["paths"]
     facts = read_bundle(Path(result["paths"]["last_model"])).facts
@@ -299,7 +299,7 @@ def test_training_at_several_sizes_is_told_and_resumed_and_may_be_finished_at_a_
     config = scaled(small(epochs=1), 1.0, 2.0)
     caplog.set_level("INFO")
     run(config, tmp_path / "whole")
-    assert re.search(r"Training images: 32 x 32, 64 x 64, one size a step", caplog.text)
+    assert re.search(r"Training images: 32 x 32, 64 x 64, one size per step", caplog.text)
     for _ in range(3):
         with pytest.raises(PreemptedError):
             run(scaled(small(epochs=1, train={"time_limit": 0.0}), 1.0, 2.0), tmp_path / "run")

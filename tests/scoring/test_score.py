@@ -625,7 +625,7 @@ def test_ctrl_c_ends_with_the_way_on(bundle, tmp_path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
     assert process.returncode == 130
-    assert "The same command goes on" in told and "Traceback" not in told
+    assert "The same command resumes" in told and "Traceback" not in told
     assert not list(output.glob(".*"))
 
 
@@ -829,7 +829,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(bundle, photos, tmp
     process = subprocess.run(shell, capture_output=True, text=True)
     assert process.returncode == 1
     assert "part-00000-000000.parquet: cannot be written: File too large" in process.stderr
-    assert "the same command goes on" in process.stderr
+    assert "the same command resumes" in process.stderr
     assert {path.name[:6] for path in (tmp_path / "out").iterdir()} <= {"_index", "_job.j"}
 
 
