@@ -33,7 +33,8 @@ TPU_PASSES = 11  # a TPU's
 # Of a chip's memory, what programs take that compute layers again to fit.
 RECOMPUTED = {"tpu": 0.9, "gpu": 0.75}
 LAYER = ("input", "output")
-JOINS = {"concatenation": 1.0, "sum": 0.5}  # of each, what several GPUs keep
+KEPT = (*LAYER, "other")  # what GPUs keep
+JOINS = {"concatenation": 1.0, "sum": 0.5}  # of each, what several GPUs keep besides
 LATENCY = 15e-6  # seconds that a small exchange takes, whatever its size
 WAITS = 2  # a batch normalisation: its sums, and those of its gradient; in float32 it has one more
 BACKWARD = 2 / 3  # of the operations, behind which sums of gradients can hide
@@ -274,7 +275,7 @@ def moved_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> fl
         layers = [one for one in counts.layers if one.role in LAYER]
         moved = TPU_PASSES * sum(one.on_tpu(images) for one in layers)
     else:
-        moved = PASSES * sum(one.bytes for one in counts.layers if one.role not in JOINS)
+        moved = PASSES * sum(one.bytes for one in counts.layers if one.role in KEPT)
     return moved * (1 - counts.shared * _others(layout.tensor))
 
 
@@ -282,7 +283,8 @@ def kept_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> flo
     """Return what each of so many images needs between forward and backward pass.
 
     On GPUs inputs and outputs of layers, and both inputs of products of maps; on several of them,
-    where batch normalisation is, also concatenations and half of all sums. On TPUs norms and
+    where batch normalisation is, also concatenations and half of all sums, and where it is not, the
+    float32 inputs of layer normalisations. On TPUs norms and
     activations are computed again from the outputs and from what joins branches. What is in work is
     a share of that; on TPUs the largest map at least.
     """
@@ -292,10 +294,11 @@ def kept_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> flo
         maps = [one.on_tpu(images) for one in counts.layers if one.role in roles]
         kept = sum(maps) + max(slack * sum(maps), *maps)
     else:
-        is_shared = counts.norms and layout.data * layout.fsdp > 1
-        joins, slack = (JOINS, 1.02) if is_shared else ({}, 1.04 if counts.norms else 1.0)
+        more, slack = (JOINS, 1.02) if counts.norms else ({"norm": 1.0}, 1.0)
+        if layout.data * layout.fsdp == 1:
+            more, slack = {}, 1.04 if counts.norms else 1.0
         kept = slack * sum(
-            one.bytes * joins.get(one.role, one.role not in JOINS) for one in counts.layers
+            one.bytes * more.get(one.role, one.role in KEPT) for one in counts.layers
         )
     return kept * (1 - counts.shared * _others(layout.tensor)) + counts.image
 

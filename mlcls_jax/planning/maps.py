@@ -24,8 +24,8 @@ class Map(NamedTuple):
     """An array of one image between layers."""
 
     # Of convolutions and products; the other input of a product of two maps, as in attention; a sum
-    # or concatenation of branches.
-    role: Literal["input", "output", "other", "sum", "concatenation"]
+    # or concatenation of branches; the float32 input of a layer normalisation.
+    role: Literal["input", "output", "other", "sum", "concatenation", "norm"]
     shape: tuple[int, ...]
     itemsize: int
 
@@ -73,6 +73,7 @@ KERNELS = {"tpu": PLAIN, "gpu": replace(PLAIN, attend=_attend_at_once)}
 
 def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
     seen, made_by = set(), {}
+    averaged = {id(e.invars[0]) for e in jaxpr.eqns if e.primitive.name == "reduce_sum"}
     for equation in jaxpr.eqns:
         kind = equation.primitive.name
         made_by |= dict.fromkeys(equation.outvars, kind)
@@ -92,7 +93,10 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
             joined = jaxprs.form(equation.outvars[0])
             if joined.ndim > 2 and jnp.issubdtype(joined.dtype, jnp.floating):  # no random bits
                 yield _map("concatenation" if kind == "concatenate" else "sum", joined)
-        else:
+        elif kind == "convert_element_type" and id(equation.outvars[0]) in averaged:
+            if _is_widened(equation):
+                yield _map("norm", equation.outvars[0].aval)
+        elif kind not in jaxprs.REMAT:  # whose inputs alone are kept
             for inner in jaxprs.inner(equation):
                 yield from _maps(inner)
 
@@ -105,6 +109,12 @@ def _is_sum(equation: JaxprEqn, made_by: dict[Any, str]) -> bool:
         and made_by.get(variable) != "broadcast_in_dim"
         for variable in equation.invars
     )
+
+
+def _is_widened(equation: JaxprEqn) -> bool:
+    """Return whether a map in bfloat16 becomes float32."""
+    before, after = jaxprs.form(equation.invars[0]), jaxprs.form(equation.outvars[0])
+    return after.ndim > 2 and (before.dtype, after.dtype) == (jnp.bfloat16, jnp.float32)
 
 
 def _map(role: Any, array: Any) -> Map:

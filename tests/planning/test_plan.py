@@ -245,10 +245,11 @@ COMPILED = {
     },
     "CLIP_vit_base_patch16_448_ML": {
         "v5e": [(32, 1, 1, 14.0), (32, 1, 4, 14.7)],
-        "H200": [(32, 1, 1, 10.0), (64, 1, 1, 18.4)],
+        "H200": [(32, 1, 1, 10.0), (64, 1, 1, 18.4), (32, 1, 4, 10.6)],
     },
     "EVA02_vit_small_patch14_336_ML": {"H200": [(32, 1, 1, 6.15)]},
-    "ConvNeXt_tiny_ML": {"H200": [(32, 1, 1, 7.89)]},
+    "ConvNeXt_tiny_ML": {"H200": [(32, 1, 1, 7.89), (32, 4, 1, 9.56)]},
+    "SwinTransformer_tiny_patch4_window7_224_ML": {"H200": [(32, 4, 1, 15.0)]},
     "EfficientNetB0_ML": {"H200": [(32, 1, 1, 4.09)]},
     "RegNetY_1600MF_ML": {"H200": [(32, 1, 1, 4.96)]},
 }
@@ -280,6 +281,15 @@ def test_a_gpu_keeps_no_weights_of_attention_that_cudnn_computes():
     shapes = [[one.shape for one in layers_of(network, (128, 128), on)] for on in ("tpu", "gpu")]
     assert [kept.count((12, 65, 65)) for kept in shapes] == [24, 0]
     assert [kept.count((65, 3072)) for kept in shapes] == [24, 24]
+
+
+def test_several_gpus_keep_what_layer_norms_take_the_mean_of():
+    model = replace(VIT, image_size=(128, 128), dtype="bfloat16")
+    counts, chip = count(model, "gpu"), CHIPS["H100"]
+    norms = [one for one in counts.layers if one.role == "norm" and one.shape == (65, 768)]
+    assert len(norms) == 2 * 12 + 1  # of the blocks, and the one before them
+    alone, several = (kept_bytes(counts, chip, Layout(n, 1, 1), 32) for n in (1, 4))
+    assert several - alone >= sum(one.bytes for one in norms) == 25 * 65 * 768 * 4
 
 
 def test_sums_of_gradients_do_not_hide_on_a_tpu():
