@@ -11,8 +11,15 @@ from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 # Operations that do no more than call another traced program.
-REMAT = ("remat2", "checkpoint")  # jax.checkpoint, in older releases; then by its own name
-_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", *REMAT)
+_CALLS = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "remat2",  # jax.checkpoint, in older releases; then by its own name
+    "checkpoint",
+)
 
 
 def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:

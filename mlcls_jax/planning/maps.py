@@ -93,10 +93,10 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
             joined = jaxprs.form(equation.outvars[0])
             if joined.ndim > 2 and jnp.issubdtype(joined.dtype, jnp.floating):  # no random bits
                 yield _map("concatenation" if kind == "concatenate" else "sum", joined)
-        elif kind == "convert_element_type" and id(equation.outvars[0]) in averaged:
-            if _is_widened(equation):
+        elif kind == "convert_element_type" and _is_widened(equation):
+            if id(equation.outvars[0]) in averaged:  # not the scores of a softmax
                 yield _map("norm", equation.outvars[0].aval)
-        elif kind not in jaxprs.REMAT:  # whose inputs alone are kept
+        else:
             for inner in jaxprs.inner(equation):
                 yield from _maps(inner)
 
