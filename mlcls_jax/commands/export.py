@@ -33,13 +33,12 @@ def run(argv: list[str]) -> str:
         Arguments, argv, "export runs/demo/best_model --format onnx --output exported"
     )
     told = []
-    if args.format:
-        formats = [name.strip() for name in args.format.split(",")]
-    else:
-        formats = [name for name in Export.formats if name != "onnx" or find_spec("onnx")]
-        told += [f"No ONNX file without its package. {install_hint('onnx')}"] * (
-            "onnx" not in formats
-        )
+    formats = (
+        [name.strip() for name in args.format.split(",")] if args.format else [*Export.formats]
+    )
+    if not args.format and not find_spec("onnx"):
+        formats.remove("onnx")
+        told.append(f"No ONNX file without its package. {install_hint('onnx')}")
     output = Path(args.output)
     from mlcls_jax.inference import exports  # imports JAX, which a help does without
 
