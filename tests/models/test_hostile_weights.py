@@ -44,15 +44,18 @@ for path in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """Each file → what became of it: in another process, which it may end."""
-    paths = hostile_weights.write(tmp_path_factory.mktemp("hostile"))
+    folder = tmp_path_factory.mktemp("hostile")
+    paths = hostile_weights.write(folder)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, paths)],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    assert not (folder / "x").exists()  # which some of them would make
     return {name: facts for name, *facts in map(json.loads, done.stdout.splitlines())}
 
 
