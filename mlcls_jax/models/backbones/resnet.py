@@ -101,7 +101,7 @@ BLOCKS = {  # of a stage, by the number in a name
 }
 
 
-def read(twin: str) -> ResNetConfig:
+def config_of(twin: str) -> ResNetConfig:
     """Return the sizes of timm's network of this name, as the name tells them."""
     told = r"(wide_)?(se)?resnex?t(aa|rs)?(\d+)([cdst]?)(?:_(\d+)x(\d+)d|_2)?"
     found = re.fullmatch(told, twin)
@@ -123,7 +123,7 @@ def read(twin: str) -> ResNetConfig:
     )
 
 
-VARIANTS |= {name: read(name) for name in TAGS}
+VARIANTS |= {name: config_of(name) for name in TAGS}
 
 
 def build(config: ResNetConfig, *, pool: bool = False, dtype: jnp.dtype | None = None) -> Chain:
