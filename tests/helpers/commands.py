@@ -7,8 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
+from collections.abc import Collection
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -31,6 +37,7 @@ for line in sys.stdin:
         os.chdir(asked["cwd"])
         os.environ.update(asked["environment"])
         sys.argv, code = asked["argv"], 0
+        sys.modules |= dict.fromkeys(asked["without"])
         if asked["toy"]:
             registry.FAMILIES["Toy"] = toy_backbone.FAMILY
         try:
@@ -60,11 +67,15 @@ def _forks() -> subprocess.Popen:
 
 
 def forked(
-    *argv: Any, cwd: Path = REPOSITORY, toy: bool = False, **environment: str
+    *argv: Any,
+    cwd: Path = REPOSITORY,
+    toy: bool = False,
+    without: Collection[str] = (),
+    **environment: str,
 ) -> subprocess.CompletedProcess:
     """Run a command line of the console command; `argv[0]` is its name.
 
-    With `toy` it knows the backbone of tests.
+    With `toy` it knows the backbone of tests. The modules `without` cannot be imported.
 
     JAX is imported already: variables that it reads at its import come too late.
     """
@@ -74,12 +85,39 @@ def forked(
             stream.touch()
         given = [str(word) for word in argv]
         asked = {"argv": given, "cwd": cwd, "streams": streams, "toy": toy}
+        asked["without"] = [*without]
         asked["environment"] = environment
         forks = _forks()
         print(json.dumps(asked, default=str), file=forks.stdin, flush=True)
         code = int(forks.stdout.readline())
         texts = [stream.read_text(encoding="utf-8") for stream in streams]
     return subprocess.CompletedProcess(given, code, *texts)
+
+
+@functools.cache
+def extras() -> frozenset[str]:
+    """Return the modules that `pip install .` without an extra does not bring."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    brought: set[str] = set()
+    missing = [Requirement(line) for line in project["dependencies"]]
+    while missing:
+        wanted = missing.pop()
+        name = canonicalize_name(wanted.name)
+        if name not in brought:
+            brought.add(name)
+            required = [Requirement(line) for line in metadata.requires(name) or ()]
+            for extra in ("", *wanted.extras):
+                missing += [
+                    line
+                    for line in required
+                    if not line.marker or line.marker.evaluate({"extra": extra})
+                ]
+    return frozenset(
+        module
+        for module, distributions in metadata.packages_distributions().items()
+        if not brought & {*map(canonicalize_name, distributions)}
+        and not {"mlcls-jax", "pip", "setuptools"} & {*map(canonicalize_name, distributions)}
+    )
 
 
 def mlcls(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess:
