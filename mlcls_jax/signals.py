@@ -78,7 +78,7 @@ def end_when_asked() -> None:
 
     def tell(number: int) -> None:
         if is_asked.is_set() or not is_heard.wait(_PATIENCE):
-            leave(number, "Ended at once. The same command begins again, or goes on where it can.")
+            leave(number, "Ended at once. The same command starts over, or resumes where it can.")
         is_asked.set()
 
     _for_ever.enter_context(heard((signal.SIGINT, signal.SIGTERM), tell, interrupt))

@@ -113,4 +113,4 @@ def _goes_on(config: schema.Config, workdir: Path) -> str:
     from mlcls_jax.workdir import saved_step
 
     step = saved_step(workdir) if config.mode == "train" else None
-    return "begins again" if step is None else f"resumes from the checkpoint of step {step}"
+    return "starts over" if step is None else f"resumes from the checkpoint of step {step}"

@@ -64,7 +64,7 @@ def find_root(folder: Path) -> Path:
       DataError: several folders hold `images`; lists them.
     """
     if not folder.is_dir():
-        raise DatasetFileNotFoundError(f"{folder}: there is no such folder", "Check data.dir.")
+        raise DatasetFileNotFoundError(f"{folder}: there is no such folder", "Check the path.")
     if (folder / "images").is_dir():
         return folder
     found = []

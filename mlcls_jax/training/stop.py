@@ -103,6 +103,6 @@ class Stop:
     def _leave(self, number: int, told: str) -> NoReturn:
         """End now, whatever the main thread is at; what is on disk stays whole."""
         step = self._saved()
-        kept = "Nothing is saved yet" if step is None else f"The checkpoint of step {step} is there"
-        goes_on = "begins anew" if step is None else "goes on from it"
-        leave(number, f"{told} {kept}: started again, the run {goes_on}.")
+        kept = "No checkpoint was saved yet" if step is None else f"Checkpoint {step} was saved"
+        again = "starts over" if step is None else "resumes from it"
+        leave(number, f"{told} {kept}; the same command {again}.")

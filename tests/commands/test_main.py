@@ -232,13 +232,13 @@ def test_exit_codes_of_what_is_not_the_users_fault(tmp_path, raised, code, said)
 @pytest.mark.parametrize(
     ("mode", "saved", "said"),
     [
-        slow("train", [], "begins again"),
+        slow("train", [], "starts over"),
         (
             "train",
             ["8", "16", "24.orbax-checkpoint-tmp-1"],
             "resumes from the checkpoint of step 16",
         ),
-        slow("evaluate", ["8"], "begins again"),
+        slow("evaluate", ["8"], "starts over"),
     ],
 )
 def test_after_an_interruption_it_is_told_what_the_same_command_does(tmp_path, mode, saved, said):

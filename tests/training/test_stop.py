@@ -49,7 +49,8 @@ def test_before_the_first_step_a_signal_ends_the_run_at_once(number, code):
     _, said = process.communicate(timeout=20)
     assert process.returncode == code
     told = (
-        "Stopped before the first step. Nothing is saved yet: started again, the run begins anew.\n"
+        "Stopped before the first step. No checkpoint was saved yet;"
+        " the same command starts over.\n"
     )
     assert said == told
 
@@ -62,9 +63,7 @@ def test_a_second_interruption_ends_at_once_and_says_what_is_there():
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
-    told = (
-        "Interrupted. The checkpoint of step 7 is there: started again, the run goes on from it.\n"
-    )
+    told = "Interrupted. Checkpoint 7 was saved; the same command resumes from it.\n"
     assert said == told
 
 
@@ -172,7 +171,7 @@ def test_while_it_compiles_the_bar_says_so_and_a_signal_ends_it(tmp_path):
         pass
     os.close(terminal)
     assert process.wait(timeout=20) == 75
-    assert b"Stopped before the first step. Nothing is saved yet" in said
+    assert b"Stopped before the first step. No checkpoint was saved yet" in said
 
 
 @pytest.mark.slow

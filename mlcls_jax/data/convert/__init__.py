@@ -176,7 +176,7 @@ def _count(why: str, what: Sequence[str]) -> str:
 def _find_root(folder: Path, options: Convert) -> Path:
     """`folder`; of COCO in PaddleX's layout, which may be nested, the one that holds images/."""
     if not folder.is_dir():
-        raise ConvertFailedError(f"{folder}: there is no such folder", "Check data.dir.")
+        raise ConvertFailedError(f"{folder}: there is no such folder", "Check the path.")
     if options.source_type != "coco" or options.train_annotations:
         return folder
     if (folder / "annotations").is_dir():
