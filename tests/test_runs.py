@@ -168,6 +168,11 @@ def test_an_unknown_folder_is_no_run(tmp_path):
         ("predict runs/x a.jpg b.jpg --top=3", "--model_dir=runs/x --input a.jpg b.jpg --top=3"),
         ("score runs/x photos --output o", "--model_dir=runs/x --input photos --output o"),
         ("evaluate runs/x --device=cpu", "--workdir=runs/x --device=cpu --config.mode=evaluate"),
+        (
+            "evaluate runs/x --workdir=o",
+            "--config=runs/x/config.yaml --config.evaluate.model_dir=runs/x --workdir=o"
+            " --config.mode=evaluate",
+        ),
         ("predict --model_dir runs/x --input a.jpg", "--model_dir runs/x --input a.jpg"),
         ("train photos --epochs 3", "photos --epochs 3"),
         ("train --epochs 3 photos", "--epochs 3 photos"),

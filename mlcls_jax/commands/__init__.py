@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlcls_jax import lazy, usage
-from mlcls_jax.command_line import FlagError, take
+from mlcls_jax.command_line import RECORD, FlagError, take
 from mlcls_jax.errors import nearest
 
 
@@ -172,6 +172,9 @@ def _with_flags(word: str, rest: list[str]) -> list[str]:
     places = list(itertools.takewhile(lambda argument: not argument.startswith("-"), rest))
     if word not in _PLACES or not places:
         return rest
+    if word == "evaluate" and take(rest, "workdir")[0] and not take(rest, "config")[0]:
+        run = places[0]  # is only read
+        return [f"--config={run}/{RECORD}", f"--config.evaluate.model_dir={run}", *rest[1:]]
     first, others = _PLACES[word]
     flags, inputs = [f"{first}={places[0]}"], places[1:]
     if inputs and others:

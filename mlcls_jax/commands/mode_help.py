@@ -39,7 +39,7 @@ MODES = {
     ),
     "evaluate": Help(
         "Measure a model on the validation images, and write a report.",
-        ("runs/photos-1  # with the configuration that is there", DEMO),
+        ("runs/photos-1  # as configured there; --workdir=FOLDER: results elsewhere", DEMO),
         ("data.dir", "data.val_list", "data.on_error", "evaluate"),
     ),
     "thresholds": Help(
