@@ -23,6 +23,7 @@ from mlcls_jax.data.save import copy_lists
 from mlcls_jax.data.sources import open_split
 from mlcls_jax.data.split import split
 from mlcls_jax.errors import WeightsError, WorkdirError
+from mlcls_jax.lock import locked
 from mlcls_jax.models.registry import find_variant, split_name
 from mlcls_jax.models.weights.sources import AUTO, NONE, weight_file
 from mlcls_jax.paths import local_path
@@ -30,6 +31,7 @@ from mlcls_jax.recipe_choice import Choice, choose
 from mlcls_jax.wishes import Wishes
 
 RUNS = "runs"
+_CLAIM = ".new_run"  # the lock of a folder that is being made
 DIGITS = "digits"  # the embedded demo, in the place of a data set
 # Which of a family's recipes fits a model.
 _VARIANTS = {"B4": "_b4", "B5": "_b4", "B6": "_b6", "101": "_101", "152": "_152"}
@@ -305,12 +307,22 @@ def _text(value: Any) -> str:
 def new_folder(output: str | None, name: str) -> Iterator[Path]:
     """Make the folder `output`, or else `runs/NAME-1`, `-2`, …; after a fault it goes again.
 
+    In the block no other process can make the same one.
+
     Raises:
       WorkdirError: `output` is in use.
     """
-    folder = _claimed(output, name)
-    with removed_after_fault(folder):
-        yield folder
+    if not output:
+        folder = _next_free(name)
+    else:
+        folder = Path(output)
+        _check_is_free(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, _CLAIM):
+        if output:
+            _check_is_free(folder)  # another process may have been quicker
+        with removed_after_fault(folder):
+            yield folder
 
 
 @contextmanager
@@ -325,17 +337,16 @@ def removed_after_fault(folder: Path) -> Iterator[None]:
         raise
 
 
-def _claimed(output: str | None, name: str) -> Path:
-    if output:
-        folder = Path(output)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise WorkdirError(
-                f"--output {folder}: is in use",
-                f"Give a new folder. An existing run is resumed by `mlcls train {folder}`,"
-                f" an existing search by `mlcls tune {folder}`.",
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+def _check_is_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(p.name != _CLAIM for p in folder.iterdir())):
+        raise WorkdirError(
+            f"--output {folder}: is in use",
+            f"Give a new folder. An existing run is resumed by `mlcls train {folder}`,"
+            f" an existing search by `mlcls tune {folder}`.",
+        )
+
+
+def _next_free(name: str) -> Path:
     for number in count(1):
         folder = Path(RUNS) / f"{name}-{number}"
         try:

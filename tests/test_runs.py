@@ -18,7 +18,7 @@ from mlcls_jax.commands import check, find_lr
 from mlcls_jax.commands.train import with_run
 from mlcls_jax.config import Data
 from mlcls_jax.errors import CheckFailedError, ConfigError, DataError, WeightsError, WorkdirError
-from mlcls_jax.new_run import check_weights, numbers_of, plan, recipe_of
+from mlcls_jax.new_run import check_weights, new_folder, numbers_of, plan, recipe_of
 from mlcls_jax.wishes import Wishes
 from tests.helpers.commands import forked
 from tests.helpers.photos import write_image
@@ -155,6 +155,16 @@ def test_a_model_has_a_recipe(name, kind, recipe):
 def test_every_model_has_a_recipe():
     for name in mlcls_jax.list_models():
         assert recipe_of(name, "small").endswith(":small")
+
+
+def test_no_two_commands_make_one_folder(tmp_path):
+    (tmp_path / "out").mkdir()  # both may have found it empty
+    with new_folder(str(tmp_path / "out"), "photos") as folder:
+        other = new_folder(str(folder), "photos")
+        with pytest.raises(WorkdirError, match="is in use by another process"), other:
+            pass
+        (folder / "label.txt").touch()
+    assert [path.name for path in folder.iterdir()] == ["label.txt"]
 
 
 def test_an_unknown_folder_is_no_run(tmp_path):
