@@ -245,6 +245,7 @@ def predict(
 
     most = largest(fits, max(1, math.ceil(images)))
     kept = images * kept_bytes(counts, chip, layout, images)
+    kept += max(0.0, images * waiting_bytes(counts, chip, layout) - (fixed - state))
     if images <= most:  # the compiler sees to it
         room = RECOMPUTED[chip.platform] * chip.memory - fixed
         kept = min(kept, max(room, images * least_kept(counts, chip, layout, images)))
@@ -301,6 +302,19 @@ def kept_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> flo
             one.bytes * more.get(one.role, one.role in KEPT) for one in counts.layers
         )
     return kept * (1 - counts.shared * _others(layout.tensor)) + counts.image
+
+
+def waiting_bytes(counts: Counts, chip: Chip, layout: Layout) -> float:
+    """Return what each image keeps until the gradients of all biases are summed.
+
+    Where GPUs share out the batch alone, these are one sum, and the first: what cuDNN's attention
+    returns as gradients of queries, keys and values waits for it, and so do the products that give
+    the gradients of matrices, which the memory thus does not hold yet.
+    """
+    if chip.platform == "tpu" or layout.data == 1 or layout.fsdp > 1:
+        return 0.0
+    attended = sum(one.bytes for one in counts.layers if one.role == "attended")
+    return attended * (1 - counts.shared * _others(layout.tensor))
 
 
 def least_kept(counts: Counts, chip: Chip, layout: Layout, images: float) -> float:

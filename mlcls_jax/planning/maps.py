@@ -24,8 +24,9 @@ class Map(NamedTuple):
     """An array of one image between layers."""
 
     # Of convolutions and products; the other input of a product of two maps, as in attention; a sum
-    # or concatenation of branches; the float32 input of a layer normalisation.
-    role: Literal["input", "output", "other", "sum", "concatenation", "norm"]
+    # or concatenation of branches; the float32 input of a layer normalisation; queries,
+    # keys and values of cuDNN's attention.
+    role: Literal["input", "output", "other", "sum", "concatenation", "norm", "attended"]
     shape: tuple[int, ...]
     itemsize: int
 
@@ -64,7 +65,12 @@ def _attend_at_once(
     q: Array, k: Array, v: Array, drop: Callable[[Array], Array] | None = None
 ) -> Array:
     """Return what has the shape of the result; cuDNN keeps nothing between its products."""
-    return q if drop is None and is_for_cudnn(q, k) else attend(q, k, v, drop)
+    return _by_cudnn(q, k, v) if drop is None and is_for_cudnn(q, k) else attend(q, k, v, drop)
+
+
+@jax.jit  # so that it has a name among what is traced
+def _by_cudnn(q: Array, _k: Array, _v: Array) -> Array:
+    return -q
 
 
 # cuDNN itself cannot be traced without its library. What else differs by platform keeps the same.
@@ -93,6 +99,8 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
             joined = jaxprs.form(equation.outvars[0])
             if joined.ndim > 2 and jnp.issubdtype(joined.dtype, jnp.floating):  # no random bits
                 yield _map("concatenation" if kind == "concatenate" else "sum", joined)
+        elif equation.params.get("name") == _by_cudnn.__name__:
+            yield from (_map("attended", operand.aval) for operand in equation.invars)
         elif kind == "convert_element_type" and _is_widened(equation):
             if id(equation.outvars[0]) in averaged:  # not the scores of a softmax
                 yield _map("norm", equation.outvars[0].aval)
