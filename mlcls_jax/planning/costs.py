@@ -308,8 +308,8 @@ def waiting_bytes(counts: Counts, chip: Chip, layout: Layout) -> float:
     """Return what each image keeps until the gradients of all biases are summed.
 
     Where GPUs share out the batch alone, these are one sum, and the first: what cuDNN's attention
-    returns as gradients of queries, keys and values waits for it, and so do the products that give
-    the gradients of matrices, which the memory thus does not hold yet.
+    returns as gradients of queries, keys and values with a bias waits for it, and so do the
+    products that give the gradients of matrices, which the memory thus does not hold yet.
     """
     if chip.platform == "tpu" or layout.data == 1 or layout.fsdp > 1:
         return 0.0

@@ -25,7 +25,7 @@ class Map(NamedTuple):
 
     # Of convolutions and products; the other input of a product of two maps, as in attention; a sum
     # or concatenation of branches; the float32 input of a layer normalisation; queries,
-    # keys and values of cuDNN's attention.
+    # keys and values of cuDNN's attention, where a bias was added to them last.
     role: Literal["input", "output", "other", "sum", "concatenation", "norm", "attended"]
     shape: tuple[int, ...]
     itemsize: int
@@ -78,11 +78,12 @@ KERNELS = {"tpu": PLAIN, "gpu": replace(PLAIN, attend=_attend_at_once)}
 
 
 def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
-    seen, made_by = set(), {}
+    seen: set[int] = set()
+    made_by: dict[Any, JaxprEqn] = {}
     averaged = {id(e.invars[0]) for e in jaxpr.eqns if e.primitive.name == "reduce_sum"}
     for equation in jaxpr.eqns:
         kind = equation.primitive.name
-        made_by |= dict.fromkeys(equation.outvars, kind)
+        made_by |= dict.fromkeys(equation.outvars, equation)
         if kind in ("conv_general_dilated", "dot_general"):
             roles = ["input"] + ["output"] * len(equation.outvars)
             variables = (equation.invars[0], *equation.outvars)
@@ -100,7 +101,8 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
             if joined.ndim > 2 and jnp.issubdtype(joined.dtype, jnp.floating):  # no random bits
                 yield _map("concatenation" if kind == "concatenate" else "sum", joined)
         elif equation.params.get("name") == _by_cudnn.__name__:
-            yield from (_map("attended", operand.aval) for operand in equation.invars)
+            operands = [one for one in equation.invars if _has_bias(one, made_by)]
+            yield from (_map("attended", one.aval) for one in operands)
         elif kind == "convert_element_type" and _is_widened(equation):
             if id(equation.outvars[0]) in averaged:  # not the scores of a softmax
                 yield _map("norm", equation.outvars[0].aval)
@@ -109,14 +111,26 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
                 yield from _maps(inner)
 
 
-def _is_sum(equation: JaxprEqn, made_by: dict[Any, str]) -> bool:
+def _is_sum(equation: JaxprEqn, made_by: dict[Any, JaxprEqn]) -> bool:
     """Return whether two maps are added, rather than a bias to one."""
     return all(
         not isinstance(variable, Constant)
         and jaxprs.form(variable).shape == jaxprs.form(equation.outvars[0]).shape
-        and made_by.get(variable) != "broadcast_in_dim"
+        and _maker(variable, made_by) != "broadcast_in_dim"
         for variable in equation.invars
     )
+
+
+def _has_bias(variable: Any, made_by: dict[Any, JaxprEqn]) -> bool:
+    """Return whether it is a part of a map to which a bias was added last."""
+    while _maker(variable, made_by) in ("reshape", "split", "slice", "squeeze"):
+        variable = made_by[variable].invars[0]
+    return _maker(variable, made_by) == "add" and not _is_sum(made_by[variable], made_by)
+
+
+def _maker(variable: Any, made_by: dict[Any, JaxprEqn]) -> str | None:
+    """Return the name of the operation that a variable is the result of."""
+    return made_by[variable].primitive.name if variable in made_by else None
 
 
 def _is_widened(equation: JaxprEqn) -> bool:

@@ -255,7 +255,7 @@ COMPILED = {
         ],
     },
     "ViT_small_patch16_224_ML": {"H200": [(32, 4, 1, 6.34)]},
-    "EVA02_vit_small_patch14_336_ML": {"H200": [(32, 1, 1, 6.15)]},
+    "EVA02_vit_small_patch14_336_ML": {"H200": [(32, 1, 1, 6.15), (32, 4, 1, 7.74)]},
     "ConvNeXt_tiny_ML": {"H200": [(32, 1, 1, 7.89), (32, 4, 1, 9.56)]},
     "SwinTransformer_tiny_patch4_window7_224_ML": {"H200": [(32, 4, 1, 15.0)]},
     "EfficientNetB0_ML": {"H200": [(32, 1, 1, 4.09)]},
