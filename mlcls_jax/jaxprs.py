@@ -10,16 +10,9 @@ from typing import Any
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+_CHECKPOINTS = ("remat2", "checkpoint")  # jax.checkpoint, in older releases; then by its own name
 # Operations that do no more than call another traced program.
-_CALLS = (
-    "jit",
-    "pjit",
-    "closed_call",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "remat2",  # jax.checkpoint, in older releases; then by its own name
-    "checkpoint",
-)
+_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", *_CHECKPOINTS)
 
 
 def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
@@ -29,6 +22,11 @@ def inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
             yield value.jaxpr
         elif isinstance(value, Jaxpr):
             yield value
+
+
+def is_checkpoint(equation: JaxprEqn) -> bool:
+    """Return whether the gradient computes again what is in there."""
+    return equation.primitive.name in _CHECKPOINTS
 
 
 def form(atom: Any) -> ShapedArray:

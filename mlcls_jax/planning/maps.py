@@ -24,9 +24,11 @@ class Map(NamedTuple):
     """An array of one image between layers."""
 
     # Of convolutions and products; the other input of a product of two maps, as in attention; a sum
-    # or concatenation of branches; the float32 input of a layer normalisation; queries,
-    # keys and values of cuDNN's attention, where a bias was added to them last.
-    role: Literal["input", "output", "other", "sum", "concatenation", "norm", "attended"]
+    # or concatenation of branches; the float32 input of a layer normalisation; what GELU returns;
+    # queries, keys and values of cuDNN's attention, where a bias was added to them last.
+    role: Literal[
+        "input", "output", "other", "sum", "concatenation", "norm", "checkpointed", "attended"
+    ]
     shape: tuple[int, ...]
     itemsize: int
 
@@ -107,6 +109,8 @@ def _maps(jaxpr: Jaxpr) -> Iterator[Map]:
             if id(equation.outvars[0]) in averaged:  # not the scores of a softmax
                 yield _map("norm", equation.outvars[0].aval)
         else:
+            if jaxprs.is_checkpoint(equation):
+                yield from (_map("checkpointed", result.aval) for result in equation.outvars)
             for inner in jaxprs.inner(equation):
                 yield from _maps(inner)
 
