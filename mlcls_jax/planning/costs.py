@@ -286,14 +286,14 @@ def kept_bytes(counts: Counts, chip: Chip, layout: Layout, images: float) -> flo
     On GPUs inputs and outputs of layers, and both inputs of products of maps; on several of them,
     where batch normalisation is, also concatenations and half of all sums, and where it is not, the
     float32 inputs of layer normalisations. On TPUs norms and
-    activations are computed again from the outputs and from what joins branches, except what GELU
-    returns: its jax.checkpoint serves its own gradient alone. What is in work is
+    activations are computed again from the outputs and from what joins branches, except, on one
+    chip, what GELU returns: its jax.checkpoint serves its own gradient alone. What is in work is
     a share of that; on TPUs the largest map at least.
     """
     if chip.platform == "tpu":
         # Without norms, sums stand for outputs.
         slack, joins = (0.15, JOINS) if counts.norms else (0.1, ())
-        roles = ("output", "checkpointed", *joins)
+        roles = ("output", *joins, *(["checkpointed"] if math.prod(layout) == 1 else []))
         maps = [one.on_tpu(images) for one in counts.layers if one.role in roles]
         kept = sum(maps) + max(slack * sum(maps), *maps)
     else:
