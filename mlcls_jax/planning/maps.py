@@ -67,10 +67,11 @@ def _attend_at_once(
     q: Array, k: Array, v: Array, drop: Callable[[Array], Array] | None = None
 ) -> Array:
     """Return what has the shape of the result; cuDNN keeps nothing between its products."""
-    return _by_cudnn(q, k, v) if drop is None and is_for_cudnn(q, k) else attend(q, k, v, drop)
+    if drop is None and is_for_cudnn(q, k):
+        return jax.jit(_by_cudnn)(q, k, v)  # so that it has a name among what is traced
+    return attend(q, k, v, drop)
 
 
-@jax.jit  # so that it has a name among what is traced
 def _by_cudnn(q: Array, _k: Array, _v: Array) -> Array:
     return -q
 
