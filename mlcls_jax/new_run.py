@@ -312,15 +312,14 @@ def new_folder(output: str | None, name: str) -> Iterator[Path]:
     Raises:
       WorkdirError: `output` is in use.
     """
-    if not output:
-        folder = _next_free(name)
-    else:
+    if output:
         folder = Path(output)
         _check_is_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = _next_free(name)
     with locked(folder, _CLAIM):
-        if output:
-            _check_is_free(folder)  # another process may have been quicker
+        _check_is_free(folder)  # another process may have been quicker
         with removed_after_fault(folder):
             yield folder
 

@@ -112,11 +112,11 @@ def extras() -> frozenset[str]:
                     for line in required
                     if not line.marker or line.marker.evaluate({"extra": extra})
                 ]
+    kept = brought | {"mlcls-jax", "pip", "setuptools"}
     return frozenset(
         module
         for module, distributions in metadata.packages_distributions().items()
-        if not brought & {*map(canonicalize_name, distributions)}
-        and not {"mlcls-jax", "pip", "setuptools"} & {*map(canonicalize_name, distributions)}
+        if kept.isdisjoint(map(canonicalize_name, distributions))
     )
 
 
