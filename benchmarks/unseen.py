@@ -72,31 +72,32 @@ def run(arguments: argparse.Namespace, work: Path, seed: int) -> dict[str, float
     drawn = np.random.default_rng(seed).permutation(count)
     out = np.sort(drawn[: round(arguments.share * count)])
     kept = np.setdiff1d(np.arange(count), out)
-    whole = part(arguments.folder, work / f"data-all-{seed}", np.arange(count))
     seen = part(arguments.folder, work / f"data-{seed}", kept)
     np.save(work / f"seen-{seed}.npy", embeddings[kept])
 
     own = configured(arguments, seen, seed, work / f"seen-{seed}.npy")
-    train(own, workdir(work, f"run-{seed}"))
-    outputs = run_bundle(own, work / f"run-{seed}", thresholds=False)
+    place = workdir(work, f"run-{seed}")
+    train(own, place)
+    outputs = run_bundle(own, place, thresholds=False)
     scored = {"seen": average_precision(outputs.logits, outputs.targets).mean()}
 
-    everything = configured(arguments, whole, seed, arguments.embeddings)
+    everything = configured(arguments, arguments.folder, seed, arguments.embeddings)
     wider = with_labels(outputs.bundle.model, embeddings)
     write_bundle(
         work / f"wider-{seed}", wider.network.config, wider.variables, threshold=0.5, facts={},
-        labels=label_names(whole / "label.txt"), frame=outputs.bundle.frame,
+        labels=label_names(arguments.folder / "label.txt"), frame=outputs.bundle.frame,
     )  # fmt: skip
     asked = schema.changed(everything, {"evaluate.model_dir": str(work / f"wider-{seed}")})
-    wide = run_bundle(asked, work / f"run-{seed}", thresholds=False)
+    wide = run_bundle(asked, place, thresholds=False)
     scored["queries"] = average_precision(wide.logits, wide.targets)[out].mean()
     scored["chance"] = wide.targets.mean(0)[out].mean()
     words = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     nearest = kept[(words[out] @ words[kept].T).argmax(1)]
     scored["nearest"] = average_precision(wide.logits[:, nearest], wide.targets[:, out]).mean()
 
-    train(everything, workdir(work, f"run-all-{seed}"))
-    full = run_bundle(everything, work / f"run-all-{seed}", thresholds=False)
+    place = workdir(work, f"run-all-{seed}")
+    train(everything, place)
+    full = run_bundle(everything, place, thresholds=False)
     scored["trained"] = average_precision(full.logits, full.targets)[out].mean()
     return {key: float(value) for key, value in scored.items()}
 
@@ -139,7 +140,7 @@ def configured(
             text_embeddings=str(embeddings),
         ),
         data=schema.Data(
-            dir=str(folder), augment=("flip",), feature_views=2 if arguments.weights else 1
+            dir=str(folder), augment=("flip",), feature_views=2 if arguments.weights else 0
         ),
         optimizer=schema.Optimizer(learning_rate=1e-3, warmup_epochs=1.0),
         train=schema.Train(
